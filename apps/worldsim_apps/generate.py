@@ -1,0 +1,98 @@
+"""A walk through a learned world, from scripted keys to a video file."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from worldsim import Session, World
+from worldsim.runtime.video import VideoWriter
+from worldsim_apps.actions import Actions
+
+SHOWN_HEIGHT_PX = 576
+"""Worlds are small; they are enlarged by the largest whole factor that stays within this height."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Film:
+    """What was written, and how long that took."""
+
+    path: Path
+    frames: int
+    fps: int
+    size: tuple[int, int]
+    took_s: float
+    stopped: bool
+
+    @property
+    def seconds(self) -> float:
+        """World time, in seconds."""
+        return self.frames / self.fps
+
+    @property
+    def speed(self) -> float:
+        """World time over the time it took; from 1 on it can be walked through live."""
+        return self.seconds / self.took_s
+
+
+def film(
+    world: World,
+    session: Session,
+    actions: Actions,
+    path: Path,
+    *,
+    frames: int,
+    on_frames: Callable[[int], None],
+) -> Film:
+    """Play the actions in the session for that many frames and write what is seen to path, an MP4 file.
+
+    Ctrl-C ends it after the block it is in; the file then holds what was made until there.
+
+    Args:
+        on_frames: called after every block with the number of frames it added.
+
+    Raises:
+        VideoError: the file cannot be written to its end; the part written plays.
+    """
+    height, width = world.size
+    scale = max(1, SHOWN_HEIGHT_PX // height)
+    began = perf_counter()
+    with VideoWriter(path, size=world.size, fps=world.fps, scale=scale) as video, _interruptible() as is_stopped:
+        for block in range(-(-frames // world.frames_per_block)):
+            chunk = session.step(actions.keys_at(block))
+            added = chunk.frames[: frames - video.frames]
+            video.write(added)
+            on_frames(len(added))
+            if is_stopped():
+                break
+    return Film(
+        path=path,
+        frames=video.frames,
+        fps=world.fps,
+        size=(height * scale, width * scale),
+        took_s=perf_counter() - began,
+        stopped=video.frames < frames,
+    )
+
+
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C into an answer to "was it pressed?"; a second one interrupts at once, as ever."""
+    pressed = False
+    usual = signal.getsignal(signal.SIGINT)
+
+    def press(_signal: int, _frame: Any) -> None:
+        nonlocal pressed
+        pressed = True
+        signal.signal(signal.SIGINT, usual)
+
+    signal.signal(signal.SIGINT, press)
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, usual)

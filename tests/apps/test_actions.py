@@ -1,0 +1,91 @@
+"""An actions file holds a state until its next line, and says which line it cannot read."""
+
+from __future__ import annotations
+
+import pytest
+
+from worldsim.controls import Action, Controls
+from worldsim.errors import ActionsError
+from worldsim_apps.actions import Actions, read_actions
+
+CONTROLS = Controls(
+    exclusive=False,
+    actions=(Action(name="forward", keys=("KeyW", "ArrowUp")), Action(name="left", keys=("KeyA", "ArrowLeft"))),
+)
+
+
+@pytest.fixture
+def script(tmp_path):
+    path = tmp_path / "walk.jsonl"
+
+    def read(content: str | bytes) -> Actions:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return read_actions(path, CONTROLS)
+
+    return read
+
+
+def test_a_state_holds_until_the_next_line_and_nothing_is_held_before_the_first(script):
+    actions = script(
+        '{"block": 2, "keys": ["KeyW", "ArrowLeft"]}\n\n   \n{"keys": [], "block": 5}\r\n{"block": 6, "keys": ["KeyA"]}'
+    )
+    held = [actions.keys_at(block) for block in range(9)]
+    both = {"KeyW", "ArrowLeft"}
+    assert held == [set(), set(), both, both, both, set(), {"KeyA"}, {"KeyA"}, {"KeyA"}]
+    assert actions.keys_at(10**9) == {"KeyA"}
+
+
+def test_a_line_at_block_0_holds_from_the_start(script):
+    assert script('{"block": 0, "keys": ["KeyW"]}').keys_at(0) == {"KeyW"}
+
+
+def test_a_file_without_lines_holds_nothing(script):
+    assert script("\n").keys_at(3) == frozenset()
+
+
+def test_a_byte_order_mark_is_no_mistake(script):
+    assert script(b'\xef\xbb\xbf{"block": 0, "keys": ["KeyW"]}').keys_at(0) == {"KeyW"}
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("KeyW", r"not JSON \(.*\): KeyW; write \{"),
+        ("[" * 100_000, r"not JSON .*\[\.\.\.; write \{"),
+        ('{"block": ' + "9" * 5_000 + ', "keys": []}', "not JSON"),
+        ("7", "a line has the two fields block and keys.* got 7"),
+        ('{"block": 1}', "a line has the two fields block and keys"),
+        ('{"keys": []}', "a line has the two fields block and keys"),
+        ('{"block": 1, "keys": [], "mouse": 2}', "a line has the two fields block and keys"),
+        ('{"block": 1.0, "keys": []}', r"block is a whole number from 0, got .*1\.0"),
+        ('{"block": true, "keys": []}', "block is a whole number from 0, got .*true"),
+        ('{"block": -1, "keys": []}', "block is a whole number from 0, got .*-1"),
+        ('{"block": "1", "keys": []}', 'block is a whole number from 0, got .*"1"'),
+        ('{"block": 1, "keys": "KeyW"}', 'keys is a list of names .* got .*: "KeyW"'),
+        ('{"block": 1, "keys": [7]}', r"keys is a list of names .* got .*: \[7\]"),
+        ('{"block": 1, "keys": null}', "keys is a list of names .* got .*null"),
+        ('{"block": 1, "keys": ["keyw"]}', "there is no key 'keyw'; known: ArrowLeft, ArrowUp, KeyA, KeyW"),
+        ('{"block": 0, "keys": []}', "block 0 comes after block 0; blocks ascend"),
+    ],
+    ids=lambda text: text[:40],
+)
+def test_a_line_that_cannot_be_read_is_named_with_what_would_fit(script, line, says):
+    with pytest.raises(ActionsError, match=rf"walk\.jsonl, line 3: {says}") as refused:
+        script('{"block": 0, "keys": []}\n\n' + line + '\n{"block": 9, "keys": []}')
+    assert len(str(refused.value)) < 600
+    assert "\n" not in str(refused.value)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ActionsError, match=r"cannot read the actions file .*none\.jsonl: No such file"):
+        read_actions(tmp_path / "none.jsonl", CONTROLS)
+
+
+def test_a_folder_is_not_a_file(tmp_path):
+    with pytest.raises(ActionsError, match="Is a directory"):
+        read_actions(tmp_path, CONTROLS)
+
+
+def test_bytes_that_are_not_text_are_refused(script):
+    with pytest.raises(ActionsError, match=r"walk\.jsonl is not UTF-8 text \(byte 2\)"):
+        script(b'{"\xff')

@@ -1,0 +1,260 @@
+"""Contexts against plain lists: thousands of random commits, forks, marks, rewinds and evictions."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from torch import Tensor
+
+from worldsim.cache.context import Context
+from worldsim.cache.pool import PagePool, PageShape
+from worldsim.errors import ConfigError, PoolFull, SessionClosed, ShapeError
+
+SHAPE = PageShape(layers=2, tokens=3, heads=1, head_dim=2)
+PAGES = 9
+MOST_PASTS = 5
+
+
+def new_pool(pages: int = PAGES) -> PagePool:
+    return PagePool(SHAPE, pages=pages, dtype=torch.float32, device=torch.device("cpu"))
+
+
+def content(seeds: list[int]) -> Tensor:
+    """Random keys and values, one frame for each seed, [2, layers, len(seeds), tokens, heads, head_dim]."""
+    size = (2, SHAPE.layers, SHAPE.tokens, SHAPE.heads, SHAPE.head_dim)
+    return torch.stack([torch.randn(size, generator=torch.Generator().manual_seed(seed)) for seed in seeds], dim=2)
+
+
+def contents(context: Context) -> Tensor:
+    """What the pool holds for a context with frames, like `content`."""
+    return torch.stack([torch.stack(context.pool.read(page)) for page in context.pages], dim=2)
+
+
+class Naive:
+    """A past as a plain list of (frame, seed of its content), every fork a copy."""
+
+    def __init__(self, frames: dict[int, int], next_frame: int) -> None:
+        self.frames = dict(frames)
+        self.next_frame = next_frame
+
+    def copy(self) -> Naive:
+        return Naive(self.frames, self.next_frame)
+
+
+class Sessions(RuleBasedStateMachine):
+    """Several contexts on one small pool, each beside its naive double; marks are pairs of the same kind."""
+
+    pick = st.integers(0, 10**6)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = new_pool()
+        self.pasts: list[tuple[Context, Naive]] = []
+        self.marks: list[tuple[Context, Naive]] = []
+        self.seeds = 0
+
+    @property
+    def everything(self) -> list[tuple[Context, Naive]]:
+        return self.pasts + self.marks
+
+    @property
+    def contents_held(self) -> set[int]:
+        return {seed for _, naive in self.everything for seed in naive.frames.values()}
+
+    @precondition(lambda self: len(self.pasts) < MOST_PASTS)
+    @rule()
+    def open(self) -> None:
+        self.pasts.append((Context(self.pool), Naive({}, 0)))
+
+    @precondition(lambda self: self.pasts)
+    @rule(pick=pick, frames=st.integers(0, 3), blocks=st.integers(1, 4))
+    def commit(self, pick: int, frames: int, blocks: int) -> None:
+        for _ in range(blocks):
+            self.append(*self.pasts[pick % len(self.pasts)], frames)
+
+    def append(self, context: Context, naive: Naive, frames: int) -> None:
+        seeds = list(range(self.seeds, self.seeds + frames))
+        self.seeds += frames
+        keys, values = content(seeds) if seeds else torch.empty(2, SHAPE.layers, 0, SHAPE.tokens, 1, SHAPE.head_dim)
+        if len(self.contents_held) + frames > PAGES:
+            with pytest.raises(PoolFull):
+                context.append(keys, values)
+        else:
+            context.append(keys, values)
+            naive.frames.update(zip(range(naive.next_frame, naive.next_frame + frames), seeds, strict=True))
+            naive.next_frame += frames
+
+    @precondition(lambda self: self.pasts)
+    @rule(pick=pick, chosen=st.integers(0, 2**PAGES - 1))
+    def keep(self, pick: int, chosen: int) -> None:
+        context, naive = self.pasts[pick % len(self.pasts)]
+        kept = [frame for at, frame in enumerate(naive.frames) if chosen >> at & 1]
+        context.keep(kept)
+        naive.frames = {frame: seed for frame, seed in naive.frames.items() if frame in kept}
+
+    @precondition(lambda self: self.pasts)
+    @rule(pick=pick, back=st.integers(0, 6))
+    def truncate(self, pick: int, back: int) -> None:
+        context, naive = self.pasts[pick % len(self.pasts)]
+        naive.next_frame = max(0, naive.next_frame - back)
+        context.truncate(naive.next_frame)
+        naive.frames = {frame: seed for frame, seed in naive.frames.items() if frame < naive.next_frame}
+
+    @precondition(lambda self: 0 < len(self.pasts) < MOST_PASTS)
+    @rule(pick=pick)
+    def fork(self, pick: int) -> None:
+        context, naive = self.pasts[pick % len(self.pasts)]
+        self.pasts.append((context.fork(), naive.copy()))
+
+    @precondition(lambda self: self.pasts and len(self.marks) < MOST_PASTS)
+    @rule(pick=pick)
+    def mark(self, pick: int) -> None:
+        context, naive = self.pasts[pick % len(self.pasts)]
+        self.marks.append((context.fork(), naive.copy()))
+
+    @precondition(lambda self: self.pasts and self.marks)
+    @rule(pick=pick, mark=pick)
+    def rewind(self, pick: int, mark: int) -> None:
+        context, naive = self.marks[mark % len(self.marks)]
+        self.pasts[pick % len(self.pasts)] = (context.fork(), naive.copy())
+
+    @precondition(lambda self: self.pasts)
+    @rule(pick=pick)
+    def close(self, pick: int) -> None:
+        context, _ = self.pasts.pop(pick % len(self.pasts))
+        context.close()
+        context.close()
+
+    @precondition(lambda self: self.marks)
+    @rule(pick=pick)
+    def drop_a_mark_without_closing_it(self, pick: int) -> None:
+        self.marks.pop(pick % len(self.marks))
+
+    @invariant()
+    def every_context_is_what_its_list_says(self) -> None:
+        for context, naive in self.everything:
+            assert context.frames == tuple(naive.frames)
+            assert context.next_frame == naive.next_frame
+            if naive.frames:
+                assert torch.equal(contents(context), content(list(naive.frames.values())))
+
+    @invariant()
+    def the_books_balance(self) -> None:
+        self.pool.check_integrity([context for context, _ in self.everything])
+        assert self.pool.used == len(self.contents_held)
+
+
+def test_any_sequence_of_commits_forks_rewinds_and_evictions_equals_plain_lists() -> None:
+    run_state_machine_as_test(
+        Sessions,
+        settings=settings(max_examples=150, stateful_step_count=50, deadline=None, derandomize=True, database=None),
+    )
+
+
+def filled(pool: PagePool, frames: int) -> Context:
+    context = Context(pool)
+    context.append(*content(list(range(frames))))
+    return context
+
+
+def test_a_fork_takes_no_page() -> None:
+    pool = new_pool()
+    context = filled(pool, 5)
+    twin = context.fork()
+    assert pool.used == 5
+    assert twin.pages == context.pages
+
+
+def test_a_mark_keeps_what_its_session_forgets() -> None:
+    pool = new_pool()
+    context = filled(pool, 5)
+    mark = context.fork()
+    context.keep([4])
+    context.append(*content([7]))
+    assert (context.frames, mark.frames) == ((4, 5), (0, 1, 2, 3, 4))
+    again = mark.fork()
+    assert again.next_frame == 5
+    assert torch.equal(contents(again), content([0, 1, 2, 3, 4]))
+    assert pool.used == 6
+
+
+def test_a_context_that_is_dropped_gives_its_pages_back() -> None:
+    pool = new_pool()
+    context = filled(pool, 5)
+    twin = context.fork()
+    del context
+    assert pool.used == 5
+    del twin
+    assert pool.used == 0
+
+
+def test_a_dropped_context_in_a_cycle_gives_its_pages_back_when_it_is_collected() -> None:
+    pool = new_pool()
+    context = filled(pool, 5)
+    context.itself = context  # type: ignore[attr-defined]
+    del context
+    gc.collect()
+    assert pool.used == 0
+    pool.check_integrity([])
+
+
+def test_a_failed_append_changes_nothing() -> None:
+    pool = new_pool(4)
+    context = filled(pool, 3)
+    with pytest.raises(PoolFull, match="2 more pages are wanted and 1 of 4 are free"):
+        context.append(*content([7, 8]))
+    for wrong in (content([7])[..., :1], content([7])[:, :1], content([7])[:, :, 0]):
+        with pytest.raises(ShapeError, match="expected keys and values"):
+            context.append(*wrong)
+    assert (context.frames, context.next_frame, pool.used) == ((0, 1, 2), 3, 3)
+    pool.check_integrity([context])
+
+
+def test_only_held_frames_can_be_kept() -> None:
+    context = filled(new_pool(), 4)
+    context.keep([1, 3])
+    with pytest.raises(ConfigError, match=r"frame 2 is not held; choose from \[1, 3\]"):
+        context.keep([1, 2])
+    assert context.frames == (1, 3)
+
+
+def test_frames_are_numbered_on_after_a_truncation() -> None:
+    context = filled(new_pool(), 4)
+    context.keep([0, 3])
+    context.truncate(2)
+    assert (context.frames, context.next_frame) == ((0,), 2)
+    context.append(*content([8]))
+    assert context.frames == (0, 2)
+    assert torch.equal(contents(context), content([0, 8]))
+
+
+@pytest.mark.parametrize("frame", [-1, 5])
+def test_a_context_cannot_go_back_to_a_frame_it_never_had(frame: int) -> None:
+    context = filled(new_pool(), 4)
+    with pytest.raises(ConfigError, match=f"cannot go back to frame {frame}; the past ends before frame 4"):
+        context.truncate(frame)
+    assert context.next_frame == 4
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda context: context.append(*content([1])),
+        lambda context: context.keep([]),
+        lambda context: context.truncate(0),
+        lambda context: context.fork(),
+        lambda context: context.frames,
+    ],
+)
+def test_a_closed_context_refuses_to_be_used(use: Callable[[Context], object]) -> None:
+    context = filled(new_pool(), 2)
+    context.close()
+    assert context.pages == ()
+    with pytest.raises(SessionClosed, match="open a new one"):
+        use(context)

@@ -1,0 +1,21 @@
+"""The commands of `worldsim` and their flags are a promise: a change here breaks somebody's scripts."""
+
+from __future__ import annotations
+
+from typer.main import get_command
+from worldsim_apps.cli import app
+
+PROMISED = {
+    "generate": "--world --actions --seconds --seed --start --policy --steps --frames-per-block --device --output -o --json",
+    "record": "name --frames --seed --held-out --output -o --json",
+    "train": "name --data --out --minutes --updates --seed --device --resume --json",
+    "info": "world --json",
+}
+
+
+def test_the_commands_and_their_flags_are_the_promised_ones() -> None:
+    commands = get_command(app).commands
+    found = {
+        name: " ".join(flag for flags in command.params for flag in flags.opts) for name, command in commands.items()
+    }
+    assert found == PROMISED

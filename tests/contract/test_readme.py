@@ -1,0 +1,59 @@
+"""The README's commands run: every fenced sh and python block, as printed, in an empty folder."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FENCES = re.findall(r"^```(\w*)\n(.*?)^```$", (ROOT / "README.md").read_text(), flags=re.MULTILINE | re.DOTALL)
+SET_UP = ("git clone ", "python3 -m venv ", ".venv/bin/pip install ")
+
+
+def blocks(language: str) -> list[str]:
+    """The fenced blocks of one language, in order."""
+    return [text for name, text in FENCES if name == language]
+
+
+def test_every_fence_says_what_it_holds() -> None:
+    assert {name for name, _ in FENCES} == {"sh", "python", "text"}
+
+
+@pytest.mark.parametrize("block", blocks("sh"))
+def test_a_shell_block_runs(block: str, tmp_path: Path) -> None:
+    lines = [line for line in block.splitlines() if not line.startswith(SET_UP)]
+    for line in [line for line in lines if line.startswith("make ")]:
+        # These set up or run the tests that are running now, so it is only seen that make knows them.
+        subprocess.run([*line.split(), "--dry-run"], cwd=ROOT, check=True, capture_output=True, timeout=20)
+    script = "\n".join(["set -e", *(line for line in lines if not line.startswith("make "))])
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        ["bash", "-c", script],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("block", blocks("python"))
+def test_a_python_block_runs(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, "README.md", "exec"), {})
+
+
+def test_the_first_program_has_at_most_eight_lines() -> None:
+    assert len(blocks("python")[0].splitlines()) <= 8
+
+
+def test_the_tree_names_folders_that_exist() -> None:
+    (tree,) = blocks("text")
+    for line in tree.splitlines():
+        assert (ROOT / line.split()[0]).is_dir(), line

@@ -1,0 +1,212 @@
+"""A video file plays at any moment: closed, cut off by a crash, or stopped by a full disk."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+import sys
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from worldsim.errors import ConfigError, MissingDependency, ShapeError, VideoError
+from worldsim.runtime.video import VideoWriter
+
+SIZE = (9, 13)
+FPS = 8
+
+INTERRUPTED = """
+import os, resource, sys
+import numpy as np
+from worldsim.runtime.video import VideoWriter
+
+path, limit, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+if limit:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+writer = VideoWriter(path, size=(9, 13), fps=8, scale=16)
+for frame in np.random.default_rng(5).integers(0, 256, (count, 1, 9, 13, 3), dtype=np.uint8):
+    writer.write(frame)
+if limit:
+    writer.close()
+os._exit(9)
+"""
+
+
+def noise(frames: int, seed: int = 5) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (frames, *SIZE, 3), dtype=np.uint8)
+
+
+def decode(path: Path) -> tuple[NDArray[np.uint8], float]:
+    with av.open(path) as file:
+        stream = file.streams.video[0]
+        frames = [frame.to_ndarray(format="rgb24") for frame in file.decode(stream)]
+        assert stream.average_rate is not None
+        return np.stack(frames), float(stream.average_rate)
+
+
+def write_in_another_process(path: Path, *, limit_bytes: int, frames: int) -> str:
+    arguments = [str(path), str(limit_bytes), str(frames)]
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, *arguments], capture_output=True, text=True, timeout=50, check=False
+    )
+    return done.stderr
+
+
+def test_every_frame_comes_back_at_its_rate_enlarged_without_smoothing(tmp_path):
+    frames = noise(21)
+    path = tmp_path / "new" / "folder" / "walk.mp4"
+    with VideoWriter(path, size=SIZE, fps=FPS, scale=16) as writer:
+        writer.write(frames[:1])
+        writer.write(frames[1:1])
+        writer.write(frames[1:])
+        assert writer.frames == 21
+    shown, fps = decode(path)
+    assert fps == FPS
+    assert shown.shape == (21, 9 * 16, 13 * 16, 3)
+    squares = shown.reshape(21, 9, 16, 13, 16, 3)
+    middles = squares[:, :, 4:12, :, 4:12]  # chroma is stored at half size and bleeds over the edges of a square
+    error = np.abs(middles.astype(int) - frames[:, :, None, :, None])
+    assert error.mean() < 3
+    assert error.max() < 24
+    assert np.ptp(middles, axis=(2, 4)).mean() < 6
+
+
+def test_the_file_declares_the_colours_it_was_encoded_with(tmp_path):
+    with VideoWriter(tmp_path / "a.mp4", size=SIZE, fps=FPS, scale=2) as writer:
+        writer.write(noise(1))
+    with av.open(tmp_path / "a.mp4") as file:
+        context = file.streams.video[0].codec_context
+        assert (context.colorspace, context.color_range, context.pix_fmt) == (1, 1, "yuv420p")
+
+
+def test_every_second_begins_with_a_key_frame(tmp_path):
+    with VideoWriter(tmp_path / "a.mp4", size=SIZE, fps=FPS, scale=2) as writer:
+        writer.write(np.repeat(noise(1), 30, axis=0))
+    with av.open(tmp_path / "a.mp4") as file:
+        keys = [at for at, packet in enumerate(p for p in file.demux() if p.size) if packet.is_keyframe]
+    assert keys[0] == 0
+    assert max(np.diff([*keys, 30])) <= FPS
+
+
+def test_equal_frames_make_equal_files(tmp_path):
+    for name in ("a.mp4", "b.mp4"):
+        with VideoWriter(tmp_path / name, size=SIZE, fps=FPS, scale=4) as writer:
+            writer.write(noise(11))
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+
+
+def test_a_video_without_frames_is_still_a_video(tmp_path):
+    with VideoWriter(tmp_path / "a.mp4", size=SIZE, fps=FPS, scale=2):
+        pass
+    with av.open(tmp_path / "a.mp4") as file:
+        assert [*file.decode(file.streams.video[0])] == []
+
+
+def test_an_error_inside_the_block_keeps_what_was_written(tmp_path):
+    def interrupted() -> None:
+        with VideoWriter(tmp_path / "a.mp4", size=SIZE, fps=FPS, scale=2) as writer:
+            writer.write(noise(11))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert len(decode(tmp_path / "a.mp4")[0]) == 11
+
+
+def test_what_a_killed_process_wrote_plays_but_for_its_last_second(tmp_path):
+    write_in_another_process(tmp_path / "a.mp4", limit_bytes=0, frames=21)
+    assert 21 - FPS <= len(decode(tmp_path / "a.mp4")[0]) <= 21
+
+
+def test_a_full_disk_is_told_with_what_is_safe_and_that_part_plays(tmp_path):
+    path = tmp_path / "a.mp4"
+    limit = 250_000
+    said = write_in_another_process(path, limit_bytes=limit, frames=200).splitlines()[-1]
+    safe = len(decode(path)[0])
+    assert 0 < safe < 200
+    assert path.stat().st_size < limit
+    assert said == (
+        f"worldsim.errors.VideoError: {path}: File too large; its first {safe} frames ({safe / FPS:.1f} s) "
+        "are safe and play; free some space or write elsewhere"
+    )
+
+
+class SmallDisk(FileIO):
+    """A file on a disk with room for 20,000 bytes; the write that reaches its end is a short one, as real ones are."""
+
+    def write(self, data: Any, /) -> int:
+        room = 20_000 - self.tell()
+        if room <= 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(data[:room])
+
+
+def test_after_a_full_disk_the_writer_is_closed_and_the_torn_second_is_gone(tmp_path, monkeypatch):
+    monkeypatch.setattr("worldsim.runtime.video.FileIO", SmallDisk)
+    with VideoWriter(tmp_path / "a.mp4", size=SIZE, fps=FPS, scale=2) as writer:
+        with pytest.raises(
+            VideoError, match=r"No space left on device; its first \d+ frames \(\d\.\d s\) are safe"
+        ) as full:
+            writer.write(noise(200))
+        with pytest.raises(VideoError, match="is closed"):
+            writer.write(noise(1))
+    assert f"its first {len(decode(tmp_path / 'a.mp4')[0])} frames" in str(full.value)
+    assert ends_with_a_whole_box((tmp_path / "a.mp4").read_bytes())
+
+
+def ends_with_a_whole_box(data: bytes) -> bool:
+    at = 0
+    while at < len(data):
+        at += int.from_bytes(data[at : at + 4], "big")
+    return at == len(data)
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        np.zeros((1, 9, 12, 3), np.uint8),
+        np.zeros((9, 13, 3), np.uint8),
+        np.zeros((1, 9, 13, 4), np.uint8),
+        np.zeros((1, 9, 13, 3), np.float32),
+    ],
+)
+def test_frames_of_another_shape_or_dtype_are_refused_whole(tmp_path, frames):
+    with VideoWriter(tmp_path / "a.mp4", size=SIZE, fps=FPS, scale=2) as writer:
+        writer.write(noise(1))
+        with pytest.raises(ShapeError, match=r"takes frames of uint8 \[F, 9, 13, 3\], got (uint8|float32) \["):
+            writer.write(frames)
+    assert len(decode(tmp_path / "a.mp4")[0]) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"scale": 1}, "even sides"),
+        ({"scale": 0}, "at least 1"),
+        ({"fps": 0}, "at least 1"),
+        ({"size": (0, 8)}, "at least 1"),
+        ({"path": "walk.avi"}, r"ends in \.mp4"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_before_a_file_appears(tmp_path, monkeypatch, settings, says):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=says):
+        VideoWriter(**{"path": "walk.mp4", "size": SIZE, "fps": FPS, "scale": 2} | settings)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_file_that_cannot_be_opened_is_a_video_error(tmp_path):
+    (tmp_path / "walk.mp4").mkdir()
+    with pytest.raises(VideoError, match=r"cannot write .*walk\.mp4: Is a directory; name a file"):
+        VideoWriter(tmp_path / "walk.mp4", size=SIZE, fps=FPS, scale=2)
+
+
+def test_a_build_without_the_encoder_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr(av, "codecs_available", {"vp9"})
+    with pytest.raises(MissingDependency, match=r"without libx264 .* pip install"):
+        VideoWriter(tmp_path / "walk.mp4", size=SIZE, fps=FPS, scale=2)

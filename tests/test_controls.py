@@ -1,0 +1,78 @@
+"""Held keys and what they steer."""
+
+from __future__ import annotations
+
+import pytest
+
+from worldsim.controls import Action, Controls
+from worldsim.errors import ConfigError, UnknownName
+
+JUMP, LEFT, RIGHT = (
+    Action(name="jump", keys=("Space",)),
+    Action(name="left", keys=("KeyA", "ArrowLeft")),
+    Action(name="right", keys=("KeyD", "ArrowRight")),
+)
+ONE_AT_A_TIME = Controls(actions=(JUMP, LEFT, RIGHT), exclusive=True)
+TOGETHER = Controls(actions=(JUMP, LEFT, RIGHT), exclusive=False)
+
+
+def test_the_keys_of_a_world_are_those_of_its_actions_in_order() -> None:
+    assert TOGETHER.keys == ("Space", "KeyA", "ArrowLeft", "KeyD", "ArrowRight")
+    assert len(TOGETHER) == 3
+
+
+def test_a_key_that_two_actions_claim_is_refused() -> None:
+    with pytest.raises(ConfigError, match="a key belongs to one action"):
+        Controls(actions=(LEFT, Action(name="other", keys=("KeyA",))), exclusive=True)
+
+
+def test_either_key_of_an_action_asks_for_it() -> None:
+    assert TOGETHER.held({"KeyA"}) == TOGETHER.held({"ArrowLeft"}) == TOGETHER.held({"KeyA", "ArrowLeft"}) == (LEFT,)
+
+
+def test_of_exclusive_actions_the_first_in_order_of_precedence_wins() -> None:
+    assert ONE_AT_A_TIME.held(["KeyD", "KeyA"]) == (LEFT,)
+    assert ONE_AT_A_TIME.held(["KeyD", "KeyA", "Space"]) == (JUMP,)
+
+
+def test_actions_that_do_not_exclude_each_other_all_count() -> None:
+    assert TOGETHER.held(["KeyD", "Space"]) == (JUMP, RIGHT)
+
+
+def test_a_frame_is_steered_by_one_number_per_action() -> None:
+    assert TOGETHER.vector({"ArrowRight", "Space"}) == (1.0, 0.0, 1.0)
+    assert ONE_AT_A_TIME.vector({"ArrowRight", "Space"}) == (1.0, 0.0, 0.0)
+
+
+def test_no_keys_mean_wait() -> None:
+    assert ONE_AT_A_TIME.held(()) == ()
+    assert ONE_AT_A_TIME.vector(()) == (0.0, 0.0, 0.0)
+
+
+def test_an_unknown_key_is_named_with_the_keys_that_fit() -> None:
+    with pytest.raises(UnknownName, match="there is no key 'KeyX'; known: ArrowLeft, ArrowRight, KeyA, KeyD, Space"):
+        TOGETHER.check(["KeyA", "KeyX"])
+
+
+def test_a_key_that_is_not_text_is_refused_beside_keys_that_are() -> None:
+    with pytest.raises(UnknownName, match="there is no key 7"):
+        TOGETHER.check(["KeyA", 7])
+
+
+def test_a_text_is_not_taken_for_a_set_of_letters() -> None:
+    with pytest.raises(ConfigError, match=r"got the text 'KeyA'; pass \{'KeyA'\}"):
+        TOGETHER.check("KeyA")
+
+
+@pytest.mark.parametrize("action", [JUMP, LEFT, RIGHT])
+def test_pressing_an_action_holds_keys_that_ask_for_it(action: Action) -> None:
+    assert ONE_AT_A_TIME.held(ONE_AT_A_TIME.press(action.name)) == (action,)
+
+
+def test_pressing_wait_holds_nothing() -> None:
+    assert ONE_AT_A_TIME.press("wait") == frozenset()
+
+
+def test_an_unknown_action_is_named_with_those_that_fit() -> None:
+    with pytest.raises(UnknownName, match="there is no action 'fly'; known: jump, left, right, wait"):
+        TOGETHER.press("fly")

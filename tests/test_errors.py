@@ -1,0 +1,60 @@
+"""The error tree: what is drawn is what is there, and what each error can be caught as."""
+
+from __future__ import annotations
+
+import inspect
+import re
+
+import pytest
+
+from worldsim import errors
+from worldsim.errors import ConfigError, UnknownName, WorldSimError
+
+
+def drawn_parents() -> dict[str, str]:
+    """The parent of every error in the drawing that opens worldsim/errors.py."""
+    parents: dict[str, str] = {}
+    path = [WorldSimError.__name__]
+    for indent, name in re.findall(r"^([│ ]*)[├└]── (\w+)", errors.__doc__ or "", flags=re.MULTILINE):
+        depth = len(indent) // 4 + 1
+        path[depth:] = [name]
+        parents[name] = path[depth - 1]
+    return parents
+
+
+def test_the_drawn_tree_is_the_tree() -> None:
+    classes = [found for _, found in inspect.getmembers(errors, inspect.isclass) if found.__module__ == errors.__name__]
+    actual = {found.__name__: found.__bases__[0].__name__ for found in classes if found is not WorldSimError}
+    assert drawn_parents() == actual
+
+
+@pytest.mark.parametrize(
+    ("name", "builtin"),
+    [
+        ("ConfigError", ValueError),
+        ("UnknownName", ValueError),
+        ("ShapeError", ValueError),
+        ("ActionsError", ValueError),
+        ("PoolFull", MemoryError),
+        ("VideoError", OSError),
+        ("MissingDependency", ImportError),
+    ],
+)
+def test_an_error_is_also_the_builtin_that_callers_expect(name: str, builtin: type[Exception]) -> None:
+    error = getattr(errors, name)
+    assert issubclass(error, WorldSimError)
+    assert issubclass(error, builtin)
+
+
+def test_an_unknown_name_says_what_was_given_and_what_is_known() -> None:
+    error = UnknownName("world", "mars", ["maze", "crafter"])
+    assert isinstance(error, ConfigError)
+    assert str(error) == "there is no world 'mars'; known: crafter, maze"
+
+
+def test_an_unknown_name_points_at_the_nearest_one() -> None:
+    assert str(UnknownName("world", "craftr", ["maze", "crafter"])).endswith("; did you mean 'crafter'?")
+
+
+def test_an_unknown_name_need_not_be_text() -> None:
+    assert str(UnknownName("key", 7, ["KeyW"])) == "there is no key 7; known: KeyW"

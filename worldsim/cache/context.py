@@ -1,0 +1,102 @@
+"""One session's past: which frames it still holds, and in which page each one lies."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable
+
+from torch import Tensor
+
+from worldsim.cache.pool import PagePool
+from worldsim.errors import ConfigError, SessionClosed
+
+
+class Context:
+    """A list of page references in time order, each with the frame it holds.
+
+    A fork shares the pages and copies only the list. A mark is a fork that nobody appends to, and a rewind goes on
+    from a fork of it, so both cost no memory but the pages that they alone still hold.
+    """
+
+    def __init__(self, pool: PagePool) -> None:
+        self.pool = pool
+        self._held: dict[int, int] = {}
+        self._next_frame = 0
+        self._give_back = weakref.finalize(self, _give_back, pool, self._held)
+        self._give_back.atexit = False
+
+    @property
+    def frames(self) -> tuple[int, ...]:
+        """The frames still held, ascending; raises SessionClosed once the context is closed."""
+        self._check_open()
+        return tuple(self._held)
+
+    @property
+    def pages(self) -> tuple[int, ...]:
+        """The page of each frame in `frames`."""
+        return tuple(self._held.values())
+
+    @property
+    def next_frame(self) -> int:
+        """The index of the next frame to be committed; it grows without end."""
+        return self._next_frame
+
+    def page(self, frame: int) -> int:
+        """The page that holds that frame; raises ConfigError if it is not held."""
+        if frame not in self._held:
+            raise ConfigError(f"frame {frame} is not held; choose from {list(self._held)}")
+        return self._held[frame]
+
+    def append(self, keys: Tensor, values: Tensor) -> None:
+        """Commit F frames at once.
+
+        Args:
+            keys, values: [layers, F, tokens, heads, head_dim], keys before rotary embedding; copied.
+
+        Raises:
+            PoolFull, ShapeError: nothing has changed.
+            SessionClosed: the context was closed.
+        """
+        self._check_open()
+        pages = self.pool.take(self.pool.shape.pages(keys, values))
+        self.pool.write(pages, keys, values)
+        self._held.update(zip(range(self._next_frame, self._next_frame + len(pages)), pages, strict=True))
+        self._next_frame += len(pages)
+
+    def keep(self, frames: Iterable[int]) -> None:
+        """Forget every held frame but these; raises ConfigError, and forgets nothing, if one of them is not held."""
+        self._check_open()
+        kept = {frame: self.page(frame) for frame in frames}
+        self.pool.release([self._held.pop(frame) for frame in self.frames if frame not in kept])
+
+    def truncate(self, frame: int) -> None:
+        """Forget that frame and all after it: it is the next to be committed.
+
+        Frames that were forgotten before do not come back; a mark keeps them.
+        """
+        if not 0 <= frame <= self._next_frame:
+            raise ConfigError(f"cannot go back to frame {frame}; the past ends before frame {self._next_frame}")
+        self.keep([held for held in self.frames if held < frame])
+        self._next_frame = frame
+
+    def fork(self) -> Context:
+        """A second context with the same past; no key or value is copied."""
+        self._check_open()
+        self.pool.retain(self.pages)
+        twin = Context(self.pool)
+        twin._held.update(self._held)
+        twin._next_frame = self._next_frame
+        return twin
+
+    def close(self) -> None:
+        """Give all pages back. Closing twice is fine; a context that is garbage collected closes itself."""
+        self._give_back()
+
+    def _check_open(self) -> None:
+        if not self._give_back.alive:
+            raise SessionClosed("this context was closed and holds nothing; open a new one, or fork it before closing")
+
+
+def _give_back(pool: PagePool, held: dict[int, int]) -> None:
+    pool.put_back(tuple(held.values()))
+    held.clear()

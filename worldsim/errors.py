@@ -1,0 +1,79 @@
+"""Everything worldsim raises on purpose.
+
+WorldSimError
+├── ConfigError           a setting cannot work, whatever the input
+│   └── UnknownName       a world, key, policy, device or codec by a name nobody knows
+├── ShapeError            a tensor does not fit what it was given to
+├── WeightsError          a weights file is torn, foreign or of another shape
+├── NotShipped            a world is known but its weights are not in the package
+├── ActionsError          a line of an actions file cannot be read
+├── DataError             recorded episodes are missing, torn or of another world
+├── PoolFull              the page pool has no page left for the next block
+├── IntegrityError        the page pool's books do not balance: a defect in worldsim, report it
+├── SessionClosed         a session was used after it was closed
+├── VideoError            a video file could not be written to its end
+└── MissingDependency     an optional package is needed for this and is not installed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class WorldSimError(Exception):
+    """Catch this to catch every error that worldsim raises on purpose."""
+
+
+class ConfigError(WorldSimError, ValueError):
+    """A setting cannot work, whatever the input."""
+
+
+class UnknownName(ConfigError):
+    """A name that nobody knows, with the names that would fit."""
+
+    def __init__(self, kind: str, given: object, known: Iterable[str]) -> None:
+        names = sorted(known)
+        near = get_close_matches(str(given), names, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        super().__init__(f"there is no {kind} {given!r}; known: {', '.join(names) or 'none'}{hint}")
+
+
+class ShapeError(WorldSimError, ValueError):
+    """A tensor does not fit what it was given to."""
+
+
+class WeightsError(WorldSimError):
+    """A weights file is torn, foreign or of another shape."""
+
+
+class NotShipped(WorldSimError):
+    """A world is known but its weights are not in the package."""
+
+
+class ActionsError(WorldSimError, ValueError):
+    """A line of an actions file cannot be read."""
+
+
+class DataError(WorldSimError):
+    """Recorded episodes are missing, torn or of another world."""
+
+
+class PoolFull(WorldSimError, MemoryError):
+    """The page pool has no page left for the next block."""
+
+
+class IntegrityError(WorldSimError):
+    """The page pool's books do not balance: a defect in worldsim, report it."""
+
+
+class SessionClosed(WorldSimError):
+    """A session was used after it was closed."""
+
+
+class VideoError(WorldSimError, OSError):
+    """A video file could not be written to its end; the part written stays playable."""
+
+
+class MissingDependency(WorldSimError, ImportError):
+    """An optional package is needed for this and is not installed."""

@@ -1,0 +1,85 @@
+"""What a decoder needs of any backbone and codec."""
+
+from __future__ import annotations
+
+from typing import Protocol, TypeVar
+
+from torch import Tensor
+
+from worldsim.cache.pool import PageShape
+from worldsim.cache.rotary import Rotary
+from worldsim.geometry import LatentGeometry
+
+
+class Attend(Protocol):
+    """Attention of one layer over whatever the caller lets a token see.
+
+    A backbone never sees a cache: it hands over un-rotated queries, keys and values of its own tokens and gets
+    the attended values back. Positions, pages and masks live behind this call.
+    """
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, /) -> Tensor:
+        """Attend. All of q, k, v and the answer are [B, F * tokens_per_frame, heads, head_dim], frame after frame."""
+        ...
+
+
+class Backbone(Protocol):
+    """A network that estimates the clean frames from noisy ones."""
+
+    @property
+    def geometry(self) -> LatentGeometry:
+        """The latent layout it was built for."""
+        ...
+
+    @property
+    def pages(self) -> PageShape:
+        """The shape of one page (one frame) of the keys and values it writes."""
+        ...
+
+    @property
+    def rotary(self) -> Rotary:
+        """How its keys turn with position."""
+        ...
+
+    @property
+    def controls(self) -> int:
+        """How many numbers steer one frame."""
+        ...
+
+    def __call__(self, noisy: Tensor, previous: Tensor, sigma: Tensor, controls: Tensor, attend: Attend, /) -> Tensor:
+        """Estimate the clean frames.
+
+        Args:
+            noisy: (1 - sigma) * clean + sigma * noise, [B, F, C, H, W].
+            previous: for every frame the one before it as the model may see it, like noisy. Inside a block that is
+                the noisy frame of the same block, at its start the last committed frame.
+            sigma: noise level of each frame in [0, 1], [B, F].
+            controls: what steers each frame, [B, F, A].
+            attend: attention, see Attend. Called once per layer, layers 0, 1, 2 ... in order.
+
+        Returns:
+            The clean estimate, [B, F, C, H, W], in the dtype of noisy.
+        """
+        ...
+
+
+State = TypeVar("State")
+
+
+class Codec(Protocol[State]):
+    """Pixels to latents and back, streaming: the state comes in as an argument and goes out with the answer.
+
+    Coding a video in pieces, each with the state of the piece before, equals coding it whole.
+    """
+
+    def open(self) -> State:
+        """The state before the first frame."""
+        ...
+
+    def encode(self, frames: Tensor, state: State) -> tuple[Tensor, State]:
+        """Frames uint8 [F, height, width, 3] to latents float32 [F, C, H, W]."""
+        ...
+
+    def decode(self, latents: Tensor, state: State) -> tuple[Tensor, State]:
+        """Latents [F, C, H, W] to frames uint8 [F, height, width, 3]."""
+        ...

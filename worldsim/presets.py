@@ -1,0 +1,180 @@
+"""The worlds that worldsim knows, each a complete recipe: what was recorded, how it is trained, how it is opened."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from worldsim.cache.policy import Policy, Window, parse_policy
+from worldsim.cache.pool import PagePool
+from worldsim.codec.patches import PatchCodec
+from worldsim.decoding.video import VideoPlan
+from worldsim.errors import ConfigError, NotShipped, UnknownName
+from worldsim.models.protocol import Codec
+from worldsim.models.small.backbone import SmallConfig
+from worldsim.models.small.weights import load_weights
+from worldsim.runtime.devices import pick_device
+from worldsim.runtime.starts import Starts
+from worldsim.runtime.world import World
+from worldsim.samplers import Sampler, few_step
+from worldsim.schedules import few_step_sigmas
+from worldsim.simulators.crafter import Crafter
+from worldsim.simulators.crafter_explorer import CrafterExplorer
+from worldsim.simulators.protocol import Explorer, Simulator
+from worldsim.training.data import Recording
+from worldsim.training.objectives import DiffusionForcing
+from worldsim.training.trainer import Stage, TrainingPlan
+
+ASSETS = Path(str(files("worldsim"))) / "assets"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorldRecipe:
+    """All that makes one world.
+
+    Args:
+        simulator: makes the real engine as a user meets it.
+        recording: what is played for training.
+        codec: its codec.
+        backbone: size of its network.
+        training: how it is trained.
+        policy: what a block sees of the past, unless another is chosen.
+        steps: backbone calls that denoise a block, unless another number is chosen; the clean pass comes on top.
+        shift: of the noise levels of those steps, see few_step_sigmas.
+        sampler: takes a block from one level to the next.
+        blocks: the block lengths it was trained for, in frames.
+        pages: frames of keys and values that all sessions of one loaded world may hold together.
+    """
+
+    name: str
+    simulator: Callable[[], Simulator]
+    recording: Recording
+    codec: Codec[Any]
+    backbone: SmallConfig
+    training: TrainingPlan
+    policy: Policy
+    steps: int = 3
+    shift: float = 3.0
+    sampler: Sampler = few_step
+    blocks: tuple[int, ...] = (1, 2, 4)
+    pages: int = 2_048
+
+    @property
+    def folder(self) -> Path:
+        """Where its weights, card and starting places lie in the package."""
+        return ASSETS / self.name
+
+
+def crafter_for_recording() -> Crafter:
+    """Crafter with hours and inventories drawn anew for each episode."""
+    return Crafter(varied=True)
+
+
+def explore_crafter(simulator: Simulator, seed: int) -> Explorer:
+    """The player of a recorded episode of Crafter."""
+    assert isinstance(simulator, Crafter)
+    return CrafterExplorer(simulator, seed)
+
+
+CRAFTER = WorldRecipe(
+    name="crafter",
+    simulator=Crafter,
+    recording=Recording(world="crafter", simulator=crafter_for_recording, explorer=explore_crafter),
+    codec=PatchCodec(side=8),
+    backbone=SmallConfig(channels=192, height=9, width=9, controls=len(Crafter.controls)),
+    training=TrainingPlan(
+        stages=(
+            Stage(updates=6_000, objective=DiffusionForcing(frames=8, first=4, copies=2), windows=2, lr=(1e-3, 1e-3)),
+            Stage(updates=3_000, objective=DiffusionForcing(frames=16, first=4), windows=2, lr=(1e-3, 0.0)),
+        ),
+    ),
+    policy=Window(frames=12),
+)
+
+WORLDS: dict[str, WorldRecipe] = {recipe.name: recipe for recipe in (CRAFTER,)}
+
+
+def load(
+    name: str,
+    *,
+    device: str = "auto",
+    policy: str | Policy | None = None,
+    steps: int | None = None,
+    frames_per_block: int = 1,
+    weights: Path | str | None = None,
+) -> World:
+    """A world, ready to be opened.
+
+    Args:
+        name: one of WORLDS.
+        device: "auto" (the GPU where there is one), "cpu", "cuda" or "cuda:N".
+        policy: what a block sees of the past: a policy, or its name as in "window:frames=24"; the world's own if None.
+        steps: backbone calls that denoise a block, at least 1; the world's own if None.
+        frames_per_block: frames made together, under one set of keys: a block length the world was trained for.
+        weights: a weights file of `worldsim train`; the one in the package if None.
+
+    Raises:
+        UnknownName: no such world, policy or device.
+        ConfigError: a setting that cannot work.
+        NotShipped: the world's weights are not in the package.
+        WeightsError: the weights file is torn, foreign or of another shape.
+    """
+    if name not in WORLDS:
+        raise UnknownName("world", name, WORLDS)
+    recipe = WORLDS[name]
+    if frames_per_block not in recipe.blocks:
+        raise ConfigError(
+            f"{name} makes blocks of {', '.join(map(str, recipe.blocks))} frames, got frames_per_block={frames_per_block}"
+        )
+    plan = VideoPlan(
+        frames_per_block=frames_per_block,
+        sigmas=few_step_sigmas(recipe.steps if steps is None else steps, recipe.shift),
+        sampler=recipe.sampler,
+        policy=recipe.policy if policy is None else parse_policy(policy) if isinstance(policy, str) else policy,
+    )
+    where = pick_device(device)
+    backbone = load_weights(_weights(recipe, weights), dtype=torch.float32, device=where)
+    return World(
+        name=name,
+        simulator=recipe.simulator,
+        backbone=backbone,
+        codec=recipe.codec,
+        plan=plan,
+        starts=Starts.load(recipe.folder / "starts.safetensors"),
+        card=card(name) if weights is None else {"world": name, "weights": str(weights)},
+        pool=PagePool(backbone.pages, pages=recipe.pages, dtype=torch.float32, device=where),
+    )
+
+
+def card(name: str) -> dict[str, Any]:
+    """What is known of a world's shipped weights: data, command, commit, time, hardware, evaluation.
+
+    Raises:
+        UnknownName: no such world.
+        NotShipped: it has no weights in the package.
+    """
+    if name not in WORLDS:
+        raise UnknownName("world", name, WORLDS)
+    _weights(WORLDS[name], None)
+    found: dict[str, Any] = json.loads((WORLDS[name].folder / "card.json").read_text())
+    return found
+
+
+def _weights(recipe: WorldRecipe, given: Path | str | None) -> Path:
+    """The weights file to load: the given one, or the one in the package if it is there."""
+    if given is not None:
+        return Path(given)
+    path = recipe.folder / "weights.safetensors"
+    if not path.is_file():
+        raise NotShipped(
+            f"the weights of {recipe.name} are not in the package; train them with "
+            f"`worldsim record {recipe.name} -o data/{recipe.name}` and "
+            f"`worldsim train {recipe.name} --data data/{recipe.name}`, then load them with weights=FILE"
+        )
+    return path

@@ -1,0 +1,25 @@
+"""The one place that picks a device."""
+
+from __future__ import annotations
+
+import torch
+
+from worldsim.errors import ConfigError, UnknownName
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device of that name; "auto" is the GPU where there is one and the CPU elsewhere.
+
+    Raises:
+        UnknownName: no such kind of device.
+        ConfigError: it is not there; nothing falls back in silence.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not index.isdecimal()) or (kind == "cpu" and index):
+        raise UnknownName("device", name, ["auto", "cpu", "cuda", "cuda:0"])
+    count = torch.cuda.device_count()
+    if kind == "cuda" and int(index or 0) >= count:
+        raise ConfigError(f"device {name!r} is not there: torch sees {count} GPUs; use 'auto' or 'cpu'")
+    return torch.device(name)

@@ -1,0 +1,50 @@
+"""The starting places that come with a world: short pieces of real play to go on from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from worldsim.errors import ConfigError, WeightsError
+
+
+class Starts:
+    """Numbered places, each some frames of play and the controls held at them.
+
+    Args:
+        frames: uint8 [places, F, H, W, 3].
+        controls: float32 [places, F, A].
+    """
+
+    def __init__(self, frames: Tensor, controls: Tensor) -> None:
+        self._frames = frames
+        self._controls = controls
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def get(self, number: int) -> tuple[Tensor, Tensor]:
+        """Frames uint8 [F, H, W, 3] and controls float32 [F, A] of that place; ConfigError if there is none."""
+        if not 0 <= number < len(self):
+            raise ConfigError(f"there is no starting place {number}; choose from 0 to {len(self) - 1}")
+        return self._frames[number], self._controls[number]
+
+    @classmethod
+    def load(cls, path: Path) -> Starts:
+        """Read what `save` wrote; WeightsError if it is not there, torn or foreign."""
+        try:
+            tensors = load_file(path)
+            return cls(tensors["frames"], tensors["controls"].float())
+        except (SafetensorError, OSError, KeyError) as error:
+            raise WeightsError(f"{path} holds no starting places ({error}); install the package again") from error
+
+    @staticmethod
+    def save(path: Path, places: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """Write places, all of one length."""
+        frames, controls = (torch.stack(list(part)) for part in zip(*places, strict=True))
+        save_file({"frames": frames.contiguous(), "controls": controls.to(torch.uint8).contiguous()}, path)

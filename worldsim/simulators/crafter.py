@@ -1,0 +1,120 @@
+"""The Crafter engine behind held keys: procedural terrain, animals, day and night, an inventory.
+
+Source: Hafner 2021, "Benchmarking the Spectrum of Agent Capabilities" (arXiv:2109.06780); PyPI `crafter`, MIT.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from worldsim.controls import Action, Controls, Keys
+from worldsim.errors import ConfigError, MissingDependency
+
+if TYPE_CHECKING:
+    from worldsim.simulators.protocol import Frame
+
+TILE_PX = 8
+GRID = (9, 9)
+LOCAL_ROWS = 7
+DAY_FRAMES = 300
+
+CONTROLS = Controls(
+    exclusive=True,
+    actions=(
+        Action(name="make_iron_sword", keys=("KeyK",)),
+        Action(name="make_iron_pickaxe", keys=("KeyI",)),
+        Action(name="make_stone_sword", keys=("KeyJ",)),
+        Action(name="make_stone_pickaxe", keys=("KeyU",)),
+        Action(name="make_wood_sword", keys=("KeyH",)),
+        Action(name="make_wood_pickaxe", keys=("KeyY",)),
+        Action(name="place_plant", keys=("KeyP",)),
+        Action(name="place_furnace", keys=("KeyF",)),
+        Action(name="place_table", keys=("KeyT",)),
+        Action(name="place_stone", keys=("KeyR",)),
+        Action(name="sleep", keys=("KeyZ",)),
+        Action(name="do", keys=("Space", "Enter")),
+        Action(name="move_left", keys=("KeyA", "ArrowLeft")),
+        Action(name="move_right", keys=("KeyD", "ArrowRight")),
+        Action(name="move_up", keys=("KeyW", "ArrowUp")),
+        Action(name="move_down", keys=("KeyS", "ArrowDown")),
+    ),
+)
+
+
+class Crafter:
+    """One Crafter world at a time, rendered so that every tile is exactly 8 x 8 pixels.
+
+    Args:
+        varied: begin each episode at an hour and with an inventory drawn from its seed, so that recordings also hold
+            nights, tools and ores without the hours of play that lead there. Off, an episode begins as the engine
+            begins it: morning, empty hands.
+    """
+
+    controls = CONTROLS
+    fps = 8
+    size = (GRID[0] * TILE_PX, GRID[1] * TILE_PX)
+
+    def __init__(self, *, varied: bool = False) -> None:
+        self._varied = varied
+        self._env: Any = None
+        self._over = True
+
+    def reset(self, seed: int) -> Frame:
+        """Begin the episode of that seed, a whole number from 0; returns its first frame, uint8 [72, 72, 3]."""
+        if seed < 0:
+            raise ConfigError(f"a seed is a whole number from 0, got {seed}")
+        self._env = _deterministic_env(seed)
+        frame: Frame = self._env.reset()
+        self._over = False
+        if self._varied:
+            self._vary(np.random.default_rng([seed, 1]))
+            frame = self._env.render()
+        return frame
+
+    def step(self, keys: Keys) -> Frame:
+        """Advance by one frame (an eighth of a second) with these keys held; returns it, uint8 [72, 72, 3]."""
+        held = self.controls.held(keys)
+        name = held[0].name if held else "noop"
+        frame, _, self._over, _ = self._env.step(self._env.action_names.index(name))
+        return np.asarray(frame, dtype=np.uint8)
+
+    @property
+    def over(self) -> bool:
+        """Whether the player has died or the engine's own time limit was reached."""
+        return self._over
+
+    @property
+    def env(self) -> Any:
+        """The engine itself, for whoever needs its truth: an explorer, a benchmark."""
+        return self._env
+
+    def _vary(self, rng: np.random.Generator) -> None:
+        self._env._step = int(rng.integers(DAY_FRAMES))
+        self._env._update_time()
+        if rng.random() < 0.5:
+            return
+        inventory = self._env._player.inventory
+        for name in inventory:
+            if name in ("health", "food", "drink", "energy"):
+                inventory[name] = int(rng.integers(3, 10))
+            elif rng.random() < 0.5:
+                inventory[name] = int(rng.integers(1, 10)) if "_" not in name else 1
+
+
+def _deterministic_env(seed: int) -> Any:
+    """The engine with the one thing removed that differs between processes: it walks sets of objects, whose order
+    is that of their addresses, when it balances the number of animals."""
+    try:
+        import crafter
+    except ImportError as error:
+        raise MissingDependency(
+            "the real Crafter engine is not installed; run: pip install 'worldsim[worlds]'"
+        ) from error
+
+    class DeterministicEnv(crafter.Env):  # type: ignore[misc]
+        def _balance_chunk(self, chunk: Any, objs: Any) -> None:
+            super()._balance_chunk(chunk, sorted(objs, key=lambda found: tuple(found.pos)))
+
+    return DeterministicEnv(area=(64, 64), view=GRID, size=Crafter.size, length=10_000, seed=seed)

@@ -1,0 +1,219 @@
+"""Plays Crafter the way people do, for recording: walks far, turns back, revisits, collects, drinks, fights, sleeps, crafts."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from worldsim.controls import Keys
+from worldsim.simulators.crafter import CONTROLS, Crafter
+
+Place = tuple[int, int]
+
+MOVES: dict[Place, str] = {(-1, 0): "move_left", (1, 0): "move_right", (0, -1): "move_up", (0, 1): "move_down"}
+WALKABLE = ("grass", "sand", "path")
+MAKES = tuple(action.name for action in CONTROLS.actions if action.name.startswith("make_"))
+PLACES = tuple(action.name for action in CONTROLS.actions if action.name.startswith("place_"))
+
+
+class CrafterExplorer:
+    """One episode's player. Looks at the engine's map to find its way; presses keys like anybody.
+
+    It follows one plan at a time (a generator of action names) and draws the next when that ends.
+    """
+
+    def __init__(self, simulator: Crafter, seed: int) -> None:
+        self._simulator = simulator
+        self._rng = np.random.default_rng([seed, 2])
+        self._plan: Iterator[str] = iter(())
+        self._trail: list[Place] = []
+
+    def choose(self) -> Keys:
+        """The keys to hold for the next frame."""
+        self._trail.append(self._at)
+        if self._enemy_within(2) and not self._player.sleeping and self._rng.random() < 0.6:
+            self._plan = self._hunt("Zombie")
+        name = next(self._plan, None)
+        while name is None:
+            self._plan = self._draw()
+            name = next(self._plan, None)
+        if self._rng.random() < 0.03:  # a slip of the finger, so that plans are also seen interrupted
+            name = str(self._rng.choice([action.name for action in CONTROLS.actions]))
+        return CONTROLS.press(name)
+
+    @property
+    def _player(self) -> Any:
+        return self._simulator.env._player
+
+    @property
+    def _at(self) -> Place:
+        x, y = self._player.pos
+        return int(x), int(y)
+
+    def _draw(self) -> Iterator[str]:
+        """The next plan: what the body needs first, else something drawn at random."""
+        need = self._player.inventory
+        if need["drink"] < 4 and self._rng.random() < 0.7:
+            return self._use("water", times=6)
+        if need["food"] < 4 and self._rng.random() < 0.7:
+            return self._hunt("Cow")
+        dark = self._simulator.env._world.daylight < 0.3
+        if need["energy"] < (7 if dark else 3) and not self._enemy_within(8) and self._rng.random() < 0.5:
+            return self._sleep()
+        plans: list[tuple[float, Callable[[], Iterator[str]]]] = [
+            (5.0, self._walk),
+            (2.0, self._travel),
+            (2.0, self._return),
+            (1.5, lambda: self._use("tree", times=5)),
+            (1.5, lambda: self._use(str(self._rng.choice(["stone", "coal", "iron", "diamond"])), times=2)),
+            (0.5, lambda: self._use("water", times=3)),
+            (0.5, lambda: self._use("grass", times=4)),
+            (0.7, lambda: self._hunt(str(self._rng.choice(["Cow", "Cow", "Skeleton"])))),
+            (1.0, self._craft),
+            (0.7, self._wait),
+            (0.1, self._sleep),
+            (0.5, self._fumble),
+        ]
+        weights = np.array([weight for weight, _ in plans])
+        return plans[int(self._rng.choice(len(plans), p=weights / weights.sum()))][1]()
+
+    def _walk(self) -> Iterator[str]:
+        """Straight on for a while, past obstacles only by chance: blocked steps are part of the world too."""
+        move = list(MOVES)[int(self._rng.integers(4))]
+        blocked = 0
+        for _ in range(int(self._rng.geometric(0.12))):
+            before = self._at
+            if self._material((before[0] + move[0], before[1] + move[1])) == "lava":
+                return
+            yield MOVES[move]
+            blocked = blocked + 1 if self._at == before else 0
+            if blocked > 1:
+                return
+
+    def _travel(self) -> Iterator[str]:
+        """To a far place, by the shortest way."""
+        x, y = (int(value) for value in self._rng.integers(2, 62, size=2))
+        return self._go(lambda place: abs(place[0] - x) + abs(place[1] - y) <= 2, most=60)
+
+    def _return(self) -> Iterator[str]:
+        """Back to where it was a while ago."""
+        if len(self._trail) < 10:
+            return iter(())
+        back = int(self._rng.integers(5, min(len(self._trail), 120)))
+        goal = self._trail[-back]
+        return self._go(lambda place: place == goal, most=80)
+
+    def _use(self, material: str, *, times: int) -> Iterator[str]:
+        """Go beside the nearest of that material, face it and act on it some times."""
+        yield from self._go(lambda place: self._beside(place, material) is not None, most=40)
+        side = self._beside(self._at, material)
+        if side is None:
+            return
+        yield MOVES[side]
+        for _ in range(int(self._rng.integers(1, times + 1))):
+            yield "do"
+
+    def _hunt(self, kind: str) -> Iterator[str]:
+        """Chase the nearest creature of that kind and hit it until it falls or gets away."""
+        for _ in range(25):
+            creatures = [found for found in self._simulator.env._world.objects if type(found).__name__ == kind]
+            if not creatures:
+                return
+            target = min(creatures, key=self._player.distance)
+            dx, dy = (int(value) for value in target.pos - self._player.pos)
+            if abs(dx) + abs(dy) > 12:
+                return
+            ways = [way for way in ((int(np.sign(dx)), 0), (0, int(np.sign(dy)))) if way in MOVES]
+            if not ways:  # it is gone, or was never there
+                return
+            way = ways[int(self._rng.integers(len(ways)))]
+            beside = abs(dx) + abs(dy) == 1
+            yield "do" if beside and tuple(self._player.facing) == way else MOVES[way]
+
+    def _craft(self) -> Iterator[str]:
+        """Place or make something, whether or not it is possible here."""
+        have = self._player.inventory
+        if have["wood"] >= 2 and self._rng.random() < 0.3:
+            yield "place_table"
+        if self._rng.random() < 0.4:
+            yield from self._go(lambda place: self._near(place, "table"), most=25)
+        names = MAKES if self._near(self._at, "table") else PLACES
+        for _ in range(int(self._rng.integers(1, 4))):
+            yield str(self._rng.choice(names))
+
+    def _wait(self) -> Iterator[str]:
+        for _ in range(int(self._rng.integers(1, 12))):
+            yield "wait"
+
+    def _sleep(self) -> Iterator[str]:
+        """Lie down and mostly sleep until awake again; one sleeper in three struggles with other keys."""
+        for _ in range(int(self._rng.integers(10, 150))):
+            yield "sleep" if self._rng.random() < 0.7 else "wait"
+            if not self._player.sleeping:
+                return
+
+    def _fumble(self) -> Iterator[str]:
+        for _ in range(int(self._rng.integers(2, 10))):
+            yield str(self._rng.choice([action.name for action in CONTROLS.actions]))
+
+    def _enemy_within(self, tiles: int) -> bool:
+        return any(
+            type(found).__name__ == "Zombie" and self._player.distance(found) <= tiles
+            for found in self._simulator.env._world.objects
+        )
+
+    def _material(self, place: Place) -> str | None:
+        name: str | None = self._simulator.env._world[place][0]
+        return name
+
+    def _beside(self, place: Place, material: str) -> Place | None:
+        """The direction in which that material lies next to place, if it does."""
+        for move in MOVES:
+            if self._material((place[0] + move[0], place[1] + move[1])) == material:
+                return move
+        return None
+
+    def _near(self, place: Place, material: str) -> bool:
+        x, y = place
+        around = [(x + dx, y + dy) for dx in (-1, 0, 1) for dy in (-1, 0, 1)]
+        return any(self._material(spot) == material for spot in around)
+
+    def _go(self, is_goal: Callable[[Place], bool], *, most: int) -> Iterator[str]:
+        """Walk the shortest way to the nearest goal, `most` frames at the most; finds another way when blocked."""
+        path = self._path(is_goal)
+        for _ in range(most):
+            if not path:
+                return
+            step = path.popleft()
+            before = self._at
+            yield MOVES[step]
+            if self._at != (before[0] + step[0], before[1] + step[1]):
+                path = self._path(is_goal)
+
+    def _path(self, is_goal: Callable[[Place], bool]) -> deque[Place]:
+        """Breadth-first over walkable tiles to the nearest goal; empty where there is none or it is here."""
+        start = self._at
+        came: dict[Place, Place] = {start: start}
+        queue = deque([start])
+        while queue:
+            place = queue.popleft()
+            if is_goal(place):
+                return self._trace(came, start, place)
+            for move in MOVES:
+                after = (place[0] + move[0], place[1] + move[1])
+                if after not in came and self._material(after) in WALKABLE:
+                    came[after] = place
+                    queue.append(after)
+        return deque()
+
+    @staticmethod
+    def _trace(came: dict[Place, Place], start: Place, goal: Place) -> deque[Place]:
+        steps: deque[Place] = deque()
+        while goal != start:
+            before = came[goal]
+            steps.appendleft((goal[0] - before[0], goal[1] - before[1]))
+            goal = before
+        return steps

@@ -1,0 +1,197 @@
+"""Recorded play: shards of frames and the controls held at each, written by a simulator and its explorer."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+from torch import Tensor
+
+from worldsim.errors import ConfigError, DataError
+from worldsim.simulators.protocol import Explorer, Simulator
+
+TRAINING_SEEDS = 1 << 30
+"""Training episodes have seeds from here on; every smaller seed is held out, so a world opened by a user's seed, or
+judged on one, was never trained on."""
+SHARD_FRAMES = 4096
+EPISODES_PER_SHARD = 1 << 10
+SHARDS_PER_SEED = 1 << 14
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recording:
+    """What to play: a simulator, somebody to play it, and for how long one episode at most.
+
+    Both callables are module-level functions, so that other processes can call them too.
+    """
+
+    world: str
+    simulator: Callable[[], Simulator]
+    explorer: Callable[[Simulator, int], Explorer]
+    longest: int = 2_000
+
+
+def record(
+    recording: Recording,
+    folder: Path,
+    *,
+    frames: int,
+    seed: int = 0,
+    held_out: bool = False,
+    workers: int = 1,
+    on_frames: Callable[[int], None] = lambda _: None,
+) -> dict[str, int]:
+    """Play until at least `frames` frames lie in folder, in shards of 4,096 or a little more.
+
+    A shard depends on the seed and its number alone: shards that are there already are left as they are, and the
+    number of workers changes nothing. Held-out episodes have seeds that training never uses.
+
+    Returns:
+        {"shards", "frames"} in the folder, of this seed.
+
+    Raises:
+        ConfigError: a seed outside 0 .. 63, or no frames asked for.
+    """
+    if not 0 <= seed < 64:
+        raise ConfigError(f"a recording's seed lies in 0 .. 63, got {seed}")
+    if frames < 1 or workers < 1:
+        raise ConfigError(f"record at least 1 frame with at least 1 worker, got {frames} and {workers}")
+    folder.mkdir(parents=True, exist_ok=True)
+    shards = -(-frames // SHARD_FRAMES)
+    write = partial(_write_shard, recording, folder, seed, held_out)
+    total = 0
+    for count in _spread(write, shards, workers):
+        total += count
+        on_frames(count)
+    return {"shards": shards, "frames": total}
+
+
+def _spread(write: Callable[[int], int], shards: int, workers: int) -> Iterator[int]:
+    if workers == 1:
+        yield from map(write, range(shards))
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(write, range(shards))
+
+
+def _write_shard(recording: Recording, folder: Path, seed: int, held_out: bool, shard: int) -> int:
+    """Play one shard and write it, unless it is there; returns its number of frames."""
+    kind = "held-out" if held_out else "train"
+    path = folder / f"{kind}-{seed:02d}-{shard:05d}.safetensors"
+    if path.exists():
+        return int(_header(path)["frames"])
+    first = (0 if held_out else TRAINING_SEEDS) + (seed * SHARDS_PER_SEED + shard) * EPISODES_PER_SHARD
+    frames: list[NDArray[np.uint8]] = []
+    controls: list[tuple[float, ...]] = []
+    starts: list[int] = []
+    for episode in range(first, first + EPISODES_PER_SHARD):
+        starts.append(len(frames))
+        for frame, control in play(recording, episode, most=min(recording.longest, SHARD_FRAMES - len(frames))):
+            frames.append(frame)
+            controls.append(control)
+        if len(frames) >= SHARD_FRAMES:
+            break
+    tensors: dict[str, NDArray[Any]] = {
+        "frames": np.stack(frames),
+        "controls": np.asarray(controls, dtype=np.uint8),
+        "starts": np.asarray(starts, dtype=np.int64),
+    }
+    header = {"world": recording.world, "seed": seed, "shard": shard, "held_out": held_out, "frames": len(frames)}
+    unfinished = path.with_suffix(f".{os.getpid()}.part")
+    save_file(tensors, unfinished, metadata={"worldsim": json.dumps(header)})
+    unfinished.replace(path)
+    return len(frames)
+
+
+def play(recording: Recording, seed: int, *, most: int) -> Iterator[tuple[NDArray[np.uint8], tuple[float, ...]]]:
+    """Yield the frames of one episode, each with the controls that led to it; the first has none held."""
+    simulator = recording.simulator()
+    frame = simulator.reset(seed)
+    explorer = recording.explorer(simulator, seed)
+    controls = simulator.controls
+    yield frame, controls.vector(())
+    for _ in range(most - 1):
+        if simulator.over:
+            return
+        keys = explorer.choose()
+        yield simulator.step(keys), controls.vector(keys)
+
+
+def _header(path: Path) -> dict[str, Any]:
+    try:
+        with safe_open(path, framework="np") as file:
+            header = (file.metadata() or {}).get("worldsim")
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{path} is not a readable shard ({error}); delete it and record again") from error
+    if header is None:
+        raise DataError(f"{path} was not written by worldsim record; move it elsewhere")
+    fields: dict[str, Any] = json.loads(header)
+    return fields
+
+
+class Episodes:
+    """Recorded play in memory, on one device, from which windows of consecutive frames are drawn.
+
+    Args:
+        folder: where `record` wrote.
+        world: the world they must be of.
+        held_out: draw from the held-out episodes in place of those for training.
+        device: where the frames are kept. A million Crafter frames take 15.6 GB.
+    """
+
+    def __init__(self, folder: Path, *, world: str, held_out: bool, device: torch.device) -> None:
+        kind = "held-out" if held_out else "train"
+        paths = sorted(folder.glob(f"{kind}-*.safetensors"))
+        if not paths:
+            raise DataError(
+                f"there is no {kind} shard in {folder}; record some first: worldsim record {world} -o {folder}"
+                + (" --held-out" if held_out else "")
+            )
+        parts: list[dict[str, Tensor]] = []
+        for path in paths:
+            header = _header(path)
+            if header["world"] != world:
+                raise DataError(f"{path} holds frames of {header['world']!r}, not of {world!r}")
+            with safe_open(path, framework="pt") as file:
+                parts.append({name: file.get_tensor(name) for name in ("frames", "controls", "starts")})
+        self.frames = torch.cat([part["frames"] for part in parts]).to(device)
+        self.controls = torch.cat([part["controls"] for part in parts]).to(device)
+        bounds: list[tuple[int, int]] = []
+        offset = 0
+        for part in parts:
+            edges = [*part["starts"].tolist(), len(part["frames"])]
+            bounds += [(offset + a, offset + b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+            offset += len(part["frames"])
+        self.episodes = tuple(bounds)
+
+    def sample(self, rng: np.random.Generator, *, windows: int, frames: int) -> tuple[Tensor, Tensor]:
+        """Draw windows of consecutive frames of one episode each, every such window equally likely.
+
+        Returns:
+            frames uint8 [windows, frames, H, W, 3] and controls float32 [windows, frames, A].
+
+        Raises:
+            DataError: no episode is that long.
+        """
+        rooms = np.asarray([max(0, end - start - frames + 1) for start, end in self.episodes])
+        if not rooms.sum():
+            raise DataError(f"no recorded episode has {frames} frames; record longer ones or train on shorter windows")
+        edges = np.cumsum(rooms)
+        picks = rng.integers(edges[-1], size=windows)
+        which = np.searchsorted(edges, picks, side="right")
+        starts = [self.episodes[e][0] + int(p - (edges[e] - rooms[e])) for e, p in zip(which, picks, strict=True)]
+        at = torch.as_tensor(starts)[:, None] + torch.arange(frames)
+        at = at.to(self.frames.device)
+        return self.frames[at], self.controls[at].float()
