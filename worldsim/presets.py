@@ -15,7 +15,7 @@ from worldsim.cache.policy import Policy, Window, parse_policy
 from worldsim.cache.pool import PagePool
 from worldsim.codec.patches import PatchCodec
 from worldsim.decoding.video import VideoPlan
-from worldsim.errors import ConfigError, NotShipped, UnknownName
+from worldsim.errors import ConfigError, NotShipped, UnknownName, WeightsError
 from worldsim.models.protocol import Codec
 from worldsim.models.small.backbone import SmallConfig
 from worldsim.models.small.weights import load_weights
@@ -107,6 +107,7 @@ def load(
     policy: str | Policy | None = None,
     steps: int | None = None,
     frames_per_block: int = 1,
+    dtype: torch.dtype = torch.float32,
     weights: Path | str | None = None,
 ) -> World:
     """A world, ready to be opened.
@@ -117,20 +118,25 @@ def load(
         policy: what a block sees of the past: a policy, or its name as in "window:frames=24"; the world's own if None.
         steps: backbone calls that denoise a block, at least 1; the world's own if None.
         frames_per_block: frames made together, under one set of keys: a block length the world was trained for.
+        dtype: in which the backbone computes and keys and values are kept, float32 or bfloat16. Where bfloat16 wins
+            depends on the processor: `python -m benchmarks.decode` measures both.
         weights: a weights file of `worldsim train`; the one in the package if None.
 
     Raises:
         UnknownName: no such world, policy or device.
         ConfigError: a setting that cannot work.
         NotShipped: the world's weights are not in the package.
-        WeightsError: the weights file is torn, foreign or of another shape.
+        WeightsError: the weights file is torn, foreign, of another shape or of another world.
     """
     if name not in WORLDS:
         raise UnknownName("world", name, WORLDS)
+    if dtype not in (torch.float32, torch.bfloat16):
+        raise UnknownName("dtype", dtype, ["torch.float32", "torch.bfloat16"])
     recipe = WORLDS[name]
     if frames_per_block not in recipe.blocks:
         raise ConfigError(
-            f"{name} makes blocks of {', '.join(map(str, recipe.blocks))} frames, got frames_per_block={frames_per_block}"
+            f"{name} makes blocks of {', '.join(map(str, recipe.blocks))} frames, "
+            f"got frames_per_block={frames_per_block}"
         )
     plan = VideoPlan(
         frames_per_block=frames_per_block,
@@ -139,16 +145,19 @@ def load(
         policy=recipe.policy if policy is None else parse_policy(policy) if isinstance(policy, str) else policy,
     )
     where = pick_device(device)
-    backbone = load_weights(_weights(recipe, weights), dtype=torch.float32, device=where)
+    backbone = load_weights(_weights(recipe, weights), dtype=dtype, device=where)
+    if (backbone.geometry, backbone.controls) != (recipe.backbone.geometry(), recipe.backbone.controls):
+        raise WeightsError(
+            f"those weights are not of {name}, which has {recipe.backbone.geometry()} and {recipe.backbone.controls} "
+            f"controls; they have {backbone.geometry} and {backbone.controls} controls"
+        )
     return World(
-        name=name,
         simulator=recipe.simulator,
         backbone=backbone,
         codec=recipe.codec,
         plan=plan,
         starts=Starts.load(recipe.folder / "starts.safetensors"),
-        card=card(name) if weights is None else {"world": name, "weights": str(weights)},
-        pool=PagePool(backbone.pages, pages=recipe.pages, dtype=torch.float32, device=where),
+        pool=PagePool(backbone.pages, pages=recipe.pages, dtype=dtype, device=where),
     )
 
 

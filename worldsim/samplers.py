@@ -117,8 +117,7 @@ def heun(canvas: LatentCanvas, clean: Tensor) -> LatentCanvas:
     Source: Karras et al. 2022 (arXiv:2206.00364), algorithm 1, on the straight path.
     """
     if canvas.carry is None:
-        trial = euler(canvas, clean)
-        return replace(trial, carry=velocity(canvas.values, clean, canvas.sigma)) if trial.is_open else trial
+        return replace(euler(canvas, clean), carry=velocity(canvas.values, clean, canvas.sigma))
     _check(canvas, clean)
     interval = canvas.sigma - canvas.sigmas[canvas.at - 1]
     turn = velocity(canvas.values, clean, canvas.sigma) - canvas.carry

@@ -7,31 +7,40 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from time import monotonic
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from worldsim.presets import WorldRecipe
 
 # Importing torch takes seconds, so everything that needs it is imported inside the commands: --help and a mistyped
 # option answer at once.
 
-app = typer.Typer(add_completion=False, help="Worlds that are generated block by block while you are inside them.")
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Worlds that are generated block by block while somebody is inside them.",
+)
 
+Name = Annotated[str, typer.Argument(help="Which world.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object at the end, and no progress.")]
 Seed = Annotated[int, typer.Option(min=0, help="Equal seeds give equal results.")]
-Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, or a device of this machine.")]
+Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, or a GPU by torch's name for it.")]
+STOPPED = 130
 
 
 class Refused(Exception):
-    """What was asked cannot be done as it was given; the text says why, for the user."""
+    """What was asked cannot be done; the text says why, to the user."""
 
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """Turn what worldsim and the file system refuse into one line for the user."""
+    """Turn what worldsim and the file system refuse into a line for the user."""
     from worldsim.errors import WorldSimError
 
     try:
@@ -44,14 +53,26 @@ def refusals() -> Iterator[None]:
 @refusals()
 def generate(
     world: Annotated[str, typer.Option(help="Which world.")] = "crafter",
-    actions: Annotated[Path | None, typer.Option(help='JSON lines: {"block": 12, "keys": ["KeyW"]}.')] = None,
+    actions: Annotated[
+        Path | None, typer.Option(help='JSON lines such as {"block": 12, "keys": ["KeyW"]}; without it, wait.')
+    ] = None,
     seconds: Annotated[float, typer.Option(help="How much world time.")] = 20.0,
     seed: Seed = 0,
-    start: Annotated[int | None, typer.Option(help="Which of the world's starting places; else the seed's.")] = None,
-    policy: Annotated[str | None, typer.Option(help="What the model sees of the past: window:frames=24, ...")] = None,
-    steps: Annotated[int | None, typer.Option(help="Backbone calls for one block, before the clean one.")] = None,
-    frames_per_block: Annotated[int, typer.Option(help="Frames made at once: 1, 2 or 4.")] = 1,
+    start: Annotated[
+        int | None, typer.Option(help="Which of its starting places; by default one drawn by the seed.")
+    ] = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(help="What a block sees of the past, such as window:frames=24; by default the world's own."),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Backbone calls that denoise a block; by default the world's own.")
+    ] = None,
+    frames_per_block: Annotated[int, typer.Option(help="Frames made at once.")] = 1,
     device: Device = "auto",
+    weights: Annotated[
+        Path | None, typer.Option(help="A weights file of worldsim train in place of the shipped one.")
+    ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The video, an .mp4 file.")] = Path("out/world.mp4"),
     as_json: Json = False,
 ) -> int:
@@ -63,45 +84,162 @@ def generate(
 
     if not 0 < seconds < math.inf:
         raise Refused(f"--seconds is a length of time above 0, got {seconds}")
-    place = worldsim.load(world, device=device, policy=policy, steps=steps, frames_per_block=frames_per_block)
+    place = worldsim.load(
+        world, device=device, policy=policy, steps=steps, frames_per_block=frames_per_block, weights=weights
+    )
     script = read_actions(actions, place.controls) if actions else Actions()
     frames = max(1, round(seconds * place.fps))
-    session = place.open(seed=seed, start=start)
-    with progress(f"generate {world}", frames, quiet=as_json) as advance:
-        made = film(place, session, script, output, frames=frames, on_frames=advance)
-    _report(
-        f"{output}: {made.frames} frames ({made.seconds:.1f} s at {made.fps} a second), made in {made.took_s:.1f} s, "
-        f"{made.speed:.2f} times as fast as world time" + ("; stopped before the end" if made.stopped else ""),
-        {
-            "output": str(output),
-            "world": world,
-            "seed": seed,
-            "start": start,
-            "frames": made.frames,
-            "fps": made.fps,
-            "size": made.size,
-            "seconds": made.seconds,
-            "took_s": made.took_s,
-            "speed": made.speed,
-            "stopped": made.stopped,
-        },
-        as_json=as_json,
+    with (
+        place.open(seed=seed, start=start) as session,
+        progress(f"generate {world}", frames, quiet=as_json) as bar,
+    ):
+        made = film(place, session, script, output, frames=frames, on_frames=bar.advance)
+    text = (
+        f"{output}: {made.frames} frames, {made.seconds:.1f} s, made at {made.speed:.2f} times the speed of the world"
     )
-    return 130 if made.stopped else 0
+    fields = {"world": world, "seed": seed, "start": start, **made.to_dict()}
+    _report(fields if as_json else text)
+    return STOPPED if made.stopped else 0
+
+
+@app.command()
+@refusals()
+def record(
+    name: Name,
+    frames: Annotated[int, typer.Option(help="At least so many frames.")] = 100_000,
+    seed: Seed = 0,
+    held_out: Annotated[bool, typer.Option("--held-out", help="Episodes to judge by, never trained on.")] = False,
+    workers: Annotated[int, typer.Option(help="Processes that play at once; they change nothing else.")] = 1,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The folder; by default data/NAME.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Play a world's real engine and write what was seen and pressed; what is there already stays."""
+    from worldsim.training.data import Series
+    from worldsim.training.data import record as play
+    from worldsim_apps.progress import progress
+
+    recipe = _recipe(name)
+    folder = output or Path("data") / name
+    with progress(f"record {name}", frames, quiet=as_json) as bar:
+        kept = play(
+            recipe.recording,
+            folder,
+            Series(seed=seed, held_out=held_out),
+            frames=frames,
+            workers=workers,
+            on_frames=bar.advance,
+        )
+    fields = {"world": name, "output": str(folder), "seed": seed, "held_out": held_out, **kept}
+    _report(fields if as_json else f"{folder}: {kept['frames']} frames")
+
+
+@app.command()
+@refusals()
+def train(
+    name: Name,
+    data: Annotated[
+        Path | None, typer.Option(help="Where it was recorded, held-out episodes too; by default data/NAME.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where weights, checkpoint and log go; by default runs/NAME.")
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(help="Stop after this long; by default the plan decides.")] = None,
+    updates: Annotated[int | None, typer.Option(help="Stop after so many in all; by default the plan decides.")] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Compile the layers: pays in runs of over ten minutes.")
+    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in the folder.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train a world on what was recorded, judged on held-out episodes as it goes."""
+    from worldsim.runtime.devices import pick_device
+    from worldsim.training.run import WEIGHTS, Run, train_world
+    from worldsim_apps.progress import progress
+
+    recipe = _recipe(name)
+    run = Run(device=pick_device(device), seed=seed, minutes=minutes, updates=updates, resume=resume, compiled=compiled)
+    last = min(recipe.training.updates, updates or recipe.training.updates)
+    folder = out or Path("runs") / name
+    began = monotonic()
+    with progress(f"train {name}", 1.0, quiet=as_json) as bar:
+
+        def on_update(update: int, loss: float) -> None:
+            spent = (monotonic() - began) / (60 * minutes) if minutes else 0.0
+            bar.reach(max(update / last, spent), f"loss {loss:.4f}")
+
+        judged = train_world(recipe, data or Path("data") / name, folder, run, on_update=on_update)
+    text = (
+        f"{folder / WEIGHTS}: after {judged['update']} updates {judged['tiles']:.1%} of the tiles one block ahead are "
+        f"right; had nothing moved, {judged['still']:.1%}"
+    )
+    _report({"world": name, "output": str(folder), "seed": seed, **judged} if as_json else text)
+
+
+@app.command()
+@refusals()
+def info(
+    world: Annotated[str | None, typer.Argument(help="A world, to see its card.", show_default=False)] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what is here: this machine, the worlds, and the card of one of them."""
+    from worldsim.presets import WORLDS
+    from worldsim_apps.machine import machine
+
+    fields: dict[str, Any] = {"machine": machine(), "worlds": sorted(WORLDS)}
+    if world is not None:
+        fields = {"world": _describe(world), **fields}
+    _report(fields if as_json else "\n".join(_lines(fields)))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with these arguments, or with those of the process; returns the exit code."""
     try:
-        # Not standalone: typer then raises what it would otherwise frame in boxes over many lines.
-        return app(arguments, prog_name="worldsim", standalone_mode=False) or 0
+        # Not standalone: typer then raises what it would otherwise frame in a box of many lines.
+        code = app(arguments, prog_name="worldsim", standalone_mode=False) or 0
     except typer.TyperException as error:
-        message = error.format_message()
+        code, message = 2, f"{error.format_message()} worldsim --help says what fits."
     except Refused as error:
-        message = str(error)
-    typer.echo(f"worldsim: {' '.join(message.split())}", err=True)
-    return 2
+        code, message = 2, str(error)
+    else:
+        message = "stopped by Ctrl-C" if code == STOPPED else ""
+    if message:
+        typer.echo(f"worldsim: {' '.join(message.split())}", err=True)
+    return int(code)
 
 
-def _report(text: str, fields: dict[str, Any], *, as_json: bool) -> None:
-    typer.echo(json.dumps(fields) if as_json else text)
+def _recipe(name: str) -> WorldRecipe:
+    from worldsim.errors import UnknownName
+    from worldsim.presets import WORLDS
+
+    if name not in WORLDS:
+        raise UnknownName("world", name, WORLDS)
+    return WORLDS[name]
+
+
+def _describe(name: str) -> dict[str, Any]:
+    """What is known of a world, with its card if its weights are in the package."""
+    from worldsim.errors import NotShipped
+    from worldsim.presets import card
+
+    engine = _recipe(name).simulator()
+    try:
+        known = card(name)
+    except NotShipped as error:
+        known = {"weights": str(error)}
+    keys = {action.name: " ".join(action.keys) for action in engine.controls.actions}
+    return {"name": name, "fps": engine.fps, "size": list(engine.size), "keys": keys, "card": known}
+
+
+def _report(result: str | dict[str, Any]) -> None:
+    typer.echo(result if isinstance(result, str) else json.dumps(result))
+
+
+def _lines(fields: dict[str, Any], indent: str = "") -> Iterator[str]:
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            yield f"{indent}{name}"
+            yield from _lines(value, indent + "  ")
+        else:
+            yield f"{indent}{name}: {', '.join(map(str, value)) if isinstance(value, list) else value}"

@@ -5,13 +5,14 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from worldsim import Session, World
+from worldsim.runtime.session import Session
 from worldsim.runtime.video import VideoWriter
+from worldsim.runtime.world import World
 from worldsim_apps.actions import Actions
 
 SHOWN_HEIGHT_PX = 576
@@ -38,6 +39,10 @@ class Film:
     def speed(self) -> float:
         """World time over the time it took; from 1 on it can be walked through live."""
         return self.seconds / self.took_s
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, fit for JSON."""
+        return asdict(self) | {"path": str(self.path), "seconds": self.seconds, "speed": self.speed}
 
 
 def film(
@@ -76,7 +81,7 @@ def film(
         fps=world.fps,
         size=(height * scale, width * scale),
         took_s=perf_counter() - began,
-        stopped=video.frames < frames,
+        stopped=is_stopped(),
     )
 
 

@@ -175,7 +175,7 @@ def test_a_page_lost_to_both_lists_is_found() -> None:
 def test_a_page_that_is_free_and_referenced_is_found() -> None:
     pool = new_pool(3)
     pages = pool.take(1)
-    pool._free.append(0)
+    pool._free[:] = [0, 1]
     with pytest.raises(IntegrityError, match=r"free \+ referenced = all"):
         pool.check_integrity([Holder(pages)])
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from typer.main import get_command
+
 from worldsim_apps.cli import app
 
 PROMISED = {
-    "generate": "--world --actions --seconds --seed --start --policy --steps --frames-per-block --device --output -o --json",
-    "record": "name --frames --seed --held-out --output -o --json",
-    "train": "name --data --out --minutes --updates --seed --device --resume --json",
+    "generate": "--world --actions --seconds --seed --start --policy --steps --frames-per-block --device --weights "
+    "--output -o --json",
+    "record": "name --frames --seed --held-out --workers --output -o --json",
+    "train": "name --data --out --minutes --updates --seed --device --compile --resume --json",
     "info": "world --json",
 }
 

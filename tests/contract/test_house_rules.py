@@ -62,7 +62,8 @@ def _breaches_of_function(node: Definition) -> Iterator[str]:
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_a_module_keeps_the_house_rules(path: Path) -> None:
-    assert not list(broken_rules(path.read_text(), path.relative_to(ROOT).as_posix()))
+    breaches = list(broken_rules(path.read_text(), path.relative_to(ROOT).as_posix()))
+    assert not breaches, "\n".join(breaches)
 
 
 @pytest.mark.parametrize(

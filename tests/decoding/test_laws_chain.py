@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pytest
 import torch
@@ -106,7 +107,7 @@ def test_lag_and_variance_approach_the_truth_as_the_steps_grow(sampler, steps):
         variance, lag_1 = covariances(decode(decoder, [1] * 12), 2).tolist()
         errors.append((abs(variance - 1), abs(lag_1 - 0.8)))
         assert decoder.guarantee is Guarantee.APPROXIMATE
-    for coarse, fine in zip(errors, errors[1:], strict=False):
+    for coarse, fine in pairwise(errors):
         assert fine[0] < coarse[0] / 2
         assert fine[1] < coarse[1] / 2
     assert min(errors[0]) > 4 * LIMIT

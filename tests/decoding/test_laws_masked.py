@@ -48,7 +48,7 @@ class FirstHitting:
 
 
 class MostConfident:
-    """The open places whose likeliest token is likeliest. Source: LLaDA (arXiv:2502.09992), low-confidence remasking."""
+    """The open places that are surest of their token. Source: LLaDA (arXiv:2502.09992), low-confidence remasking."""
 
     guarantee = Guarantee.APPROXIMATE
 
@@ -155,12 +155,12 @@ def test_unmasking_the_most_confident_places_is_token_equal_to_a_direct_referenc
         assert model.calls == calls + -(-5 // block), f"model {seed}: one clean pass a block belongs to the count"
 
 
-@pytest.mark.parametrize("block", [4, 3])
+@pytest.mark.parametrize("block", [4, 2])
 def test_first_hitting_has_the_exact_law_one_place_at_a_time_and_not_two(block):
     model = Joint.random(4, 2, seed=1, contrast=3.0)
     one, two = FirstHitting(1), FirstHitting(2)
     assert p_value(count_texts(model, 2_000, block=block, unmask=one), model.law) > LEVEL
-    assert p_value(count_texts(model, 2_000, block=block, unmask=two), model.law) < 1e-9
+    assert p_value(count_texts(model, 500, block=block, unmask=two), model.law) < 1e-6
     assert MaskedBlocks(model=model, block=block, unmask=one).guarantee is Guarantee.EXACT_LAW
     assert MaskedBlocks(model=model, block=block, unmask=two).guarantee is Guarantee.APPROXIMATE
 

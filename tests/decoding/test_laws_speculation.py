@@ -182,7 +182,7 @@ def write(decoder: Writer, length: int, stop: int | None = None) -> list[int]:
     return decoder.text
 
 
-def count_texts(make: Callable[[int], Writer], law: Tensor, samples: int = 2_000) -> Tensor:
+def count_texts(make: Callable[[int], Writer], law: Tensor, samples: int) -> Tensor:
     counts = torch.zeros(law.shape)
     for seed in range(samples):
         counts[tuple(write(make(seed), law.ndim))] += 1
@@ -225,9 +225,9 @@ def law_of_the_rule(rule: Rule, draft_law: Tensor, target_law: Tensor) -> Tensor
     coins = torch.cartesian_prod(middle, middle).T
     law = torch.zeros_like(target_law)
     for draft, weight in enumerate(draft_law.tolist()):
-        drafts = torch.full((3_600,), draft)
-        tokens, _ = rule(drafts, draft_law.expand(3_600, -1), target_law.expand(3_600, -1), coins)
         if weight:
+            drafts = torch.full((3_600,), draft)
+            tokens, _ = rule(drafts, draft_law.expand(3_600, -1), target_law.expand(3_600, -1), coins)
             law += weight * torch.nn.functional.one_hot(tokens, len(law)).double().mean(0)
     return law
 
@@ -259,21 +259,23 @@ def test_speculative_sampling_has_the_exact_law_and_wrong_rules_have_not(likenes
     drafter = Chain(torch.lerp(Chain.random(3, seed=4).table, target.table, likeness))
     law = target.law(3)
 
-    def fit(rule: Rule) -> float:
+    def fit(rule: Rule, samples: int) -> float:
         def make(seed: int) -> Speculative:
             return Speculative(target=target, drafter=drafter, drafts=drafts, seed=seed, rule=rule)
 
-        return p_value(count_texts(make, law), law)
+        return p_value(count_texts(make, law, samples), law)
 
-    assert fit(couple) > LEVEL
-    assert fit(trusting) < 1e-9
-    assert fit(forgetful) < 1e-9
+    assert fit(couple, 2_000) > LEVEL
+    assert fit(trusting, 500) < 1e-6
+    assert fit(forgetful, 1_000) < 1e-6
 
 
 @pytest.mark.parametrize(("window", "least"), [(1, 1), (3, 1), (4, 2), (2, 2)])
 def test_speculative_jacobi_has_the_exact_law(window, least):
     target = Chain.random(3, seed=3, contrast=2.0)
-    counts = count_texts(lambda seed: Jacobi(target=target, window=window, least=least, seed=seed), target.law(3))
+    counts = count_texts(
+        lambda seed: Jacobi(target=target, window=window, least=least, seed=seed), target.law(3), 2_000
+    )
     assert p_value(counts, target.law(3)) > LEVEL
 
 
@@ -285,7 +287,7 @@ def test_speculative_jacobi_with_a_wrong_rule_or_stale_laws_is_found_out():
         lambda seed: Jacobi(target=target, window=3, seed=seed, rule=forgetful),
         lambda seed: StaleJacobi(target=target, window=3, seed=seed),
     ):
-        assert p_value(count_texts(make, law), law) < 1e-9
+        assert p_value(count_texts(make, law, 700), law) < 1e-6
 
 
 def test_a_chain_of_one_hot_laws_gives_greedy_text_from_any_drafter_in_as_few_calls_as_it_is_right():

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from vizdoom import GameVariable
 
 from worldsim.controls import Keys
 from worldsim.errors import ConfigError, MissingDependency, UnknownName
 from worldsim.simulators import maze as module
-from worldsim.simulators.maze import DEPTH_START, DEPTH_STEP, LAST_SEED, TURN_DEGREES, Maze
+from worldsim.simulators.maze import DEPTH_START, DEPTH_STEP, FRAMES_PER_ROUND, LAST_SEED, Maze
 from worldsim.simulators.protocol import Frame
 
 FORWARD, BACK = frozenset({"KeyW"}), frozenset({"KeyS"})
@@ -94,7 +95,7 @@ def test_two_mazes_do_not_disturb_each_other(maze: Maze) -> None:
 
 @pytest.mark.parametrize("side", [LEFT, RIGHT])
 def test_a_whole_round_on_the_spot_ends_where_it_began(maze: Maze, side: Keys) -> None:
-    frames = play(maze, 6, [side] * (360 // TURN_DEGREES))
+    frames = play(maze, 6, [side] * (FRAMES_PER_ROUND))
     assert np.array_equal(frames[0], frames[-1])
     assert not np.array_equal(frames[0], frames[len(frames) // 2])
 
@@ -122,8 +123,8 @@ def test_walking_forward_comes_nearer_and_back_goes_away(maze: Maze) -> None:
 
 def test_a_wall_stops_the_player_at_arms_length_by_the_depth_image(maze: Maze) -> None:
     frames = play(maze, 9, [FORWARD] * 60)
-    assert np.array_equal(frames[-1], frames[-2])
-    assert 14 < distance(maze) < 28
+    assert np.abs(frames[-1].astype(int) - frames[-2]).mean() < 1
+    assert distance(maze) == pytest.approx(16, abs=DEPTH_STEP)
 
 
 @pytest.mark.parametrize(
@@ -151,8 +152,6 @@ def test_walking_does_not_make_the_view_bob(maze: Maze) -> None:
     heights = []
     maze.reset(9)
     assert maze._game is not None
-    from vizdoom import GameVariable
-
     for _ in range(12):
         maze.step(FORWARD)
         heights.append(maze._game.get_game_variable(GameVariable.CAMERA_POSITION_Z))
@@ -166,7 +165,7 @@ def test_standing_where_the_vest_was_does_not_end_the_walk(monkeypatch: pytest.M
     assert maze._game is not None
     maze._game.send_game_command("warp 1040 -352")
     for _ in range(3):
-        maze.step(WAIT)
+        maze.step(FORWARD)
         assert not maze._game.is_episode_finished()
     maze.close()
 
@@ -226,13 +225,10 @@ def test_the_engine_leaves_nothing_behind_where_it_is_started(tmp_path: Path, mo
     assert not list(tmp_path.iterdir())
 
 
-def test_art_that_lies_around_is_not_taken(maze: Maze, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("doom2.wad", "freedoom2.wad", "my_way_home.wad"):
-        (tmp_path / name).write_bytes(b"IWAD" + bytes(8))
-    monkeypatch.chdir(tmp_path)
-    other = Maze()
-    assert np.array_equal(other.reset(2), maze.reset(2))
-    other.close()
+def test_the_art_is_freedooms_even_where_doom_2_is_installed(maze: Maze) -> None:
+    maze.reset(0)
+    assert maze._game is not None
+    assert Path(maze._game.get_doom_game_path()).name == "freedoom2.wad"
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs a folder in which nobody may write")

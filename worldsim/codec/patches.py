@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from worldsim.errors import ShapeError
+from worldsim.errors import ConfigError, ShapeError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,6 +15,10 @@ class PatchCodec:
     """Squares of side x side RGB pixels to 3 * side * side numbers in [-1, 1], and back; exact, and without state."""
 
     side: int
+
+    def __post_init__(self) -> None:
+        if self.side < 1:
+            raise ConfigError(f"a square has a side of at least 1 pixel, got {self.side}")
 
     def open(self) -> None:
         """Patches know nothing of other frames."""

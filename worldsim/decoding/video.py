@@ -78,6 +78,8 @@ class VideoDecoder:
     _view: ContextView | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**64:
+            raise ConfigError(f"a seed is a whole number from 0 to 2**64 - 1, got {self.seed}")
         self._context = Context(self.pool)
 
     @property
@@ -90,6 +92,10 @@ class VideoDecoder:
         """Make given frames the past, [1, F, C, H, W] with controls [1, F, A], F at least 1; nothing is generated.
 
         They are committed in blocks of the plan's length; what does not fill one goes first, frame by frame.
+
+        Raises:
+            ShapeError: frames or controls of another shape; nothing was committed.
+            PoolFull: no memory for all of them; close the decoder, which may hold some.
         """
         for block in self._cut(latents, controls):
             self._write(block)
@@ -100,21 +106,21 @@ class VideoDecoder:
 
         Raises:
             ConfigError: there is no past to go on from; prefill some frames first.
+            ShapeError: controls of another shape.
         """
         if self._tail is None:
             raise ConfigError("a decoder goes on from frames it was given; prefill at least one")
-        geometry = self.backbone.geometry
         frames = self.plan.frames_per_block
         self._check(controls, frames)
-        shape = (1, frames, *geometry.frame_shape)
-        noise = partial(self._noise, self.blocks, shape)
+        shape = (1, frames, *self.backbone.geometry.frame_shape)
+        noise = partial(_noise_like, self._tail, self.seed, self.blocks, shape)
         estimate = partial(self._estimate, controls=controls, attend=self._open_view(frames).attend)
         canvas = LatentCanvas(noise(0), self.plan.sigmas, noise)
         return LatentBlock(latents=decide(canvas, estimate, self.plan.sampler).kept, controls=controls)
 
     @torch.no_grad()
     def commit(self, block: LatentBlock) -> None:
-        """Make a proposed block the newest past; it counts as generated."""
+        """Make a proposed block the newest past; it counts as generated. If PoolFull is raised nothing has changed."""
         self._write(block)
         self.blocks += 1
 
@@ -135,9 +141,9 @@ class VideoDecoder:
         self._check(block.controls, frames)
         recording = Recording(self._open_view(frames))
         self._call(block.latents, 0.0, block.controls, recording.attend)
-        self._context.append(recording.keys[:, :frames], recording.values[:, :frames])
+        self._context.append(recording.keys, recording.values)
         self._context.keep(self.plan.policy.keep(self._context.frames, self._context.next_frame))
-        self._tail = block.latents[:, -1:]
+        self._tail = block.latents[:, -1:].clone()  # a view would keep all that was prefilled alive
         self._view = None
 
     def _estimate(self, canvas: LatentCanvas, *, controls: Tensor, attend: Attend) -> Tensor:
@@ -164,9 +170,6 @@ class VideoDecoder:
             )
         return self._view
 
-    def _noise(self, block: int, shape: tuple[int, ...], step: int) -> Tensor:
-        return block_noise(self.seed, block, step, shape).to(self.pool.device)
-
     def _check(self, controls: Tensor, frames: int) -> None:
         wanted = (1, frames, self.backbone.controls)
         if controls.shape != wanted:
@@ -184,3 +187,7 @@ class VideoDecoder:
             piece = slice(start, start + length)
             yield LatentBlock(latents=latents[:, piece], controls=controls[:, piece])
             start += length
+
+
+def _noise_like(latents: Tensor, seed: int, block: int, shape: tuple[int, ...], step: int) -> Tensor:
+    return block_noise(seed, block, step, shape).to(latents)

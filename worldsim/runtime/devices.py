@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 
 from worldsim.errors import ConfigError, UnknownName
@@ -16,10 +18,12 @@ def pick_device(name: str = "auto") -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not index.isdecimal()) or (kind == "cpu" and index):
+    if name == "cpu":
+        return torch.device(name)
+    found = re.fullmatch(r"cuda(?::([0-9]+))?", name)
+    if not found:
         raise UnknownName("device", name, ["auto", "cpu", "cuda", "cuda:0"])
     count = torch.cuda.device_count()
-    if kind == "cuda" and int(index or 0) >= count:
+    if int(found[1] or 0) >= count:
         raise ConfigError(f"device {name!r} is not there: torch sees {count} GPUs; use 'auto' or 'cpu'")
     return torch.device(name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -50,6 +49,7 @@ class Mark:
     def __init__(self, owner: object, moment: _Moment) -> None:
         self._owner = owner
         self._moment = moment
+        self._closed = False
 
     @property
     def block(self) -> int:
@@ -57,8 +57,9 @@ class Mark:
         return self._moment.decoder.blocks
 
     def close(self) -> None:
-        """Give its memory back; the mark can no longer be used."""
+        """Give its memory back; the mark can no longer be used. Closing twice is fine."""
         self._moment.decoder.close()
+        self._closed = True
 
 
 class Session:
@@ -107,7 +108,9 @@ class Session:
         return Mark(self._line, self._moment.fork())
 
     def rewind(self, mark: Mark) -> None:
-        """Go back to a moment of this session, or of the one it was forked from; the same keys make it again the same.
+        """Go back to a moment of this session, or of one that it shares a beginning with through forks.
+
+        The same keys then make the same frames again, and the mark can be used again.
 
         Raises:
             ConfigError: the mark is of another session.
@@ -116,6 +119,8 @@ class Session:
         self._check_open()
         if mark._owner is not self._line:
             raise ConfigError("that mark is of another session; rewind the session that made it, or a fork of it")
+        if mark._closed:
+            raise SessionClosed("that mark was closed; rewind to another, and close a mark only when done with it")
         moment = mark._moment.fork()
         self._moment.decoder.close()
         self._moment = moment
@@ -136,9 +141,7 @@ class Session:
     def __enter__(self) -> Session:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _check_open(self) -> None:

@@ -39,12 +39,18 @@ class Starts:
         """Read what `save` wrote; WeightsError if it is not there, torn or foreign."""
         try:
             tensors = load_file(path)
-            return cls(tensors["frames"], tensors["controls"].float())
+            frames, controls = tensors["frames"], tensors["controls"]
         except (SafetensorError, OSError, KeyError) as error:
             raise WeightsError(f"{path} holds no starting places ({error}); install the package again") from error
+        if frames.ndim != 5 or controls.ndim != 3 or frames.shape[:2] != controls.shape[:2] or not len(frames):
+            raise WeightsError(
+                f"{path} holds no starting places: frames [places, F, H, W, 3] need controls [places, F, A], "
+                f"got {list(frames.shape)} and {list(controls.shape)}; install the package again"
+            )
+        return cls(frames, controls.float())
 
     @staticmethod
     def save(path: Path, places: Sequence[tuple[Tensor, Tensor]]) -> None:
-        """Write places, all of one length."""
+        """Write places, each frames uint8 [F, H, W, 3] and controls [F, A] of 0 or 1, all of one length."""
         frames, controls = (torch.stack(list(part)) for part in zip(*places, strict=True))
         save_file({"frames": frames.contiguous(), "controls": controls.to(torch.uint8).contiguous()}, path)

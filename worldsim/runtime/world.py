@@ -10,11 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worldsim.cache.policy import Policy
 from worldsim.cache.pool import PagePool
 from worldsim.controls import Controls
 from worldsim.decoding.video import VideoDecoder, VideoPlan
-from worldsim.errors import ConfigError, ShapeError
+from worldsim.errors import ConfigError, PoolFull, ShapeError
 from worldsim.models.protocol import Backbone, Codec
 from worldsim.runtime.reality import Reality
 from worldsim.runtime.session import Session
@@ -26,32 +25,26 @@ class World:
     """Made by worldsim.load; see there.
 
     Args:
-        name: what it is called.
         simulator: makes the real engine it was learned from.
         backbone: its network, on its device.
         codec: its codec.
         plan: how blocks are made.
         starts: the starting places that come with it.
-        card: what is known of the weights.
         pool: where all its sessions keep their past.
     """
 
     def __init__(
         self,
         *,
-        name: str,
         simulator: Callable[[], Simulator],
         backbone: Backbone,
         codec: Codec[Any],
         plan: VideoPlan,
         starts: Starts,
-        card: dict[str, Any],
         pool: PagePool,
     ) -> None:
-        self.name = name
         self.backbone = backbone
         self.plan = plan
-        self.card = card
         self.starts = starts
         self.pool = pool
         self._simulator = simulator
@@ -99,14 +92,17 @@ class World:
         """Begin to live in it.
 
         Args:
-            seed: of everything that is left to chance; it also picks the starting place if nothing else does.
+            seed: of everything that is left to chance, in [0, 2**64); it also picks the starting place if nothing
+                else does.
             start: number of a starting place that comes with the world.
             frames: begin from these frames instead, uint8 [F, H, W, 3], the last being the present.
             keys: the keys held at each of those frames; none held if left out.
 
         Raises:
-            ConfigError: a start outside the range, or both start and frames.
+            ConfigError: a start or a seed outside the range, both start and frames, or keys without frames.
+            UnknownName: a key that the world does not understand.
             ShapeError: frames of another size or dtype, or another number of keys.
+            PoolFull: no memory for another session; nothing was opened.
         """
         if frames is not None and start is not None:
             raise ConfigError("begin from a start or from frames, not from both; leave one out")
@@ -118,7 +114,11 @@ class World:
             pixels, controls = self._given(frames, keys)
         decoder = VideoDecoder(self.backbone, self.pool, self.plan, seed)
         latents, state = self._codec.encode(pixels.to(self.pool.device), self._codec.open())
-        decoder.prefill(latents[None], controls.to(self.pool.device)[None])
+        try:
+            decoder.prefill(latents[None], controls.to(self.pool.device)[None])
+        except PoolFull:
+            decoder.close()
+            raise
         return Session(decoder, self._codec, state, self.controls)
 
     def reality(self, *, seed: int = 0) -> Reality:

@@ -66,19 +66,19 @@ class Crafter:
         if seed < 0:
             raise ConfigError(f"a seed is a whole number from 0, got {seed}")
         self._env = _deterministic_env(seed)
-        frame: Frame = self._env.reset()
+        frame = self._env.reset()
         self._over = False
         if self._varied:
             self._vary(np.random.default_rng([seed, 1]))
             frame = self._env.render()
-        return frame
+        return np.ascontiguousarray(frame)
 
     def step(self, keys: Keys) -> Frame:
         """Advance by one frame (an eighth of a second) with these keys held; returns it, uint8 [72, 72, 3]."""
         held = self.controls.held(keys)
         name = held[0].name if held else "noop"
-        frame, _, self._over, _ = self._env.step(self._env.action_names.index(name))
-        return np.asarray(frame, dtype=np.uint8)
+        frame, _, self._over, _ = self.env.step(self.env.action_names.index(name))
+        return np.ascontiguousarray(frame)
 
     @property
     def over(self) -> bool:
@@ -88,6 +88,8 @@ class Crafter:
     @property
     def env(self) -> Any:
         """The engine itself, for whoever needs its truth: an explorer, a benchmark."""
+        if self._env is None:
+            raise ConfigError("no episode has begun; call reset(seed) first")
         return self._env
 
     def _vary(self, rng: np.random.Generator) -> None:
@@ -104,8 +106,10 @@ class Crafter:
 
 
 def _deterministic_env(seed: int) -> Any:
-    """The engine with the one thing removed that differs between processes: it walks sets of objects, whose order
-    is that of their addresses, when it balances the number of animals."""
+    """The engine without the one thing in it that differs between processes.
+
+    When it balances the number of animals it walks sets of objects, whose order is that of their addresses.
+    """
     try:
         import crafter
     except ImportError as error:

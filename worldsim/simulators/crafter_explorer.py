@@ -1,4 +1,4 @@
-"""Plays Crafter the way people do, for recording: walks far, turns back, revisits, collects, drinks, fights, sleeps, crafts."""
+"""Plays Crafter as people do, for recording: walks far, turns back, collects, drinks, fights, sleeps, crafts."""
 
 from __future__ import annotations
 

@@ -23,11 +23,12 @@ if TYPE_CHECKING:
     from worldsim.simulators.protocol import Frame
 
 TICS_PER_FRAME = 3
-TURN_DEGREES = 5.625
-"""How far one frame turns the view while a turn is held, from the first to the last: 64 frames are a whole round."""
+FRAMES_PER_ROUND = 64
+"""While a turn is held, from the first frame to the last, each turns the view by exactly one of these."""
+TURN_DEGREES = 360 / FRAMES_PER_ROUND
 FIELD_OF_VIEW_DEGREES = 90
 """From the left edge of a frame to its right edge."""
-DEPTH_STEP, DEPTH_START = 7.1, 10.0
+DEPTH_STEP, DEPTH_START = 7.15, 14.8
 """What the depth image shows as d is DEPTH_STEP * d + DEPTH_START of the engine's units away, as measured."""
 LAST_SEED = 2**32 - 1
 
@@ -128,7 +129,7 @@ def _start_engine() -> DoomGame:
     except ImportError as error:
         raise MissingDependency("the real maze engine is not installed; run: pip install 'worldsim[worlds]'") from error
     game = vizdoom.DoomGame()
-    # Named outright because the engine would take a doom2.wad from the working directory before it.
+    # Named outright: of itself the engine prefers Doom 2's own art where that is installed.
     game.set_doom_game_path(str(Path(vizdoom.__file__).with_name("freedoom2.wad")))
     game.set_doom_scenario_path(str(Path(vizdoom.scenarios_path, "my_way_home.wad")))
     game.set_doom_config_path(os.devnull)

@@ -8,7 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldsim.controls import Keys
-from worldsim.simulators.maze import CONTROLS, DEPTH_START, DEPTH_STEP, FIELD_OF_VIEW_DEGREES, FRAMES_PER_ROUND, TURN_DEGREES, Maze
+from worldsim.simulators.maze import (
+    CONTROLS,
+    DEPTH_START,
+    DEPTH_STEP,
+    FIELD_OF_VIEW_DEGREES,
+    FRAMES_PER_ROUND,
+    TURN_DEGREES,
+    Maze,
+)
 
 # In the engine's units: the player is 32 wide, a door 48, a room 160.
 _BODY = 16.0
@@ -18,7 +26,7 @@ _OPEN = 70.0
 _NEXT_ROOM = 190.0
 _FAR = 1000.0
 
-_HEADINGS = np.arange(-42, 43, TURN_DEGREES, dtype=np.float64)
+_HEADINGS = np.arange(-7.0, 8.0) * TURN_DEGREES
 """Where in view a walk may turn to, in degrees to the right."""
 
 Buttons = tuple[str, ...]
@@ -69,7 +77,7 @@ class MazeExplorer:
             (0.6, self._look_back),
             (1.5, self._curve),
             (1.5, self._retreat),
-            (0.5, self._bump),
+            (1.0, self._bump),
             (0.5, self._wait),
         ]
         weights = np.array([weight for weight, _ in plans])
@@ -80,15 +88,15 @@ class MazeExplorer:
         side = self._either_side()
         enough = _OPEN if self._rng.random() < 0.6 else _NEXT_ROOM
         reach = self._clear(_HEADINGS)
-        for _ in range(360 // TURN_DEGREES):
+        for _ in range(FRAMES_PER_ROUND):
             if reach.max() >= enough:
                 break
             yield (side,)
             reach = self._clear(_HEADINGS)
         chances = np.maximum(reach - _NEAR, 1) ** 3
-        heading = int(self._rng.choice(_HEADINGS, p=chances / chances.sum()))
+        heading = float(self._rng.choice(_HEADINGS, p=chances / chances.sum()))
         curved = self._rng.random() < 0.4
-        for _ in range(abs(heading) // TURN_DEGREES):
+        for _ in range(round(abs(heading) / TURN_DEGREES)):
             yield ("forward", _side(heading)) if curved and self._ahead > _OPEN else (_side(heading),)
         for _ in range(int(self._rng.integers(10, 60))):
             if self._ahead < _NEAR:
@@ -105,12 +113,12 @@ class MazeExplorer:
     def _turn(self) -> Iterator[Buttons]:
         """On the spot, from a glance to a whole round."""
         side = self._either_side()
-        for _ in range(min(int(self._rng.geometric(0.07)), 360 // TURN_DEGREES)):
+        for _ in range(min(int(self._rng.geometric(0.07)), FRAMES_PER_ROUND)):
             yield (side,)
 
     def _look_back(self) -> Iterator[Buttons]:
         """Turn round, stay a moment or walk a little, and turn round again, on or back."""
-        half = 180 // TURN_DEGREES
+        half = FRAMES_PER_ROUND // 2
         stay = int(self._rng.integers(0, 8))
         between: Buttons = () if self._rng.random() < 0.6 else ("forward",)
         for side in (self._either_side(), self._either_side()):
@@ -121,10 +129,9 @@ class MazeExplorer:
             stay = 0
 
     def _curve(self) -> Iterator[Buttons]:
+        """Walk and turn at once, along or off whatever is met."""
         side = self._either_side()
         for _ in range(int(self._rng.integers(4, 25))):
-            if self._ahead < _TOUCH:
-                return
             yield ("forward", side)
 
     def _retreat(self) -> Iterator[Buttons]:
@@ -154,7 +161,7 @@ class MazeExplorer:
     def _ahead(self) -> float:
         return float(self._clear(np.zeros(1))[0])
 
-    def _clear(self, headings: NDArray[np.float64]) -> NDArray[np.floating]:
+    def _clear(self, headings: NDArray[np.floating]) -> NDArray[np.floating]:
         # At the height of the eye every wall of the maze is in view, and no floor.
         depth = self._simulator.depth
         return clearance(DEPTH_STEP * depth[len(depth) // 2, ::8] + DEPTH_START, headings)

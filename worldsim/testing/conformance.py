@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, Self, TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 
 from worldsim.cache.policy import Policy
+from worldsim.cache.pool import PageShape
+from worldsim.decoding.loop import Block, BlockDecoder, Condition_contra
+from worldsim.models.protocol import Backbone, Codec
+from worldsim.noise import block_noise, uniforms
 
 FAR = 2**20
 """Frames by which a past is moved to see whether positions depend on frame numbers."""
@@ -59,3 +69,182 @@ def _kept(policy: Policy, held: list[int]) -> list[int]:
     assert policy.limit is None or len(kept) <= policy.limit, f"{case} is more than its limit, {policy.limit}"
     assert list(policy.keep(tuple(held), next_frame)) == kept, f"{case} is not the answer when asked again"
     return kept
+
+
+def check_backbone(backbone: Backbone, *, seed: int = 0) -> None:
+    """Raise AssertionError, with the failing case, unless backbone keeps its contract.
+
+    It is asked in float32, on the CPU, about two videos of 1, 2 and 3 frames. The answer must have the shape and
+    dtype of the question and be the same when asked again; attend must be called once in every layer, in order, with
+    every token of the question; what is asked of one video must not show in the answer for the other; keys must not
+    depend on when a frame is, which only attend knows; and the tensors it is given must stay as they are.
+    """
+    for frames in (1, 2, 3):
+        question = _Question.draw(backbone, frames, seed)
+        kept = replace(question, **{name: tensor.clone() for name, tensor in question.tensors.items()})
+        answer, _ = _ask(backbone, question)
+        again, _ = _ask(backbone, question)
+        assert torch.equal(again, answer), f"{frames} frames: the answer is another when asked again"
+        for name, tensor in question.tensors.items():
+            assert torch.equal(tensor, kept.tensors[name]), f"{frames} frames: the call changed its argument {name}"
+        _check_rows(backbone, question, answer)
+    _check_keys(backbone, seed)
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class _Question:
+    """The tensors of one call of a backbone, see there."""
+
+    noisy: Tensor
+    previous: Tensor
+    sigma: Tensor
+    controls: Tensor
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    @classmethod
+    def draw(cls, backbone: Backbone, frames: int, seed: int) -> _Question:
+        shape = (2, frames, *backbone.geometry.frame_shape)
+        return cls(
+            noisy=block_noise(seed, 0, frames, shape),
+            previous=block_noise(seed, 1, frames, shape),
+            sigma=uniforms(seed, 2, frames, shape[:2]).float(),
+            controls=uniforms(seed, 3, frames, (2, frames, backbone.controls)).round().float(),
+        )
+
+
+class _PlainAttention:
+    """Attention of the frames of one call among each other, without positions; notes what it is asked."""
+
+    def __init__(self, pages: PageShape, frames: int) -> None:
+        self._wanted = (2, frames * pages.tokens, pages.heads, pages.head_dim)
+        self._layers = pages.layers
+        self.keys: list[Tensor] = []
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, /) -> Tensor:
+        due = len(self.keys)
+        assert layer == due < self._layers, f"attend is called for layer {layer} when {due} of {self._layers} is due"
+        for name, tensor in (("q", q), ("k", k), ("v", v)):
+            assert tensor.shape == self._wanted, f"{name} of layer {layer} is {list(tensor.shape)}, not {self._wanted}"
+        self.keys.append(k.clone())
+        attended = scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+        return attended.transpose(1, 2)
+
+    def check_all_layers(self) -> None:
+        assert len(self.keys) == self._layers, f"attend was called for {len(self.keys)} of {self._layers} layers"
+
+
+@torch.no_grad()
+def _ask(backbone: Backbone, question: _Question) -> tuple[Tensor, list[Tensor]]:
+    """The answer, and the keys of every layer."""
+    attend = _PlainAttention(backbone.pages, question.noisy.shape[1])
+    answer = backbone(question.noisy, question.previous, question.sigma, question.controls, attend)
+    attend.check_all_layers()
+    found, wanted = (f"{x.dtype} {list(x.shape)}" for x in (answer, question.noisy))
+    assert found == wanted, f"the answer is {found}, the question {wanted}"
+    return answer, attend.keys
+
+
+def _check_rows(backbone: Backbone, question: _Question, answer: Tensor) -> None:
+    other = replace(question, **{name: torch.stack((x[0], 1 - x[1])) for name, x in question.tensors.items()})
+    mixed, _ = _ask(backbone, other)
+    assert torch.equal(mixed[0], answer[0]), "what is asked of one video of a batch shows in the answer for another"
+
+
+def _check_keys(backbone: Backbone, seed: int) -> None:
+    """Ask about one frame three times over: without positions, nothing may tell the three apart."""
+    one = _Question.draw(backbone, 1, seed)
+    three = replace(one, **{name: torch.cat((x, x, x), dim=1) for name, x in one.tensors.items()})
+    _, keys = _ask(backbone, three)
+    for layer, found in enumerate(keys):
+        times = found.unflatten(1, (3, -1))
+        apart = float((times - times[:, :1]).abs().max() / times.abs().max())
+        assert apart < 1e-3, (
+            f"keys of layer {layer} depend on when a frame is; attend turns them, hand over unturned ones"
+        )
+
+
+def check_codec(codec: Codec[Any], *, size: tuple[int, int], seed: int = 0) -> None:
+    """Raise AssertionError, with the failing case, unless codec keeps its contract.
+
+    Seven frames uint8 of size = (height, width) are coded on the CPU: whole, then in pieces of 1, 2 and 4, which must
+    give the same latents and pixels; each piece twice from one state, which must stay as it is; the arguments too.
+    """
+    frames = (uniforms(seed, 0, 0, (7, *size, 3)) * 256).to(torch.uint8)
+    latents = _check_coding("encode", codec.encode, frames, codec.open)
+    assert latents.dtype == torch.float32, f"encode gives {latents.dtype}, not torch.float32"
+    assert (latents.ndim, len(latents)) == (4, 7), f"encode gives {list(latents.shape)} for 7 frames"
+    pixels = _check_coding("decode", codec.decode, latents, codec.open)
+    found, wanted = (f"{x.dtype} {list(x.shape)}" for x in (pixels, frames))
+    assert found == wanted, f"decode gives {found} for the latents of {wanted}"
+
+
+Code = Callable[[Tensor, Any], tuple[Tensor, Any]]
+
+
+def _check_coding(verb: str, code: Code, given: Tensor, open: Callable[[], Any]) -> Tensor:
+    """Code it whole and in pieces; returns the answer."""
+    kept = given.clone()
+    whole, _ = code(given, open())
+    assert torch.equal(given, kept), f"{verb} changed its argument"
+    state, pieces = open(), []
+    for piece in given.split([1, 2, 4]):
+        answer, following = code(piece, state)
+        again, _ = code(piece, state)
+        assert torch.equal(again, answer), (
+            f"{verb} changed the state it was handed: the answer is another when asked again"
+        )
+        pieces.append(answer)
+        state = following
+    assert torch.equal(torch.cat(pieces), whole), f"{verb} in pieces differs from {verb} of the whole"
+    return whole
+
+
+class ForkableDecoder(BlockDecoder[Condition_contra, Block], Protocol[Condition_contra, Block]):
+    """A decoder whose past can be shared."""
+
+    def fork(self) -> Self:
+        """A second decoder with the same past and the same future under the same conditions."""
+        ...
+
+
+Asked = TypeVar("Asked")
+
+
+def check_decoder(
+    decoder: ForkableDecoder[Asked, Block],
+    conditions: tuple[Asked, Asked],
+    *,
+    values: Callable[[Block], Tensor],
+    blocks: int = 5,
+) -> None:
+    """Raise AssertionError, with the failing case, unless decoder keeps its contract. It goes on by some blocks.
+
+    Proposing must change nothing: a proposal comes out the same after others were made and thrown away. A fork must
+    propose what the decoder proposes, and not notice what is committed elsewhere. A commit must show: two forks that
+    committed different blocks must differ in the block after.
+
+    Args:
+        decoder: as it would be used, so with a past if it needs one.
+        conditions: two under which it makes different blocks.
+        values: what is compared of a block.
+        blocks: how many to make.
+    """
+    for number in range(blocks):
+        one, other = (decoder.propose(condition) for condition in conditions)
+        case = f"block {number}"
+        assert not torch.equal(values(one), values(other)), f"{case} is the same under both conditions"
+        for condition, block in zip(conditions, (one, other), strict=True):
+            again, twin = decoder.propose(condition), decoder.fork().propose(condition)
+            assert torch.equal(values(again), values(block)), f"{case}: a proposal that was thrown away shows"
+            assert torch.equal(values(twin), values(block)), f"{case}: a fork proposes another block"
+        still, elsewhere = decoder.fork(), decoder.fork()
+        decoder.commit(one)
+        assert torch.equal(values(still.propose(conditions[0])), values(one)), f"{case}: a commit shows in a fork"
+        still.commit(one)
+        elsewhere.commit(other)
+        after, same, apart = (values(each.propose(conditions[0])) for each in (decoder, still, elsewhere))
+        assert torch.equal(same, after), f"{case}: a fork that committed the same block goes on differently"
+        assert not torch.equal(apart, after), f"{case}: what was committed does not show in the block after"

@@ -6,8 +6,9 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -43,34 +44,57 @@ class Recording:
     longest: int = 2_000
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """Which episodes are played: those of a seed, 0 .. 63, for training or held out from it; no two share any."""
+
+    seed: int = 0
+    held_out: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 64:
+            raise ConfigError(f"a recording's seed lies in 0 .. 63, got {self.seed}")
+
+    @property
+    def kind(self) -> str:
+        """What its files are called before their numbers."""
+        return "held-out" if self.held_out else "train"
+
+    def episodes(self, shard: int) -> range:
+        """The seeds of the episodes of one of its shards, more than it needs."""
+        first = (self.seed * SHARDS_PER_SEED + shard) * EPISODES_PER_SHARD
+        offset = 0 if self.held_out else TRAINING_SEEDS
+        return range(offset + first, offset + first + EPISODES_PER_SHARD)
+
+
 def record(
     recording: Recording,
     folder: Path,
+    series: Series,
     *,
     frames: int,
-    seed: int = 0,
-    held_out: bool = False,
     workers: int = 1,
     on_frames: Callable[[int], None] = lambda _: None,
 ) -> dict[str, int]:
     """Play until at least `frames` frames lie in folder, in shards of 4,096 or a little more.
 
-    A shard depends on the seed and its number alone: shards that are there already are left as they are, and the
-    number of workers changes nothing. Held-out episodes have seeds that training never uses.
+    A shard depends on its series and its number alone: shards that are there already are left as they are, and the
+    number of workers changes nothing.
 
     Returns:
-        {"shards", "frames"} in the folder, of this seed.
+        {"shards", "frames"} in the folder, of this series.
 
     Raises:
-        ConfigError: a seed outside 0 .. 63, or no frames asked for.
+        ConfigError: no frames asked for, or more than one series has episodes for.
+        DataError: a shard that is there is torn, foreign or of another world.
     """
-    if not 0 <= seed < 64:
-        raise ConfigError(f"a recording's seed lies in 0 .. 63, got {seed}")
     if frames < 1 or workers < 1:
         raise ConfigError(f"record at least 1 frame with at least 1 worker, got {frames} and {workers}")
-    folder.mkdir(parents=True, exist_ok=True)
     shards = -(-frames // SHARD_FRAMES)
-    write = partial(_write_shard, recording, folder, seed, held_out)
+    if shards > SHARDS_PER_SEED:
+        raise ConfigError(f"one seed has {SHARDS_PER_SEED * SHARD_FRAMES:,} frames, got {frames}; use several seeds")
+    folder.mkdir(parents=True, exist_ok=True)
+    write = partial(_write_shard, recording, folder, series)
     total = 0
     for count in _spread(write, shards, workers):
         total += count
@@ -86,17 +110,15 @@ def _spread(write: Callable[[int], int], shards: int, workers: int) -> Iterator[
         yield from pool.map(write, range(shards))
 
 
-def _write_shard(recording: Recording, folder: Path, seed: int, held_out: bool, shard: int) -> int:
+def _write_shard(recording: Recording, folder: Path, series: Series, shard: int) -> int:
     """Play one shard and write it, unless it is there; returns its number of frames."""
-    kind = "held-out" if held_out else "train"
-    path = folder / f"{kind}-{seed:02d}-{shard:05d}.safetensors"
+    path = folder / f"{series.kind}-{series.seed:02d}-{shard:05d}.safetensors"
     if path.exists():
-        return int(_header(path)["frames"])
-    first = (0 if held_out else TRAINING_SEEDS) + (seed * SHARDS_PER_SEED + shard) * EPISODES_PER_SHARD
+        return int(_header(path, recording.world)["frames"])
     frames: list[NDArray[np.uint8]] = []
     controls: list[tuple[float, ...]] = []
     starts: list[int] = []
-    for episode in range(first, first + EPISODES_PER_SHARD):
+    for episode in series.episodes(shard):
         starts.append(len(frames))
         for frame, control in play(recording, episode, most=min(recording.longest, SHARD_FRAMES - len(frames))):
             frames.append(frame)
@@ -104,11 +126,12 @@ def _write_shard(recording: Recording, folder: Path, seed: int, held_out: bool, 
         if len(frames) >= SHARD_FRAMES:
             break
     tensors: dict[str, NDArray[Any]] = {
-        "frames": np.stack(frames),
+        # safetensors writes memory as it lies, and a frame that an engine turned is laid out turned.
+        "frames": np.ascontiguousarray(np.stack(frames)),
         "controls": np.asarray(controls, dtype=np.uint8),
         "starts": np.asarray(starts, dtype=np.int64),
     }
-    header = {"world": recording.world, "seed": seed, "shard": shard, "held_out": held_out, "frames": len(frames)}
+    header = {"world": recording.world, **asdict(series), "shard": shard, "frames": len(frames)}
     unfinished = path.with_suffix(f".{os.getpid()}.part")
     save_file(tensors, unfinished, metadata={"worldsim": json.dumps(header)})
     unfinished.replace(path)
@@ -129,15 +152,17 @@ def play(recording: Recording, seed: int, *, most: int) -> Iterator[tuple[NDArra
         yield simulator.step(keys), controls.vector(keys)
 
 
-def _header(path: Path) -> dict[str, Any]:
+def _header(path: Path, world: str) -> dict[str, Any]:
+    """What a shard says of itself; DataError unless it is a shard of that world."""
     try:
         with safe_open(path, framework="np") as file:
-            header = (file.metadata() or {}).get("worldsim")
+            fields: dict[str, Any] = json.loads((file.metadata() or {}).get("worldsim", "{}"))
     except (SafetensorError, OSError) as error:
         raise DataError(f"{path} is not a readable shard ({error}); delete it and record again") from error
-    if header is None:
+    if not {"world", "shard", "frames"} <= fields.keys():
         raise DataError(f"{path} was not written by worldsim record; move it elsewhere")
-    fields: dict[str, Any] = json.loads(header)
+    if fields["world"] != world:
+        raise DataError(f"{path} holds frames of {fields['world']!r}, not of {world!r}; give each world its own folder")
     return fields
 
 
@@ -152,7 +177,7 @@ class Episodes:
     """
 
     def __init__(self, folder: Path, *, world: str, held_out: bool, device: torch.device) -> None:
-        kind = "held-out" if held_out else "train"
+        kind = Series(held_out=held_out).kind
         paths = sorted(folder.glob(f"{kind}-*.safetensors"))
         if not paths:
             raise DataError(
@@ -161,9 +186,7 @@ class Episodes:
             )
         parts: list[dict[str, Tensor]] = []
         for path in paths:
-            header = _header(path)
-            if header["world"] != world:
-                raise DataError(f"{path} holds frames of {header['world']!r}, not of {world!r}")
+            _header(path, world)
             with safe_open(path, framework="pt") as file:
                 parts.append({name: file.get_tensor(name) for name in ("frames", "controls", "starts")})
         self.frames = torch.cat([part["frames"] for part in parts]).to(device)
@@ -172,7 +195,7 @@ class Episodes:
         offset = 0
         for part in parts:
             edges = [*part["starts"].tolist(), len(part["frames"])]
-            bounds += [(offset + a, offset + b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+            bounds += [(offset + a, offset + b) for a, b in pairwise(edges)]
             offset += len(part["frames"])
         self.episodes = tuple(bounds)
 

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.func import functional_call
 
+from worldsim.cache.pool import PageShape
+from worldsim.cache.rotary import Rotary
 from worldsim.errors import ConfigError, DataError
+from worldsim.geometry import LatentGeometry
 from worldsim.models.protocol import Backbone
+
+Loss = Callable[[Backbone, Tensor, Tensor, torch.Generator], Tensor]
+"""A scalar with gradient, of a backbone, latents [B, 1 + frames, C, H, W], controls [B, 1 + frames, A] and the only
+source of randomness, on their device."""
 
 
 class Windows(Protocol):
@@ -35,8 +43,22 @@ class Objective(Protocol):
         """Frames of a window after its first."""
         ...
 
-    def loss(self, backbone: Backbone, latents: Tensor, controls: Tensor, generator: torch.Generator) -> Tensor:
-        """A scalar with gradient."""
+    def loss(self, backbone: Backbone, latents: Tensor, controls: Tensor, generator: torch.Generator, /) -> Tensor:
+        """See Loss."""
+        ...
+
+
+@runtime_checkable
+class Distillation(Protocol):
+    """What a stage minimises when it learns from what was learned before it."""
+
+    @property
+    def frames(self) -> int:
+        """Frames of a window after its first."""
+        ...
+
+    def taught_by(self, teacher: Backbone, /) -> Loss:
+        """The loss under a teacher: the averaged weights as they were when the stage began, frozen."""
         ...
 
 
@@ -52,7 +74,7 @@ class Stage:
     """
 
     updates: int
-    objective: Objective
+    objective: Objective | Distillation
     windows: int
     lr: tuple[float, float]
 
@@ -81,9 +103,22 @@ class TrainingPlan:
     average: float = 0.999
     clip: float = 1.0
 
+    def __post_init__(self) -> None:
+        if not self.stages or self.seed < 0 or self.warmup < 1 or not 0 <= self.average < 1 or not self.clip > 0:
+            raise ConfigError(
+                f"a plan needs a stage, seed >= 0, warmup >= 1, 0 <= average < 1 and clip > 0, got {self}"
+            )
+        if isinstance(self.stages[0].objective, Distillation):
+            raise ConfigError("a plan cannot begin with a distillation: nothing is learned yet that could be taught")
+
     @property
     def updates(self) -> int:
         return sum(stage.updates for stage in self.stages)
+
+    @property
+    def begins(self) -> tuple[int, ...]:
+        """The first update of every stage."""
+        return (0, *accumulate(stage.updates for stage in self.stages[:-1]))
 
     def at(self, update: int) -> tuple[Stage, float]:
         """The stage of that update and its learning rate."""
@@ -95,6 +130,39 @@ class TrainingPlan:
                 return stage, rate * min(1.0, (update + 1) / self.warmup)
             inside -= stage.updates
         raise ConfigError(f"update {update} lies past the plan's {self.updates}")
+
+
+class Reweighted:
+    """A backbone with other weights in place of its own, which stay as they are; frozen. See Backbone.
+
+    Not a deep copy: compiled parts of a copied module would go on computing with the weights of the first.
+    """
+
+    def __init__(self, backbone: nn.Module, weights: Mapping[str, Tensor]) -> None:
+        self._module = backbone
+        self._backbone = cast(Backbone, backbone)
+        self._weights = dict(weights)
+
+    @property
+    def geometry(self) -> LatentGeometry:
+        return self._backbone.geometry
+
+    @property
+    def pages(self) -> PageShape:
+        return self._backbone.pages
+
+    @property
+    def rotary(self) -> Rotary:
+        return self._backbone.rotary
+
+    @property
+    def controls(self) -> int:
+        return self._backbone.controls
+
+    @torch.no_grad()
+    def __call__(self, *inputs: Any) -> Tensor:
+        estimate: Tensor = functional_call(self._module, self._weights, inputs)
+        return estimate
 
 
 class Trainer:
@@ -115,6 +183,7 @@ class Trainer:
         self._names = [name for name, _ in backbone.named_parameters()]
         self._parameters: list[Tensor] = list(backbone.parameters())
         self.average = [parameter.detach().clone() for parameter in self._parameters]
+        self._teacher: dict[str, Tensor] = {}
         self._optimizers = _optimizers(backbone, plan.weight_decay)
 
     def step(self) -> float:
@@ -124,7 +193,7 @@ class Trainer:
         generator = torch.Generator(self._device).manual_seed(int(rng.integers(2**62)))
         latents, controls = self._windows.sample(rng, windows=stage.windows, frames=1 + stage.objective.frames)
         with torch.autocast(self._device.type, dtype=torch.bfloat16):
-            loss = stage.objective.loss(cast(Backbone, self.backbone), latents, controls, generator)
+            loss = self._loss(stage)(cast(Backbone, self.backbone), latents, controls, generator)
         self.backbone.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self._parameters, self.plan.clip, foreach=True)
@@ -144,7 +213,7 @@ class Trainer:
 
     def save(self, path: Path) -> None:
         """Write everything that `load` needs to go on bit for bit; the file before it stays until this one is whole."""
-        tensors: dict[str, Tensor] = {}
+        tensors: dict[str, Tensor] = {f"teacher/{name}": tensor for name, tensor in self._teacher.items()}
         for index, (name, parameter) in enumerate(zip(self._names, self._parameters, strict=True)):
             tensors[f"weights/{name}"] = parameter.detach()
             tensors[f"average/{name}"] = self.average[index]
@@ -154,7 +223,7 @@ class Trainer:
         save_file(
             {name: tensor.contiguous() for name, tensor in tensors.items()},
             unfinished,
-            metadata={"worldsim": json.dumps({"update": self.update})},
+            metadata={"worldsim": json.dumps({"update": self.update, "seed": self.plan.seed})},
         )
         unfinished.replace(path)
 
@@ -162,33 +231,74 @@ class Trainer:
         """Go on from a checkpoint that `save` wrote.
 
         Raises:
-            DataError: the file is not such a checkpoint, or of another backbone.
+            DataError: the file is not such a checkpoint, of another backbone or of another plan. Nothing has changed.
         """
-        with safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get("worldsim")
-            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        wanted = {f"weights/{name}": p.shape for name, p in zip(self._names, self._parameters, strict=True)}
-        found = {name: tensor.shape for name, tensor in tensors.items() if name.startswith("weights/")}
-        if header is None or found != wanted:
-            raise DataError(f"{path} is no checkpoint of this backbone; start anew in another folder")
-        self.update = int(json.loads(header)["update"])
+        fields, tensors = _read(path)
+        parts = {kind: _part(tensors, kind) for kind in ("weights", "average", "teacher")}
+        shapes = {name: p.shape for name, p in zip(self._names, self._parameters, strict=True)}
+        for kind, part in parts.items():
+            if (part or kind != "teacher") and {name: tensor.shape for name, tensor in part.items()} != shapes:
+                raise DataError(f"{path} is a checkpoint of another backbone; start anew in another folder")
+        self._check(path, fields, has_teacher=bool(parts["teacher"]))
+        self.update = fields["update"]
+        self._teacher = {name: tensor.to(self._device) for name, tensor in parts["teacher"].items()}
         with torch.no_grad():
             for index, (name, parameter) in enumerate(zip(self._names, self._parameters, strict=True)):
-                parameter.copy_(tensors[f"weights/{name}"])
-                self.average[index].copy_(tensors[f"average/{name}"])
-                prefix = f"optimizer/{name}/"
+                parameter.copy_(parts["weights"][name])
+                self.average[index].copy_(parts["average"][name])
                 state = self._state(parameter)
                 state.clear()
-                for key, value in tensors.items():
-                    if key.startswith(prefix):
-                        kind = key.removeprefix(prefix)
-                        state[kind] = value if kind == "step" else value.to(self._device)
+                for key, value in _part(tensors, f"optimizer/{name}").items():
+                    state[key] = value if key == "step" else value.to(self._device)
+
+    def _loss(self, stage: Stage) -> Loss:
+        """The loss of the next update, which belongs to that stage; its teacher is taken at the stage's first."""
+        if not isinstance(stage.objective, Distillation):
+            self._teacher = {}
+            return stage.objective.loss
+        if self.update in self.plan.begins:
+            self._teacher = {name: tensor.clone() for name, tensor in self.averaged().items()}
+        return stage.objective.taught_by(Reweighted(self.backbone, self._teacher))
+
+    def _check(self, path: Path, fields: dict[str, Any], *, has_teacher: bool) -> None:
+        """Raise DataError unless this plan can go on after that many updates."""
+        update, seed = fields["update"], fields.get("seed", self.plan.seed)
+        if seed != self.plan.seed:
+            raise DataError(f"{path} was trained with seed {seed}, not {self.plan.seed}; resume with seed {seed}")
+        if update > self.plan.updates:
+            raise DataError(f"{path} has {update} updates, more than the plan's {self.plan.updates}; nothing is left")
+        inside = update < self.plan.updates and update not in self.plan.begins
+        if inside and isinstance(self.plan.at(update)[0].objective, Distillation) and not has_teacher:
+            raise DataError(
+                f"{path} has no teacher, but update {update} is in the middle of a distillation; "
+                "resume it with the plan it was trained by"
+            )
 
     def _state(self, parameter: Tensor) -> dict[str, Tensor]:
         """What its optimiser remembers of one parameter; it may be written to."""
         (optimizer,) = (o for o in self._optimizers if any(parameter is p for g in o.param_groups for p in g["params"]))
         state: dict[str, Tensor] = optimizer.state[parameter]
         return state
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The header and all tensors of a checkpoint."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = (file.metadata() or {}).get("worldsim", "{}")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{path} is not a readable checkpoint ({error}); start anew in another folder") from error
+    fields: dict[str, Any] = json.loads(header)
+    if "update" not in fields:
+        raise DataError(f"{path} is no checkpoint of worldsim train; start anew in another folder")
+    return fields, tensors
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors below a prefix, by the rest of their names."""
+    start = f"{prefix}/"
+    return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
 
 
 def _optimizers(backbone: nn.Module, weight_decay: float) -> tuple[torch.optim.Optimizer, ...]:
@@ -205,41 +315,3 @@ def _optimizers(backbone: nn.Module, weight_decay: float) -> tuple[torch.optim.O
         torch.optim.Muon(matrices, lr=0.0, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW(others, lr=0.0, betas=(0.9, 0.99), weight_decay=0.0, foreach=True),
     )
-
-
-def train(
-    trainer: Trainer,
-    checkpoint: Path,
-    *,
-    minutes: float | None = None,
-    save_every: int = 500,
-    on_update: Callable[[int, float], None] = lambda *_: None,
-) -> dict[str, Any]:
-    """Run a trainer to the end of its plan, or for so many minutes, and leave a checkpoint.
-
-    Args:
-        trainer: at any update; a checkpoint at that path is loaded first if there is one.
-        checkpoint: a safetensors file.
-        minutes: stop after this long, between two updates.
-        save_every: updates between two checkpoints.
-        on_update: told the number of updates made and the loss of the last.
-
-    Returns:
-        {"updates", "loss" (mean of the last 100), "minutes"}.
-    """
-    if checkpoint.exists():
-        trainer.load(checkpoint)
-    start = time.monotonic()
-    losses: list[float] = []
-    while trainer.update < trainer.plan.updates and (minutes is None or time.monotonic() - start < 60 * minutes):
-        losses.append(trainer.step())
-        on_update(trainer.update, losses[-1])
-        if trainer.update % save_every == 0:
-            trainer.save(checkpoint)
-    trainer.save(checkpoint)
-    recent: Sequence[float] = losses[-100:] or [float("nan")]
-    return {
-        "updates": trainer.update,
-        "loss": float(np.mean(recent)),
-        "minutes": (time.monotonic() - start) / 60,
-    }

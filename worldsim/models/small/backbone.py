@@ -3,8 +3,9 @@
 It estimates the clean frames directly (x-prediction), with the previous frame beside every token's input, adaptive
 modulation per frame and rotary positions over time, rows and columns.
 
-Sources: DiT, Peebles & Xie 2022 (arXiv:2212.09748), section 3.2; one modulation shared by all layers as in PixArt-alpha,
-Chen et al. 2023 (arXiv:2310.00426), section 2.3; x-prediction on pixel patches, Li & He 2025 (arXiv:2511.13720).
+Sources: DiT, Peebles & Xie 2022 (arXiv:2212.09748), section 3.2; one modulation shared by all layers as in
+PixArt-alpha, Chen et al. 2023 (arXiv:2310.00426), section 2.3; x-prediction on pixel patches, Li & He 2025
+(arXiv:2511.13720).
 """
 
 from __future__ import annotations
@@ -42,6 +43,9 @@ class SmallConfig:
     theta: float = 100.0
 
     def __post_init__(self) -> None:
+        sizes = (self.channels, self.height, self.width, self.controls, self.patch, self.dim, self.layers, self.heads)
+        if min(*sizes, self.mlp_ratio) < 1 or self.theta <= 0:
+            raise ConfigError(f"every size of a backbone is at least 1, and theta over 0, got {self}")
         if self.dim % self.heads or self.head_dim % 8:
             raise ConfigError(
                 f"a width of {self.dim} over {self.heads} heads gives heads of {self.dim / self.heads:g}; "
@@ -74,9 +78,14 @@ class SmallConfig:
 
 
 class SmallBackbone(nn.Module):
-    """See the module. Call it as the Backbone protocol says."""
+    """See the module. Call it as the Backbone protocol says.
 
-    def __init__(self, config: SmallConfig) -> None:
+    Args:
+        config: its size.
+        generator: of its first weights; torch's own if None.
+    """
+
+    def __init__(self, config: SmallConfig, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.config = config
         self.geometry = config.geometry()
@@ -89,7 +98,7 @@ class SmallBackbone(nn.Module):
         self.layers = nn.ModuleList(SmallLayer(config) for _ in range(config.layers))
         self.head_modulation = nn.Linear(dim, 2 * dim)
         self.head = nn.Linear(dim, patch_values)
-        self._initialise()
+        self._initialise(generator)
 
     @property
     def pages(self) -> PageShape:
@@ -110,7 +119,8 @@ class SmallBackbone(nn.Module):
         All of noisy, previous [B, F, C, H, W], sigma [B, F], controls [B, F, A]; returns [B, F, C, H, W].
         """
         frames = noisy.shape[1]
-        tokens = self.embed(torch.cat((self._patchify(noisy), self._patchify(previous)), dim=-1))
+        patches = torch.cat((self._patchify(noisy), self._patchify(previous)), dim=-1)
+        tokens = self.embed(patches.to(self.embed.weight.dtype))
         steer = self.steer(controls.to(tokens.dtype))  # [B, F, D]
         tokens = (tokens + self.place.to(tokens.dtype) + steer[:, :, None]).flatten(1, 2)
         level = F.silu(self.noise_level(_waves(sigma).to(steer.dtype)) + steer)
@@ -118,8 +128,8 @@ class SmallBackbone(nn.Module):
         for index, layer in enumerate(self.layers):
             tokens = layer(tokens, modulation, index, attend)
         shift, scale = self.head_modulation(level).chunk(2, dim=-1)
-        patches = self.head(_modulate(tokens, shift, scale))
-        return self._unpatchify(patches.unflatten(1, (frames, -1))).to(noisy.dtype)
+        clean = self.head(_modulate(tokens, shift, scale))
+        return self._unpatchify(clean.unflatten(1, (frames, -1))).to(noisy.dtype)
 
     def _patchify(self, frames: Tensor) -> Tensor:
         """[B, F, C, H, W] to [B, F, tokens, C * patch * patch]."""
@@ -134,12 +144,16 @@ class SmallBackbone(nn.Module):
         frames: Tensor = squares.permute(0, 1, 4, 2, 5, 3, 6).flatten(-2).flatten(-3, -2)
         return frames
 
-    def _initialise(self) -> None:
-        """Every layer begins as the identity (adaLN-Zero), every estimate as the middle grey."""
+    def _initialise(self, generator: torch.Generator | None) -> None:
+        """Every layer begins as the identity (adaLN-Zero), every estimate as the middle grey; else as torch."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                for weight in module.parameters():
+                    nn.init.uniform_(weight, -(module.in_features**-0.5), module.in_features**-0.5, generator=generator)
         for layer in (self.head, self.modulation, self.head_modulation):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
-        nn.init.normal_(self.place, std=0.02)
+        nn.init.normal_(self.place, std=0.02, generator=generator)
 
 
 class SmallLayer(nn.Module):
@@ -167,7 +181,7 @@ class SmallLayer(nn.Module):
         """Queries, keys and values, each [B, F * tokens_per_frame, heads, head_dim]."""
         shift, scale = modulation.unbind(2)[:2]
         q, k, v = self.qkv(_modulate(tokens, shift, scale)).unflatten(-1, (3, self.heads, -1)).unbind(2)
-        return self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype), v
+        return _norm(self.q_norm, q), _norm(self.k_norm, k), v
 
     def after(self, tokens: Tensor, modulation: Tensor, attended: Tensor) -> Tensor:
         """The tokens with what they attended to, through the perceptron."""
@@ -175,6 +189,11 @@ class SmallLayer(nn.Module):
         tokens = tokens + _per_frame(self.out(attended.flatten(2)), gate)
         hidden = F.gelu(self.up(_modulate(tokens, shift, scale)), approximate="tanh")
         return tokens + _per_frame(self.down(hidden), gate_up)
+
+
+def _norm(norm: nn.RMSNorm, x: Tensor) -> Tensor:
+    """The norm with its weight in the dtype of x: under autocast they differ, and torch then has no fused norm."""
+    return F.rms_norm(x, norm.normalized_shape, norm.weight.to(x.dtype), norm.eps)
 
 
 def _modulate(tokens: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

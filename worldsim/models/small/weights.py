@@ -46,11 +46,10 @@ def load_weights(path: Path, *, dtype: torch.dtype, device: torch.device) -> Sma
     if header is None:
         raise WeightsError(f"{path} does not say which backbone it is for; only files of worldsim train can be loaded")
     try:
-        config = SmallConfig(**json.loads(header))
+        with torch.device("meta"):
+            backbone = SmallBackbone(SmallConfig(**json.loads(header)))
     except (TypeError, ValueError) as error:
         raise WeightsError(f"{path} describes no small backbone ({error}); it is of another version") from error
-    with torch.device("meta"):
-        backbone = SmallBackbone(config)
     _check(path, backbone, tensors)
     backbone.load_state_dict({name: tensor.to(dtype) for name, tensor in tensors.items()}, assign=True)
     return backbone.to(device).eval().requires_grad_(False)
@@ -63,7 +62,9 @@ def _check(path: Path, backbone: SmallBackbone, tensors: Mapping[str, Tensor]) -
         return
     missing = sorted(wanted.keys() - found.keys())
     unexpected = sorted(found.keys() - wanted.keys())
-    shaped = [f"{n} {found[n]} instead of {wanted[n]}" for n in sorted(wanted.keys() & found.keys()) if wanted[n] != found[n]]
+    shaped = [
+        f"{n} {found[n]} instead of {wanted[n]}" for n in sorted(wanted.keys() & found.keys()) if wanted[n] != found[n]
+    ]
     raise WeightsError(
         f"{path} does not hold the backbone it describes: missing {_some(missing)}; unexpected {_some(unexpected)}; "
         f"mis-shaped {_some(shaped)}"

@@ -1,0 +1,73 @@
+"""Puts a trained world into the package: weights, starting places and card.
+
+python -m benchmarks.ship crafter runs/crafter
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+
+from benchmarks.record import hardware
+from worldsim.errors import ConfigError
+from worldsim.presets import WORLDS, WorldRecipe
+from worldsim.runtime.starts import Starts
+from worldsim.training.data import play
+
+START_FRAMES = 16
+PLACES: dict[str, tuple[tuple[int, int], ...]] = {
+    "crafter": ((4, 40), (5, 80), (7, 80), (3, 80), (15, 80), (15, 160), (19, 160), (33, 80)),
+}
+"""Seed and last frame of each starting place: a beach, a lake shore, lava, a mountain, meadows, dusk."""
+
+
+def main(
+    world: Annotated[str, typer.Argument(help="The world to ship.")],
+    run: Annotated[Path, typer.Argument(help="The folder that worldsim train wrote.")],
+    data: Annotated[str, typer.Option(help="What it was trained on, for the card.")],
+    hours: Annotated[str, typer.Option(help="How long it was trained, and on what, for the card.")],
+) -> None:
+    """Copy the weights of a run into the package, with the places to start from and what is known of them."""
+    recipe = WORLDS[world]
+    recipe.folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(run / "weights.safetensors", recipe.folder / "weights.safetensors")
+    Starts.save(recipe.folder / "starts.safetensors", [_place(recipe, seed, at) for seed, at in PLACES[world]])
+    card = _card(recipe, run, data, hours)
+    (recipe.folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
+
+
+def _place(recipe: WorldRecipe, seed: int, at: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The frames of held-out play that end at that frame of that seed, and their controls."""
+    played = list(play(recipe.recording, seed, most=at + 1))[-START_FRAMES:]
+    if len(played) < START_FRAMES:
+        raise ConfigError(f"the episode of seed {seed} ends before frame {at}; choose an earlier frame")
+    frames, controls = zip(*played, strict=True)
+    return torch.from_numpy(np.stack(frames)), torch.tensor(controls)
+
+
+def _card(recipe: WorldRecipe, run: Path, data: str, hours: str) -> dict[str, Any]:
+    last = json.loads((run / "log.jsonl").read_text().splitlines()[-1])
+    return {
+        "world": recipe.name,
+        "licence": "Apache-2.0; learned from the engine named under data",
+        "data": data,
+        "commands": [
+            f"worldsim record {recipe.name} -o data/{recipe.name}",
+            f"worldsim train {recipe.name} --data data/{recipe.name} --out {run}",
+            f"python -m benchmarks.ship {recipe.name} {run}",
+        ],
+        "training": hours,
+        "held_out": last,
+        "hardware": hardware(),
+        "backbone": recipe.backbone.to_dict(),
+    }
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,299 @@
+"""The command line does what it was asked, or says in one line why not."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+import torch
+
+from worldsim import presets
+from worldsim.models.small.backbone import SmallBackbone, SmallConfig
+from worldsim.models.small.weights import save_weights
+from worldsim.runtime.session import Session
+from worldsim.runtime.starts import Starts
+from worldsim.simulators.crafter import CONTROLS
+from worldsim.training.run import Run
+from worldsim_apps.actions import read_actions
+from worldsim_apps.cli import main
+
+FAST = ("--seconds", "0.6")
+RUN = "import sys; from worldsim_apps.cli import main; sys.exit(main())"
+
+
+@pytest.fixture
+def untrained(tmp_path, monkeypatch):
+    """A crafter whose backbone is tiny and knows nothing, in place of the shipped one; in an empty folder."""
+    folder = tmp_path / "assets" / "crafter"
+    folder.mkdir(parents=True)
+    config = SmallConfig(channels=192, height=9, width=9, controls=len(CONTROLS), dim=16, layers=1, heads=2)
+    generator = torch.Generator().manual_seed(3)
+    weights = {
+        name: torch.randn(w.shape, generator=generator) for name, w in SmallBackbone(config).state_dict().items()
+    }
+    save_weights(folder / "weights.safetensors", config, weights, dtype=torch.float32)
+    places = [(torch.full((3, 72, 72, 3), 20 * n, dtype=torch.uint8), torch.zeros(3, len(CONTROLS))) for n in range(8)]
+    Starts.save(folder / "starts.safetensors", places)
+    (folder / "card.json").write_text('{"data": {"frames": 7}, "command": "none"}')
+    monkeypatch.setattr(presets, "ASSETS", tmp_path / "assets")
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def decode(path: Path) -> tuple[int, tuple[int, ...], float]:
+    with av.open(path) as file:
+        stream = file.streams.video[0]
+        shapes = [frame.to_ndarray(format="rgb24").shape for frame in file.decode(stream)]
+        assert stream.average_rate is not None
+        return len(shapes), shapes[0], float(stream.average_rate)
+
+
+def run(capsys: Any, *arguments: str) -> tuple[int, str, str]:
+    code = main(arguments)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_generate_writes_the_video_and_reports_in_json(untrained, capsys):
+    Path("walk.jsonl").write_text('{"block": 1, "keys": ["KeyD"]}\n')
+    options = ("--actions", "walk.jsonl", "--start", "3", "--frames-per-block", "2", "-o", "new/walk.mp4", "--json")
+    code, out, err = run(capsys, "generate", *FAST, *options)
+    assert (code, err) == (0, "")
+    assert decode(Path("new/walk.mp4")) == (5, (576, 576, 3), 8.0)
+    told = json.loads(out)
+    wanted = {"world": "crafter", "seed": 0, "start": 3, "path": "new/walk.mp4", "frames": 5, "fps": 8}
+    assert wanted.items() <= told.items()
+    assert told["took_s"] > 0
+
+
+def test_generate_tells_a_person_what_it_wrote(untrained, capsys):
+    code, out, err = run(capsys, "generate", *FAST)
+    assert (code, err) == (0, "")
+    assert out.startswith("out/world.mp4: 5 frames, 0.6 s, made at ")
+    assert out.count("\n") == 1
+
+
+def test_the_settings_of_a_world_reach_it(untrained, capsys, monkeypatch):
+    given = {}
+
+    def load(name: str, **settings: object) -> object:
+        given.update(settings, name=name)
+        return presets.load(name)
+
+    monkeypatch.setattr("worldsim.load", load)
+    options = ("--device", "cpu", "--policy", "full", "--steps", "2", "--weights", "w.safetensors")
+    assert main(["generate", *FAST, *options]) == 0
+    assert given == {
+        "name": "crafter",
+        "device": "cpu",
+        "policy": "full",
+        "steps": 2,
+        "frames_per_block": 1,
+        "weights": Path("w.safetensors"),
+    }
+
+
+def test_another_seed_or_start_gives_another_video_and_the_same_the_same(untrained):
+    videos = []
+    for options in ((), ("--seed", "8"), ("--start", "1"), ()):
+        assert main(["generate", *FAST, *options]) == 0
+        videos.append(Path("out/world.mp4").read_bytes())
+    assert videos[0] == videos[3]
+    assert len(set(videos)) == 3
+
+
+def test_ctrl_c_keeps_what_was_made_and_exits_with_130(untrained, capsys, monkeypatch):
+    step = Session.step
+
+    def press(session: Session, keys: frozenset[str]) -> object:
+        if session.block == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(session, keys)
+
+    monkeypatch.setattr(Session, "step", press)
+    code, out, err = run(capsys, "generate", "--json")
+    assert (code, err) == (130, "worldsim: stopped by Ctrl-C\n")
+    assert json.loads(out)["stopped"] is True
+    assert decode(Path("out/world.mp4"))[0] == json.loads(out)["frames"] == 3
+
+
+def test_ctrl_c_before_the_first_block_exits_with_130_too(untrained, capsys, monkeypatch):
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("worldsim.load", interrupted)
+    assert run(capsys, "generate") == (130, "", "worldsim: stopped by Ctrl-C\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("", "Missing command"),
+        ("generat", "No such command 'generat'"),
+        ("generate --sekonds 3", "No such option: --sekonds"),
+        ("generate --seconds soon", "'--seconds'"),
+        ("generate --seconds 0", "--seconds is a length of time above 0, got 0.0"),
+        ("generate --seconds nan", "--seconds is a length of time above 0, got nan"),
+        ("generate --seconds inf", "--seconds is a length of time above 0, got inf"),
+        ("generate --seed -1", "'--seed'"),
+        ("generate --world crafted", "there is no world 'crafted'; known: crafter; did you mean 'crafter'?"),
+        (
+            "generate --policy windows:frames=3",
+            "there is no policy 'windows'; known: full, sink, window; did you mean 'window'?",
+        ),
+        ("generate --policy window:frame=3", "there is no option of policy 'window' 'frame'; known: frames"),
+        ("generate --policy window:frames=0", "0"),
+        ("generate --device tpu", "there is no device 'tpu'; known: auto, cpu, "),
+        ("generate --device cuda:64", "is not there"),
+        ("generate --steps 0", "at least 1"),
+        ("generate --frames-per-block 3", "crafter makes blocks of 1, 2, 4 frames"),
+        ("generate --start 8", "there is no starting place 8; choose from 0 to 7"),
+        ("generate --start -1", "there is no starting place -1; choose from 0 to 7"),
+        ("generate --weights none.safetensors", "there is no weights file none.safetensors"),
+        ("generate --weights walk.jsonl", "walk.jsonl is torn or no safetensors file"),
+        ("generate --actions none.jsonl", "cannot read the actions file none.jsonl"),
+        ("generate --actions walk.jsonl", "walk.jsonl, line 2: there is no key 'KeyX'"),
+        ("generate -o two\nlines.avi", "got two lines.avi; use a name that ends in .mp4"),
+        ("generate -o walk.jsonl/a.mp4", "cannot write walk.jsonl/a.mp4: "),
+        ("record", "Missing argument"),
+        ("record nowhere", "there is no world 'nowhere'"),
+        ("record crafter --frames 0", "at least 1 frame"),
+        ("record crafter --seed 64", "seed lies in 0 .. 63"),
+        ("record crafter -o walk.jsonl", "walk.jsonl"),
+        ("train nowhere", "there is no world 'nowhere'"),
+        ("train crafter --data none", "there is no held-out shard in none; record some first"),
+        ("train crafter --resume", "there is no runs/crafter/checkpoint.safetensors to go on from"),
+        ("train crafter --minutes 0", "train for more than 0 minutes"),
+        ("train crafter --updates 0", "train for more than 0 minutes and 1 update or more"),
+        ("train crafter --device tpu", "there is no device 'tpu'"),
+        ("info nowhere", "there is no world 'nowhere'"),
+    ],
+)
+def test_wrong_input_is_told_in_one_line_and_exits_with_2(untrained, capsys, arguments, says):
+    Path("walk.jsonl").write_text('{"block": 0, "keys": ["KeyW"]}\n{"block": 1, "keys": ["KeyX"]}\n')
+    code, out, err = run(capsys, *arguments.split(" ") if arguments else ())
+    assert (code, out) == (2, "")
+    assert err.startswith("worldsim: ")
+    assert err.count("\n") == 1
+    assert says in err
+    assert not Path("out").exists()
+
+
+def test_record_writes_shards_and_leaves_those_that_are_there(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("worldsim.training.data.SHARD_FRAMES", 23)
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(capsys, "record", "crafter", "--frames", "20", "--seed", "5", "--json")
+    assert (code, err) == (0, "")
+    told = {"world": "crafter", "output": "data/crafter", "seed": 5, "held_out": False, "shards": 1, "frames": 23}
+    assert json.loads(out) == told
+    (shard,) = Path("data/crafter").iterdir()
+    written = shard.stat().st_mtime_ns
+    code, out, _ = run(capsys, "record", "crafter", "--frames", "20", "--seed", "5", "-o", "data/crafter")
+    assert (code, out) == (0, "data/crafter: 23 frames\n")
+    assert shard.stat().st_mtime_ns == written
+    assert main(["record", "crafter", "--frames", "1", "--held-out"]) == 0
+    (judged,) = {*Path("data/crafter").iterdir()} - {shard}
+    assert judged.name.startswith("held-out")
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """What `train` asked of the trainer, which here answers at once."""
+    asked: dict[str, Any] = {}
+
+    def train_world(recipe: Any, data: Path, out: Path, run: Run, *, on_update: Any) -> dict[str, Any]:
+        asked.update(name=recipe.name, data=data, out=out, run=run)
+        on_update(30, 0.25)
+        return {"update": 30, "tiles": 0.5, "still": 0.125}
+
+    monkeypatch.setattr("worldsim.training.run.train_world", train_world)
+    return asked
+
+
+def test_train_hands_over_what_was_asked_and_reports_what_was_judged(trained, capsys):
+    options = "--data d --out o --minutes 2.5 --updates 40 --seed 6 --device cpu --compile --resume --json"
+    code, out, err = run(capsys, "train", "crafter", *options.split())
+    assert (code, err) == (0, "")
+    wanted = Run(device=torch.device("cpu"), seed=6, minutes=2.5, updates=40, resume=True, compiled=True)
+    assert trained == {"name": "crafter", "data": Path("d"), "out": Path("o"), "run": wanted}
+    told = {"world": "crafter", "output": "o", "seed": 6, "update": 30, "tiles": 0.5, "still": 0.125}
+    assert json.loads(out) == told
+
+
+def test_train_follows_the_plan_of_the_world_when_nothing_else_is_asked(trained, capsys):
+    code, out, _ = run(capsys, "train", "crafter", "--device", "cpu")
+    assert trained["run"] == Run(device=torch.device("cpu"))
+    assert (trained["data"], trained["out"]) == (Path("data/crafter"), Path("runs/crafter"))
+    assert code == 0
+    assert out.startswith("runs/crafter/weights.safetensors: after 30 updates 50.0% of the tiles one block ahead")
+
+
+def test_train_shows_how_far_it_is_by_whichever_limit_is_nearer(trained, capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    for limits, share in ((("--updates", "40"), "75%"), (("--updates", "40", "--minutes", "0.0000001"), "100%")):
+        _, _, err = run(capsys, "train", "crafter", *limits)
+        assert "train crafter, loss 0.2500" in err
+        assert share in err
+
+
+def test_weights_that_are_not_shipped_are_told_with_how_to_train_them(untrained, capsys):
+    (untrained / "weights.safetensors").unlink()
+    code, _, err = run(capsys, "generate")
+    assert code == 2
+    assert err.count("\n") == 1
+    assert "worldsim train crafter" in err
+
+
+def test_info_shows_the_machine_and_a_worlds_keys_and_card(untrained, capsys):
+    code, out, err = run(capsys, "info", "crafter")
+    assert (code, err) == (0, "")
+    for line in ("    do: Space Enter", "  fps: 8", "  size: 72, 72", "      frames: 7", "  h264: True"):
+        assert line in out.splitlines()
+
+
+def test_info_in_json_is_one_object(untrained, capsys):
+    code, out, _ = run(capsys, "info", "crafter", "--json")
+    told = json.loads(out)
+    assert code == 0
+    assert told["world"]["card"] == {"data": {"frames": 7}, "command": "none"}
+    assert told["world"]["keys"]["move_right"] == "KeyD ArrowRight"
+    assert told["machine"]["torch"] == torch.__version__
+    assert "crafter" in told["worlds"]
+
+
+def test_info_says_of_a_world_that_is_not_shipped_how_to_train_it(untrained, capsys):
+    (untrained / "weights.safetensors").unlink()
+    code, out, _ = run(capsys, "info", "crafter", "--json")
+    assert code == 0
+    assert "worldsim train crafter" in json.loads(out)["world"]["card"]["weights"]
+
+
+def test_the_real_command_exits_with_2_and_one_line():
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, "info", "nowhere"], capture_output=True, text=True, timeout=50, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == [done.stderr.strip()]
+
+
+def test_help_answers_without_importing_torch():
+    code = f"{RUN.replace('sys.exit(main())', 'main()')}; sys.exit('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "generate", "--help"], capture_output=True, text=True, timeout=50, check=False
+    )
+    assert done.returncode == 0
+    assert "--frames-per-block" in done.stdout
+
+
+def test_the_shipped_demo_is_a_script_of_twenty_seconds():
+    script = Path(str(presets.CRAFTER.folder)) / "demo.jsonl"
+    actions = read_actions(script, CONTROLS)
+    assert actions.blocks[-1] < 20 * 8
+    assert len(set(actions.held)) > 5

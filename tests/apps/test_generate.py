@@ -1,0 +1,120 @@
+"""A film holds exactly what the session made under the scripted keys, however it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from worldsim.errors import VideoError
+from worldsim_apps.actions import Actions
+from worldsim_apps.generate import Film, film
+
+SIZE = (9, 12)
+
+
+class Played:
+    """Stands in for a session: remembers the keys, and frame n is n times 5 bright."""
+
+    def __init__(self, frames_per_block: int) -> None:
+        self.keys: list[frozenset[str]] = []
+        self._frames_per_block = frames_per_block
+
+    def step(self, keys: frozenset[str]) -> Any:
+        first = len(self.keys) * self._frames_per_block
+        self.keys.append(keys)
+        bright = np.arange(first, first + self._frames_per_block, dtype=np.uint8) * 5
+        return SimpleNamespace(frames=np.broadcast_to(bright[:, None, None, None], (len(bright), *SIZE, 3)))
+
+
+def play(path: Path, *, frames_per_block: int = 1, frames: int = 11, on_frames: Any = lambda _: None) -> Any:
+    world: Any = SimpleNamespace(size=SIZE, fps=8, frames_per_block=frames_per_block)
+    session: Any = Played(frames_per_block)
+    actions = Actions(blocks=(1, 3), held=(frozenset({"KeyW"}), frozenset()))
+    return film(world, session, actions, path, frames=frames, on_frames=on_frames), session
+
+
+def brightness(path: Path) -> list[int]:
+    with av.open(path) as file:
+        shown = [frame.to_ndarray(format="rgb24") for frame in file.decode(file.streams.video[0])]
+    assert {picture.shape for picture in shown} == {(576, 768, 3)}
+    return [round(float(picture.mean()) / 5) for picture in shown]
+
+
+@pytest.mark.parametrize("frames_per_block", [1, 2, 4])
+def test_a_film_has_the_frames_asked_for_even_within_a_block(tmp_path, frames_per_block):
+    told: list[int] = []
+    made, session = play(tmp_path / "a.mp4", frames_per_block=frames_per_block, on_frames=told.append)
+    assert brightness(tmp_path / "a.mp4") == [*range(11)]
+    assert len(session.keys) == -(-11 // frames_per_block)
+    assert sum(told) == made.frames == 11
+    assert not made.stopped
+
+
+def test_every_block_gets_the_keys_that_its_number_has_in_the_script(tmp_path):
+    _, session = play(tmp_path / "a.mp4", frames=5)
+    assert session.keys == [set(), {"KeyW"}, {"KeyW"}, set(), set()]
+
+
+def test_a_film_is_enlarged_by_a_whole_factor_up_to_576_pixels_high(tmp_path):
+    made, _ = play(tmp_path / "a.mp4", frames=1)
+    assert made.size == (576, 768)
+
+
+def test_ctrl_c_ends_the_film_after_the_block_it_is_in(tmp_path):
+    def press(_: int) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    made, session = play(tmp_path / "a.mp4", frames_per_block=2, on_frames=press)
+    assert made.stopped
+    assert made.frames == 2
+    assert len(session.keys) == 1
+    assert brightness(tmp_path / "a.mp4") == [0, 1]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_second_ctrl_c_interrupts_at_once_and_the_part_written_plays(tmp_path):
+    def press(_: int) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        play(tmp_path / "a.mp4", frames_per_block=2, on_frames=press)
+    assert brightness(tmp_path / "a.mp4") == [0, 1]
+
+
+def test_ctrl_c_means_what_it_did_after_an_error_too(tmp_path):
+    before = signal.getsignal(signal.SIGINT)
+    (tmp_path / "a.mp4").mkdir()
+    with pytest.raises(VideoError):
+        play(tmp_path / "a.mp4")
+
+    def break_down(_: int) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        play(tmp_path / "b.mp4", on_frames=break_down)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_film_tells_world_time_and_its_ratio_to_the_time_it_took():
+    made = Film(path=Path("a.mp4"), frames=24, fps=8, size=(576, 768), took_s=1.5, stopped=False)
+    assert (made.seconds, made.speed) == (3.0, 2.0)
+    assert json.loads(json.dumps(made.to_dict())) == {
+        "path": "a.mp4",
+        "frames": 24,
+        "fps": 8,
+        "size": [576, 768],
+        "took_s": 1.5,
+        "stopped": False,
+        "seconds": 3.0,
+        "speed": 2.0,
+    }

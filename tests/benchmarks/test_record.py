@@ -1,0 +1,80 @@
+"""The record of a benchmark: true, complete, and readable by anybody."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.record import commit, hardware, provenance, spread, write
+
+
+def git(folder: Path, *args: str) -> str:
+    name = ("-c", "user.name=A", "-c", "user.email=a@b.c")
+    return subprocess.run(["git", *name, *args], cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    git(tmp_path, "init")
+    (tmp_path / "benchmarks" / "results").mkdir(parents=True)
+    (tmp_path / "code.py").write_text("1")
+    (tmp_path / "benchmarks" / "results" / "old.json").write_text("{}")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "--message", "Begin")
+    return tmp_path
+
+
+def test_a_spread_is_median_least_greatest_and_count() -> None:
+    assert spread([5.0, 1.0, 2.0]) == {"median": 2.0, "min": 1.0, "max": 5.0, "count": 3}
+
+
+def test_the_hardware_is_this_machine() -> None:
+    found = hardware()
+    assert found["cpu"]
+    assert 1 <= found["cores"] <= (os.cpu_count() or 1)
+    assert 0.1 < found["memory_gib"] < 100_000
+    assert ("gpu" in found) == torch.cuda.is_available()
+
+
+def test_provenance_names_versions_threads_and_command() -> None:
+    found = provenance()
+    assert found["torch"] == torch.__version__
+    assert found["threads"] == torch.get_num_threads()
+    assert "pytest" in found["command"]
+    assert found["hardware"] == hardware()
+
+
+def test_a_commit_is_named_and_so_are_changes_to_it(repository: Path) -> None:
+    head = git(repository, "rev-parse", "HEAD")
+    assert commit(repository) == head
+    (repository / "benchmarks" / "results" / "old.json").write_text("[]")
+    assert commit(repository) == head
+    (repository / "code.py").write_text("2")
+    assert commit(repository) == f"{head} with changes"
+
+
+def test_a_folder_outside_git_has_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert commit(tmp_path) == "unknown"
+
+
+def test_what_is_written_can_be_read_back_with_where_it_comes_from(tmp_path: Path) -> None:
+    path = write("speed", {"times": [1.23456789, 2.0], "of": {"blocks": 4, "name": "x"}}, folder=tmp_path / "new")
+    found = json.loads(path.read_text())
+    assert path == tmp_path / "new" / "speed.json"
+    assert found["times"] == [1.235, 2.0]
+    assert found["of"] == {"blocks": 4, "name": "x"}
+    assert found["provenance"]["hardware"] == hardware()
+
+
+def test_what_could_not_be_measured_is_null(tmp_path: Path) -> None:
+    path = write("gaps", {"a": math.nan, "b": [math.inf]}, folder=tmp_path)
+    found = json.loads(path.read_text())
+    assert found["a"] is None
+    assert found["b"] == [None]

@@ -1,0 +1,270 @@
+"""Attention through a view against plain attention over explicitly rotated keys, for every policy."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from worldsim.cache.context import Context
+from worldsim.cache.policy import Full, Policy, Seen, SinkWindow, Window
+from worldsim.cache.pool import PagePool, PageShape
+from worldsim.cache.rotary import Rotary, rotate
+from worldsim.cache.view import ContextView, Recording
+from worldsim.errors import ConfigError, SessionClosed, ShapeError
+
+SHAPE = PageShape(layers=3, tokens=15, heads=3, head_dim=10)
+GRID = (3, 5)
+ROTARY = Rotary(time=4, rows=2, columns=2)  # two dimensions of a head are left over
+POLICIES = [Full(), Window(frames=1), Window(frames=4), SinkWindow(sink=2, window=3), SinkWindow(sink=0, window=2)]
+
+
+def random(*sizes: int, seed: int) -> Tensor:
+    return torch.randn(*sizes, generator=torch.Generator().manual_seed(seed))
+
+
+def past(frames: int, *, dtype: torch.dtype = torch.float32) -> tuple[Context, Tensor, Tensor]:
+    """A context with that many frames, and the keys and values that its pool holds for all of them."""
+    pool = PagePool(SHAPE, pages=frames + 4, dtype=dtype, device=torch.device("cpu"))
+    context = Context(pool)
+    keys, values = random(2, SHAPE.layers, frames, SHAPE.tokens, SHAPE.heads, SHAPE.head_dim, seed=0).to(dtype)
+    context.append(keys, values)
+    return context, keys, values
+
+
+def block(frames: int, seed: int) -> Tensor:
+    """Queries, keys and values of a block's own tokens, [3, 1, frames * tokens, heads, head_dim]."""
+    return random(3, 1, frames * SHAPE.tokens, SHAPE.heads, SHAPE.head_dim, seed=seed)
+
+
+def view_of(context: Context, policy: Policy, frames: int) -> ContextView:
+    return ContextView(context, policy, rotary=ROTARY, grid=GRID, frames=frames)
+
+
+def rotated(x: Tensor, times: list[int]) -> Tensor:
+    """Rotation of x [tokens, heads, head_dim] in its own dtype, float64 included."""
+    angles = ROTARY.angles(times, *GRID)
+    if x.dtype != torch.float64:
+        return rotate(x, angles)
+    angles = angles.double()
+    even, odd = x[..., :8:2], x[..., 1:8:2]
+    cos, sin = angles.cos()[:, None], angles.sin()[:, None]
+    return torch.cat((torch.stack((even * cos - odd * sin, even * sin + odd * cos), -1).flatten(-2), x[..., 8:]), -1)
+
+
+def plain(seen: tuple[Seen, ...], keys: Tensor, values: Tensor, own: Tensor, frames: int) -> Tensor:
+    """What a user without a view writes, for one layer: gather, rotate, concatenate, attend; in the dtype given.
+
+    keys, values: every frame of that layer, [frames, tokens, heads, head_dim]; returns like own[0].
+    """
+    chosen = [one.frame for one in seen]
+    q, k, v = (x[0] for x in own)
+    whole = torch.cat((keys[chosen].flatten(0, 1), k))
+    whole = rotated(whole, [*(one.position for one in seen), *range(frames)])
+    q, k, v = (
+        x.transpose(0, 1)[None]
+        for x in (rotated(q, list(range(frames))), whole, torch.cat((values[chosen].flatten(0, 1), v)))
+    )
+    if q.dtype == torch.float64:
+        attended = torch.softmax(q @ k.mT / SHAPE.head_dim**0.5, dim=-1) @ v
+    else:
+        attended = scaled_dot_product_attention(q, k, v)
+    return attended.transpose(1, 2)
+
+
+def assert_no_worse(ours: Tensor, plainly: Tensor, truth: Tensor) -> None:
+    """Fail if ours is more than twice as far from the truth as plain torch is.
+
+    By root mean squares: the largest of so few rounding errors differs twofold by chance, and one wrong element in
+    a thousand still counts a thousand times more than all rounding.
+    """
+    limit = 2 * (plainly.double() - truth).square().mean().sqrt().item()
+    error = (ours.double() - truth).square().mean().sqrt().item()
+    assert error <= limit, f"error {error:.3g} is over 2 x plain torch = {limit:.3g}"
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=str)
+@pytest.mark.parametrize(("held", "frames"), [(9, 1), (9, 3), (2, 2)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_view_attends_like_plain_torch(policy: Policy, held: int, frames: int, dtype: torch.dtype) -> None:
+    context, keys, values = past(held, dtype=dtype)
+    view = view_of(context, policy, frames)
+    assert view.seen == tuple(policy.see(range(held), held))
+    ours, plainly, truth = [], [], []
+    for layer in range(SHAPE.layers):
+        own = block(frames, seed=layer).to(dtype)
+        ours.append(view.attend(layer, *own))
+        plainly.append(plain(view.seen, keys[layer], values[layer], own, frames))
+        truth.append(plain(view.seen, keys[layer].double(), values[layer].double(), own.double(), frames))
+    assert ours[0].dtype == dtype
+    assert ours[0].shape == (1, frames * SHAPE.tokens, SHAPE.heads, SHAPE.head_dim)
+    assert_no_worse(torch.cat(ours), torch.cat(plainly), torch.cat(truth))
+
+
+def test_a_world_without_a_past_attends_to_its_block() -> None:
+    pool = PagePool(SHAPE, pages=1, dtype=torch.float32, device=torch.device("cpu"))
+    view = view_of(Context(pool), Full(), 2)
+    own, nothing = block(2, seed=1), torch.empty(0, SHAPE.tokens, SHAPE.heads, SHAPE.head_dim)
+    truth = plain((), nothing.double(), nothing.double(), own.double(), 2)
+    assert view.seen == ()
+    assert_no_worse(view.attend(0, *own), plain((), nothing, nothing, own, 2), truth)
+
+
+def test_frames_that_were_forgotten_leave_no_gap_in_the_layout() -> None:
+    context, keys, values = past(9)
+    context.keep([0, 3, 7, 8])
+    view = view_of(context, Full(), 1)
+    own = block(1, seed=2)
+    assert view.seen == (Seen(0, -9), Seen(3, -6), Seen(7, -2), Seen(8, -1))
+    truth = plain(view.seen, keys[1].double(), values[1].double(), own.double(), 1)
+    assert_no_worse(view.attend(1, *own), plain(view.seen, keys[1], values[1], own, 1), truth)
+
+
+def test_the_dtype_of_the_pool_holds_inside_and_that_of_the_block_outside() -> None:
+    context, keys, values = past(4, dtype=torch.bfloat16)
+    own = block(2, seed=3)
+    view = view_of(context, Full(), 2)
+    attended = view.attend(0, *own)
+    truth = plain(view.seen, keys[0].double(), values[0].double(), own.double(), 2)
+    assert attended.dtype == torch.float32
+    assert_no_worse(attended, plain(view.seen, keys[0], values[0], own.bfloat16(), 2), truth)
+
+
+def test_one_step_leaves_no_trace_in_the_next() -> None:
+    context, _, _ = past(5)
+    view, fresh = view_of(context, Window(frames=3), 2), view_of(context, Window(frames=3), 2)
+    view.attend(1, *block(2, seed=4))
+    later = block(2, seed=5)
+    before = later.clone()
+    assert torch.equal(view.attend(1, *later), fresh.attend(1, *later))
+    assert torch.equal(later, before)
+
+
+def test_a_view_outlives_the_pages_it_was_made_from() -> None:
+    context, keys, values = past(6)
+    own = block(1, seed=6)
+    view, twin = view_of(context, Full(), 1), view_of(context, Full(), 1)
+    expected = twin.attend(2, *own)
+    context.keep([])
+    context.append(-keys, -values)
+    assert torch.equal(view.attend(2, *own), expected)
+
+
+def test_attending_changes_nothing_in_the_pool() -> None:
+    context, keys, values = past(3)
+    view_of(context, Full(), 2).attend(0, *block(2, seed=7))
+    for at, page in enumerate(context.pages):
+        read_keys, read_values = context.pool.read(page)
+        assert torch.equal(read_keys, keys[:, at])
+        assert torch.equal(read_values, values[:, at])
+    assert context.pool.used == 3
+
+
+def test_two_views_that_live_at_once_share_no_memory_and_later_ones_take_it_over() -> None:
+    context, _, _ = past(4)
+    first, second = view_of(context, Full(), 1), view_of(context, Full(), 1)
+    own = block(1, seed=8)
+    expected = first.attend(0, *own)
+    second.attend(0, *block(1, seed=9))
+    second._keys.fill_(torch.nan)
+    assert torch.equal(first.attend(0, *own), expected)
+    taken = second._keys.data_ptr()
+    del second
+    assert [room.data_ptr() for room in context.pool.spare_rooms] == [taken]
+    third = view_of(context, Full(), 1)
+    assert third._keys.data_ptr() == taken
+    assert torch.equal(third.attend(0, *own), expected)
+
+
+@pytest.mark.parametrize("inside_first", [True, False])
+def test_views_work_in_and_out_of_inference_mode(*, inside_first: bool) -> None:
+    context, _, _ = past(4)
+    own = block(1, seed=10)
+    answers = []
+    for inside in (inside_first, not inside_first):
+        with torch.inference_mode(inside):
+            view = view_of(context, Full(), 1)
+            answers.append(view.attend(0, *own))
+        answers.append(view.attend(0, *own))
+        del view
+    assert all(torch.equal(answer, answers[0]) for answer in answers)
+
+
+def test_no_gradient_flows_through_a_view() -> None:
+    context, _, _ = past(2)
+    own = block(1, seed=11).requires_grad_()
+    recording = Recording(view_of(context, Full(), 1))
+    for layer in range(SHAPE.layers):
+        assert not recording.attend(layer, *own).requires_grad
+    assert not recording.keys.requires_grad
+
+
+def test_a_strided_slice_of_a_fused_projection_is_taken_as_it_is() -> None:
+    context, _, _ = past(3)
+    own = block(1, seed=12)
+    fused = own.permute(1, 2, 0, 3, 4).contiguous().unbind(2)
+    assert torch.equal(view_of(context, Full(), 1).attend(0, *fused), view_of(context, Full(), 1).attend(0, *own))
+
+
+def test_a_recording_attends_like_its_view_and_keeps_exactly_what_was_passed() -> None:
+    context, _, _ = past(3)
+    recording = Recording(view_of(context, Full(), 2))
+    view = view_of(context, Full(), 2)
+    passed = [block(2, seed=20 + layer) for layer in range(SHAPE.layers)]
+    for layer, own in enumerate(passed):
+        assert torch.equal(recording.attend(layer, *own), view.attend(layer, *own))
+    frames = (2, SHAPE.tokens, SHAPE.heads, SHAPE.head_dim)
+    assert torch.equal(recording.keys, torch.stack([own[1, 0].view(frames) for own in passed]))
+    assert torch.equal(recording.values, torch.stack([own[2, 0].view(frames) for own in passed]))
+    context.append(recording.keys, recording.values)
+    assert torch.equal(context.pool.read(context.page(4))[0], recording.keys[:, 1])
+
+
+def test_a_recording_of_half_a_pass_is_refused() -> None:
+    context, _, _ = past(1)
+    recording = Recording(view_of(context, Full(), 1))
+    recording.attend(1, *block(1, seed=13))
+    with pytest.raises(ShapeError, match=r"attends in each of 3 layers, this one did in \[1\]"):
+        _ = recording.keys
+
+
+def test_a_block_of_another_shape_is_refused() -> None:
+    context, _, _ = past(2)
+    view = view_of(context, Full(), 2)
+    q, k, v = block(2, seed=14)
+    short = block(1, seed=14)[0]
+    for wrong in ((short, k, v), (q, short, v), (q, k, short), (q.expand(2, -1, -1, -1), k, v)):
+        with pytest.raises(ShapeError, match=r"expected q, k and v of 2 frames \[1, 30, 3, 10\]"):
+            view.attend(0, *wrong)
+
+
+def test_a_grid_or_rotary_that_does_not_fit_is_refused() -> None:
+    context, _, _ = past(2)
+    with pytest.raises(ShapeError, match="a grid of 4x4 tokens is not the 15 tokens of a page"):
+        ContextView(context, Full(), rotary=ROTARY, grid=(4, 4), frames=1)
+    with pytest.raises(ConfigError, match="pairs of more dimensions than a head of 10 has"):
+        ContextView(context, Full(), rotary=Rotary(time=4, rows=4, columns=4), grid=GRID, frames=1)
+    odd = PagePool(
+        PageShape(layers=1, tokens=15, heads=1, head_dim=9), pages=1, dtype=torch.float32, device=torch.device("cpu")
+    )
+    with pytest.raises(ConfigError, match="a head of 9"):
+        ContextView(Context(odd), Full(), rotary=ROTARY, grid=GRID, frames=1)
+
+
+def test_a_policy_that_sees_what_is_not_held_is_refused() -> None:
+    class Dreamer(Full):
+        def see(self, held: object, block: int) -> list[Seen]:
+            return [Seen(block - 2, -1)]
+
+    context, _, _ = past(3)
+    context.keep([2])
+    with pytest.raises(ConfigError, match="frame 1 is not held"):
+        view_of(context, Dreamer(), 1)
+
+
+def test_a_closed_context_shows_nothing() -> None:
+    context, _, _ = past(3)
+    context.close()
+    with pytest.raises(SessionClosed):
+        view_of(context, Full(), 1)

@@ -1,0 +1,238 @@
+"""Video through the page pool against its definition, and every way in which a decoder must change nothing."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from worldsim.cache.policy import Full, Policy, SinkWindow, Window
+from worldsim.cache.pool import PagePool
+from worldsim.decoding.loop import Guarantee, decode_blocks
+from worldsim.decoding.video import LatentBlock, VideoDecoder, VideoPlan
+from worldsim.errors import ConfigError, PoolFull, SessionClosed, ShapeError
+from worldsim.noise import block_noise, uniforms
+from worldsim.samplers import euler, few_step, heun
+from worldsim.schedules import few_step_sigmas, uniform_sigmas
+from worldsim.testing.conformance import check_decoder
+from worldsim.testing.fakes import tiny_backbone
+from worldsim.testing.recompute import RecomputingDecoder
+
+BACKBONE = tiny_backbone(7)
+POLICIES = [Full(), Window(frames=5), SinkWindow(sink=2, window=3)]
+FINGERPRINT = """
+import runpy, sys
+module = runpy.run_path(sys.argv[1])
+print(module["fingerprint"](module["walk"](seed=5)))
+"""
+
+
+def pool_of(pages: int) -> PagePool:
+    return PagePool(BACKBONE.pages, pages=pages, dtype=torch.float32, device=torch.device("cpu"))
+
+
+def plan_of(policy: Policy = POLICIES[1], frames: int = 1) -> VideoPlan:
+    return VideoPlan(frames_per_block=frames, sigmas=few_step_sigmas(2, 3.0), sampler=few_step, policy=policy)
+
+
+def controls_for(frames: int, block: int) -> Tensor:
+    """Which keys are held at each frame of a block, [1, frames, A]."""
+    return uniforms(3, block, 0, (1, frames, BACKBONE.controls)).round().float()
+
+
+def latents_for(frames: int) -> Tensor:
+    return block_noise(4, 0, 0, (1, frames, *BACKBONE.geometry.frame_shape)) / 2
+
+
+def decoder_with(frames: int, plan: VideoPlan | None = None, *, seed: int = 5, pages: int = 32) -> VideoDecoder:
+    """A decoder that was given that many frames."""
+    decoder = VideoDecoder(BACKBONE, pool_of(pages), plan_of() if plan is None else plan, seed)
+    decoder.prefill(latents_for(frames), controls_for(frames, 99))
+    return decoder
+
+
+def walk(*, seed: int, blocks: int = 6, held: Iterable[Tensor] | None = None) -> Tensor:
+    """Latents of a whole walk, [1, blocks * 2, C, H, W]."""
+    decoder = decoder_with(3, plan_of(frames=2), seed=seed)
+    conditions = [controls_for(2, block) for block in range(blocks)] if held is None else held
+    return torch.cat([block.latents for block in decode_blocks(decoder, conditions)], dim=1)
+
+
+def fingerprint(latents: Tensor) -> str:
+    return hashlib.sha256(latents.numpy().tobytes()).hexdigest()
+
+
+def cut(latents: Tensor, controls: Tensor, lengths: list[int]) -> list[LatentBlock]:
+    pieces = zip(latents.split(lengths, dim=1), controls.split(lengths, dim=1), strict=True)
+    return [LatentBlock(latents=frames, controls=held) for frames, held in pieces]
+
+
+@pytest.mark.parametrize(("frames", "given"), [(1, [1, 1]), (2, [1, 2]), (4, [1, 1, 4])])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_generation_through_the_cache_is_as_exact_as_recomputing_the_whole_context(policy, frames, given):
+    plan = plan_of(policy, frames)
+    fast = decoder_with(sum(given), plan, pages=96)
+    slow = {}
+    for dtype in (torch.float32, torch.float64):
+        past = cut(latents_for(sum(given)).to(dtype), controls_for(sum(given), 99), given)
+        slow[dtype] = RecomputingDecoder(tiny_backbone(7, dtype=dtype), plan, 5, past)
+    ours, plain, truth = [], [], []
+    for number in range(20):
+        controls = controls_for(frames, number)
+        block = fast.propose(controls)
+        ours.append(block.latents)
+        plain.append(slow[torch.float32].propose(controls).latents)
+        truth.append(slow[torch.float64].propose(controls).latents)
+        fast.commit(block)
+        for dtype, decoder in slow.items():
+            decoder.commit(replace(block, latents=block.latents.to(dtype)))
+    error, limit = (float((torch.cat(found).double() - torch.cat(truth)).abs().max()) for found in (ours, plain))
+    assert error <= 2 * limit, f"max error {error:.3g} is over twice that of recomputing plainly, {limit:.3g}"
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_video_decoder_keeps_the_contract_of_decoders(policy, frames):
+    decoder = decoder_with(4, plan_of(policy, frames), pages=128)
+    check_decoder(decoder, (controls_for(frames, 0), controls_for(frames, 1)), values=lambda block: block.latents)
+
+
+def test_equal_seeds_and_controls_give_equal_latents_and_others_give_others():
+    first = fingerprint(walk(seed=5))
+    assert fingerprint(walk(seed=5)) == first
+    assert fingerprint(walk(seed=6)) != first
+    held = [controls_for(2, block) for block in range(6)]
+    held[5][0, 1, 2] = 1 - held[5][0, 1, 2]
+    assert fingerprint(walk(seed=5, held=held)) != first
+    assert torch.equal(walk(seed=5, held=held)[:, :-2], walk(seed=5)[:, :-2])
+
+
+def test_another_process_makes_the_same_latents():
+    done = subprocess.run(
+        [sys.executable, "-c", FINGERPRINT, __file__], capture_output=True, text=True, timeout=55, check=True
+    )
+    assert done.stdout.strip() == fingerprint(walk(seed=5))
+
+
+def test_how_the_given_frames_are_cut_does_not_depend_on_what_was_given_before_them():
+    plan = plan_of(frames=3)
+    at_once, in_parts = decoder_with(7, plan), VideoDecoder(BACKBONE, pool_of(32), plan, 5)
+    latents, controls = latents_for(7), controls_for(7, 99)
+    for piece in (slice(0, 1), slice(1, 7)):
+        in_parts.prefill(latents[:, piece], controls[:, piece])
+    block, same = (decoder.propose(controls_for(3, 0)) for decoder in (at_once, in_parts))
+    assert torch.equal(block.latents, same.latents)
+
+
+def test_latents_that_were_given_may_change_afterwards():
+    plan, latents = plan_of(), latents_for(2)
+    decoder = VideoDecoder(BACKBONE, pool_of(8), plan, 5)
+    decoder.prefill(latents, controls_for(2, 99))
+    latents.zero_()
+    block, same = (each.propose(controls_for(1, 0)) for each in (decoder, decoder_with(2)))
+    assert torch.equal(block.latents, same.latents)
+
+
+@pytest.mark.parametrize(("sampler", "calls"), [(few_step, 4), (euler, 4), (heun, 6)])
+def test_a_block_takes_the_calls_of_its_sampler_and_a_clean_pass(sampler, calls):
+    plan = VideoPlan(frames_per_block=2, sigmas=uniform_sigmas(3), sampler=sampler, policy=Full())
+    decoder = decoder_with(2, plan)
+    assert decoder.calls == 1, "one clean pass of the two frames that were given"
+    decoder.commit(decoder.propose(controls_for(2, 0)))
+    assert (decoder.calls - 1, decoder.blocks) == (calls, 1)
+    assert decoder.guarantee is Guarantee.APPROXIMATE
+
+
+@pytest.mark.parametrize(("policy", "held"), [(Full(), 17), (Window(frames=5), 5), (SinkWindow(sink=2, window=3), 5)])
+def test_only_what_the_policy_may_see_again_is_held_and_nothing_after_closing(policy, held):
+    decoder = decoder_with(3, plan_of(policy, 2))
+    for number in range(7):
+        decoder.commit(decoder.propose(controls_for(2, number)))
+    pool = decoder.pool
+    pool.check_integrity([decoder.context])
+    assert (pool.used, decoder.context.next_frame) == (held, 17)
+    twin = decoder.fork()
+    pool.check_integrity([decoder.context, twin.context])
+    assert pool.used == held, "a fork copies no page"
+    decoder.close()
+    decoder.close()
+    assert pool.used == held
+    twin.close()
+    assert pool.used == 0
+    with pytest.raises(SessionClosed, match="closed"):
+        twin.propose(controls_for(2, 0))
+
+
+def test_a_decoder_that_nobody_holds_gives_its_pages_back():
+    decoder = decoder_with(4)
+    pool, twin = decoder.pool, decoder.fork()
+    twin.commit(twin.propose(controls_for(1, 0)))
+    assert pool.used == 5
+    del twin
+    gc.collect()
+    assert pool.used == 4
+    pool.check_integrity([decoder.context])
+
+
+def test_a_block_that_finds_no_page_changes_nothing_and_is_made_the_same_once_there_is_one():
+    decoder = decoder_with(4, plan_of(Full(), 2), pages=7)
+    other = decoder.fork()
+    other.commit(other.propose(controls_for(2, 1)))
+    block = decoder.propose(controls_for(2, 0))
+    with pytest.raises(PoolFull, match="2 more pages are wanted and 1 of 7 are free"):
+        decoder.commit(block)
+    assert (decoder.blocks, decoder.context.next_frame) == (0, 4)
+    decoder.pool.check_integrity([decoder.context, other.context])
+    other.close()
+    again = decoder.propose(controls_for(2, 0))
+    assert torch.equal(again.latents, block.latents)
+    decoder.commit(again)
+    free = decoder_with(4, plan_of(Full(), 2))
+    free.commit(free.propose(controls_for(2, 0)))
+    after, same = (each.propose(controls_for(2, 1)) for each in (free, decoder))
+    assert torch.equal(after.latents, same.latents)
+
+
+@pytest.mark.parametrize(
+    ("latents", "controls", "told"),
+    [
+        (latents_for(2)[0], controls_for(2, 0), r"latents \[1, F, 12, 3, 5\], got \[2, 12, 3, 5\]"),
+        (latents_for(2)[:, :0], controls_for(2, 0)[:, :0], r"got \[1, 0, 12, 3, 5\]"),
+        (latents_for(2).expand(2, -1, -1, -1, -1), controls_for(2, 0), r"got \[2, 2, 12, 3, 5\]"),
+        (latents_for(2)[..., :4], controls_for(2, 0), r"got \[1, 2, 12, 3, 4\]"),
+        (latents_for(2), controls_for(3, 0), r"controls \[1, 2, 3\], got \[1, 3, 3\]"),
+        (latents_for(2), controls_for(2, 0)[..., :2], r"controls \[1, 2, 3\], got \[1, 2, 2\]"),
+    ],
+)
+def test_a_past_of_another_shape_is_refused_before_any_of_it_is_committed(latents, controls, told):
+    decoder = VideoDecoder(BACKBONE, pool_of(8), plan_of(), 5)
+    with pytest.raises(ShapeError, match=told):
+        decoder.prefill(latents, controls)
+    assert decoder.pool.used == 0
+
+
+def test_a_decoder_without_a_past_or_with_controls_of_another_length_proposes_nothing():
+    with pytest.raises(ConfigError, match="prefill at least one"):
+        VideoDecoder(BACKBONE, pool_of(8), plan_of(), 5).propose(controls_for(1, 0))
+    with pytest.raises(ShapeError, match=r"controls \[1, 1, 3\], got \[1, 2, 3\]"):
+        decoder_with(2).propose(controls_for(2, 0))
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64])
+def test_a_seed_outside_its_range_is_refused_at_once(seed):
+    with pytest.raises(ConfigError, match=f"from 0 to .*got {seed}"):
+        VideoDecoder(BACKBONE, pool_of(8), plan_of(), seed)
+
+
+def test_a_plan_that_cannot_work_is_refused():
+    with pytest.raises(ConfigError, match="at least 1 frame, got 0"):
+        plan_of(frames=0)
+    with pytest.raises(ConfigError, match="noise levels"):
+        VideoPlan(frames_per_block=1, sigmas=(), sampler=few_step, policy=Full())

@@ -1,0 +1,140 @@
+"""The small backbone: its layout, what can know of what, and its first weights."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from worldsim.errors import ConfigError
+from worldsim.models.small.backbone import SmallBackbone, SmallConfig
+from worldsim.training.attention import StreamAttention, StreamLayout
+
+CONFIG = SmallConfig(channels=3, height=4, width=6, controls=5, patch=2, dim=32, layers=2, heads=2)
+FRAMES = 6
+
+
+def drawn(config: SmallConfig = CONFIG, *, seed: int = 1) -> SmallBackbone:
+    """A backbone with random weights in every tensor: as first drawn, many are zero."""
+    backbone, generator = SmallBackbone(config), torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in backbone.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) / 4)
+    return backbone
+
+
+def inputs(batch: int, *, seed: int, config: SmallConfig = CONFIG) -> list[Tensor]:
+    """Noisy and previous frames, levels and controls."""
+    generator = torch.Generator().manual_seed(seed)
+    frames = torch.randn(2, batch, FRAMES, config.channels, config.height, config.width, generator=generator)
+    sigma, controls = torch.rand(batch, FRAMES, generator=generator), torch.rand(batch, FRAMES, 5, generator=generator)
+    return [*frames, sigma, controls]
+
+
+def causal(backbone: SmallBackbone, block: int) -> StreamAttention:
+    """Attention of a clean stream: each block sees itself and what was before it."""
+    geometry = backbone.geometry
+    layout = StreamLayout(frames=FRAMES, block=block, window=FRAMES, copies=0)
+    return StreamAttention(
+        layout, rotary=backbone.rotary, grid=(geometry.rows, geometry.columns), device=torch.device("cpu")
+    )
+
+
+@torch.no_grad()
+def test_an_answer_has_the_shape_and_dtype_of_the_noisy_frames() -> None:
+    backbone = drawn()
+    given = inputs(3, seed=2)
+    answer = backbone(*given, causal(backbone, 2))
+    assert answer.shape == given[0].shape
+    assert answer.dtype == given[0].dtype
+    assert answer.std() > 0.1
+
+
+@pytest.mark.parametrize("patch", [1, 2])
+def test_unpatchify_undoes_patchify(patch: int) -> None:
+    config = SmallConfig(channels=3, height=4, width=6, controls=5, patch=patch, dim=32, layers=1, heads=2)
+    backbone, (frames, *_) = SmallBackbone(config), inputs(2, seed=3, config=config)
+    patches = backbone._patchify(frames)
+    assert patches.shape == (2, FRAMES, 24 // patch**2, 3 * patch**2)
+    assert torch.equal(backbone._unpatchify(patches), frames)
+    # Token 1 of a frame is the second square of the first row.
+    assert torch.equal(patches[0, 0, 1], frames[0, 0, :, :patch, patch : 2 * patch].flatten())
+
+
+@torch.no_grad()
+def test_rows_of_a_batch_are_independent() -> None:
+    backbone, given = drawn(), inputs(3, seed=4)
+    attend = causal(backbone, 1)
+    before = backbone(*given, attend)
+    for tensor in given:
+        tensor[1] += 0.5
+    after = backbone(*given, attend)
+    assert torch.equal(after[[0, 2]], before[[0, 2]])
+    assert not torch.equal(after[1], before[1])
+
+
+@pytest.mark.parametrize("which", range(4), ids=["noisy", "previous", "sigma", "controls"])
+@pytest.mark.parametrize("block", [1, 2, 3])
+@torch.no_grad()
+def test_a_later_block_changes_nothing_earlier_and_everything_since(block: int, which: int) -> None:
+    backbone, given = drawn(), inputs(1, seed=5)
+    attend = causal(backbone, block)
+    before = backbone(*given, attend)
+    given[which][:, 3] += 0.5
+    changed = (backbone(*given, attend) != before).flatten(2).any(-1)[0]
+    begin = 3 - 3 % block
+    assert changed.tolist() == [frame >= begin for frame in range(FRAMES)]
+
+
+@torch.no_grad()
+def test_every_token_of_a_frame_knows_every_other() -> None:
+    backbone, given = drawn(), inputs(1, seed=6)
+    attend = causal(backbone, 1)
+    before = backbone(*given, attend)
+    given[0][0, 2, 0, 0, 0] += 1
+    changed = backbone._patchify(backbone(*given, attend) != before).any(-1)
+    assert changed[0, 2].all()
+
+
+def test_layers_are_asked_in_order_with_keys_that_are_not_turned_yet() -> None:
+    backbone, given = drawn(), inputs(1, seed=7)
+    asked: list[int] = []
+
+    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        asked.append(layer)
+        assert q.shape == k.shape == v.shape == (1, FRAMES * 6, 2, 16)
+        return v
+
+    backbone(*given, attend)
+    assert asked == [0, 1]
+    pages = backbone.pages
+    assert (pages.layers, pages.tokens, pages.heads, pages.head_dim) == (2, 6, 2, 16)
+    assert backbone.controls == 5
+
+
+def test_the_first_answer_is_the_middle_grey_and_the_seed_decides_the_weights() -> None:
+    one, same, other = (SmallBackbone(CONFIG, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert not one(*inputs(1, seed=8), causal(one, 1)).any()
+    for name, weight in one.state_dict().items():
+        assert torch.equal(weight, same.state_dict()[name])
+        constant = bool((weight == weight.flatten()[0]).all())
+        assert constant == torch.equal(weight, other.state_dict()[name]), f"{name} is not drawn from the seed"
+
+
+def test_it_computes_in_half_precision_without_a_warning() -> None:
+    """pytest turns warnings into errors; in bfloat16 the answer agrees to its 8 bits, by root mean squares."""
+    backbone, given = drawn(), inputs(1, seed=9)
+    truth = backbone(*given, causal(backbone, 1))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = backbone(*given, causal(backbone, 1))
+    assert half.dtype == torch.float32
+    assert (half - truth).square().mean() < (2**-4) ** 2 * truth.square().mean()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"heads": 3}, {"heads": 8}, {"layers": 0}, {"controls": 0}, {"dim": -32}, {"theta": 0.0}, {"patch": 4}]
+)
+def test_a_size_that_cannot_work_is_refused(wrong: dict[str, int]) -> None:
+    sizes = {"channels": 3, "height": 4, "width": 6, "controls": 5, "dim": 32, "layers": 1, "heads": 2}
+    with pytest.raises(ConfigError):
+        SmallBackbone(SmallConfig(**(sizes | wrong)))  # type: ignore[arg-type]

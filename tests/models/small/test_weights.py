@@ -1,0 +1,118 @@
+"""A weights file gives back what was written, and every bad one is told from every other."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from worldsim.errors import WeightsError
+from worldsim.models.small.backbone import SmallBackbone, SmallConfig
+from worldsim.models.small.weights import load_weights, save_weights
+
+CONFIG = SmallConfig(channels=3, height=2, width=3, controls=2, dim=16, layers=2, heads=2)
+CPU = torch.device("cpu")
+
+
+def state(seed: int = 1) -> dict[str, Tensor]:
+    backbone = SmallBackbone(CONFIG, torch.Generator().manual_seed(seed))
+    return dict(backbone.state_dict())
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A good weights file."""
+    path = tmp_path / "weights.safetensors"
+    save_weights(path, CONFIG, state(), dtype=torch.float32)
+    return path
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_was_written_comes_back_in_that_precision(tmp_path: Path, dtype: torch.dtype) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_weights(path, CONFIG, state(), dtype=dtype)
+    backbone = load_weights(path, dtype=torch.float32, device=CPU)
+    assert backbone.config == CONFIG
+    assert not backbone.training
+    assert not any(p.requires_grad for p in backbone.parameters())
+    for name, weight in backbone.state_dict().items():
+        assert weight.dtype == torch.float32
+        assert torch.equal(weight, state()[name].to(dtype).float())
+    assert [*tmp_path.iterdir()] == [path]
+
+
+def test_a_file_is_replaced_only_by_a_whole_one(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = path.read_bytes()
+
+    def full(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+        path.write_bytes(whole[:100])
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("worldsim.models.small.weights.save_file", full)
+    with pytest.raises(OSError, match="no space"):
+        save_weights(path, CONFIG, state(2), dtype=torch.float32)
+    assert path.read_bytes() == whole
+
+
+def with_header(path: Path, header: object) -> None:
+    save_file(load_file(path), path, metadata={"worldsim": json.dumps(header)})
+
+
+def with_tensors(path: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path, metadata={"worldsim": json.dumps(CONFIG.to_dict())})
+
+
+class Trap:
+    """Runs code when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[str]]:
+        return pytest.fail, ("the pickle was read",)
+
+
+BAD: dict[str, tuple[Callable[[Path], object], str]] = {
+    "missing": (lambda path: path.unlink(), "there is no weights file"),
+    "a folder": (lambda path: (path.unlink(), path.mkdir()), "there is no weights file"),
+    "truncated": (lambda path: path.write_bytes(path.read_bytes()[:-1]), "torn or no safetensors file"),
+    "cut in its header": (lambda path: path.write_bytes(path.read_bytes()[:50]), "torn or no safetensors file"),
+    "empty": (lambda path: path.write_bytes(b""), "torn or no safetensors file"),
+    "text": (lambda path: path.write_text("weights, honestly"), "torn or no safetensors file"),
+    "a pickle": (lambda path: path.write_bytes(pickle.dumps(Trap())), "is a pickle, which can run code"),
+    "a torch file": (lambda path: torch.save(state(), path), "is a pickle, which can run code"),
+    "an old torch file": (
+        lambda path: torch.save(state(), path, _use_new_zipfile_serialization=False),
+        "is a pickle, which can run code",
+    ),
+    "foreign": (lambda path: save_file(load_file(path), path), "does not say which backbone"),
+    "a checkpoint": (lambda path: with_header(path, {"update": 3, "seed": 0}), "describes no small backbone"),
+    "a list": (lambda path: with_header(path, [1, 2]), "describes no small backbone"),
+    "no head": (lambda path: with_header(path, CONFIG.to_dict() | {"heads": 0}), "describes no small backbone"),
+    "words": (lambda path: with_header(path, CONFIG.to_dict() | {"dim": "wide"}), "describes no small backbone"),
+    "broken numbers": (lambda path: with_header(path, CONFIG.to_dict() | {"dim": 16.5}), "describes no small backbone"),
+    "wider": (
+        lambda path: with_header(path, CONFIG.to_dict() | {"dim": 32}),
+        r"mis-shaped embed.bias \[16\] instead of \[32\], .* and \d+ more",
+    ),
+    "deeper": (lambda path: with_header(path, CONFIG.to_dict() | {"layers": 3}), r"missing layers\.2\..* and 6 more;"),
+    "a tensor less": (lambda path: with_tensors(path, lambda t: t.pop("place")), "missing place; unexpected none"),
+    "a tensor more": (
+        lambda path: with_tensors(path, lambda t: t.update(extra=torch.ones(3))),
+        "missing none; unexpected extra; mis-shaped none",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_bad_file_is_refused_with_its_name_and_what_is_wrong(kind: str, path: Path) -> None:
+    spoil, says = BAD[kind]
+    spoil(path)
+    with pytest.raises(WeightsError, match=says) as raised:
+        load_weights(path, dtype=torch.float32, device=CPU)
+    assert str(path) in str(raised.value)

@@ -1,0 +1,46 @@
+"""A device is the one that was named, or an error."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from worldsim.errors import ConfigError, UnknownName
+from worldsim.runtime.devices import pick_device
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """Says how many GPUs torch sees from then on."""
+
+    def see(count: int) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+
+    return see
+
+
+@pytest.mark.parametrize(("count", "kind"), [(0, "cpu"), (1, "cuda"), (3, "cuda")])
+def test_auto_is_the_gpu_where_there_is_one(gpus, count, kind):
+    gpus(count)
+    assert pick_device() == pick_device("auto") == torch.device(kind)
+
+
+@pytest.mark.parametrize("name", ["cpu", "cuda", "cuda:0", "cuda:1"])
+def test_a_device_is_taken_by_name(gpus, name):
+    gpus(2)
+    assert pick_device(name) == torch.device(name)
+
+
+@pytest.mark.parametrize(("name", "count"), [("cuda", 0), ("cuda:0", 0), ("cuda:2", 2), ("cuda:10", 2)])
+def test_a_gpu_that_is_not_there_is_never_replaced(gpus, name, count):
+    gpus(count)
+    with pytest.raises(ConfigError, match=f"{name}' is not there: torch sees {count} GPUs; use 'auto' or 'cpu'"):
+        pick_device(name)
+
+
+@pytest.mark.parametrize("name", ["", "gpu", "CPU", "cpu:0", "cuda:", "cuda:x", "cuda:-1", "cuda0", "mps", "cuda:0\n"])
+def test_a_device_that_nobody_knows_is_refused_with_those_that_are_known(gpus, name):
+    gpus(2)
+    with pytest.raises(UnknownName, match=r"there is no device .*; known: auto, cpu, cuda, cuda:0"):
+        pick_device(name)

@@ -1,0 +1,261 @@
+"""A session can be marked, rewound, forked and closed, and what it shows is a function of its seed and keys alone."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import subprocess
+import sys
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+import torch
+
+from worldsim.cache.policy import Full, SinkWindow, Window
+from worldsim.codec.patches import PatchCodec
+from worldsim.decoding.loop import decode_blocks
+from worldsim.decoding.video import VideoDecoder
+from worldsim.errors import ConfigError, PoolFull, SessionClosed, UnknownName
+from worldsim.runtime.session import Mark, Session
+from worldsim.runtime.world import World
+from worldsim.testing.fakes import DifferenceCodec, tiny_world
+
+WALK = [{"KeyD"}, {"KeyD", "Space"}, set(), {"ArrowLeft"}, {"KeyA"}, {"Space"}, set()]
+FINGERPRINT = """
+import runpy, sys
+module = runpy.run_path(sys.argv[1])
+print(module["fingerprint"](module["tiny_world"](frames_per_block=2).open(seed=4)))
+"""
+
+
+def fingerprint(session: Session, walk: Iterable[set[str]] = WALK) -> str:
+    """SHA-256 of all pixels of a walk."""
+    pixels = np.concatenate([session.step(keys).frames for keys in walk])
+    return hashlib.sha256(pixels.tobytes()).hexdigest()
+
+
+def check_books(world: World, *holders: Session | Mark) -> None:
+    """Every page is free or held by one of those that are said to be alive."""
+    world.pool.check_integrity([holder._moment.decoder.context for holder in holders])
+
+
+@pytest.fixture
+def world() -> World:
+    return tiny_world(frames_per_block=2)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 4])
+def test_a_step_shows_one_block_made_under_the_keys_held(frames):
+    session = tiny_world(frames_per_block=frames).open(seed=1)
+    for number, keys in enumerate(WALK):
+        assert session.block == number
+        chunk = session.step(keys)
+        assert (chunk.frames.dtype, chunk.frames.shape) == (np.uint8, (frames, 6, 10, 3))
+        assert (chunk.block, chunk.keys) == (number, frozenset(keys))
+
+
+def test_a_session_shows_what_its_decoder_makes_decoded_as_one_stream(world):
+    codec = DifferenceCodec(patches=PatchCodec(side=2))
+    frames, controls = world.starts.get(1)
+    latents, state = codec.encode(frames, codec.open())
+    decoder = VideoDecoder(world.backbone, world.pool, world.plan, 4)
+    decoder.prefill(latents[None], controls[None])
+    held = [torch.tensor([[world.controls.vector(keys)] * 2]) for keys in WALK]
+    made = torch.cat([block.latents[0] for block in decode_blocks(decoder, held)])
+    session = world.open(seed=4, start=1)
+    shown = np.concatenate([session.step(keys).frames for keys in WALK])
+    assert np.array_equal(shown, codec.decode(made, state)[0].numpy())
+
+
+@pytest.mark.parametrize("policy", [Full(), Window(frames=3), SinkWindow(sink=1, window=3)])
+def test_equal_seeds_and_keys_give_equal_pixels_and_others_give_others(policy):
+    world = tiny_world(policy=policy, pages=128)
+    first = fingerprint(world.open(seed=4))
+    assert fingerprint(world.open(seed=4)) == first
+    assert fingerprint(tiny_world(policy=policy, pages=32).open(seed=4)) == first
+    assert fingerprint(world.open(seed=7, start=1)) != first, "the same start under another seed"
+    assert fingerprint(world.open(seed=4, start=0)) != first
+    for changed in range(len(WALK)):
+        keys = [*WALK[:changed], WALK[changed] ^ {"Space"}, *WALK[changed + 1 :]]
+        assert fingerprint(world.open(seed=4), keys) != first, f"another key at block {changed} changes nothing"
+
+
+def test_two_keys_for_one_action_give_equal_pixels(world):
+    left, same = ([{key}, {"Space"}, {key, "Space"}] for key in ("KeyA", "ArrowLeft"))
+    assert fingerprint(world.open(seed=4), left) == fingerprint(world.open(seed=4), same)
+
+
+def test_another_process_shows_the_same_pixels(world):
+    done = subprocess.run(
+        [sys.executable, "-c", FINGERPRINT, __file__], capture_output=True, text=True, timeout=55, check=True
+    )
+    assert done.stdout.strip() == fingerprint(world.open(seed=4))
+
+
+def test_after_a_rewind_the_same_keys_show_the_same_and_a_mark_can_be_used_again(world):
+    session = world.open(seed=4)
+    session.step({"Space"})
+    mark = session.mark()
+    first = fingerprint(session)
+    for _ in range(2):
+        session.rewind(mark)
+        assert session.block == mark.block == 1
+        assert fingerprint(session) == first
+    session.rewind(mark)
+    assert fingerprint(session, WALK[::-1]) != first
+
+
+def test_marks_of_different_moments_can_be_visited_in_any_order(world):
+    session, marks, shown = world.open(seed=4), [], []
+    for keys in WALK:
+        marks.append(session.mark())
+        shown.append(session.step(keys).frames)
+    for number in (5, 2, 6, 0, 3):
+        session.rewind(marks[number])
+        assert np.array_equal(session.step(WALK[number]).frames, shown[number])
+
+
+def test_a_fork_shows_the_same_under_the_same_keys_and_neither_notices_the_other(world):
+    session = world.open(seed=4)
+    session.step({"KeyA"})
+    twin, third = session.fork(), session.fork().fork()
+    assert fingerprint(twin, WALK[::-1]) != fingerprint(session)
+    session.close()
+    twin.close()
+    alone = world.open(seed=4)
+    alone.step({"KeyA"})
+    assert fingerprint(third) == fingerprint(alone)
+
+
+def test_a_fork_can_be_rewound_to_a_mark_of_the_session_it_was_forked_from(world):
+    session = world.open(seed=4)
+    mark, first = session.mark(), fingerprint(session)
+    twin = session.fork()
+    session.close()
+    twin.rewind(mark)
+    assert fingerprint(twin) == first
+
+
+def test_a_fork_may_be_rewound_far_behind_its_beginning_while_the_other_lives_on(world):
+    session, alone = world.open(seed=4), world.open(seed=4)
+    mark = session.mark()
+    session.step({"KeyD"})
+    alone.step({"KeyD"})
+    session.fork().rewind(mark)
+    assert fingerprint(session) == fingerprint(alone)
+
+
+def test_marks_forks_and_sessions_hold_their_pages_until_they_are_closed(world):
+    session = world.open(seed=4)
+    held = world.pool.used
+    assert held == 5
+    mark, twin = session.mark(), session.fork()
+    check_books(world, session, mark, twin)
+    assert world.pool.used == held, "neither copies a page"
+    fingerprint(session)
+    fingerprint(twin)
+    check_books(world, session, mark, twin)
+    assert world.pool.used == 3 * held
+    session.rewind(mark)
+    check_books(world, session, mark, twin)
+    assert world.pool.used == 2 * held
+    mark.close()
+    twin.close()
+    check_books(world, session)
+    assert world.pool.used == held
+    session.close()
+    check_books(world)
+    assert world.pool.used == 0
+
+
+def test_what_nobody_holds_gives_its_pages_back(world):
+    session = world.open(seed=4)
+    mark, twin = session.mark(), session.fork()
+    fingerprint(session)
+    fingerprint(twin)
+    del mark, twin
+    gc.collect()
+    check_books(world, session)
+    assert world.pool.used == 5
+    del session
+    gc.collect()
+    check_books(world)
+    assert world.pool.used == 0
+
+
+def test_a_step_that_finds_no_memory_changes_nothing_and_a_rewind_still_works():
+    world = tiny_world(policy=Full(), frames_per_block=2, pages=13)
+    session = world.open(seed=4)
+    mark, first = session.mark(), fingerprint(session, WALK[:4])
+    for _ in range(2):
+        with pytest.raises(PoolFull, match="2 more pages are wanted and 0 of 13 are free"):
+            session.step(WALK[4])
+        assert session.block == 4
+        check_books(world, session, mark)
+    session.rewind(mark)
+    assert fingerprint(session, WALK[:4]) == first
+
+
+def test_after_memory_was_freed_a_failed_step_is_made_as_if_nothing_had_happened():
+    world = tiny_world(frames_per_block=2, pages=12)
+    session, alone = world.open(seed=4), tiny_world(frames_per_block=2).open(seed=4)
+    mark = session.mark()
+    for keys in WALK[:3]:
+        session.step(keys)
+        alone.step(keys)
+    other = session.fork()
+    other.step()
+    with pytest.raises(PoolFull):
+        session.step(WALK[3])
+    other.close()
+    mark.close()
+    assert fingerprint(session, WALK[3:]) == fingerprint(alone, WALK[3:])
+
+
+def test_a_key_that_the_world_does_not_understand_makes_nothing(world):
+    session, alone = world.open(seed=4), world.open(seed=4)
+    with pytest.raises(UnknownName, match=r"there is no key 'KeyQ'.*KeyA"):
+        session.step({"KeyD", "KeyQ"})
+    with pytest.raises(ConfigError, match="got the text 'KeyD'"):
+        session.step("KeyD")
+    assert session.block == 0
+    assert fingerprint(session) == fingerprint(alone)
+
+
+def test_a_closed_session_does_nothing_more(world):
+    with world.open(seed=4) as session:
+        mark = session.mark()
+        twin = session.fork()
+    for use in (session.step, session.mark, session.fork, lambda: session.rewind(mark)):
+        with pytest.raises(SessionClosed, match="closed; open another"):
+            use()
+    session.close()
+    assert twin.step().block == 0
+
+
+def test_a_session_is_closed_when_its_block_of_code_fails(world):
+    def live() -> None:
+        with world.open(seed=4):
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        live()
+    assert world.pool.used == 0
+
+
+def test_a_closed_mark_cannot_be_rewound_to_and_the_session_goes_on(world):
+    session, alone = world.open(seed=4), world.open(seed=4)
+    mark = session.mark()
+    mark.close()
+    mark.close()
+    with pytest.raises(SessionClosed, match="mark was closed; rewind to another"):
+        session.rewind(mark)
+    assert fingerprint(session) == fingerprint(alone)
+
+
+def test_a_mark_of_another_session_is_refused_and_the_session_goes_on(world):
+    session, other, alone = world.open(seed=4), world.open(seed=4), world.open(seed=4)
+    with pytest.raises(ConfigError, match="of another session"):
+        session.rewind(other.mark())
+    assert fingerprint(session) == fingerprint(alone)

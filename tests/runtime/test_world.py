@@ -1,0 +1,133 @@
+"""A world says what it is, opens where it is told to, and refuses what does not fit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from worldsim.cache.policy import Full
+from worldsim.errors import ConfigError, PoolFull, ShapeError, UnknownName
+from worldsim.runtime.session import Session
+from worldsim.testing.fakes import DotSimulator, tiny_world
+
+WORLD = tiny_world(frames_per_block=2)
+
+
+def played(frames: int, *, seed: int = 2) -> NDArray[np.uint8]:
+    """That many frames of the dot going right."""
+    engine = DotSimulator()
+    return np.stack([engine.reset(seed), *(engine.step(frozenset({"KeyD"})) for _ in range(frames - 1))])
+
+
+def shown(session: Session) -> NDArray[np.uint8]:
+    return np.concatenate([session.step(keys).frames for keys in ({"KeyD"}, set(), {"Space"})])
+
+
+def test_a_world_says_what_it_is():
+    assert (WORLD.fps, WORLD.size, WORLD.frames_per_block, WORLD.calls_per_block) == (4, (6, 10), 2, 3)
+    assert WORLD.keys == ("KeyA", "ArrowLeft", "KeyD", "ArrowRight", "Space")
+    assert WORLD.controls is DotSimulator.controls
+
+
+@pytest.mark.parametrize(("seed", "start"), [(0, 0), (1, 1), (5, 2), (2**64 - 1, 0)])
+def test_the_seed_picks_the_start_if_nothing_else_does(seed, start):
+    assert np.array_equal(shown(WORLD.open(seed=seed)), shown(WORLD.open(seed=seed, start=start)))
+    others = [shown(WORLD.open(seed=seed, start=other)) for other in range(3) if other != start]
+    assert not any(np.array_equal(shown(WORLD.open(seed=seed)), other) for other in others)
+
+
+def test_a_session_can_begin_from_the_frames_and_keys_of_a_start():
+    frames, _ = WORLD.starts.get(1)
+    begun = WORLD.open(seed=9, frames=frames.numpy(), keys=[set(), *[{"KeyD"}] * 4])
+    assert np.array_equal(shown(begun), shown(WORLD.open(seed=9, start=1)))
+
+
+def test_keys_left_out_are_none_held_and_keys_given_count():
+    frames = played(3)
+    without = shown(WORLD.open(frames=frames))
+    assert np.array_equal(shown(WORLD.open(frames=frames, keys=[(), (), ()])), without)
+    assert not np.array_equal(shown(WORLD.open(frames=frames, keys=[(), ["KeyD"], ()])), without)
+
+
+def test_the_last_frame_given_is_the_present_and_earlier_ones_count_too():
+    frames = played(4)
+    whole = shown(WORLD.open(frames=frames))
+    assert not np.array_equal(shown(WORLD.open(frames=frames[1:])), whole)
+    assert not np.array_equal(shown(WORLD.open(frames=frames[::-1])), whole)
+
+
+def test_one_frame_is_enough_and_frames_need_not_lie_contiguously():
+    assert shown(WORLD.open(frames=played(1))).shape == (6, 6, 10, 3)
+    frames = played(7)
+    assert np.array_equal(shown(WORLD.open(frames=frames[::2])), shown(WORLD.open(frames=frames[::2].copy())))
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        played(3)[:, :5],
+        played(3)[:, :, :, :2],
+        played(3).transpose(0, 2, 1, 3),
+        played(3)[0],
+        played(3)[:0],
+        played(3).astype(np.float32),
+        played(3).astype(np.int8),
+        played(3)[None],
+    ],
+    ids=lambda frames: f"{frames.dtype} {frames.shape}",
+)
+def test_frames_of_another_size_or_dtype_are_refused(frames):
+    with pytest.raises(ShapeError, match=r"expected frames uint8 \[F, 6, 10, 3\] with F at least 1, got") as error:
+        WORLD.open(frames=frames)
+    assert f"{frames.dtype} {list(frames.shape)}" in str(error.value)
+
+
+@pytest.mark.parametrize("count", [0, 2, 4])
+def test_another_number_of_keys_than_of_frames_is_refused(count):
+    with pytest.raises(ShapeError, match=f"3 frames need the keys held at each, got keys for {count}"):
+        WORLD.open(frames=played(3), keys=[()] * count)
+
+
+def test_a_key_that_the_world_does_not_understand_is_refused_in_the_past_too():
+    with pytest.raises(UnknownName, match=r"there is no key 'ArowRight'.*did you mean 'ArrowRight'"):
+        WORLD.open(frames=played(2), keys=[{"KeyD"}, {"ArowRight"}])
+    with pytest.raises(ConfigError, match="got the text 'KeyD'"):
+        WORLD.open(frames=played(1), keys=["KeyD"])
+
+
+@pytest.mark.parametrize("start", [-1, 3])
+def test_a_start_outside_the_range_is_refused_with_the_range(start):
+    with pytest.raises(ConfigError, match=f"no starting place {start}; choose from 0 to 2"):
+        WORLD.open(start=start)
+
+
+def test_a_start_and_frames_or_keys_without_frames_are_refused():
+    with pytest.raises(ConfigError, match="from a start or from frames, not from both"):
+        WORLD.open(start=0, frames=played(2))
+    with pytest.raises(ConfigError, match="pass the frames too"):
+        WORLD.open(start=0, keys=[()])
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64])
+def test_a_seed_outside_its_range_is_refused_when_the_world_is_opened(seed):
+    with pytest.raises(ConfigError, match=f"from 0 to .*got {seed}"):
+        WORLD.open(seed=seed)
+
+
+def test_a_past_that_does_not_fit_into_memory_leaves_all_of_it_free():
+    world = tiny_world(policy=Full(), pages=7)
+    with pytest.raises(PoolFull, match="1 more pages are wanted and 0 of 7 are free") as error:
+        world.open(frames=played(8))
+    assert world.pool.used == 0, f"while {error.value!r} is still being handled"
+    world.open(frames=played(6))
+
+
+def test_all_sessions_of_a_world_share_its_memory():
+    world = tiny_world(pages=11)
+    sessions = [world.open(seed=seed) for seed in range(2)]
+    assert world.pool.used == 10
+    with pytest.raises(PoolFull):
+        world.open(seed=2)
+    sessions[0].close()
+    world.open(seed=2)

@@ -1,0 +1,136 @@
+"""A world is loaded by its name, with the settings asked for, or not at all."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import worldsim
+from worldsim import presets
+from worldsim.cache.policy import Full, SinkWindow, Window
+from worldsim.errors import ConfigError, NotShipped, UnknownName, WeightsError
+from worldsim.models.small.backbone import SmallBackbone, SmallConfig
+from worldsim.models.small.weights import save_weights
+from worldsim.presets import CRAFTER, WORLDS, card, load
+from worldsim.runtime.starts import Starts
+from worldsim.simulators.crafter import Crafter
+
+SMALL = replace(CRAFTER.backbone, dim=32, layers=1, heads=2)
+
+
+def write(path: Path, config: SmallConfig = SMALL) -> Path:
+    save_weights(path, config, SmallBackbone(config).state_dict(), dtype=torch.float32)
+    return path
+
+
+@pytest.fixture
+def assets(tmp_path, monkeypatch) -> Path:
+    """A package in which a small Crafter has been shipped."""
+    folder = tmp_path / "crafter"
+    folder.mkdir()
+    write(folder / "weights.safetensors")
+    Starts.save(
+        folder / "starts.safetensors",
+        [(torch.full((3, 72, 72, 3), 60 * at, dtype=torch.uint8), torch.zeros(3, 16)) for at in range(4)],
+    )
+    (folder / "card.json").write_text(json.dumps({"world": "crafter", "frames": 9}))
+    monkeypatch.setattr(presets, "ASSETS", tmp_path)
+    return folder
+
+
+def test_a_world_is_loaded_opened_and_lived_in(assets):
+    world = worldsim.load("crafter", device="cpu")
+    assert (world.fps, world.size, world.frames_per_block) == (8, (72, 72), 1)
+    assert {"KeyW", "ArrowLeft", "Space"} <= set(world.keys)
+    assert world.calls_per_block == CRAFTER.steps + 1 <= 4
+    with world.open(seed=7) as session:
+        chunk = session.step({"KeyW"})
+    assert (chunk.frames.shape, chunk.frames.dtype) == ((1, 72, 72, 3), np.uint8)
+    assert isinstance(world.reality(seed=7).simulator, Crafter)
+
+
+@pytest.mark.parametrize(
+    ("policy", "chosen"),
+    [(None, CRAFTER.policy), ("full", Full()), ("window:frames=7", Window(frames=7)), (SinkWindow(), SinkWindow())],
+)
+def test_the_policy_is_the_one_that_was_named_or_given_or_the_worlds_own(assets, policy, chosen):
+    assert load("crafter", policy=policy).plan.policy == chosen
+
+
+@pytest.mark.parametrize("frames", CRAFTER.blocks)
+def test_steps_and_block_length_are_the_ones_asked_for(assets, frames):
+    world = load("crafter", steps=2, frames_per_block=frames)
+    assert (world.calls_per_block, world.frames_per_block) == (3, frames)
+    assert world.open().step().frames.shape == (frames, 72, 72, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "error", "told"),
+    [
+        ("craftr", {}, UnknownName, r"no world 'craftr'; known: .*crafter.*did you mean 'crafter'"),
+        ("crafter", {"policy": "windw"}, UnknownName, r"no policy 'windw'; known: full, sink, window.*mean 'window'"),
+        ("crafter", {"policy": "window:size=3"}, UnknownName, r"no option of policy 'window' 'size'"),
+        ("crafter", {"policy": "window:frames=0"}, ConfigError, "at least 1 frame"),
+        ("crafter", {"device": "gpu"}, UnknownName, r"no device 'gpu'; known: auto, cpu"),
+        ("crafter", {"device": "cuda:77"}, ConfigError, "is not there"),
+        ("crafter", {"steps": 0}, ConfigError, "at least 1 step, got 0"),
+        ("crafter", {"frames_per_block": 3}, ConfigError, "blocks of 1, 2, 4 frames, got frames_per_block=3"),
+    ],
+)
+def test_a_name_or_setting_that_does_not_fit_is_refused_with_what_does(assets, name, settings, error, told):
+    with pytest.raises(error, match=told):
+        load(name, **settings)
+
+
+def test_a_world_that_is_not_shipped_says_how_to_train_it(assets):
+    (assets / "weights.safetensors").unlink()
+    for use in (load, card):
+        with pytest.raises(NotShipped, match=r"worldsim record crafter.*worldsim train crafter.*weights=FILE"):
+            use("crafter")
+
+
+def test_weights_can_be_given_as_a_file_with_layers_of_its_own(assets, tmp_path):
+    path = write(tmp_path / "mine.safetensors", replace(SMALL, layers=2))
+    for given in (path, str(path)):
+        assert load("crafter", weights=given).backbone.pages.layers == 2
+
+
+@pytest.mark.parametrize("changed", [{"controls": 3}, {"channels": 48}, {"height": 7}, {"patch": 3}])
+def test_weights_of_another_world_are_refused(assets, tmp_path, changed):
+    path = write(tmp_path / "other.safetensors", replace(SMALL, **changed))
+    with pytest.raises(WeightsError, match="not of crafter"):
+        load("crafter", weights=path)
+
+
+def test_weights_that_are_missing_torn_or_a_pickle_are_refused(assets, tmp_path):
+    torn, pickled = tmp_path / "torn.safetensors", tmp_path / "weights.pt"
+    torn.write_bytes((assets / "weights.safetensors").read_bytes()[:-9])
+    torch.save({"weight": torch.zeros(2)}, pickled)
+    for path, told in ((tmp_path / "none", "no weights file"), (torn, "torn"), (pickled, "pickle")):
+        with pytest.raises(WeightsError, match=told):
+            load("crafter", weights=path)
+
+
+def test_a_card_says_what_is_known_of_shipped_weights_and_of_no_others(assets):
+    assert card("crafter") == {"world": "crafter", "frames": 9}
+    with pytest.raises(UnknownName, match="no world 'craft'"):
+        card("craft")
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_a_recipe_fits_together(name):
+    recipe = WORLDS[name]
+    simulator = recipe.simulator()
+    blank = torch.zeros(1, *simulator.size, 3, dtype=torch.uint8)
+    latents, _ = recipe.codec.encode(blank, recipe.codec.open())
+    assert latents.shape[1:] == recipe.backbone.geometry().frame_shape
+    assert recipe.backbone.controls == len(simulator.controls)
+    assert recipe.recording.world == recipe.name == name
+    assert recipe.recording.simulator().controls == simulator.controls
+    assert recipe.policy.limit is None or recipe.policy.limit + max(recipe.blocks) <= recipe.pages
+    assert recipe.steps + 1 <= 4

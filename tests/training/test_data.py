@@ -1,0 +1,238 @@
+"""Recorded play: what is written depends on seed and number alone, and what is drawn lies inside one episode."""
+
+from __future__ import annotations
+
+import pickle
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from worldsim.controls import Action, Controls, Keys
+from worldsim.errors import ConfigError, DataError
+from worldsim.training import data
+from worldsim.training.data import TRAINING_SEEDS, Episodes, Recording, Series, play, record
+
+CPU = torch.device("cpu")
+
+
+class Counting:
+    """A world that shows its seed (two bytes), the number of the frame and whether the key is held."""
+
+    controls = Controls(
+        actions=(Action(name="go", keys=("KeyW",)), Action(name="turn", keys=("KeyA",))), exclusive=True
+    )
+    fps = 4
+    size = (1, 2)
+
+    def reset(self, seed: int) -> NDArray[np.uint8]:
+        self._seed, self._frame, self._held = seed, 0, 0
+        return self._show()
+
+    def step(self, keys: Keys) -> NDArray[np.uint8]:
+        self._frame += 1
+        self._held = len(keys)
+        return self._show()
+
+    @property
+    def over(self) -> bool:
+        return self._frame == 4 + self._seed % 5
+
+    def _show(self) -> NDArray[np.uint8]:
+        low, high = self._seed % 256, self._seed // 2**24
+        shown = [[[low, self._seed // 256 % 256, high], [self._frame, self._held, 0]]]
+        return np.asfortranarray(np.array(shown, dtype=np.uint8))  # some engines turn their pictures without copying
+
+
+class Player:
+    """Presses by chance, from its seed."""
+
+    def __init__(self, simulator: Counting, seed: int) -> None:
+        self._rng = np.random.default_rng(seed)
+
+    def choose(self) -> Keys:
+        return frozenset(["KeyW"]) if self._rng.random() < 0.5 else frozenset()
+
+
+RECORDING = Recording(world="counting", simulator=Counting, explorer=Player)
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "SHARD_FRAMES", 30)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_a_shard_depends_on_its_seed_and_number_alone(tmp_path: Path) -> None:
+    record(RECORDING, tmp_path / "one", Series(seed=3), frames=90)
+    record(RECORDING, tmp_path / "two", Series(seed=3), frames=45)
+    record(RECORDING, tmp_path / "two", Series(seed=3), frames=90)
+    record(RECORDING, tmp_path / "other", Series(seed=4), frames=90)
+    one, two, other = (contents(tmp_path / name) for name in ("one", "two", "other"))
+    assert [*sorted(one)] == [f"train-03-0000{n}.safetensors" for n in range(3)]
+    assert one == two
+    assert len({*one.values(), *other.values()}) == 6
+
+
+class Processes:
+    """Stands for a pool of processes, without their seconds of start: last work first, and only pickles get through."""
+
+    def __init__(self, workers: int, mp_context: object) -> None:
+        assert workers == 2
+
+    def __enter__(self) -> Processes:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def map(self, work: Callable[[int], int], given: Iterable[int]) -> list[int]:
+        return [pickle.loads(pickle.dumps(work))(one) for one in reversed([*given])][::-1]
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_the_number_of_workers_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "ProcessPoolExecutor", Processes)
+    told = [record(RECORDING, tmp_path / str(n), Series(), frames=90, workers=n) for n in (1, 2)]
+    assert told[0] == told[1]
+    assert contents(tmp_path / "1") == contents(tmp_path / "2")
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_shards_that_are_there_are_kept_and_counted(tmp_path: Path) -> None:
+    counts: list[int] = []
+    record(RECORDING, tmp_path, Series(), frames=50)
+    (first, second) = sorted(tmp_path.iterdir())
+    second.unlink()
+    written = first.stat().st_mtime_ns
+    told = record(RECORDING, tmp_path, Series(), frames=50, on_frames=counts.append)
+    assert first.stat().st_mtime_ns == written
+    assert second.exists()
+    assert told == {"shards": 2, "frames": sum(counts)}
+    assert sum(counts) == len(Episodes(tmp_path, world="counting", held_out=False, device=CPU).frames) >= 60
+
+
+def seeds(folder: Path, *, held_out: bool) -> list[int]:
+    """The seed of every episode in a folder, as its frames show it (two bytes and the highest)."""
+    episodes = Episodes(folder, world="counting", held_out=held_out, device=CPU)
+    frames = episodes.frames[[start for start, _ in episodes.episodes]].long()
+    return (frames[:, 0, 0, 0] + 256 * frames[:, 0, 0, 1] + 2**24 * frames[:, 0, 0, 2]).tolist()
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_held_out_seeds_are_apart_from_those_of_training_and_no_seed_is_played_twice(tmp_path: Path) -> None:
+    for seed in (0, 63):
+        for held_out in (False, True):
+            record(RECORDING, tmp_path, Series(seed=seed, held_out=held_out), frames=60)
+    train, held = (seeds(tmp_path, held_out=held_out) for held_out in (False, True))
+    assert min(train) >= TRAINING_SEEDS > max(held)
+    assert len(train) == len(set(train))
+    assert len(held) == len(set(held))
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_each_frame_stands_beside_the_controls_that_led_to_it(tmp_path: Path) -> None:
+    record(RECORDING, tmp_path, Series(), frames=100)
+    episodes = Episodes(tmp_path, world="counting", held_out=False, device=CPU)
+    assert torch.equal(episodes.frames[:, 0, 1, 1], episodes.controls[:, 0])
+    assert 0 < episodes.controls[:, 0].float().mean() < 1
+    assert not episodes.controls[:, 1].any()
+    for start, end in episodes.episodes:
+        assert episodes.frames[start:end, 0, 1, 0].tolist() == list(range(end - start))
+    whole = [end - start for start, end in episodes.episodes]
+    assert sum(whole) == len(episodes.frames)
+
+
+def test_play_ends_with_the_episode_or_at_the_most() -> None:
+    frames = [frame[0, 1, 0] for frame, _ in play(RECORDING, 3, most=99)]
+    assert frames == list(range(8))  # over at frame 4 + 3 % 5
+    assert len([*play(RECORDING, 3, most=5)]) == 5
+    first, then = [control for _, control in play(RECORDING, 3, most=2)]
+    assert first == (0.0, 0.0)
+    assert len(then) == 2
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_windows_lie_inside_one_episode_and_every_one_is_equally_likely(tmp_path: Path) -> None:
+    """Chi-square over all windows, at 4 standard deviations."""
+    record(RECORDING, tmp_path, Series(), frames=60)
+    episodes = Episodes(tmp_path, world="counting", held_out=False, device=CPU)
+    possible = [at for start, end in episodes.episodes for at in range(start, end - 5 + 1)]
+    assert any(end - start < 5 for start, end in episodes.episodes)
+    frames, controls = episodes.sample(np.random.default_rng(1), windows=20_000, frames=5)
+    assert frames.shape == (20_000, 5, 1, 2, 3)
+    assert frames.dtype == torch.uint8
+    assert controls.shape == (20_000, 5, 2)
+    assert controls.dtype == torch.float32
+    steps = frames[:, :, 0, 1, 0].long()
+    assert torch.equal(steps - steps[:, :1], torch.arange(5).expand(20_000, 5))
+    assert torch.equal(frames[:, :, 0, 0], frames[:, :1, 0, 0].expand(-1, 5, -1))
+    assert torch.equal(frames[:, :, 0, 1, 1].float(), controls[:, :, 0])
+    drawn = Counter((*f[0, 0, 0, :2].tolist(), int(f[0, 0, 1, 0])) for f in frames)
+    assert len(drawn) == len(possible)
+    expected = 20_000 / len(possible)
+    chi = sum((count - expected) ** 2 / expected for count in drawn.values())
+    freedom = len(possible) - 1
+    assert abs(chi - freedom) < 4 * (2 * freedom) ** 0.5
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_windows_longer_than_every_episode_are_refused(tmp_path: Path) -> None:
+    record(RECORDING, tmp_path, Series(), frames=30)
+    episodes = Episodes(tmp_path, world="counting", held_out=False, device=CPU)
+    with pytest.raises(DataError, match="no recorded episode has 10 frames"):
+        episodes.sample(np.random.default_rng(0), windows=1, frames=10)
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_what_is_no_shard_of_this_world_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no held-out shard in .*worldsim record counting -o .* --held-out"):
+        Episodes(tmp_path, world="counting", held_out=True, device=CPU)
+    record(RECORDING, tmp_path, Series(), frames=30)
+    path = tmp_path / "train-00-00000.safetensors"
+    with pytest.raises(DataError, match="holds frames of 'counting', not of 'maze'"):
+        Episodes(tmp_path, world="maze", held_out=False, device=CPU)
+    whole = path.read_bytes()
+
+    def torn() -> None:
+        path.write_bytes(whole[:-1])
+
+    def foreign() -> None:
+        save_file({"frames": np.zeros(3)}, path)
+
+    def weights() -> None:
+        save_file({"frames": np.zeros(3)}, path, metadata={"worldsim": '{"dim": 16}'})
+
+    for write, says in ((torn, "not a readable shard"), (foreign, "not written by"), (weights, "not written by")):
+        write()
+        with pytest.raises(DataError, match=says):
+            Episodes(tmp_path, world="counting", held_out=False, device=CPU)
+        with pytest.raises(DataError, match=says):
+            record(RECORDING, tmp_path, Series(), frames=30)
+    path.write_bytes(whole)
+    with pytest.raises(DataError, match="its own folder"):
+        record(Recording(world="maze", simulator=Counting, explorer=Player), tmp_path, Series(), frames=30)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [({"frames": 0}, "at least 1 frame"), ({"workers": 0}, "at least 1 worker"), ({"frames": 10**8}, "several seeds")],
+)
+def test_a_recording_that_cannot_be_made_is_refused(wrong: dict[str, int], says: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=says):
+        record(RECORDING, tmp_path / "new", Series(), **({"frames": 1} | wrong))
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("seed", [-1, 64])
+def test_a_seed_that_would_share_episodes_with_another_is_refused(seed: int) -> None:
+    with pytest.raises(ConfigError, match=r"0 \.\. 63"):
+        Series(seed=seed)

@@ -1,0 +1,135 @@
+"""What a backbone in training is asked on held-out play, and that the answers mean what they say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from worldsim.cache.policy import Window
+from worldsim.codec.patches import PatchCodec
+from worldsim.controls import Action, Controls, Keys
+from worldsim.decoding.video import VideoPlan
+from worldsim.models.protocol import Attend
+from worldsim.models.small.backbone import SmallBackbone, SmallConfig
+from worldsim.samplers import few_step
+from worldsim.training.data import Episodes, Recording, Series, record
+from worldsim.training.evaluation import SEED, Evaluation, LatentWindows, share_right
+from worldsim.training.objectives import DiffusionForcing
+
+CODEC = PatchCodec(side=2)
+CONFIG = SmallConfig(channels=12, height=2, width=3, controls=1, dim=16, layers=1, heads=2)
+
+
+class Blinking:
+    """A picture of 2 x 3 tiles; in each frame one of them, the next in order, turns from black to white or back."""
+
+    controls = Controls(actions=(Action(name="go", keys=("KeyW",)),), exclusive=True)
+    fps = 4
+    size = (4, 6)
+    over = False
+
+    def reset(self, seed: int) -> NDArray[np.uint8]:
+        self._at = seed % 6
+        self._tiles = np.zeros((2, 3), dtype=np.uint8)
+        return self._show()
+
+    def step(self, keys: Keys) -> NDArray[np.uint8]:
+        self._at = (self._at + 1) % 6
+        self._tiles.flat[self._at] ^= 255
+        return self._show()
+
+    def _show(self) -> NDArray[np.uint8]:
+        return np.repeat(self._tiles.repeat(2, 0).repeat(2, 1)[..., None], 3, axis=2)
+
+
+class Player:
+    """Presses by chance, from its seed."""
+
+    def __init__(self, simulator: Blinking, seed: int) -> None:
+        self._rng = np.random.default_rng(seed)
+
+    def choose(self) -> Keys:
+        return frozenset(["KeyW"]) if self._rng.random() < 0.5 else frozenset()
+
+
+class Stays(SmallBackbone):
+    """Answers with the frame before, and keeps what it was called with: noisy frames, levels and controls."""
+
+    def __init__(self, config: SmallConfig) -> None:
+        super().__init__(config)
+        self.calls: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def forward(self, noisy: Tensor, previous: Tensor, sigma: Tensor, controls: Tensor, attend: Attend) -> Tensor:
+        self.calls.append((noisy, sigma, controls))
+        super().forward(noisy, previous, sigma, controls, attend)  # writes the keys and values of the past
+        return previous
+
+
+@pytest.fixture
+def episodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Episodes:
+    monkeypatch.setattr("worldsim.training.data.SHARD_FRAMES", 60)
+    recording = Recording(world="blinking", simulator=Blinking, explorer=Player, longest=30)
+    record(recording, tmp_path, Series(held_out=True), frames=60)
+    return Episodes(tmp_path, world="blinking", held_out=True, device=torch.device("cpu"))
+
+
+def evaluation(episodes: Episodes, *, frames_per_block: int = 1) -> Evaluation:
+    plan = VideoPlan(frames_per_block=frames_per_block, sigmas=(1.0, 0.5), sampler=few_step, policy=Window(frames=4))
+    objective = DiffusionForcing(frames=4, first=2, blocks=(1, 2))
+    return Evaluation(episodes=episodes, codec=CODEC, objective=objective, plan=plan, windows=5)
+
+
+def test_windows_are_those_of_the_episodes_behind_the_codec(episodes: Episodes) -> None:
+    latents, controls = LatentWindows(episodes, CODEC).sample(np.random.default_rng(1), windows=3, frames=4)
+    pixels, same = episodes.sample(np.random.default_rng(1), windows=3, frames=4)
+    assert torch.equal(latents, CODEC.encode(pixels, None)[0])
+    assert torch.equal(controls, same)
+
+
+def test_who_repeats_the_last_frame_scores_as_if_it_had_stayed(episodes: Episodes) -> None:
+    """Five of six tiles stay from one frame to the next, and of two frames ahead five and four."""
+    found = evaluation(episodes).judge(Stays(CONFIG))
+    assert found["tiles"] == found["still"] == pytest.approx(5 / 6)
+    assert evaluation(episodes, frames_per_block=2).judge(Stays(CONFIG))["still"] == pytest.approx(4.5 / 6)
+
+
+def test_the_block_ahead_follows_eight_real_frames_each_under_its_own_controls(episodes: Episodes) -> None:
+    first, second = Stays(CONFIG), Stays(CONFIG)
+    for backbone in (first, second):
+        evaluation(episodes).judge(backbone)
+    calls = first.calls[5:15]  # after the five windows of the loss: the first window ahead
+    pixels, controls = episodes.sample(np.random.default_rng([SEED, 0]), windows=1, frames=9)
+    latents, _ = CODEC.encode(pixels, None)
+    for time, (noisy, sigma, steering) in enumerate(calls[:8]):
+        assert torch.equal(noisy, latents[:, time : time + 1])
+        assert not sigma.any()
+        assert torch.equal(steering, controls[:, time : time + 1])
+    assert [float(sigma) for _, sigma, _ in calls[8:]] == [1.0, 0.5]
+    assert all(torch.equal(steering, controls[:, 8:]) for _, _, steering in calls[8:])
+    assert controls[:, 7] != controls[:, 8]
+    for (noisy, *_), (again, *_) in zip(first.calls, second.calls, strict=True):
+        assert torch.equal(noisy, again)
+
+
+def test_equal_weights_get_equal_answers_and_others_others(episodes: Episodes) -> None:
+    backbone = SmallBackbone(CONFIG, torch.Generator().manual_seed(1))
+    first = evaluation(episodes).judge(backbone)
+    assert evaluation(episodes).judge(backbone) == first
+    assert first["tiles"] == 0  # middle grey is neither black nor white
+    torch.nn.init.constant_(backbone.head.bias, -1.0)
+    assert evaluation(episodes).judge(backbone)["loss"] != first["loss"]
+    assert evaluation(episodes).judge(backbone)["tiles"] > 0.2
+
+
+@pytest.mark.parametrize(("error", "right"), [(4, 1.0), (5, 5 / 6), (6, 5 / 6)])
+def test_a_tile_is_right_below_a_mean_absolute_error_of_five(error: int, right: float) -> None:
+    truth = torch.full((1, 4, 6, 3), 100, dtype=torch.uint8)
+    made = truth.clone()
+    made[0, :2, 2] += error
+    made[0, :2, 3] -= error
+    assert share_right(made, truth, (2, 3)) == pytest.approx(right)

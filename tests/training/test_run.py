@@ -1,0 +1,192 @@
+"""A whole training run: what it leaves behind, that it goes on where it was, and that nothing is lost in silence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from worldsim.cache.policy import Window
+from worldsim.codec.patches import PatchCodec
+from worldsim.controls import Action, Controls, Keys
+from worldsim.errors import ConfigError, DataError
+from worldsim.models.small.backbone import SmallConfig
+from worldsim.models.small.weights import load_weights
+from worldsim.presets import CRAFTER
+from worldsim.samplers import few_step
+from worldsim.training import run as runs
+from worldsim.training.data import Recording, Series, record
+from worldsim.training.distillation import FewStepDistillation
+from worldsim.training.objectives import DiffusionForcing
+from worldsim.training.run import Run, train_world
+from worldsim.training.trainer import Stage, TrainingPlan
+
+CPU = torch.device("cpu")
+
+
+class Ramp:
+    """A picture of 2 x 2 tiles that gets brighter under the key."""
+
+    controls = Controls(actions=(Action(name="go", keys=("KeyW",)),), exclusive=True)
+    fps = 4
+    size = (4, 4)
+    over = False
+
+    def reset(self, seed: int) -> NDArray[np.uint8]:
+        self._level = seed % 7 * 20
+        return self._show()
+
+    def step(self, keys: Keys) -> NDArray[np.uint8]:
+        self._level = (self._level + 20 * len(keys)) % 256
+        return self._show()
+
+    def _show(self) -> NDArray[np.uint8]:
+        return np.full((4, 4, 3), self._level, dtype=np.uint8)
+
+
+class Player:
+    """Presses by chance, from its seed."""
+
+    def __init__(self, simulator: Ramp, seed: int) -> None:
+        self._rng = np.random.default_rng(seed)
+
+    def choose(self) -> Keys:
+        return frozenset(["KeyW"]) if self._rng.random() < 0.5 else frozenset()
+
+
+FORCING = DiffusionForcing(frames=2, first=1, blocks=(1,))
+FEW_STEP = FewStepDistillation(sigmas=(1.0, 0.6), substeps=1, frames=2, first=1, blocks=(1,))
+
+
+class Tiny:
+    """A recipe of a world that is learned in no time, badly."""
+
+    name = "ramp"
+    codec = PatchCodec(side=2)
+    backbone = SmallConfig(channels=12, height=2, width=2, controls=1, dim=16, layers=1, heads=2)
+    training = TrainingPlan(
+        stages=(
+            Stage(updates=2, objective=FORCING, windows=1, lr=(1e-3, 1e-3)),
+            Stage(updates=3, objective=FEW_STEP, windows=1, lr=(1e-3, 0.0)),
+        ),
+        warmup=2,
+    )
+    policy = Window(frames=3)
+    steps = 2
+    shift = 1.5
+    sampler = staticmethod(few_step)
+
+
+@pytest.fixture
+def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("worldsim.training.data.SHARD_FRAMES", 40)
+    recording = Recording(world="ramp", simulator=Ramp, explorer=Player)
+    for held_out in (False, True):
+        record(recording, tmp_path / "data", Series(held_out=held_out), frames=40)
+    return tmp_path / "data"
+
+
+def train(data: Path, name: str, **settings: Any) -> dict[str, Any]:
+    return train_world(Tiny(), data, data.parent / name, Run(device=CPU, every=4, **settings))
+
+
+def lines(data: Path, name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (data.parent / name / "log.jsonl").read_text().splitlines()]
+
+
+def test_a_run_leaves_a_log_a_checkpoint_and_weights_that_load(recorded: Path) -> None:
+    seen: list[int] = []
+    out = recorded.parent / "new" / "out"
+    result = train_world(
+        Tiny(), recorded, out, Run(device=CPU, every=4), on_update=lambda update, loss: seen.append(update)
+    )
+    assert seen == [1, 2, 3, 4, 5]
+    assert sorted(path.name for path in out.iterdir()) == ["checkpoint.safetensors", "log.jsonl", "weights.safetensors"]
+    log = lines(recorded, "new/out")
+    assert [line["update"] for line in log] == [4, 5]
+    assert log[-1] == result
+    assert result.keys() == {"update", "minutes", "train_loss", "loss", "tiles", "still"}
+    assert load_weights(out / "weights.safetensors", dtype=torch.float32, device=CPU).config == Tiny().backbone
+
+
+def test_a_resumed_run_ends_with_the_same_bytes_as_one_that_was_never_stopped(recorded: Path) -> None:
+    """Stopped in the middle of the distillation; the log goes on too."""
+    whole = train(recorded, "whole", seed=5)
+    train(recorded, "parts", seed=5, updates=3)
+    parts = train(recorded, "parts", seed=5, resume=True)
+    for name in ("weights.safetensors", "checkpoint.safetensors"):
+        assert (recorded.parent / "whole" / name).read_bytes() == (recorded.parent / "parts" / name).read_bytes()
+    assert [line["update"] for line in lines(recorded, "parts")] == [3, 4, 5]
+    assert {name: whole[name] for name in ("loss", "tiles")} == {name: parts[name] for name in ("loss", "tiles")}
+    train(recorded, "other", seed=6, updates=1)
+    other = recorded.parent / "other" / "weights.safetensors"
+    assert other.read_bytes() != (recorded.parent / "whole" / "weights.safetensors").read_bytes()
+
+
+def test_a_finished_run_that_is_resumed_is_judged_again_and_stays_as_it_is(recorded: Path) -> None:
+    first = train(recorded, "out", updates=1)
+    again = train(recorded, "out", updates=1, resume=True)
+    assert again["train_loss"] is None
+    assert {**again, "minutes": 0, "train_loss": 0} == {**first, "minutes": 0, "train_loss": 0}
+
+
+def test_a_run_stops_when_its_time_is_up(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(0, 10**6, 25))  # every look at it takes 25 s, and there is one before each update
+    monkeypatch.setattr(runs, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    assert train(recorded, "out", minutes=1)["update"] == 2
+
+
+def test_an_existing_checkpoint_is_neither_overwritten_nor_gone_on_from_unasked(recorded: Path) -> None:
+    train(recorded, "out", updates=1)
+    before = {path.name: path.read_bytes() for path in (recorded.parent / "out").iterdir()}
+    with pytest.raises(DataError, match=r"out/checkpoint.safetensors is there already; go on from it with --resume"):
+        train(recorded, "out")
+    with pytest.raises(DataError, match="with seed 0, not 1"):
+        train(recorded, "out", seed=1, resume=True)
+    assert before == {path.name: path.read_bytes() for path in (recorded.parent / "out").iterdir()}
+
+
+def test_what_a_run_needs_is_said_before_anything_is_written(recorded: Path) -> None:
+    with pytest.raises(DataError, match="to go on from"):
+        train(recorded, "out", resume=True)
+    next(recorded.glob("held-out-*")).unlink()
+    with pytest.raises(DataError, match="no held-out shard"):
+        train(recorded, "out")
+    next(recorded.glob("train-*")).unlink()
+    with pytest.raises(DataError, match="shard"):
+        train(recorded, "out")
+    assert not (recorded.parent / "out").exists()
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_layers_are_compiled_only_when_asked(recorded: Path, monkeypatch: pytest.MonkeyPatch, compiled: bool) -> None:
+    names: list[str] = []
+
+    def compile_(function: Callable[..., Any]) -> Callable[..., Any]:
+        names.append(function.__name__)
+        return function
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    train(recorded, "out", updates=1, compiled=compiled)
+    assert names == (["before", "after"] if compiled else [])
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"minutes": 0.0}, {"minutes": float("nan")}, {"updates": 0}, {"seed": -1}, {"every": 0}]
+)
+def test_a_run_that_cannot_be_made_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        Run(device=CPU, **wrong)
+
+
+def test_a_world_of_the_presets_is_a_recipe() -> None:
+    recipe: runs.Recipe = CRAFTER
+    names = [name for name in vars(runs.Recipe) if not name.startswith("_")]
+    assert all(hasattr(recipe, name) for name in names)

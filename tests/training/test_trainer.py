@@ -1,0 +1,215 @@
+"""Training goes on from a checkpoint as if it had never stopped, and refuses what is no checkpoint of its own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from worldsim.errors import ConfigError, DataError
+from worldsim.models.small.backbone import SmallBackbone, SmallConfig
+from worldsim.training.distillation import FewStepDistillation
+from worldsim.training.objectives import DiffusionForcing
+from worldsim.training.trainer import Distillation, Reweighted, Stage, Trainer, TrainingPlan
+
+CONFIG = SmallConfig(channels=2, height=1, width=3, controls=1, dim=16, layers=1, heads=2)
+FORCING = DiffusionForcing(frames=3, first=1, blocks=(1,))
+FEW_STEP = FewStepDistillation(sigmas=(1.0, 0.6), substeps=1, frames=2, first=1, blocks=(1,))
+
+
+def stage(updates: int, objective: DiffusionForcing | FewStepDistillation = FORCING, lr: float = 1e-2) -> Stage:
+    return Stage(updates=updates, objective=objective, windows=2, lr=(lr, lr / 2))
+
+
+PLAN = TrainingPlan(stages=(stage(3), stage(4, FEW_STEP), stage(3, FEW_STEP), stage(2)), warmup=2, average=0.8)
+
+
+class Noise:
+    """Windows of nothing in particular, all different."""
+
+    def sample(self, rng: np.random.Generator, *, windows: int, frames: int) -> tuple[Tensor, Tensor]:
+        latents = rng.standard_normal((windows, frames, 2, 1, 3), dtype=np.float32)
+        return torch.from_numpy(latents), torch.from_numpy(rng.random((windows, frames, 1), dtype=np.float32))
+
+
+def trainer(plan: TrainingPlan = PLAN, *, seed: int = 1, config: SmallConfig = CONFIG) -> Trainer:
+    return Trainer(SmallBackbone(config, torch.Generator().manual_seed(seed)), plan, Noise())
+
+
+def after(updates: int) -> Trainer:
+    made = trainer()
+    for _ in range(updates):
+        made.step()
+    return made
+
+
+def assert_same(ours: Trainer, theirs: Trainer, folder: Path) -> None:
+    """Every number of two trainers is the same to the last bit: weights, averages, optimisers and teachers."""
+    ours.save(folder / "ours")
+    theirs.save(folder / "theirs")
+    one, other = (load_file(folder / name) for name in ("ours", "theirs"))
+    assert one.keys() == other.keys()
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+@pytest.mark.parametrize("stop", [0, 2, 3, 5, 7, 8, 10, 11])
+def test_training_goes_on_from_a_checkpoint_bit_for_bit(stop: int, tmp_path: Path) -> None:
+    """Also at the border of two stages (3, 7, 10) and in the middle of a distillation (5, 8)."""
+    path = tmp_path / "checkpoint.safetensors"
+    after(stop).save(path)
+    resumed = trainer(seed=2)
+    resumed.load(path)
+    assert resumed.update == stop
+    losses = [resumed.step() for _ in range(stop, PLAN.updates)]
+    whole = trainer()
+    assert [whole.step() for _ in range(PLAN.updates)][stop:] == losses
+    assert_same(resumed, whole, tmp_path)
+
+
+def test_the_teacher_is_the_average_as_its_stage_began_until_the_stage_ends(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    begins = {3: after(3).averaged(), 7: after(7).averaged()}
+    for update, taken in ((3, None), (4, 3), (7, 3), (8, 7), (10, 7), (11, None)):
+        after(update).save(path)
+        held = {name[8:]: t for name, t in load_file(path).items() if name.startswith("teacher/")}
+        expected = begins[taken] if taken else {}
+        assert held.keys() == expected.keys()
+        assert all(torch.equal(held[name], expected[name]) for name in held)
+
+
+def test_the_average_is_the_one_computed_by_hand() -> None:
+    made = trainer()
+    expected = {name: p.detach().double() for name, p in made.backbone.named_parameters()}
+    for update in range(1, 6):
+        made.step()
+        decay = min(0.8, (1 + update) / (10 + update))
+        for name, parameter in made.backbone.named_parameters():
+            expected[name] = decay * expected[name] + (1 - decay) * parameter.detach().double()
+    for name, average in made.averaged().items():
+        torch.testing.assert_close(average.double(), expected[name], rtol=1e-5, atol=1e-7)
+        assert not torch.equal(average, made.backbone.get_parameter(name))
+
+
+def test_equal_plans_give_equal_weights_and_another_seed_others(tmp_path: Path) -> None:
+    assert_same(after(2), after(2), tmp_path)
+    other = trainer(TrainingPlan(stages=PLAN.stages, warmup=2, average=0.8, seed=5))
+    assert other.step() != trainer().step()
+
+
+def test_a_few_updates_on_a_tiny_set_lower_the_loss() -> None:
+    class Fixed(Noise):
+        def sample(self, rng: np.random.Generator, *, windows: int, frames: int) -> tuple[Tensor, Tensor]:
+            return super().sample(np.random.default_rng(0), windows=windows, frames=frames)
+
+    plan = TrainingPlan(stages=(stage(60, lr=2e-2),), warmup=5)
+    made = Trainer(SmallBackbone(CONFIG, torch.Generator().manual_seed(1)), plan, Fixed())
+    losses = [made.step() for _ in range(60)]
+    assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
+
+
+def test_the_rate_warms_up_once_and_falls_within_each_stage() -> None:
+    plan = TrainingPlan(stages=(stage(4, lr=1.0), stage(3, lr=0.1)), warmup=2)
+    found = [plan.at(update) for update in range(7)]
+    assert [where for where, _ in found] == [plan.stages[0]] * 4 + [plan.stages[1]] * 3
+    assert [rate for _, rate in found] == pytest.approx([0.5, 5 / 6, 4 / 6, 0.5, 0.1, 0.075, 0.05])
+    assert plan.begins == (0, 4)
+    with pytest.raises(ConfigError, match="past the plan's 7"):
+        plan.at(7)
+
+
+def test_a_checkpoint_is_replaced_only_by_a_whole_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    after(1).save(path)
+    whole = path.read_bytes()
+
+    def full(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+        path.write_bytes(whole[:100])
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("worldsim.training.trainer.save_file", full)
+    with pytest.raises(OSError, match="no space"):
+        after(2).save(path)
+    assert path.read_bytes() == whole
+
+
+def rewrite(path: Path, tensors: dict[str, Tensor], header: dict[str, int] | None) -> None:
+    save_file(tensors, path, metadata=None if header is None else {"worldsim": json.dumps(header)})
+
+
+def test_a_checkpoint_that_cannot_be_gone_on_from_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+    path, good = tmp_path / "checkpoint.safetensors", tmp_path / "good.safetensors"
+    after(5).save(good)
+    tensors = load_file(good)
+    with safe_open(good, framework="pt") as file:
+        assert json.loads(file.metadata()["worldsim"]) == {"update": 5, "seed": 0}
+    other = trainer(config=SmallConfig(channels=2, height=1, width=3, controls=1, dim=32, layers=1, heads=2))
+    untaught = {name: tensor for name, tensor in tensors.items() if not name.startswith("teacher/")}
+    cases = [
+        ("not a readable checkpoint", lambda: path.write_bytes(good.read_bytes()[:-1])),
+        ("not a readable checkpoint", lambda: path.write_bytes(b"")),
+        ("not a readable checkpoint", path.unlink),
+        ("no checkpoint of worldsim train", lambda: rewrite(path, tensors, None)),
+        ("no checkpoint of worldsim train", lambda: rewrite(path, tensors, {"dim": 16})),
+        ("of another backbone", lambda: other.save(path)),
+        ("of another backbone", lambda: rewrite(path, dict([*tensors.items()][:-1]), {"update": 5})),
+        ("has no teacher", lambda: rewrite(path, untaught, {"update": 5})),
+        ("with seed 3, not 0; resume with seed 3", lambda: rewrite(path, tensors, {"update": 5, "seed": 3})),
+        ("13 updates, more than the plan's 12", lambda: rewrite(path, tensors, {"update": 13})),
+    ]
+    made = after(1)
+    for says, write in cases:
+        write()
+        with pytest.raises(DataError, match=says) as raised:
+            made.load(path)
+        assert str(path) in str(raised.value)
+    assert_same(made, after(1), tmp_path)
+
+
+def test_a_reweighted_backbone_answers_with_those_weights_and_leaves_its_own() -> None:
+    own, others = (SmallBackbone(CONFIG, torch.Generator().manual_seed(seed)) for seed in (1, 2))
+    for backbone in (own, others):
+        torch.nn.init.ones_(backbone.head.weight)
+    before = {name: tensor.clone() for name, tensor in own.state_dict().items()}
+    reweighted = Reweighted(own, others.state_dict())
+    latents = torch.randn(1, 2, 2, 1, 3, generator=torch.Generator().manual_seed(3))
+    inputs = (latents, latents, torch.ones(1, 2), torch.zeros(1, 2, 1), lambda _, q, k, v: v)
+    assert torch.equal(reweighted(*inputs), others(*inputs))
+    assert not torch.equal(reweighted(*inputs), own(*inputs))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in own.state_dict().items())
+    assert not Reweighted(own, dict(others.named_parameters()))(*inputs).requires_grad
+    for name in ("geometry", "pages", "rotary", "controls"):
+        assert getattr(reweighted, name) == getattr(own, name)
+
+
+def test_a_distillation_is_told_from_an_objective() -> None:
+    assert isinstance(FEW_STEP, Distillation)
+    assert not isinstance(FORCING, Distillation)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"stages": ()},
+        {"stages": (stage(1, FEW_STEP),)},
+        {"warmup": 0},
+        {"average": 1.0},
+        {"clip": 0.0},
+        {"seed": -1},
+    ],
+)
+def test_a_plan_that_cannot_work_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ConfigError):
+        TrainingPlan(**({"stages": (stage(1),)} | wrong))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [{"updates": 0}, {"windows": 0}, {"lr": (1e-3, -1e-3)}])
+def test_a_stage_that_cannot_work_is_refused(wrong: dict[str, object]) -> None:
+    settings: dict[str, object] = {"updates": 1, "objective": FORCING, "windows": 1, "lr": (1e-3, 0.0)}
+    with pytest.raises(ConfigError):
+        Stage(**(settings | wrong))  # type: ignore[arg-type]

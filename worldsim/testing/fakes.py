@@ -1,0 +1,154 @@
+"""A world small enough for tests, complete from its engine to its random weights, and good for nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from worldsim.cache.policy import Policy, Window
+from worldsim.cache.pool import PagePool
+from worldsim.codec.patches import PatchCodec
+from worldsim.controls import Action, Controls, Keys
+from worldsim.decoding.video import VideoPlan
+from worldsim.models.small.backbone import SmallBackbone, SmallConfig
+from worldsim.noise import block_noise
+from worldsim.runtime.starts import Starts
+from worldsim.runtime.world import World
+from worldsim.samplers import few_step
+from worldsim.schedules import few_step_sigmas
+from worldsim.simulators.protocol import Frame
+
+SIDE_PX = 2
+GRID = (3, 5)
+
+CONTROLS = Controls(
+    exclusive=False,
+    actions=(
+        Action(name="left", keys=("KeyA", "ArrowLeft")),
+        Action(name="right", keys=("KeyD", "ArrowRight")),
+        Action(name="jump", keys=("Space",)),
+    ),
+)
+
+
+class DotSimulator:
+    """A dot that walks over a striped ground and jumps; the episode ends after `length` frames."""
+
+    controls = CONTROLS
+    fps = 4
+    size = (GRID[0] * SIDE_PX, GRID[1] * SIDE_PX)
+
+    def __init__(self, *, length: int = 1_000) -> None:
+        self._length = length
+        self._ground = np.zeros((*self.size, 3), dtype=np.uint8)
+        self._at = 0
+        self._left = 0
+
+    def reset(self, seed: int) -> Frame:
+        """Begin the episode of that seed, which colours the ground; returns its first frame, uint8 [6, 10, 3]."""
+        self._ground = np.random.default_rng(seed).integers(0, 200, (*self.size, 3), dtype=np.uint8)
+        self._at = self.size[1] // 2
+        self._left = self._length
+        return self._draw(row=-1)
+
+    def step(self, keys: Keys) -> Frame:
+        """Advance by one frame with these keys held; returns it, uint8 [6, 10, 3]."""
+        names = {action.name for action in self.controls.held(keys)}
+        self._at = (self._at + ("right" in names) - ("left" in names)) % self.size[1]
+        self._left -= 1
+        return self._draw(row=-3 if "jump" in names else -1)
+
+    @property
+    def over(self) -> bool:
+        """Whether all frames of the episode have been shown."""
+        return self._left <= 0
+
+    def _draw(self, *, row: int) -> Frame:
+        frame = self._ground.copy()
+        frame[row, self._at] = 255
+        return frame
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DifferenceCodec:
+    """Patches of the difference to the frame before; its state is that frame, [1, C, H, W], or None before the first.
+
+    A codec whose state matters: with the state of another moment everything comes out wrong.
+    """
+
+    patches: PatchCodec
+
+    def open(self) -> Tensor | None:
+        """The state before the first frame."""
+        return None
+
+    def encode(self, frames: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Frames uint8 [F, H, W, 3] to latents float32 [F, C, H / side, W / side]."""
+        own, _ = self.patches.encode(frames, None)
+        before = torch.cat((torch.zeros_like(own[:1]) if state is None else state, own[:-1]))
+        return own - before, own[-1:]
+
+    def decode(self, latents: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Latents [F, C, h, w] to frames uint8 [F, h * side, w * side, 3]."""
+        sums = latents.cumsum(0) if state is None else torch.cat((state, latents)).cumsum(0)[1:]
+        frames, _ = self.patches.decode(sums, None)
+        return frames, sums[-1:]
+
+
+def tiny_backbone(seed: int, *, dtype: torch.dtype = torch.float32) -> SmallBackbone:
+    """A backbone for latents of that world, [12, 3, 5], with every parameter drawn from the seed.
+
+    Gates too, which training begins at 0: attention, controls and noise levels all show in its answers.
+    """
+    rows, columns = GRID
+    config = SmallConfig(
+        channels=3 * SIDE_PX**2, height=rows, width=columns, controls=len(CONTROLS), dim=32, layers=2, heads=2
+    )
+    backbone = SmallBackbone(config)
+    with torch.no_grad():
+        for index, (name, parameter) in enumerate(backbone.named_parameters()):
+            drawn = block_noise(seed, index, 0, parameter.shape) / parameter.shape[-1] ** 0.5
+            parameter.copy_(1 + drawn if "norm" in name else drawn)
+    return backbone.to(dtype).eval().requires_grad_(False)
+
+
+def tiny_world(
+    *, policy: Policy | None = None, frames_per_block: int = 1, pages: int = 64, steps: int = 2, length: int = 1_000
+) -> World:
+    """A world of the dot, with random weights and three starting places of five frames.
+
+    Args:
+        policy: what a block sees of the past; the latest five frames if None.
+        frames_per_block: frames made together.
+        pages: frames that all its sessions may hold together.
+        steps: backbone calls that denoise a block.
+        length: of an episode of its engine, in frames.
+    """
+    backbone = tiny_backbone(0)
+    plan = VideoPlan(
+        frames_per_block=frames_per_block,
+        sigmas=few_step_sigmas(steps, 3.0),
+        sampler=few_step,
+        policy=Window(frames=5) if policy is None else policy,
+    )
+    return World(
+        simulator=lambda: DotSimulator(length=length),
+        backbone=backbone,
+        codec=DifferenceCodec(patches=PatchCodec(side=SIDE_PX)),
+        plan=plan,
+        starts=_starts(),
+        pool=PagePool(backbone.pages, pages=pages, dtype=torch.float32, device=torch.device("cpu")),
+    )
+
+
+def _starts() -> Starts:
+    """Three walks of five frames, each under other keys."""
+    frames, controls = [], []
+    for seed, action in enumerate(CONTROLS.actions):
+        simulator, held = DotSimulator(), frozenset(action.keys[:1])
+        frames.append(np.stack([simulator.reset(seed), *(simulator.step(held) for _ in range(4))]))
+        controls.append([CONTROLS.vector(()), *[CONTROLS.vector(held)] * 4])
+    return Starts(torch.from_numpy(np.stack(frames)), torch.tensor(controls))

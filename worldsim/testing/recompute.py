@@ -1,0 +1,123 @@
+"""Block-diffusion video without a cache: the whole past goes through the backbone again at every call.
+
+The definition that worldsim.decoding.video is judged by. Slow, and in any dtype.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from worldsim.cache.policy import Policy
+from worldsim.cache.rotary import Rotary
+from worldsim.decoding.loop import decide
+from worldsim.decoding.video import LatentBlock, VideoPlan
+from worldsim.models.protocol import Backbone
+from worldsim.noise import block_noise
+from worldsim.samplers import LatentCanvas
+
+
+class WholeAttention:
+    """The Attend of one call on all blocks of a session: each sees the policy's choice of the frames before it."""
+
+    def __init__(self, lengths: Sequence[int], policy: Policy, *, rotary: Rotary, grid: tuple[int, int]) -> None:
+        """Blocks of that many frames each, every frame being grid = (rows, columns) of tokens."""
+        starts = accumulate(lengths[:-1], initial=0)
+        self._blocks = [range(start, start + frames) for start, frames in zip(starts, lengths, strict=True)]
+        self._seen = [policy.see(range(own.start), own.start) for own in self._blocks]
+        self._first = min((one.position for seen in self._seen for one in seen), default=0)
+        self._turns = _turns(rotary, range(self._first, max(lengths)), grid)
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, /) -> Tensor:
+        """See worldsim.models.protocol.Attend; batch 1, computed in the dtype of q."""
+        q, k, v = (x[0].unflatten(0, (self._blocks[-1].stop, -1)) for x in (q, k, v))  # [F, tokens, heads, head_dim]
+        attended = []
+        for own, seen in zip(self._blocks, self._seen, strict=True):
+            frames = [*(one.frame for one in seen), *own]
+            keys = self._turn(k[frames], [*(one.position for one in seen), *range(len(own))])
+            queries = self._turn(q[own], range(len(own)))
+            scores = torch.einsum("qhd,khd->hqk", queries, keys) * q.shape[-1] ** -0.5
+            attended.append(torch.einsum("hqk,khd->qhd", scores.softmax(-1), v[frames].flatten(0, 1)))
+        return torch.cat(attended)[None]
+
+    def _turn(self, x: Tensor, positions: Sequence[int]) -> Tensor:
+        """Queries or keys [F, tokens, heads, head_dim] turned to those positions, [F * tokens, heads, head_dim]."""
+        turns = self._turns[[position - self._first for position in positions]][:, :, None]
+        pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)).contiguous())
+        turned = pairs[..., : turns.shape[-1]] * turns.to(pairs.dtype)
+        whole = torch.cat((turned, pairs[..., turns.shape[-1] :]), dim=-1)
+        rotated: Tensor = torch.view_as_real(whole).flatten(-2).flatten(0, 1)
+        return rotated
+
+
+def _turns(rotary: Rotary, times: range, grid: tuple[int, int]) -> Tensor:
+    """The turn of every rotated pair of every token at those times, complex128 [times, tokens, pairs]."""
+    rows, columns = grid
+    places = torch.cartesian_prod(torch.tensor(times), torch.arange(rows), torch.arange(columns)).double()
+    angles = [
+        axis[:, None] * rotary.theta ** (-2 * torch.arange(size // 2, dtype=torch.float64) / size)
+        for axis, size in zip(places.unbind(1), (rotary.time, rotary.rows, rotary.columns), strict=True)
+    ]
+    whole = torch.cat(angles, dim=1)
+    turns: Tensor = torch.polar(torch.ones_like(whole), whole).unflatten(0, (len(times), -1))
+    return turns
+
+
+@dataclass(slots=True, eq=False)
+class RecomputingDecoder:
+    """What a VideoDecoder does, by its definition. Computes in the dtype of the blocks and the backbone.
+
+    Args:
+        backbone, plan, seed: as for a VideoDecoder.
+        past: the blocks that were given, at least one.
+    """
+
+    backbone: Backbone
+    plan: VideoPlan
+    seed: int
+    past: list[LatentBlock]
+    given: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.given = len(self.past)
+
+    @torch.no_grad()
+    def propose(self, controls: Tensor) -> LatentBlock:
+        """The next block under controls [1, frames_per_block, A]. Changes nothing."""
+        latest = self.past[-1].latents
+        shape = (1, self.plan.frames_per_block, *latest.shape[2:])
+
+        def fresh(step: int) -> Tensor:
+            return block_noise(self.seed, len(self.past) - self.given, step, shape).to(latest)
+
+        def estimate(canvas: LatentCanvas) -> Tensor:
+            return self._estimate(LatentBlock(latents=canvas.values, controls=controls), canvas.sigma)
+
+        canvas = LatentCanvas(fresh(0), self.plan.sigmas, fresh)
+        return LatentBlock(latents=decide(canvas, estimate, self.plan.sampler).kept, controls=controls)
+
+    def commit(self, block: LatentBlock) -> None:
+        """Make block part of the past."""
+        self.past.append(block)
+
+    def _estimate(self, block: LatentBlock, sigma: float) -> Tensor:
+        """The clean estimate of block at noise level sigma, with all of the past clean beside it in one call."""
+        blocks = [*self.past, block]
+        geometry = self.backbone.geometry
+        attend = WholeAttention(
+            [one.latents.shape[1] for one in blocks],
+            self.plan.policy,
+            rotary=self.backbone.rotary,
+            grid=(geometry.rows, geometry.columns),
+        )
+        values = torch.cat([one.latents for one in blocks], dim=1)
+        previous = torch.cat((values[:, :1], values[:, :-1]), dim=1)
+        levels = torch.zeros(values.shape[:2], device=values.device)
+        frames = block.latents.shape[1]
+        levels[:, -frames:] = sigma
+        controls = torch.cat([one.controls for one in blocks], dim=1)
+        return self.backbone(values, previous, levels, controls, attend)[:, -frames:]

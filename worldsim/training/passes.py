@@ -1,0 +1,146 @@
+"""One pass over windows of frames: a context that is a little noisy, and noisy copies of its frames to be estimated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from worldsim.errors import ConfigError, ShapeError
+from worldsim.models.protocol import Backbone
+from worldsim.schedules import mix
+from worldsim.training.attention import StreamAttention, StreamLayout
+
+
+class PassPlan(Protocol):
+    """What every objective over two streams of frames says about its passes."""
+
+    @property
+    def frames(self) -> int:
+        """Length of a window; the frame before it is drawn too, as the first frame's past."""
+        ...
+
+    @property
+    def first(self) -> int:
+        """The first frame that is learned; those before it are context only."""
+        ...
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """Block lengths in frames, one drawn for each pass, so that one set of weights serves them all."""
+        ...
+
+    @property
+    def copies(self) -> int:
+        """Noisy streams a window, each with noise and levels of its own."""
+        ...
+
+    @property
+    def context_noise(self) -> float:
+        """The highest level of noise mixed into the context, for half of its frames.
+
+        The model's own small errors then do not feed back. Source: Valevski et al. 2024 (arXiv:2408.14837),
+        section 3.2.1.
+        """
+        ...
+
+
+def check_pass_plan(plan: PassPlan) -> None:
+    """Raise ConfigError unless every block length gives a layout with something to learn."""
+    if not plan.blocks or plan.copies < 1 or not 0 <= plan.context_noise < 1:
+        raise ConfigError(f"need a block length, 1 or more copies and 0 <= context_noise < 1, got {plan}")
+    for block in plan.blocks:
+        _layout(plan, block)
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class TrainingPass:
+    """Windows laid out for one pass, all but the noise of what is to be estimated.
+
+    Args:
+        layout: which frames stand where.
+        clean: what the noisy streams hold once they are clean, [B, copies * (frames - first), C, H, W].
+        context: the windows with a little noise, each after the frame before it, [B, 1 + frames, C, H, W].
+        context_sigma: its noise levels, [B, 1 + frames].
+        controls: what steered each of those frames, [B, 1 + frames, A].
+    """
+
+    layout: StreamLayout
+    clean: Tensor
+    context: Tensor
+    context_sigma: Tensor
+    controls: Tensor
+
+    @property
+    def blocks(self) -> tuple[int, int]:
+        """How many windows there are, and noisy blocks in each."""
+        return self.clean.shape[0], self.clean.shape[1] // self.layout.block
+
+    def estimate(self, backbone: Backbone, noisy: Tensor, sigma: Tensor) -> Tensor:
+        """What the backbone takes the noisy frames for, like clean, float32.
+
+        Args:
+            backbone: the network.
+            noisy: the clean frames at their levels, like clean.
+            sigma: those levels, [B, copies * (frames - first)].
+        """
+        layout, geometry = self.layout, backbone.geometry
+        attend = StreamAttention(
+            layout, rotary=backbone.rotary, grid=(geometry.rows, geometry.columns), device=noisy.device
+        )
+        estimate = backbone(
+            torch.cat((self.context[:, 1:], noisy), dim=1),
+            torch.cat((self.context[:, :-1], self._previous(noisy)), dim=1),
+            torch.cat((self.context_sigma[:, 1:], sigma), dim=1),
+            torch.cat((self.controls[:, 1:], self.controls[:, 1 + layout.first :].repeat(1, layout.copies, 1)), dim=1),
+            attend,
+        )
+        return estimate[:, layout.frames :].float()
+
+    def _previous(self, noisy: Tensor) -> Tensor:
+        """The frame before each noisy one: of the context at the start of a block, inside it of the block itself."""
+        before = self.context[:, self.layout.first : -1].repeat(1, self.layout.copies, 1, 1, 1)
+        inside = torch.arange(noisy.shape[1], device=noisy.device) % self.layout.block > 0
+        return torch.where(inside[None, :, None, None, None], noisy.roll(1, dims=1), before)
+
+
+def open_pass(plan: PassPlan, latents: Tensor, controls: Tensor, generator: torch.Generator) -> TrainingPass:
+    """Draw a block length and the noise of the context.
+
+    Args:
+        plan: of the objective.
+        latents: windows of clean latents, [B, 1 + frames, C, H, W].
+        controls: what steered each of those frames, [B, 1 + frames, A].
+        generator: the only source of randomness, on the device of latents.
+
+    Raises:
+        ShapeError: windows of another length.
+    """
+    if latents.shape[1] != 1 + plan.frames or controls.shape[:2] != latents.shape[:2]:
+        raise ShapeError(
+            f"expected windows of 1 + {plan.frames} frames with as many controls, "
+            f"got latents {list(latents.shape)} and controls {list(controls.shape)}"
+        )
+    device = latents.device
+    block = plan.blocks[int(torch.randint(len(plan.blocks), (), generator=generator, device=device))]
+    draw = torch.rand(2, *latents.shape[:2], generator=generator, device=device)
+    sigma = plan.context_noise * draw[0] * (draw[1] < 0.5)
+    return TrainingPass(
+        layout=_layout(plan, block),
+        clean=latents[:, 1 + plan.first :].repeat(1, plan.copies, 1, 1, 1),
+        context=add_noise(latents, sigma, generator),
+        context_sigma=sigma,
+        controls=controls,
+    )
+
+
+def add_noise(clean: Tensor, sigma: Tensor, generator: torch.Generator) -> Tensor:
+    """Frames [B, F, C, H, W] with fresh noise, each at its level of sigma [B, F]."""
+    noise = torch.randn(clean.shape, generator=generator, device=clean.device, dtype=clean.dtype)
+    return mix(clean, noise, sigma[:, :, None, None, None])
+
+
+def _layout(plan: PassPlan, block: int) -> StreamLayout:
+    return StreamLayout(frames=plan.frames, block=block, window=plan.frames, first=plan.first, copies=plan.copies)
