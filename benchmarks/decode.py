@@ -24,6 +24,7 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 import worldsim
 from benchmarks.record import spread, write
 from worldsim.models.small.backbone import SmallBackbone, SmallConfig
+from worldsim.presets import WORLDS, assemble
 from worldsim.runtime.session import Session
 from worldsim.runtime.world import World
 
@@ -138,6 +139,13 @@ def first_frame(name: str, *, starts: int) -> dict[str, float]:
     return spread([timed(lambda: subprocess.run(command, check=True)) for _ in range(starts)])
 
 
+def _in_dtype(name: str, frames_per_block: int, dtype: torch.dtype) -> World:
+    plan = worldsim.load(name, frames_per_block=frames_per_block).plan
+    recipe = WORLDS[name]
+    weights = recipe.folder / "weights.safetensors"
+    return assemble(recipe, plan, weights, device=torch.device("cpu"), dtype=dtype)
+
+
 def _resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
@@ -145,9 +153,7 @@ def _resident_bytes() -> int:
 def measure(name: str, counts: Counts) -> dict[str, Any]:
     """Everything this benchmark reports of one world."""
     per_block = {
-        f"{frames} frames, {label}": block_times(
-            worldsim.load(name, frames_per_block=frames, dtype=dtype), blocks=counts.blocks
-        )
+        f"{frames} frames, {label}": block_times(_in_dtype(name, frames, dtype), blocks=counts.blocks)
         for frames in (1, 2, 4)
         for label, dtype in DTYPES.items()
     }

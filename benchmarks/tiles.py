@@ -168,10 +168,15 @@ def class_of(material: str, sprite: str = "") -> int:
 
 
 @cache
+def day() -> Floats:
+    """The daylight at every frame of the engine's day, which begins in the morning, [300]."""
+    return np.round(1 - np.abs(np.cos(np.pi * (np.arange(300) / 300 + 0.3))) ** 3, 6).astype(np.float32)
+
+
+@cache
 def daylights() -> Floats:
-    """The daylights that the engine's day of 300 frames knows, rising, [151]."""
-    progress = np.arange(300) / 300 + 0.3
-    return np.unique(np.round(1 - np.abs(np.cos(np.pi * progress)) ** 3, 6)).astype(np.float32)
+    """The daylights that the engine's day knows, rising, [151]."""
+    return np.unique(day())
 
 
 @cache

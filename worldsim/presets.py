@@ -107,7 +107,6 @@ def load(
     policy: str | Policy | None = None,
     steps: int | None = None,
     frames_per_block: int = 1,
-    dtype: torch.dtype = torch.float32,
     weights: Path | str | None = None,
 ) -> World:
     """A world, ready to be opened.
@@ -118,8 +117,6 @@ def load(
         policy: what a block sees of the past: a policy, or its name as in "window:frames=24"; the world's own if None.
         steps: backbone calls that denoise a block, at least 1; the world's own if None.
         frames_per_block: frames made together, under one set of keys: a block length the world was trained for.
-        dtype: in which the backbone computes and keys and values are kept, float32 or bfloat16. Where bfloat16 wins
-            depends on the processor: `python -m benchmarks.decode` measures both.
         weights: a weights file of `worldsim train`; the one in the package if None.
 
     Raises:
@@ -130,8 +127,6 @@ def load(
     """
     if name not in WORLDS:
         raise UnknownName("world", name, WORLDS)
-    if dtype not in (torch.float32, torch.bfloat16):
-        raise UnknownName("dtype", dtype, ["torch.float32", "torch.bfloat16"])
     recipe = WORLDS[name]
     if frames_per_block not in recipe.blocks:
         raise ConfigError(
@@ -144,12 +139,30 @@ def load(
         sampler=recipe.sampler,
         policy=recipe.policy if policy is None else parse_policy(policy) if isinstance(policy, str) else policy,
     )
-    where = pick_device(device)
-    backbone = load_weights(_weights(recipe, weights), dtype=dtype, device=where)
+    return assemble(recipe, plan, _weights(recipe, weights), device=pick_device(device))
+
+
+def assemble(
+    recipe: WorldRecipe, plan: VideoPlan, weights: Path, *, device: torch.device, dtype: torch.dtype = torch.float32
+) -> World:
+    """A world from its parts.
+
+    Args:
+        recipe: of the world.
+        plan: how its blocks are made.
+        weights: a weights file of it.
+        device: where it lives.
+        dtype: in which the backbone computes and keys and values are kept. Whether bfloat16 wins over float32 depends
+            on the processor; `python -m benchmarks.decode` measures both.
+
+    Raises:
+        WeightsError: the weights file is torn, foreign, of another shape or of another world.
+    """
+    backbone = load_weights(weights, dtype=dtype, device=device)
     if (backbone.geometry, backbone.controls) != (recipe.backbone.geometry(), recipe.backbone.controls):
         raise WeightsError(
-            f"those weights are not of {name}, which has {recipe.backbone.geometry()} and {recipe.backbone.controls} "
-            f"controls; they have {backbone.geometry} and {backbone.controls} controls"
+            f"those weights are not of {recipe.name}, which has {recipe.backbone.geometry()} and "
+            f"{recipe.backbone.controls} controls; they have {backbone.geometry} and {backbone.controls} controls"
         )
     return World(
         simulator=recipe.simulator,
@@ -157,7 +170,7 @@ def load(
         codec=recipe.codec,
         plan=plan,
         starts=Starts.load(recipe.folder / "starts.safetensors"),
-        pool=PagePool(backbone.pages, pages=recipe.pages, dtype=dtype, device=where),
+        pool=PagePool(backbone.pages, pages=recipe.pages, dtype=dtype, device=device),
     )
 
 
@@ -183,7 +196,7 @@ def _weights(recipe: WorldRecipe, given: Path | str | None) -> Path:
     if not path.is_file():
         raise NotShipped(
             f"the weights of {recipe.name} are not in the package; train them with "
-            f"`worldsim record {recipe.name} -o data/{recipe.name}` and "
+            f"`worldsim record {recipe.name} -o data/{recipe.name}`, the same with --held-out, and "
             f"`worldsim train {recipe.name} --data data/{recipe.name}`, then load them with weights=FILE"
         )
     return path

@@ -84,6 +84,15 @@ def blurred(walk: Walk) -> Walk:
     return replace(walk, made=np.stack([cv2.GaussianBlur(frame, (0, 0), 1.5) for frame in walk.real]))
 
 
+def wrong_at(index: int) -> Fault:
+    def fault(walk: Walk) -> Walk:
+        made = walk.made.copy()
+        made[index] = 255 - made[index]
+        return replace(walk, made=made)
+
+    return fault
+
+
 @pytest.fixture(autouse=True, scope="module")
 def short_days() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
@@ -131,6 +140,14 @@ def test_what_comes_a_block_late_is_less_like_reality() -> None:
     assert quarter < values()[0] - 10
     assert size < 0.9
     assert sharp > 0.8
+
+
+def test_likeness_is_judged_after_a_quarter_of_a_second_and_after_one() -> None:
+    third, last = round(0.25 * Maze.fps) - 1, Maze.fps - 1
+    quarter, second, *_ = values(wrong_at(third))
+    assert (quarter < 0, second > 20) == (True, True)
+    quarter, second, *_ = values(wrong_at(last))
+    assert (quarter > 20, second < 0) == (True, True)
 
 
 def test_what_never_moves_is_as_likely_as_the_last_frame_and_turns_nowhere() -> None:

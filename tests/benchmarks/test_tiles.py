@@ -21,6 +21,7 @@ from benchmarks.tiles import (
     TILE_PX,
     Reading,
     class_of,
+    day,
     daylights,
     read_frames,
     shade,
@@ -207,6 +208,13 @@ def test_the_engines_day_has_151_daylights() -> None:
     assert known[0] == 0.0
     assert known[-1] == 1.0
     assert (np.diff(known) > 0).all()
+
+
+def test_the_days_course_is_the_engines(played: Played) -> None:
+    assert (np.abs(played.daylight[:, None] - day()[None]).min(axis=1) < 1e-6).all()
+    assert day()[0] == pytest.approx(0.797, abs=1e-3)
+    assert day()[60] == 1.0
+    assert day()[210] == 0.0
 
 
 def test_a_class_names_material_and_sprite() -> None:

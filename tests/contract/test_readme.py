@@ -24,6 +24,7 @@ def test_every_fence_says_what_it_holds() -> None:
     assert {name for name, _ in FENCES} == {"sh", "python", "text"}
 
 
+@pytest.mark.timeout(180)  # seconds are enough, but not while other work has the cores
 @pytest.mark.parametrize("block", blocks("sh"))
 def test_a_shell_block_runs(block: str, tmp_path: Path) -> None:
     lines = [line for line in block.splitlines() if not line.startswith(SET_UP)]
@@ -38,11 +39,12 @@ def test_a_shell_block_runs(block: str, tmp_path: Path) -> None:
         env={**os.environ, "PATH": path},
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=170,
     )
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize("block", blocks("python"))
 def test_a_python_block_runs(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

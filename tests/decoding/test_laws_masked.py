@@ -159,8 +159,8 @@ def test_unmasking_the_most_confident_places_is_token_equal_to_a_direct_referenc
 def test_first_hitting_has_the_exact_law_one_place_at_a_time_and_not_two(block):
     model = Joint.random(4, 2, seed=1, contrast=3.0)
     one, two = FirstHitting(1), FirstHitting(2)
-    assert p_value(count_texts(model, 2_000, block=block, unmask=one), model.law) > LEVEL
-    assert p_value(count_texts(model, 500, block=block, unmask=two), model.law) < 1e-6
+    assert p_value(count_texts(model, 1_500, block=block, unmask=one), model.law) > LEVEL
+    assert p_value(count_texts(model, 300, block=block, unmask=two), model.law) < 1e-6
     assert MaskedBlocks(model=model, block=block, unmask=one).guarantee is Guarantee.EXACT_LAW
     assert MaskedBlocks(model=model, block=block, unmask=two).guarantee is Guarantee.APPROXIMATE
 
@@ -168,7 +168,7 @@ def test_first_hitting_has_the_exact_law_one_place_at_a_time_and_not_two(block):
 def test_what_is_given_inside_the_canvas_stays_and_the_rest_has_the_law_that_follows_from_it():
     model = Joint.random(4, 3, seed=2, contrast=3.0)
     given = (None, 2, None, None)
-    counts = count_texts(model, 2_000, block=4, unmask=FirstHitting(1), given=given)
+    counts = count_texts(model, 1_500, block=4, unmask=FirstHitting(1), given=given)
     law = torch.zeros_like(model.law)
     law[:, 2] = model.law[:, 2] / model.law[:, 2].sum()
     assert p_value(counts, law) > LEVEL

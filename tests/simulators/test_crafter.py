@@ -217,7 +217,7 @@ def test_an_episode_begins_in_the_morning_with_empty_hands_and_is_over_when_the_
     simulator = Crafter()
     assert simulator.over
     frame = simulator.reset(1)
-    assert (frame.dtype, frame.shape) == (np.uint8, (*simulator.size, 3))
+    assert (frame.dtype, frame.shape) == (np.uint8, (72, 72, 3))
     assert frame.flags["C_CONTIGUOUS"]
     assert (simulator.over, simulator.env._step) == (False, 0)
     assert tuple(simulator.env._player.inventory.values()) == (9, 9, 9, 9, *[0] * 12)

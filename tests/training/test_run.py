@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 
 from worldsim.cache.policy import Window
 from worldsim.codec.patches import PatchCodec
@@ -113,7 +114,11 @@ def test_a_run_leaves_a_log_a_checkpoint_and_weights_that_load(recorded: Path) -
     assert [line["update"] for line in log] == [4, 5]
     assert log[-1] == result
     assert result.keys() == {"update", "minutes", "train_loss", "loss", "tiles", "still"}
-    assert load_weights(out / "weights.safetensors", dtype=torch.float32, device=CPU).config == Tiny().backbone
+    backbone = load_weights(out / "weights.safetensors", dtype=torch.float32, device=CPU)
+    assert backbone.config == Tiny().backbone
+    kept = load_file(out / "checkpoint.safetensors")
+    for name, weight in backbone.state_dict().items():
+        assert torch.equal(weight, kept[f"average/{name}"].bfloat16().float())
 
 
 def test_a_resumed_run_ends_with_the_same_bytes_as_one_that_was_never_stopped(recorded: Path) -> None:
@@ -128,6 +133,14 @@ def test_a_resumed_run_ends_with_the_same_bytes_as_one_that_was_never_stopped(re
     train(recorded, "other", seed=6, updates=1)
     other = recorded.parent / "other" / "weights.safetensors"
     assert other.read_bytes() != (recorded.parent / "whole" / "weights.safetensors").read_bytes()
+
+
+def test_the_seed_decides_the_first_weights(recorded: Path) -> None:
+    one, same, other = (
+        runs._trainer(Tiny(), recorded, Run(device=CPU, seed=seed)).averaged()["embed.weight"] for seed in (1, 1, 2)
+    )
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
 
 
 def test_a_finished_run_that_is_resumed_is_judged_again_and_stays_as_it_is(recorded: Path) -> None:
