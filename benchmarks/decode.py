@@ -28,7 +28,6 @@ from worldsim.presets import WORLDS, assemble
 from worldsim.runtime.session import Session
 from worldsim.runtime.world import World
 
-WALK = ("KeyD", "KeyD", "KeyS", "KeyD", "KeyW", "KeyA", "Space", "KeyS")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 FIRST_FRAME = "import worldsim; worldsim.load({world!r}).open(seed=7).step(())"
 
@@ -49,9 +48,9 @@ def timed(call: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def walker(session: Session) -> Callable[[], object]:
-    """Makes the next block of a walk at every call."""
-    return lambda: session.step({WALK[session.block // 4 % len(WALK)]})
+def walker(world: World, session: Session) -> Callable[[], object]:
+    """Makes the next block at every call, each key of the world held in turn for four blocks."""
+    return lambda: session.step({world.keys[session.block // 4 % len(world.keys)]})
 
 
 def floor(config: SmallConfig, *, frames: int, past: int, calls: int, dtype: torch.dtype) -> Callable[[], None]:
@@ -96,7 +95,7 @@ def block_times(world: World, *, blocks: int) -> dict[str, Any]:
         dtype=world.pool.dtype,
     )
     with world.open(seed=7, start=0) as session:
-        step = walker(session)
+        step = walker(world, session)
         for _ in range(max(3, past // world.frames_per_block)):
             step()
             base()
@@ -117,7 +116,7 @@ def long_run(world: World, *, blocks: int) -> dict[str, Any]:
     times: list[float] = []
     memory: list[int] = []
     with world.open(seed=7, start=0) as session:
-        step = walker(session)
+        step = walker(world, session)
         for _ in range(blocks):
             times.append(timed(step) * 1e3)
             memory.append(_resident_bytes())

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import typer
 
-from benchmarks.record import hardware
+from benchmarks.record import ROOT, commit, hardware
 from worldsim.errors import ConfigError
 from worldsim.presets import WORLDS, WorldRecipe
 from worldsim.runtime.starts import Starts
@@ -44,10 +44,10 @@ def main(
 
 def _place(recipe: WorldRecipe, seed: int, at: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The frames of held-out play that end at that frame of that seed, and their controls."""
-    played = list(play(recipe.recording, seed, most=at + 1))[-START_FRAMES:]
-    if len(played) < START_FRAMES:
-        raise ConfigError(f"the episode of seed {seed} ends before frame {at}; choose an earlier frame")
-    frames, controls = zip(*played, strict=True)
+    played = list(play(recipe.recording, seed, most=at + 1))
+    if not START_FRAMES <= len(played) == at + 1:
+        raise ConfigError(f"seed {seed} has no {START_FRAMES} frames of play that end at {at}; choose another frame")
+    frames, controls = zip(*played[-START_FRAMES:], strict=True)
     return torch.from_numpy(np.stack(frames)), torch.tensor(controls)
 
 
@@ -64,6 +64,7 @@ def _card(recipe: WorldRecipe, run: Path, data: str, hours: str) -> dict[str, An
         ],
         "training": hours,
         "held_out": last,
+        "commit": commit(ROOT),
         "hardware": hardware(),
         "backbone": recipe.backbone.to_dict(),
     }

@@ -39,7 +39,7 @@ GIVES = {"tree": "wood", "stone": "stone", "coal": "coal", "iron": "iron", "diam
 VITALS = 4
 """Health, food, drink and energy, the first of ITEMS; the others are things carried."""
 STILL_SHARE = 0.9
-"""After a blocked move at least this share of the untouched tiles must be where they were."""
+"""After a blocked move at least this share must be right of the untouched tiles that the move would have changed."""
 
 
 class Count(NamedTuple):
@@ -80,23 +80,27 @@ class Rollout:
     past: int
 
 
-def right_tiles(rollout: Rollout, at: int) -> Count:
-    """Tiles of generated frame `at` that are right, of those that were in view in the last given frame and untouched.
+def untouched(rollout: Rollout, at: int) -> Mask:
+    """The tiles of frame `at` whose truth follows from the last given frame, [7, 9].
 
-    Untouched: the engine shows the same there as before, no creature stood near enough to walk onto it, and the player
-    does not stand on it. Right: the same material with the same on it. Tiles that night hides are not judged.
+    They were in view there, the engine shows the same there now, no creature stood near enough to walk onto them, the
+    player does not stand on them, and night does not hide them.
     """
     since = rollout.past - 1
     real = rollout.real.shown
     by = rollout.real.places[at] - rollout.real.places[since]
-    same = shifted(real.tiles[since], by, fill=-1) == real.tiles[at]
+    same: Mask = shifted(real.tiles[since], by, fill=-1) == real.tiles[at]
     reach = near(_creatures(real, since), at - since)
-    judged = same & _judged(rollout, at) & ~shifted(reach, by, fill=True) & ~_creatures(real, at)
-    return _count(rollout.made.tiles[at] == real.tiles[at], judged)
+    return same & _judged(rollout, at) & ~shifted(reach, by, fill=True) & ~_creatures(real, at)
+
+
+def right_tiles(rollout: Rollout, at: int) -> Count:
+    """Untouched tiles of generated frame `at` that are right: the same material with the same on it."""
+    return _count(rollout.made.tiles[at] == rollout.real.shown.tiles[at], untouched(rollout, at))
 
 
 def right_ground(rollout: Rollout, at: int) -> Count:
-    """As right_tiles, but of what the tiles are made of, whatever creature walked onto them; so none is left out."""
+    """As right_tiles, but of what tiles are made of, so that none is left out for the creatures that may walk there."""
     since = rollout.past - 1
     real = rollout.real.shown
     by = rollout.real.places[at] - rollout.real.places[since]
@@ -133,17 +137,22 @@ def decided(rollout: Rollout) -> Mask:
     """Through which frames chance has had no say in where the player is and whether he sleeps, [T].
 
     The engine moves the player first and the creatures after, so the first generated move is never chance. A later one
-    is when a creature stands within two tiles of the player, in either world. So is the moment of waking up, which
-    follows from a count that no frame shows.
+    is when a creature, in either world, stands where the move leads or beside it: it might as well stand there in the
+    one and beside it in the other. So is the moment of waking up, which follows from a count that no frame shows.
     """
     real, actions = rollout.real.shown, rollout.real.actions
     chance = np.zeros(len(real), np.bool_)
     for at in range(rollout.past, len(real)):
-        moved = at > rollout.past and actions[at] in MOVES
-        met = any(near(_creatures(world, at - 1), 2)[CENTRE] for world in (real, rollout.made))
         woke = real.sleeping[at - 1] and not real.sleeping[at]
-        chance[at] = (moved and met) or woke
+        chance[at] = woke or (at > rollout.past and actions[at] in MOVES and _met(rollout, at))
     return ~np.logical_or.accumulate(chance)
+
+
+def _met(rollout: Rollout, at: int) -> bool:
+    """Whether before frame `at` a creature stood where its move leads or beside it, in either world."""
+    down, across = MOVES[rollout.real.actions[at]]
+    target = CENTRE[0] + down, CENTRE[1] + across
+    return any(bool(near(_creatures(world, at - 1), 1)[target]) for world in (rollout.real.shown, rollout.made))
 
 
 def effect_of(play: Play, at: int, frames: int = 1) -> Kind | None:
@@ -177,7 +186,9 @@ def right_effect(rollout: Rollout, kind: Kind, frames: int = 1) -> Count:
     last = rollout.past + frames - 1
     real, made = rollout.real.shown, rollout.made
     if kind == "blocked":
-        right, judged = right_tiles(rollout, last)
+        moved = shifted(real.tiles[last], np.array(MOVES[rollout.real.actions[last]]), fill=-1)
+        telling = untouched(rollout, last) & (moved != real.tiles[last])
+        right, judged = _count(made.tiles[last] == real.tiles[last], telling)
         return Count(int(right_sprite(rollout, last).right and right >= STILL_SHARE * judged), 1)
     target = _target(real, rollout.past - 1)
     changed = real.inventory[last] != real.inventory[rollout.past - 1]
@@ -221,9 +232,11 @@ def sun(real: Sequence[float], made: Sequence[float], *, most_lag: int) -> tuple
     """How well a generated course of daylight follows the engine's, and how many frames late it is where it fits best.
 
     Returns:
-        The correlation at the best lag within most_lag frames, and that lag. A sun that stands still scores 0.
+        The correlation at the best lag within most_lag frames (and within half of the course), and that lag. A sun
+        that stands still scores 0.
     """
     truth, guess = np.asarray(real, np.float64), np.asarray(made, np.float64)
+    most_lag = min(most_lag, len(truth) // 2)
     found = []
     for lag in range(-most_lag, most_lag + 1):
         late = guess[max(lag, 0) : len(guess) + min(lag, 0)]

@@ -291,7 +291,7 @@ def relive(one: Walk, frames: Sequence[int]) -> Frames:
 
 
 def contact_sheet(strips: Sequence[tuple[Sequence[str], Frames, Frames]]) -> Frames:
-    """Real frames above generated ones, [H, W, 3]: strips of (labels, real, made), all with equally many frames."""
+    """Real frames above generated ones, [H, W, 3], for each strip of (labels, real, made)."""
     rows = []
     for labels, real, made in strips:
         pictures = [np.concatenate(list(frames), axis=1) for frames in (real, made)]
@@ -301,7 +301,8 @@ def contact_sheet(strips: Sequence[tuple[Sequence[str], Frames, Frames]]) -> Fra
             place = (column * pair.shape[1] // len(labels) + 2, LABEL_PX - 3)
             cv2.putText(head, label, place, cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 255))
         rows += [head, pair]
-    return np.concatenate(rows)
+    widest = max(row.shape[1] for row in rows)
+    return np.concatenate([np.pad(row, ((0, 0), (0, widest - row.shape[1]), (0, 0))) for row in rows])
 
 
 def verdicts(measures: dict[str, Measure]) -> dict[str, dict[str, Any]]:
@@ -376,8 +377,9 @@ def main(
     """Judge crafter."""
     world = worldsim.load("crafter", weights=weights, frames_per_block=frames_per_block, steps=steps)
     found, sheet = measure(world, Amount(episodes=episodes, walks=walks), seed)
-    about = {"weights": str(weights or "in the package"), "calls_per_block": world.calls_per_block}
-    write(name, {**about, "frames_per_block": frames_per_block, "seed": seed, "episodes": episodes, **found})
+    about: dict[str, Any] = {"weights": str(weights or "in the package"), "calls_per_block": world.calls_per_block}
+    about |= {"frames_per_block": frames_per_block, "seed": seed, "episodes": episodes, "walks": walks}
+    write(name, {**about, **found}, folder=RESULTS)
     picture = cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1]
     (RESULTS / f"{name}.png").write_bytes(picture.tobytes())
     for key, item in found["measures"].items():

@@ -60,7 +60,7 @@ class WorldRecipe:
     training: TrainingPlan
     policy: Policy
     steps: int = 3
-    shift: float = 3.0
+    shift: float = 0.5
     sampler: Sampler = few_step
     blocks: tuple[int, ...] = (1, 2, 4)
     pages: int = 2_048
@@ -90,8 +90,8 @@ CRAFTER = WorldRecipe(
     backbone=SmallConfig(channels=192, height=9, width=9, controls=len(Crafter.controls)),
     training=TrainingPlan(
         stages=(
-            Stage(updates=6_000, objective=DiffusionForcing(frames=8, first=4, copies=2), windows=2, lr=(1e-3, 1e-3)),
-            Stage(updates=3_000, objective=DiffusionForcing(frames=16, first=4), windows=2, lr=(1e-3, 0.0)),
+            Stage(updates=1_250, objective=DiffusionForcing(frames=8, first=4, copies=2), windows=3, lr=(2e-3, 2e-3)),
+            Stage(updates=1_150, objective=DiffusionForcing(frames=16, first=4, shift=1.5), windows=2, lr=(2e-3, 2e-5)),
         ),
     ),
     policy=Window(frames=12),

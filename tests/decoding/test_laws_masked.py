@@ -157,7 +157,7 @@ def test_unmasking_the_most_confident_places_is_token_equal_to_a_direct_referenc
 
 @pytest.mark.parametrize("block", [4, 2])
 def test_first_hitting_has_the_exact_law_one_place_at_a_time_and_not_two(block):
-    model = Joint.random(4, 2, seed=1, contrast=3.0)
+    model = Joint.random(4, 2, seed=2, contrast=2.0)
     one, two = FirstHitting(1), FirstHitting(2)
     assert p_value(count_texts(model, 1_500, block=block, unmask=one), model.law) > LEVEL
     assert p_value(count_texts(model, 300, block=block, unmask=two), model.law) < 1e-6

@@ -77,13 +77,14 @@ def texture(simulator: Crafter, name: str, side: int = TILE_PX) -> Frame:
     return drawn
 
 
+@pytest.mark.timeout(180)  # seconds are enough, but not while other work has the cores
 def test_another_process_with_another_hash_seed_plays_the_same():
     environment = {**os.environ, "PYTHONHASHSEED": "77"}
     done = subprocess.run(
         [sys.executable, "-c", FINGERPRINT, __file__],
         capture_output=True,
         text=True,
-        timeout=55,
+        timeout=170,
         check=True,
         env=environment,
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from vizdoom import GameVariable
+from vizdoom import DoomGame, GameVariable
 
 from worldsim.controls import Keys
 from worldsim.errors import ConfigError, MissingDependency, UnknownName
@@ -225,10 +225,19 @@ def test_the_engine_leaves_nothing_behind_where_it_is_started(tmp_path: Path, mo
     assert not list(tmp_path.iterdir())
 
 
-def test_the_art_is_freedooms_even_where_doom_2_is_installed(maze: Maze) -> None:
+def test_the_art_is_freedooms_even_where_doom_2_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    start = DoomGame.init
+
+    def init(game: DoomGame) -> bool:
+        asked.append(Path(game.get_doom_game_path()).name)
+        return start(game)
+
+    monkeypatch.setattr(DoomGame, "init", init)
+    maze = Maze()
     maze.reset(0)
-    assert maze._game is not None
-    assert Path(maze._game.get_doom_game_path()).name == "freedoom2.wad"
+    maze.close()
+    assert asked == ["freedoom2.wad"]
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs a folder in which nobody may write")

@@ -148,6 +148,18 @@ def test_a_long_walk_leaves_the_room_it_began_in(walks: list[Moment]) -> None:
         assert len({moment.square for moment in walks[start : start + FRAMES]}) > 9
 
 
+def test_a_walk_is_steered_to_the_side_that_is_open() -> None:
+    stage = Stage(14, 60)
+    explorer = MazeExplorer(stage, 0)  # type: ignore[arg-type]
+    assert explorer._steer() == ("turn_right",)
+    stage.depth = stage.depth[:, ::-1]
+    assert explorer._steer() == ("turn_left",)
+
+
+def test_a_walk_that_is_open_ahead_is_not_steered() -> None:
+    assert MazeExplorer(Stage(40), 0)._steer() == ()  # type: ignore[arg-type]
+
+
 def test_every_kind_of_plan_is_drawn() -> None:
     explorer = MazeExplorer(Stage(9), 0)  # type: ignore[arg-type]
     drawn = {explorer._draw().gi_code.co_name for _ in range(200)}  # type: ignore[attr-defined]
