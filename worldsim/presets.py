@@ -26,6 +26,8 @@ from worldsim.samplers import Sampler, few_step
 from worldsim.schedules import few_step_sigmas
 from worldsim.simulators.crafter import Crafter
 from worldsim.simulators.crafter_explorer import CrafterExplorer
+from worldsim.simulators.maze import Maze
+from worldsim.simulators.maze_explorer import MazeExplorer
 from worldsim.simulators.protocol import Explorer, Simulator
 from worldsim.training.data import Recording
 from worldsim.training.objectives import DiffusionForcing
@@ -97,7 +99,29 @@ CRAFTER = WorldRecipe(
     policy=Window(frames=12),
 )
 
-WORLDS: dict[str, WorldRecipe] = {recipe.name: recipe for recipe in (CRAFTER,)}
+
+def explore_maze(simulator: Simulator, seed: int) -> Explorer:
+    """The player of a recorded walk through the maze."""
+    assert isinstance(simulator, Maze)
+    return MazeExplorer(simulator, seed)
+
+
+MAZE = WorldRecipe(
+    name="maze",
+    simulator=Maze,
+    recording=Recording(world="maze", simulator=Maze, explorer=explore_maze),
+    codec=PatchCodec(side=8),
+    backbone=SmallConfig(channels=192, height=12, width=16, controls=len(Maze.controls), dim=384, layers=8, heads=6),
+    training=TrainingPlan(
+        stages=(
+            Stage(updates=20_000, objective=DiffusionForcing(frames=8, first=4, copies=2), windows=8, lr=(1e-3, 1e-3)),
+            Stage(updates=10_000, objective=DiffusionForcing(frames=16, first=4), windows=8, lr=(1e-3, 1e-5)),
+        ),
+    ),
+    policy=Window(frames=12),
+)
+
+WORLDS: dict[str, WorldRecipe] = {recipe.name: recipe for recipe in (CRAFTER, MAZE)}
 
 
 def load(
@@ -164,12 +188,13 @@ def assemble(
             f"those weights are not of {recipe.name}, which has {recipe.backbone.geometry()} and "
             f"{recipe.backbone.controls} controls; they have {backbone.geometry} and {backbone.controls} controls"
         )
+    places = recipe.folder / "starts.safetensors"
     return World(
         simulator=recipe.simulator,
         backbone=backbone,
         codec=recipe.codec,
         plan=plan,
-        starts=Starts.load(recipe.folder / "starts.safetensors"),
+        starts=Starts.load(places) if places.exists() else Starts.none(),
         pool=PagePool(backbone.pages, pages=recipe.pages, dtype=dtype, device=device),
     )
 

@@ -58,3 +58,15 @@ def test_tensors_of_other_shapes_are_no_starting_places(tmp_path, sizes):
     save_file({"frames": frames, "controls": controls}, tmp_path / "starts.safetensors")
     with pytest.raises(WeightsError, match=r"frames .* need controls"):
         Starts.load(tmp_path / "starts.safetensors")
+
+
+def test_a_world_without_starting_places_says_to_begin_from_frames():
+    with pytest.raises(ConfigError, match="begin from frames of your own"):
+        Starts.none().get(Starts.none().pick(7))
+
+
+@pytest.mark.parametrize("seed", [0, 2, 3, 10**12 + 1])
+def test_a_seed_picks_one_of_the_places(tmp_path, seed):
+    path = tmp_path / "starts.safetensors"
+    Starts.save(path, places(3))
+    assert Starts.load(path).pick(seed) == seed % 3

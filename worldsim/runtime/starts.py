@@ -30,9 +30,20 @@ class Starts:
 
     def get(self, number: int) -> tuple[Tensor, Tensor]:
         """Frames uint8 [F, H, W, 3] and controls float32 [F, A] of that place; ConfigError if there is none."""
+        if not len(self):
+            raise ConfigError("this world comes without starting places; begin from frames of your own: frames=...")
         if not 0 <= number < len(self):
             raise ConfigError(f"there is no starting place {number}; choose from 0 to {len(self) - 1}")
         return self._frames[number], self._controls[number]
+
+    def pick(self, seed: int) -> int:
+        """The number of the place that a seed begins at."""
+        return seed % max(1, len(self))
+
+    @classmethod
+    def none(cls) -> Starts:
+        """No places at all: a world that can only be begun from given frames."""
+        return cls(torch.empty(0, 0, 0, 0, 3, dtype=torch.uint8), torch.empty(0, 0, 0))
 
     @classmethod
     def load(cls, path: Path) -> Starts:

@@ -109,7 +109,7 @@ class World:
         if keys is not None and frames is None:
             raise ConfigError("keys say what was held at given frames; pass the frames too, or leave both out")
         if frames is None:
-            pixels, controls = self.starts.get(seed % len(self.starts) if start is None else start)
+            pixels, controls = self.starts.get(self.starts.pick(seed) if start is None else start)
         else:
             pixels, controls = self._given(frames, keys)
         decoder = VideoDecoder(self.backbone, self.pool, self.plan, seed)
