@@ -139,6 +139,21 @@ def test_every_class_is_read_under_the_engines_own_light(daylight: float, sleepi
         np.testing.assert_array_equal(found.tiles[0][judged], drawn[judged])
 
 
+@pytest.mark.parametrize("daylight", [0.0, 0.1, 0.3])
+def test_a_night_without_the_grain_of_its_noise_is_read_the_same(played: Played, daylight: float) -> None:
+    """A model that draws the mean of what it cannot know draws such nights."""
+    down, across = np.meshgrid(np.linspace(-1, 1, ROWS * TILE_PX), np.linspace(-1, 1, COLUMNS * TILE_PX), indexing="ij")
+    noise = (1 - 2 * daylight) * (1 - np.exp(-0.5 * (across**2 + down**2) / 0.5**2))[..., None]
+    pictures = textures().reshape(-1, TILE_PX, TILE_PX, 3)[played.tiles[:9]]
+    local = pictures.swapaxes(2, 3).reshape(9, ROWS * TILE_PX, COLUMNS * TILE_PX, 3)
+    frames = np.zeros((9, 72, 72, 3), np.uint8)
+    frames[:, : ROWS * TILE_PX] = shade(local, daylight, sleeping=False, noise=noise.astype(np.float32))
+    found = read_frames(frames)
+    np.testing.assert_allclose(found.daylight, daylight, atol=0.02)
+    np.testing.assert_array_equal(found.tiles[found.visible], played.tiles[:9][found.visible])
+    assert found.clean[found.visible].all()
+
+
 def test_light_without_noise_is_the_engines_up_to_rounding() -> None:
     picture = np.random.default_rng(3).integers(0, 256, (8, 16, 3)).astype(np.uint8)
     view = engine.LocalView(engine.World((64, 64), [], (12, 12)), None, (9, 7))

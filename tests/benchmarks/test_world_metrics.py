@@ -255,6 +255,29 @@ def test_a_blocked_move_that_goes_through_is_wrong(play: Play, script: tuple[Scr
     assert right_effect(roll(play, at, replace(play.shown, tiles=tiles)), "blocked") == Count(0, 1)
 
 
+def test_an_effect_needs_both_the_tile_and_the_numbers(
+    play: Play, script: tuple[Script, dict[int, Kind | None]]
+) -> None:
+    at = next(at for at, kind in script[1].items() if kind == "collect")
+    tiles, inventory = play.shown.tiles.copy(), play.shown.inventory.copy()
+    tiles[at], inventory[at] = tiles[at - 1], inventory[at - 1]
+    assert right_effect(roll(play, at, replace(play.shown, tiles=tiles)), "collect") == Count(0, 1)
+    assert right_effect(roll(play, at, replace(play.shown, inventory=inventory)), "collect") == Count(0, 1)
+
+
+def test_a_blocked_player_who_faces_another_way_is_wrong(
+    play: Play, script: tuple[Script, dict[int, Kind | None]]
+) -> None:
+    at = next(at for at, kind in script[1].items() if kind == "blocked")
+    tiles = play.shown.tiles.copy()
+    tiles[(at, *CENTRE)] = class_of("grass", "player-right")
+    assert right_effect(roll(play, at, replace(play.shown, tiles=tiles)), "blocked") == Count(0, 1)
+
+
+def test_what_stayed_in_view_is_no_memory() -> None:
+    assert right_return(standing(meadow(3)), 2).judged == 0
+
+
 def still(tiles: NDArray[np.int16], *, sleeping: tuple[bool, ...] = ()) -> Reading:
     """A reading of tiles [N, 7, 9] by day."""
     return Reading(
@@ -302,6 +325,7 @@ def test_what_the_player_changed_is_not_untouched() -> None:
     tiles = meadow(2)
     tiles[0, 4, 4] = class_of("tree")
     assert right_tiles(standing(tiles), 1).judged == ROWS * COLUMNS - 2
+    assert right_ground(standing(tiles), 1).judged == ROWS * COLUMNS - 2
 
 
 def test_hidden_tiles_are_not_judged() -> None:
@@ -365,6 +389,7 @@ def test_neighbours_are_counted_once_where_one_is_new() -> None:
     assert counts[sand, sand] == ROWS - 1
     assert counts.sum() == 2 * ROWS - 1
     assert neighbours(materials, new, ~new).sum() == 0
+    np.testing.assert_array_equal(neighbours(materials[:, ::-1], new[:, ::-1], np.ones_like(new)), counts)
 
 
 def test_total_variation_is_zero_for_equal_laws_and_one_for_disjoint_ones() -> None:
