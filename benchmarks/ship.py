@@ -22,9 +22,9 @@ from worldsim.training.data import play
 
 START_FRAMES = 16
 PLACES: dict[str, tuple[tuple[int, int], ...]] = {
-    "crafter": ((4, 40), (5, 80), (7, 80), (3, 80), (15, 80), (15, 160), (19, 160), (33, 80)),
+    "crafter": ((15, 160), (5, 80), (7, 80), (3, 80), (15, 80), (5, 40), (19, 160), (33, 80)),
 }
-"""Seed and last frame of each starting place: a beach, a lake shore, lava, a mountain, meadows, dusk."""
+"""Seed and last frame of each starting place: a beach, a lake shore, lava, a mountain, meadows, a coast, dusk."""
 
 
 def main(

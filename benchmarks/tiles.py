@@ -76,7 +76,7 @@ daylight of 0.25 or more, and at midnight the middle of the view, 28 % of it.
 """
 
 TOLERANCE = 2.0
-"""Grey levels by which a pixel may differ from the engine's and still help to tell the daylight."""
+"""Grey levels by which a pixel may differ from the engine's for other reasons than noise."""
 
 NOISE_MEAN, NOISE_DEVIATION = (32 + 127) / 2, (127 - 32) / 12**0.5
 MIDDLE_TILES = np.array([row * COLUMNS + column for row in (2, 3, 4) for column in (3, 4, 5)])
@@ -251,12 +251,11 @@ class _Light:
     """The textures under one light, ready to be compared with P tiles of D pixels (P = 1: with any tile).
 
     Noise adds one grey value to a pixel, of known deviation. Taking the share `damping` of the grey part away from
-    both sides makes their squared distance, with `surprise`, the likelihood of that noise.
+    both sides lets it weigh no more in their distance than a difference of TOLERANCE would.
     """
 
     pictures: Floats  # [P, classes, 3 * D]
     damping: Floats  # [P, 1, D, 1]
-    surprise: float
     gain: float  # the contrast that this light leaves
     visible: NDArray[np.bool_]  # [P], or [1] without noise
 
@@ -272,7 +271,6 @@ def _render(light: int, cover: Floats, pictures: Floats) -> _Light:
     return _Light(
         pictures=_damp(lit, damping).reshape(len(noise), len(pictures), -1),
         damping=damping,
-        surprise=float(np.log(excess).sum()),
         gain=(daylight + (1 - daylight) / 2) * (0.5 if sleeping else 1.0),
         visible=noise.mean((1, 2)) <= VISIBLE_NOISE,
     )
@@ -298,13 +296,13 @@ def _middle(tiles: Floats) -> Floats:
 
 
 def _find_light(tiles: Floats) -> NDArray[np.intp]:
-    """The number of the light in which the middle of each view [63, N, 64, 3] is most likely."""
+    """The number of the light in which the middle of each view [63, N, 64, 3] is nearest to textures."""
     seen = _middle(tiles)
     grey = _grey(seen)
     misfits = []
     for light in _middle_lights():
         damped = (seen - light.damping * grey).reshape(*seen.shape[:2], -1)
-        misfits.append(_squares(damped, light.pictures).min(-1).sum(0) / TOLERANCE**2 + light.surprise)
+        misfits.append(_squares(damped, light.pictures).min(-1).sum(0))
     lights: NDArray[np.intp] = np.stack(misfits).argmin(0)
     return lights
 

@@ -143,7 +143,7 @@ def test_ctrl_c_before_the_first_block_exits_with_130_too(untrained, capsys, mon
         ("generate --seconds nan", "--seconds is a length of time above 0, got nan"),
         ("generate --seconds inf", "--seconds is a length of time above 0, got inf"),
         ("generate --seed -1", "'--seed'"),
-        ("generate --world crafted", "there is no world 'crafted'; known: crafter; did you mean 'crafter'?"),
+        ("generate --world crafted", "there is no world 'crafted'; known: crafter, maze; did you mean 'crafter'?"),
         (
             "generate --policy windows:frames=3",
             "there is no policy 'windows'; known: full, sink, window; did you mean 'window'?",

@@ -10,6 +10,7 @@ from crafter import engine
 from numpy.typing import NDArray
 
 from benchmarks.tiles import (
+    CENTRE,
     CLASSES,
     CLEAN_DISTANCE,
     COLUMNS,
@@ -181,6 +182,24 @@ def test_a_texture_blurred_or_flattened_is_farther_than_the_clean_distance() -> 
     flat = pictures.mean((1, 2), keepdims=True)
     for broken in (blurred, flat):
         assert (np.sqrt(((pictures - broken) ** 2).mean((1, 2, 3))) > CLEAN_DISTANCE).all()
+
+
+@pytest.mark.parametrize("sleeping", [False, True])
+def test_a_distance_is_in_grey_levels_by_day_whatever_the_light(sleeping: bool) -> None:
+    """A tile half way between two textures, seen by day and in the dusk."""
+    drawn = np.full((ROWS, COLUMNS), class_of("sand"))
+    drawn[CENTRE] = class_of("grass", "player-sleep" if sleeping else "player-up")
+    pictures = textures()[drawn]
+    pictures[0, 0] = (textures()[class_of("stone")] + textures()[class_of("iron")]) / 2
+    distances = []
+    for daylight in (1.0, 0.5):
+        lit = shade(pictures, daylight, sleeping=sleeping, noise=np.zeros((1, 1, 1, 1), np.float32))
+        frame = np.zeros((1, 72, 72, 3), np.uint8)
+        tiles = lit.reshape(ROWS, COLUMNS, TILE_PX, TILE_PX, 3).swapaxes(1, 2)
+        frame[0, : ROWS * TILE_PX] = tiles.reshape(ROWS * TILE_PX, COLUMNS * TILE_PX, 3)
+        distances.append(read_frames(frame).distance[0, 0, 0])
+    half = np.sqrt(((textures()[class_of("stone")] - textures()[class_of("iron")]) ** 2).mean()) / 2
+    np.testing.assert_allclose(distances, half, rtol=0.15)
 
 
 def test_no_picture_is_within_the_clean_distance_of_two_classes() -> None:
