@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.tiles import (
+    CENTRE,
     COLUMNS,
     CREATURES,
     ITEMS,
@@ -30,7 +31,6 @@ Mask = NDArray[np.bool_]
 Grid = NDArray[np.integer]
 Kind = Literal["blocked", "collect", "drink", "place", "make"]
 
-CENTRE = (ROWS // 2, COLUMNS // 2)
 MOVES = {"move_left": (0, -1), "move_right": (0, 1), "move_up": (-1, 0), "move_down": (1, 0)}
 FACED = dict(zip((SPRITES.index(sprite) for sprite in PLAYER), MOVES.values(), strict=False))
 """Where the player looks, by sprite; a sleeper looks nowhere."""

@@ -208,7 +208,7 @@ def judge_rollouts(rollouts: Sequence[Rollout], frames_per_block: int, rng: np.r
         "sprite_after_16_frames": over(metrics.right_sprite, end),
         "inventory_after_16_frames": over(metrics.right_inventory, end),
         "ground_come_back_to": over(metrics.right_return, range(OWN)),
-        "neighbour_variation": _variation(rollouts, rng),
+        **judge_neighbours(rollouts, rng),
     }
 
 
@@ -249,15 +249,27 @@ def course(walks: Sequence[Walk], fps: int) -> dict[str, float]:
     return found
 
 
-def _variation(rollouts: Sequence[Rollout], rng: np.random.Generator) -> Measure:
-    """Total variation between real and generated neighbours in what comes into view."""
+def judge_neighbours(rollouts: Sequence[Rollout], rng: np.random.Generator) -> dict[str, Measure]:
+    """Total variation between real and generated neighbours in what comes into view, over all rollouts.
+
+    And beside it what two samples of the real law, of that size, differ by: no world can be known to be better.
+    """
     real, made = (np.array([_neighbours(one, which) for one in rollouts]) for which in ("real", "made"))
 
     def variation(real: NDArray[np.float64], made: NDArray[np.float64]) -> float:
         return metrics.total_variation(real.sum(0), made.sum(0))
 
     low, high = interval(variation, real, made, rng=rng)
-    return Measure(value=variation(real, made), low=low, high=high, judged=int(real.sum()))
+    picks = rng.integers(len(real), size=(100, 2, len(real)))
+    chance = [variation(real[one], real[other]) for one, other in picks]
+    least, most = np.percentile(chance, [2.5, 97.5])
+    pairs = int(real.sum())
+    return {
+        "neighbour_variation": Measure(value=variation(real, made), low=low, high=high, judged=pairs),
+        "neighbour_variation_by_chance": Measure(
+            value=float(np.mean(chance)), low=float(least), high=float(most), judged=pairs
+        ),
+    }
 
 
 def _neighbours(rollout: Rollout, which: Literal["real", "made"]) -> NDArray[np.float64]:
@@ -319,7 +331,7 @@ class Amount:
     """How much is judged: episodes, rollouts that leave each, cases of each effect, walks, and seconds of each."""
 
     episodes: int = 64
-    rollouts: int = 4
+    rollouts: int = 8
     effects: int = 100
     walks: int = 64
     seconds: int = LONG_S
@@ -369,7 +381,7 @@ def main(
     weights: Annotated[Path | None, typer.Option(help="A weights file; the one in the package if left out.")] = None,
     frames_per_block: Annotated[int, typer.Option(help="Frames made together.")] = 1,
     steps: Annotated[int | None, typer.Option(help="Backbone calls that denoise a block; the world's own.")] = None,
-    episodes: Annotated[int, typer.Option(min=2, help="Real episodes, four rollouts each.")] = 64,
+    episodes: Annotated[int, typer.Option(min=2, help="Real episodes, up to eight rollouts each.")] = 64,
     walks: Annotated[int, typer.Option(min=2, help="Walks of a minute, at most one an episode.")] = 64,
     seed: Annotated[int, typer.Option(help="Of the first episode.")] = 500_000_000,
     name: Annotated[str, typer.Option(help="Of the files written to benchmarks/results.")] = "world_quality",

@@ -199,7 +199,7 @@ def test_a_distance_is_in_grey_levels_by_day_whatever_the_light(sleeping: bool) 
         frame[0, : ROWS * TILE_PX] = tiles.reshape(ROWS * TILE_PX, COLUMNS * TILE_PX, 3)
         distances.append(read_frames(frame).distance[0, 0, 0])
     half = np.sqrt(((textures()[class_of("stone")] - textures()[class_of("iron")]) ** 2).mean()) / 2
-    np.testing.assert_allclose(distances, half, rtol=0.15)
+    np.testing.assert_allclose(distances, half, rtol=0.25)
 
 
 def test_no_picture_is_within_the_clean_distance_of_two_classes() -> None:

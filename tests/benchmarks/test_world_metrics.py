@@ -10,9 +10,20 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.tiles import CLASSES, COLUMNS, ITEMS, MATERIALS, ROWS, TILE_PX, Reading, class_of, day, read_frames
-from benchmarks.world_metrics import (
+from benchmarks.tiles import (
     CENTRE,
+    CLASSES,
+    COLUMNS,
+    ITEMS,
+    MATERIALS,
+    ROWS,
+    TILE_PX,
+    Reading,
+    class_of,
+    day,
+    read_frames,
+)
+from benchmarks.world_metrics import (
     Count,
     Kind,
     Play,

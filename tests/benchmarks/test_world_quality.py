@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 
 import worldsim
 from benchmarks import world_quality
-from benchmarks.tiles import Frames, day, read_frames
-from benchmarks.world_metrics import Count, Kind, Rollout
+from benchmarks.tiles import Frames, class_of, day, read_frames
+from benchmarks.world_metrics import Count, Kind, Rollout, entered
 from benchmarks.world_quality import (
     BARS,
     CONTEXT,
@@ -34,6 +34,7 @@ from benchmarks.world_quality import (
     effect_points,
     explore,
     explore_many,
+    judge_neighbours,
     judge_rollouts,
     judge_walks,
     measure,
@@ -248,6 +249,40 @@ def test_a_world_that_is_late_misses_bars() -> None:
     assert good["tiles_one_block_ahead"].value == 1.0
     assert bad["tiles_one_block_ahead"].value < 0.99
     assert bad["sprite_one_block_ahead"].value < 0.99
+
+
+@pytest.fixture
+def perfect() -> list[Rollout]:
+    """Real play against itself."""
+    episode = played(SEED + 1, 1)
+    return [
+        Rollout(real=part, made=part.shown, past=CONTEXT)
+        for part in (episode.play[at - CONTEXT : at + OWN] for at in regular_points(episode, 3, frames_per_block=1))
+    ]
+
+
+def test_what_comes_into_view_has_to_have_the_engines_neighbours(perfect: list[Rollout]) -> None:
+    flooded = []
+    for rollout in perfect:
+        tiles = rollout.made.tiles.copy()
+        for at in range(CONTEXT, CONTEXT + OWN):
+            tiles[at][entered(rollout, at)] = class_of("water")
+        flooded.append(replace(rollout, made=replace(rollout.made, tiles=tiles)))
+    good = judge_neighbours(perfect, np.random.default_rng(0))
+    bad = judge_neighbours(flooded, np.random.default_rng(0))
+    assert good["neighbour_variation"].value == 0.0
+    assert bad["neighbour_variation"].value > 0.3
+    assert good["neighbour_variation"].judged == bad["neighbour_variation"].judged > 0
+    chance = good["neighbour_variation_by_chance"]
+    assert 0.0 < chance.value < 1.0
+    assert chance == bad["neighbour_variation_by_chance"]  # it knows nothing of the generated world
+
+
+def test_what_chance_has_had_a_say_in_is_not_judged(perfect: list[Rollout], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(world_quality.metrics, "decided", lambda rollout: np.zeros(len(rollout.made), np.bool_))
+    found = judge_rollouts(perfect, 1, np.random.default_rng(0))
+    assert {measure.judged for measure in found.values()} == {0}
+    assert all(np.isnan(measure.value) for measure in found.values())
 
 
 def test_a_walk_under_a_sun_that_stands_still_or_in_a_blur_is_seen() -> None:
