@@ -392,7 +392,7 @@ def main(
     about: dict[str, Any] = {"weights": str(weights or "in the package"), "calls_per_block": world.calls_per_block}
     about |= {"frames_per_block": frames_per_block, "seed": seed, "episodes": episodes, "walks": walks}
     write(name, {**about, **found}, folder=RESULTS)
-    picture = cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1]
+    picture = cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 9])[1]
     (RESULTS / f"{name}.png").write_bytes(picture.tobytes())
     for key, item in found["measures"].items():
         verdict = "" if "passed" not in item else "reached" if item["passed"] else "missed"
