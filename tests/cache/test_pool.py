@@ -202,7 +202,12 @@ def test_spare_room_is_used_again_where_it_fits() -> None:
 def test_a_pool_opened_in_inference_mode_is_writable_outside() -> None:
     with torch.inference_mode():
         pool = new_pool(1)
-    pool.write(pool.take(1), *frames(1, seed=7))
+    keys, values = frames(1, seed=7)
+    pages = pool.take(1)
+    pool.write(pages, keys, values)
+    kept_keys, kept_values = pool.read(pages[0])
+    assert torch.equal(kept_keys, keys[:, 0])
+    assert torch.equal(kept_values, values[:, 0])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the resident size from /proc")

@@ -82,7 +82,7 @@ class StreamAttention:
 def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Plain attention, [B, heads, tokens, head_dim].
 
-    Spelled out on a CPU: forward and backward of the fused call there took 1.2 to 2.4 times as long (bf16, 81 to 324
+    Spelled out on a CPU: forward and backward of the fused call there took 1.1 to 2.4 times as long (bf16, 81 to 324
     queries, 648 to 1,296 keys, one thread).
     """
     if q.is_cuda:
