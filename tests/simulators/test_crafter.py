@@ -253,6 +253,45 @@ def test_varied_episodes_begin_at_different_hours_with_different_things_that_the
     assert len(hands) >= 2
 
 
+def test_varied_episodes_mostly_begin_elsewhere_than_in_the_middle():
+    places = []
+    for seed in range(12):
+        simulator = Crafter(varied=True)
+        simulator.reset(seed)
+        player = simulator.env._player
+        places.append(tuple(int(at) for at in player.pos))
+        assert simulator.env._world[player.pos][0] in ("grass", "sand", "path")
+    assert len(set(places)) >= 8
+
+
+def test_a_calm_night_is_the_same_world_with_the_static_at_its_mean():
+    """Twenty frames of one night: what happens is the same, and over them static and fog agree by their mean."""
+    stormy, calm = Crafter(varied=True), Crafter(varied=True, calm=True)
+    shown = []
+    for simulator in (stormy, calm):
+        simulator.reset(4)
+        simulator.env._step = 200
+        shown.append(np.stack([simulator.step(WAIT) for _ in range(20)]).astype(float))
+    assert simulator.env._world.daylight < 0.1
+    assert stormy.env._player.inventory == calm.env._player.inventory
+    assert [tuple(found.pos) for found in stormy.env._world.objects] == [
+        tuple(found.pos) for found in calm.env._world.objects
+    ]
+    corner = (slice(None), slice(0, 8), slice(0, 8))
+    assert shown[0][corner].std(0).mean() > 5 * shown[1][corner].std(0).mean()
+    # The static is uniform over 95 grey levels, at most half of which reach the picture: its mean over 64 pixels and
+    # 20 frames has a standard error of 0.4; cutting to whole numbers takes up to 1 more.
+    assert abs(shown[0][corner].mean() - shown[1][corner].mean()) < 5 * 0.4 + 1
+
+
+def test_days_are_the_same_whether_calm_or_not():
+    plain, calm = Crafter(), Crafter(calm=True)
+    assert np.array_equal(plain.reset(9), calm.reset(9))
+    for at in range(60):
+        keys = frozenset({("KeyA", "KeyS", "Space")[at % 3]})
+        assert np.array_equal(plain.step(keys), calm.step(keys))
+
+
 def test_an_episode_that_has_not_begun_a_seed_below_zero_and_an_unknown_key_are_refused(begun):
     with pytest.raises(ConfigError, match=r"no episode has begun; call reset"):
         Crafter().step(WAIT)

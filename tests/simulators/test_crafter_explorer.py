@@ -11,7 +11,7 @@ from worldsim.controls import Keys
 from worldsim.simulators.crafter import CONTROLS, Crafter
 from worldsim.simulators.crafter_explorer import MOVES, CrafterExplorer
 
-SEEDS = (0, 101, 103, 105)
+SEEDS = (0, 1, 7, 8, 10, 13, 23)
 PLANS = ("_walk", "_travel", "_return", "_use", "_hunt", "_craft", "_wait", "_sleep", "_fumble")
 
 
@@ -79,7 +79,7 @@ def test_it_collects_drinks_eats_fights_and_builds(walks):
 
 def test_it_walks_far_and_comes_back_to_where_it_was_long_before(walks):
     assert max(len(set(walk.places)) for walk in walks) > 100
-    far = [max(abs(x - 32) + abs(y - 32) for x, y in walk.places) for walk in walks]
+    far = [max(abs(x - walk.places[0][0]) + abs(y - walk.places[0][1]) for x, y in walk.places) for walk in walks]
     assert max(far) > 20
     back = sum(place in walk.places[: max(0, at - 40)] for walk in walks for at, place in enumerate(walk.places))
     assert back > 50

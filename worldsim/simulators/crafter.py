@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 TILE_PX = 8
 GRID = (9, 9)
 LOCAL_ROWS = 7
+WALKABLE = ("grass", "sand", "path")
 DAY_FRAMES = 300
 
 CONTROLS = Controls(
@@ -47,17 +48,21 @@ class Crafter:
     """One Crafter world at a time, rendered so that every tile is exactly 8 x 8 pixels.
 
     Args:
-        varied: begin each episode at an hour and with an inventory drawn from its seed, so that recordings also hold
-            nights, tools and ores without the hours of play that lead there. Off, an episode begins as the engine
-            begins it: morning, empty hands.
+        varied: begin each episode at an hour, mostly at a place, and with an inventory drawn from its seed, so that
+            recordings also hold nights, caves, shores, tools and ores without the hours of play that lead there. Off,
+            an episode begins as the engine begins it: morning, the middle of the map, empty hands.
+        calm: draw the static of the night, random grey at every pixel, at its mean, as fog. Nothing else changes: the
+            same seed and keys lead to the same world. No model can foretell the static, and half of what it learns
+            from would be that.
     """
 
     controls = CONTROLS
     fps = 8
     size = (GRID[0] * TILE_PX, GRID[1] * TILE_PX)
 
-    def __init__(self, *, varied: bool = False) -> None:
+    def __init__(self, *, varied: bool = False, calm: bool = False) -> None:
         self._varied = varied
+        self._calm = calm
         self._env: Any = None
         self._over = True
 
@@ -66,6 +71,8 @@ class Crafter:
         if seed < 0:
             raise ConfigError(f"a seed is a whole number from 0, got {seed}")
         self._env = _deterministic_env(seed)
+        if self._calm:
+            _calm_night(self._env._local_view)
         frame = self._env.reset()
         self._over = False
         if self._varied:
@@ -95,9 +102,15 @@ class Crafter:
     def _vary(self, rng: np.random.Generator) -> None:
         self._env._step = int(rng.integers(DAY_FRAMES))
         self._env._update_time()
+        player = self._env._player
+        for _ in range(100 if rng.random() < 0.75 else 0):
+            place = rng.integers(2, 62, size=2)
+            if player.is_free(place, WALKABLE):
+                self._env._world.move(player, place)
+                break
         if rng.random() < 0.5:
             return
-        inventory = self._env._player.inventory
+        inventory = player.inventory
         for name in inventory:
             if name in ("health", "food", "drink", "energy"):
                 inventory[name] = int(rng.integers(3, 10))
@@ -122,3 +135,15 @@ def _deterministic_env(seed: int) -> Any:
             super()._balance_chunk(chunk, sorted(objs, key=lambda found: tuple(found.pos)))
 
     return DeterministicEnv(area=(64, 64), view=GRID, size=Crafter.size, length=10_000, seed=seed)
+
+
+def _calm_night(view: Any) -> None:
+    """Make the static of a view its mean. Its random numbers are still drawn, so that all else stays as it is."""
+    mean = (32 + 127) / 2
+
+    def fog(canvas: Any, amount: float, stddev: float) -> Any:
+        view._world.random.uniform(size=canvas.shape[:2])
+        mask = amount * view._vignette(canvas.shape, stddev)[..., None]
+        return (1 - mask) * canvas + mask * mean
+
+    view._noise = fog

@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 
 from worldsim.controls import Keys
-from worldsim.simulators.crafter import CONTROLS, Crafter
+from worldsim.simulators.crafter import CONTROLS, WALKABLE, Crafter
 
 Place = tuple[int, int]
 
 MOVES: dict[Place, str] = {(-1, 0): "move_left", (1, 0): "move_right", (0, -1): "move_up", (0, 1): "move_down"}
-WALKABLE = ("grass", "sand", "path")
 MAKES = tuple(action.name for action in CONTROLS.actions if action.name.startswith("make_"))
 PLACES = tuple(action.name for action in CONTROLS.actions if action.name.startswith("place_"))
 
@@ -34,7 +33,7 @@ class CrafterExplorer:
     def choose(self) -> Keys:
         """The keys to hold for the next frame."""
         self._trail.append(self._at)
-        if self._enemy_within(2) and not self._player.sleeping and self._rng.random() < 0.6:
+        if self._enemy_within(2) and not self._player.sleeping and self._rng.random() < 0.8:
             self._plan = self._hunt("Zombie")
         name = next(self._plan, None)
         while name is None:
@@ -64,15 +63,16 @@ class CrafterExplorer:
         if need["energy"] < (7 if dark else 3) and not self._enemy_within(8) and self._rng.random() < 0.5:
             return self._sleep()
         plans: list[tuple[float, Callable[[], Iterator[str]]]] = [
-            (5.0, self._walk),
-            (2.0, self._travel),
-            (2.0, self._return),
-            (1.5, lambda: self._use("tree", times=5)),
-            (1.5, lambda: self._use(str(self._rng.choice(["stone", "coal", "iron", "diamond"])), times=2)),
-            (0.5, lambda: self._use("water", times=3)),
+            (3.0, self._walk),
+            (1.5, self._travel),
+            (1.5, self._return),
+            (3.0, lambda: self._use("tree", times=6)),
+            (2.0, lambda: self._use("stone", times=2)),
+            (2.0, lambda: self._use(str(self._rng.choice(["coal", "iron", "diamond"])), times=2)),
+            (1.5, lambda: self._use("water", times=4)),
             (0.5, lambda: self._use("grass", times=4)),
             (0.7, lambda: self._hunt(str(self._rng.choice(["Cow", "Cow", "Skeleton"])))),
-            (1.0, self._craft),
+            (1.5, self._craft),
             (0.7, self._wait),
             (0.1, self._sleep),
             (0.5, self._fumble),
