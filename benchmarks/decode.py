@@ -63,18 +63,20 @@ def floor(config: SmallConfig, *, frames: int, past: int, calls: int, dtype: tor
         calls: backbone calls, the clean pass included.
     """
     tokens = config.geometry().tokens_per_frame
-    dim, patch = config.dim, config.channels * config.patch**2
+    dim, patch, attended = config.dim, config.patch_values, config.heads * config.head_dim
     own, seen = frames * tokens, (past + frames) * tokens
-    x = {width: torch.randn(own, width, dtype=dtype) for width in (2 * patch, dim, config.mlp_ratio * dim)}
-    shapes = [(3 * dim, dim), (dim, dim), (config.mlp_ratio * dim, dim), (dim, config.mlp_ratio * dim)]
-    weights = [torch.randn(shape, dtype=dtype) for _ in range(config.layers) for shape in shapes]
-    ends = [torch.randn(shape, dtype=dtype) for shape in ((dim, 2 * patch), (patch, dim))]
+    shapes = [(3 * attended, dim), (dim, attended), (config.mlp_ratio * dim, dim), (dim, config.mlp_ratio * dim)]
+    ends = [(dim, patch), (dim, 9 * patch), (patch, dim)]
+    if config.palette:
+        ends += [(patch, dim), (config.palette, patch)]
+    weights = [torch.randn(shape, dtype=dtype) for shape in (*ends, *shapes * config.layers)]
+    x = {width: torch.randn(own, width, dtype=dtype) for width in {weight.shape[1] for weight in weights}}
     q = torch.randn(1, own, config.heads, config.head_dim, dtype=dtype).transpose(1, 2)
     k, v = torch.randn(2, 1, seen, config.heads, config.head_dim, dtype=dtype).transpose(2, 3)
 
     def run() -> None:
         for _ in range(calls):
-            for weight in (*ends, *weights):
+            for weight in weights:
                 linear(x[weight.shape[1]], weight)
             for _ in range(config.layers):
                 scaled_dot_product_attention(q, k, v)

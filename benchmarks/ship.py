@@ -20,11 +20,11 @@ from worldsim.presets import WORLDS, WorldRecipe
 from worldsim.runtime.starts import Starts
 from worldsim.training.data import play
 
-START_FRAMES = 16
+START_FRAMES = 28
 PLACES: dict[str, tuple[tuple[int, int], ...]] = {
-    "crafter": ((15, 160), (5, 80), (7, 80), (3, 80), (15, 80), (5, 40), (19, 160), (33, 80)),
+    "crafter": ((39, 120), (9, 40), (20, 80), (43, 40), (48, 80), (24, 40), (59, 120), (34, 80)),
 }
-"""Seed and last frame of each starting place: a beach, a lake shore, lava, a mountain, meadows, a coast, dusk."""
+"""Seed and last frame of each starting place: beach, coast, hills, forest, ores beside lava, meadow, bay, dusk."""
 
 
 def main(

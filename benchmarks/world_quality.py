@@ -29,7 +29,7 @@ from worldsim.presets import CRAFTER
 from worldsim.runtime.world import World
 from worldsim.simulators.crafter import Crafter
 
-CONTEXT = 24
+CONTEXT = 28
 OWN = 16
 EPISODE = 200
 LONG_S = 60
@@ -87,10 +87,14 @@ class Measure:
     judged: int
 
 
+def engine() -> Crafter:
+    """The engine that a world is judged by: hours and hands as in recordings, and nights with all their static."""
+    return Crafter(varied=True)
+
+
 def explore(seed: int, *, frames_per_block: int, most: int = EPISODE) -> Episode:
     """Play the engine's episode of a held-out seed as recordings do, changing keys at the borders of blocks only."""
-    simulator = CRAFTER.recording.simulator()
-    assert isinstance(simulator, Crafter)
+    simulator = engine()
     frames, keys = [simulator.reset(seed)], [frozenset[str]()]
     places, hour = [_place(simulator)], int(simulator.env._step)
     explorer = CRAFTER.recording.explorer(simulator, seed)
@@ -295,7 +299,7 @@ def _names(controls: Controls, keys: Sequence[Keys]) -> tuple[str, ...]:
 
 def relive(one: Walk, frames: Sequence[int]) -> Frames:
     """What the engine shows at these frames of a walk, under its keys; black once the player has died there."""
-    simulator = CRAFTER.recording.simulator()
+    simulator = engine()
     shown = [simulator.reset(one.episode.seed)]
     for held in (*one.episode.keys[1 : one.at], *one.keys):
         shown.append(np.zeros_like(shown[0]) if simulator.over else simulator.step(held))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from worldsim.errors import WorldSimError
-from worldsim.presets import load
+from worldsim.presets import load, restore
 from worldsim.runtime.reality import Reality
 from worldsim.runtime.session import Chunk, Mark, Session
 from worldsim.runtime.world import World
 
-__all__ = ["Chunk", "Mark", "Reality", "Session", "World", "WorldSimError", "load"]
+__all__ = ["Chunk", "Mark", "Reality", "Session", "World", "WorldSimError", "load", "restore"]
 __version__ = "0.1.0"

@@ -11,6 +11,10 @@ WorldSimError
 ├── PoolFull              the page pool has no page left for the next block
 ├── IntegrityError        the page pool's books do not balance: a defect in worldsim, report it
 ├── SessionClosed         a session was used after it was closed
+├── SessionPaused         a session was asked for a block while it was paused
+├── LogError              a session log cannot be read, or does not fit the world it is lived again in
+├── SnapshotError         a saved session is torn, foreign or of another world
+├── NotReproduced         a log that was lived again gave other latents or pixels than it had recorded
 ├── VideoError            a video file could not be written to its end
 └── MissingDependency     an optional package is needed for this and is not installed
 """
@@ -69,6 +73,22 @@ class IntegrityError(WorldSimError):
 
 class SessionClosed(WorldSimError):
     """A session was used after it was closed."""
+
+
+class SessionPaused(WorldSimError):
+    """A session was asked for a block while it was paused."""
+
+
+class LogError(WorldSimError):
+    """A session log cannot be read, or does not fit the world it is lived again in."""
+
+
+class SnapshotError(WorldSimError):
+    """A saved session is torn, foreign or of another world."""
+
+
+class NotReproduced(WorldSimError):
+    """A log that was lived again gave other latents or pixels than it had recorded."""
 
 
 class VideoError(WorldSimError, OSError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,17 +21,20 @@ from worldsim.models.protocol import Codec
 from worldsim.models.small.backbone import SmallConfig
 from worldsim.models.small.weights import load_weights
 from worldsim.runtime.devices import pick_device
+from worldsim.runtime.session import Session
+from worldsim.runtime.snapshot import read_snapshot
 from worldsim.runtime.starts import Starts
-from worldsim.runtime.world import World
+from worldsim.runtime.world import Origin, World
 from worldsim.samplers import Sampler, few_step
 from worldsim.schedules import few_step_sigmas
+from worldsim.session.log import SessionLog
 from worldsim.simulators.crafter import Crafter
 from worldsim.simulators.crafter_explorer import CrafterExplorer
 from worldsim.simulators.maze import Maze
 from worldsim.simulators.maze_explorer import MazeExplorer
 from worldsim.simulators.protocol import Explorer, Simulator
 from worldsim.training.data import Recording
-from worldsim.training.objectives import DiffusionForcing
+from worldsim.training.objectives import BeliefForcing, DiffusionForcing
 from worldsim.training.trainer import Stage, TrainingPlan
 
 ASSETS = Path(str(files("worldsim"))) / "assets"
@@ -74,8 +78,8 @@ class WorldRecipe:
 
 
 def crafter_for_recording() -> Crafter:
-    """Crafter with hours and inventories drawn anew for each episode."""
-    return Crafter(varied=True)
+    """Crafter with hours, places and inventories drawn anew for each episode, and calm nights."""
+    return Crafter(varied=True, calm=True)
 
 
 def explore_crafter(simulator: Simulator, seed: int) -> Explorer:
@@ -89,14 +93,20 @@ CRAFTER = WorldRecipe(
     simulator=Crafter,
     recording=Recording(world="crafter", simulator=crafter_for_recording, explorer=explore_crafter),
     codec=PatchCodec(side=8),
-    backbone=SmallConfig(channels=192, height=9, width=9, controls=len(Crafter.controls)),
+    backbone=SmallConfig(
+        channels=192, height=9, width=9, controls=len(Crafter.controls), layers=6, head_dim=32, palette=400
+    ),
     training=TrainingPlan(
         stages=(
-            Stage(updates=1_250, objective=DiffusionForcing(frames=8, first=4, copies=2), windows=3, lr=(2e-3, 2e-3)),
-            Stage(updates=1_150, objective=DiffusionForcing(frames=16, first=4, shift=1.5), windows=2, lr=(2e-3, 2e-5)),
+            Stage(updates=3_500, objective=BeliefForcing(frames=4, first=0, window=0), windows=4, lr=(2e-3, 2e-3)),
+            Stage(updates=4_000, objective=BeliefForcing(frames=4, first=0, window=0), windows=8, lr=(2e-3, 1e-3)),
+            Stage(updates=1_500, objective=BeliefForcing(frames=8, first=4, copies=2), windows=3, lr=(1.5e-3, 1e-3)),
+            Stage(updates=1_200, objective=BeliefForcing(frames=32, first=8), windows=1, lr=(1e-3, 1e-5)),
         ),
+        warmup=50,
     ),
-    policy=Window(frames=12),
+    policy=Window(frames=28),
+    shift=3.0,
 )
 
 
@@ -162,6 +172,7 @@ def load(
         sigmas=few_step_sigmas(recipe.steps if steps is None else steps, recipe.shift),
         sampler=recipe.sampler,
         policy=recipe.policy if policy is None else parse_policy(policy) if isinstance(policy, str) else policy,
+        draw=bool(recipe.backbone.palette),
     )
     return assemble(recipe, plan, _weights(recipe, weights), device=pick_device(device))
 
@@ -189,13 +200,53 @@ def assemble(
             f"{recipe.backbone.controls} controls; they have {backbone.geometry} and {backbone.controls} controls"
         )
     places = recipe.folder / "starts.safetensors"
-    return World(
+    origin = Origin(
+        name=recipe.name,
+        weights=hashlib.sha256(weights.read_bytes()).hexdigest(),
         simulator=recipe.simulator,
+        starts=Starts.load(places) if places.exists() else Starts.none(),
+    )
+    return World(
+        origin,
         backbone=backbone,
         codec=recipe.codec,
         plan=plan,
-        starts=Starts.load(places) if places.exists() else Starts.none(),
         pool=PagePool(backbone.pages, pages=recipe.pages, dtype=dtype, device=device),
+    )
+
+
+def restore(
+    path: Path | str, *, world: World | None = None, device: str = "auto", weights: Path | str | None = None
+) -> Session:
+    """The session that Session.save wrote to a file.
+
+    Args:
+        path: of the file.
+        world: where it goes on; loaded as it was then if None.
+        device, weights: as for `load`, if it is loaded.
+
+    Raises:
+        SnapshotError: there is no such file, or it is torn or foreign.
+        LogError: it is of another world, other weights or another plan.
+        NotReproduced: only the log was kept, and a block came out otherwise than it was recorded.
+        PoolFull: no memory for another session.
+    """
+    snapshot = read_snapshot(Path(path))
+    if world is None:
+        world = world_of(snapshot.log, device=device, weights=weights)
+    return world.restore(snapshot)
+
+
+def world_of(log: SessionLog, *, device: str = "auto", weights: Path | str | None = None) -> World:
+    """The world that a log is of, loaded as it was then; arguments and errors as for `load`."""
+    plan = log.opening.plan
+    return load(
+        log.opening.world,
+        device=device,
+        policy=plan["policy"],
+        steps=len(plan["sigmas"]),
+        frames_per_block=plan["frames_per_block"],
+        weights=weights,
     )
 
 

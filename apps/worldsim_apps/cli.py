@@ -1,4 +1,4 @@
-"""The command `worldsim`: generate a walk, record and train a world, say what is here.
+"""The command `worldsim`: generate a walk, live one again, record and train a world, say what is here.
 
 Exit codes: 0 done; 2 wrong input, told in one line on stderr; 130 stopped by Ctrl-C.
 """
@@ -74,6 +74,9 @@ def generate(
         Path | None, typer.Option(help="A weights file of worldsim train in place of the shipped one.")
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The video, an .mp4 file.")] = Path("out/world.mp4"),
+    log: Annotated[
+        Path | None, typer.Option(help="A new file for the log of the walk, which worldsim replay reads.")
+    ] = None,
     as_json: Json = False,
 ) -> int:
     """Walk through a learned world under scripted keys, and write what is seen as a video."""
@@ -90,7 +93,7 @@ def generate(
     script = read_actions(actions, place.controls) if actions else Actions()
     frames = max(1, round(seconds * place.fps))
     with (
-        place.open(seed=seed, start=start) as session,
+        place.open(seed=seed, start=start, log=log) as session,
         progress(f"generate {world}", frames, quiet=as_json) as bar,
     ):
         made = film(place, session, script, output, frames=frames, on_frames=bar.advance)
@@ -100,6 +103,39 @@ def generate(
     fields = {"world": world, "seed": seed, "start": start, **made.to_dict()}
     _report(fields if as_json else text)
     return STOPPED if made.stopped else 0
+
+
+@app.command()
+@refusals()
+def replay(
+    log: Annotated[Path, typer.Argument(help="A log that a session wrote.", show_default=False)],
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare every block with what was recorded of it, bit for bit.")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A video of it, an .mp4 file; without it, none.")
+    ] = None,
+    device: Device = "auto",
+    weights: Annotated[
+        Path | None, typer.Option(help="The weights file it was lived with, if not the shipped one.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Live a session again from its log alone."""
+    from worldsim.presets import world_of
+    from worldsim.runtime.journal import read_log
+    from worldsim_apps.generate import film_log
+    from worldsim_apps.progress import progress
+
+    read = read_log(log)
+    world = world_of(read, device=device, weights=weights)
+    blocks = len(read.steps)
+    with progress(f"replay {log}", max(1, blocks), quiet=as_json) as bar:
+        film_log(world, read, output, verify=verify, on_block=lambda: bar.advance(1))
+    done = "are as they were recorded, bit for bit" if verify else "were made again, and compared with nothing"
+    text = f"{log}: {blocks} blocks {done}" + (f"; {output}" if output else "")
+    fields = {"log": str(log), "blocks": blocks, "verified": verify, "output": str(output) if output else None}
+    _report(fields if as_json else text)
 
 
 @app.command()
@@ -151,6 +187,9 @@ def train(
         bool, typer.Option("--compile", help="Compile the layers: pays in runs of over ten minutes.")
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in the folder.")] = False,
+    weights: Annotated[
+        Path | None, typer.Option(help="Begin from this weights file; by default from random weights.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Train a world on what was recorded, judged on held-out episodes as it goes."""
@@ -159,7 +198,15 @@ def train(
     from worldsim_apps.progress import progress
 
     recipe = _recipe(name)
-    run = Run(device=pick_device(device), seed=seed, minutes=minutes, updates=updates, resume=resume, compiled=compiled)
+    run = Run(
+        device=pick_device(device),
+        seed=seed,
+        minutes=minutes,
+        updates=updates,
+        resume=resume,
+        weights=weights,
+        compiled=compiled,
+    )
     last = min(recipe.training.updates, updates or recipe.training.updates)
     folder = out or Path("runs") / name
     began = monotonic()

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from worldsim.runtime.session import Session
+from worldsim.runtime.session import Chunk, Session
 from worldsim.runtime.video import VideoWriter
 from worldsim.runtime.world import World
+from worldsim.session.log import SessionLog
 from worldsim_apps.actions import Actions
 
 SHOWN_HEIGHT_PX = 576
@@ -65,7 +66,7 @@ def film(
         VideoError: the file cannot be written to its end; the part written plays.
     """
     height, width = world.size
-    scale = max(1, SHOWN_HEIGHT_PX // height)
+    scale = _scale(world)
     began = perf_counter()
     with VideoWriter(path, size=world.size, fps=world.fps, scale=scale) as video, _interruptible() as is_stopped:
         for block in range(-(-frames // world.frames_per_block)):
@@ -83,6 +84,34 @@ def film(
         took_s=perf_counter() - began,
         stopped=is_stopped(),
     )
+
+
+def film_log(world: World, log: SessionLog, path: Path | None, *, verify: bool, on_block: Callable[[], None]) -> None:
+    """Live a log again and write what is seen to path, an MP4 file, if there is one.
+
+    Args:
+        verify: see World.replay.
+        on_block: called after every block.
+
+    Raises:
+        NotReproduced: a block came out otherwise than it was recorded; the file holds what was made until there.
+        VideoError: the file cannot be written to its end; the part written plays.
+    """
+    with ExitStack() as stack:
+        video = None
+        if path is not None:
+            video = stack.enter_context(VideoWriter(path, size=world.size, fps=world.fps, scale=_scale(world)))
+
+        def show(chunk: Chunk) -> None:
+            if video is not None:
+                video.write(chunk.frames)
+            on_block()
+
+        world.replay(log, verify=verify, on_chunk=show)
+
+
+def _scale(world: World) -> int:
+    return max(1, SHOWN_HEIGHT_PX // world.size[0])
 
 
 @contextmanager

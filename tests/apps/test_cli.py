@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from worldsim.models.small.backbone import SmallBackbone, SmallConfig
 from worldsim.models.small.weights import save_weights
 from worldsim.runtime.session import Session
 from worldsim.runtime.starts import Starts
+from worldsim.session.log import SessionLog
 from worldsim.simulators.crafter import CONTROLS
 from worldsim.training.run import Run
 from worldsim_apps.actions import read_actions
@@ -78,6 +80,33 @@ def test_generate_tells_a_person_what_it_wrote(untrained, capsys):
     assert (code, err) == (0, "")
     assert out.startswith("out/world.mp4: 5 frames, 0.6 s, made at ")
     assert out.count("\n") == 1
+
+
+def test_a_logged_walk_is_lived_again_from_its_log_alone(untrained, capsys):
+    assert run(capsys, "generate", *FAST, "--log", "logs/walk.log")[0] == 0
+    code, out, err = run(capsys, "replay", "logs/walk.log", "--verify", "-o", "again.mp4")
+    assert (code, err) == (0, "")
+    assert out == "logs/walk.log: 5 blocks are as they were recorded, bit for bit; again.mp4\n"
+    assert Path("again.mp4").read_bytes() == Path("out/world.mp4").read_bytes()
+    code, out, _ = run(capsys, "replay", "logs/walk.log", "--json")
+    assert json.loads(out) == {"log": "logs/walk.log", "blocks": 5, "verified": False, "output": None}
+
+
+def test_a_log_that_does_not_come_out_the_same_or_is_none_is_refused_in_a_line(untrained, capsys):
+    assert main(["generate", *FAST, "--log", "walk.log"]) == 0
+    code, _, err = run(capsys, "generate", *FAST, "--log", "walk.log")
+    assert code == 2
+    assert "walk.log exists and a log is never overwritten" in err
+    log = SessionLog.decode(Path("walk.log").read_bytes())
+    forged = replace(log, steps=(*log.steps[:3], replace(log.steps[3], frames="0" * 64)))
+    Path("forged.log").write_bytes(forged.encode())
+    code, _, err = run(capsys, "replay", "forged.log", "--verify")
+    assert code == 2
+    assert "block 3 came out otherwise than it was recorded" in err
+    assert run(capsys, "replay", "forged.log")[0] == 0
+    for name in ("nowhere.log", "out/world.mp4"):
+        code, out, err = run(capsys, "replay", name)
+        assert (code, out, err.count("\n")) == (2, "", 1)
 
 
 def test_the_settings_of_a_world_reach_it(untrained, capsys, monkeypatch):

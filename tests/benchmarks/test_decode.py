@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -32,6 +33,16 @@ def test_the_floor_is_the_arithmetic_of_a_block_without_what_is_computed_once_a_
     levels = 2 * world.calls_per_block * frames  # multiply and add, for every frame of every call
     per_frame = (2 * 64 + config.dim + config.controls + 6 * config.dim + 2 * config.dim) * config.dim
     assert flops(bare) == whole - levels * per_frame
+
+
+def test_the_floor_of_a_backbone_with_beliefs_holds_their_two_products_too():
+    config = tiny_world().backbone.config
+    plain, believing = (
+        flops(decode.floor(one, frames=2, past=3, calls=4, dtype=torch.float32))
+        for one in (config, replace(config, palette=7))
+    )
+    tokens, patch = 2 * config.geometry().tokens_per_frame, config.patch_values
+    assert believing - plain == 4 * 2 * tokens * (config.dim * patch + patch * 7)
 
 
 def test_a_timed_call_takes_at_least_as_long_as_it_sleeps():

@@ -32,6 +32,7 @@ from benchmarks.world_quality import (
     contact_sheet,
     daylight_of,
     effect_points,
+    engine,
     explore,
     explore_many,
     judge_neighbours,
@@ -47,7 +48,6 @@ from benchmarks.world_quality import (
     walk_keys,
 )
 from worldsim.controls import Keys
-from worldsim.presets import CRAFTER
 from worldsim.runtime.session import Chunk
 from worldsim.simulators.crafter import CONTROLS, Crafter
 from worldsim.simulators.protocol import Frame, Simulator
@@ -62,7 +62,7 @@ begin: Callable[[Crafter, int], Frame] = Crafter.reset
 @cache
 def fresh(seed: int) -> tuple[dict[str, Any], Frame]:
     """An engine's state at the beginning of an episode, and its first frame."""
-    simulator = CRAFTER.recording.simulator()
+    simulator = engine()
     assert isinstance(simulator, Crafter)
     return simulator.__dict__, begin(simulator, seed)
 
@@ -102,7 +102,7 @@ class StandIn:
             and list(episode.keys[at - len(frames) : at]) == list(keys)
         ]
         assert ends, "the frames and keys given are not those of the episode"
-        simulator = CRAFTER.recording.simulator()
+        simulator = engine()
         simulator.reset(seed)
         for held in episode.keys[1 : ends[0]]:
             simulator.step(held)

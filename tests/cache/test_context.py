@@ -265,3 +265,36 @@ def test_a_closed_context_refuses_to_be_used(use: Callable[[Context], object]) -
     assert context.pages == ()
     with pytest.raises(SessionClosed, match="open a new one"):
         use(context)
+
+
+def test_a_context_can_hold_what_another_one_held():
+    pool = new_pool()
+    one = Context(pool)
+    one.append(*content([1, 2, 3, 4]))
+    one.keep([1, 3])
+    keys, values = contents(one)
+    other = Context.holding(pool, one.frames, one.next_frame, keys, values)
+    assert (other.frames, other.next_frame) == ((1, 3), 4)
+    assert torch.equal(contents(other), contents(one))
+    pool.check_integrity([one, other])
+    other.append(*content([5]))
+    assert other.frames == (1, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("frames", "next_frame"), [([1, 1], 4), ([3, 1], 4), ([1, 4], 4), ([-1, 0], 4), ([1], 4), ([0, 1, 2], 4)]
+)
+def test_pages_that_cannot_be_those_frames_are_refused_and_nothing_is_taken(frames, next_frame):
+    pool = new_pool()
+    with pytest.raises(ConfigError, match="give ascending numbers, one for each page"):
+        Context.holding(pool, frames, next_frame, *content([1, 2]))
+    assert pool.used == 0
+
+
+def test_frames_can_be_numbered_on_from_some_that_nobody_holds():
+    context = Context(new_pool())
+    context.skip(7)
+    context.append(*content([1, 2]))
+    assert context.frames == (7, 8)
+    with pytest.raises(ConfigError, match="skip 0 or more"):
+        context.skip(-1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from worldsim.cache.policy import Full, Policy, Seen, SinkWindow, Window, parse_policy
+from worldsim.cache.policy import Full, Policy, Seen, SinkWindow, Window, parse_policy, policy_text
 from worldsim.errors import ConfigError, UnknownName
 from worldsim.testing.conformance import check_policy
 
@@ -117,3 +117,16 @@ def test_an_option_that_is_no_single_whole_number_is_refused(text: str) -> None:
 def test_an_option_that_does_not_fit_is_refused_by_the_policy() -> None:
     with pytest.raises(ConfigError, match="at least 1 frame"):
         parse_policy("window:frames=0")
+
+
+@pytest.mark.parametrize("policy", [Full(), Window(frames=3), SinkWindow(sink=0, window=9)])
+def test_the_text_of_a_policy_names_it(policy):
+    assert parse_policy(policy_text(policy)) == policy
+
+
+def test_a_policy_that_nobody_knows_is_told_by_its_repr():
+    class Own(Window):
+        pass
+
+    own = Own(frames=2)
+    assert policy_text(own) == repr(own)

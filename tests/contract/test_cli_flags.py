@@ -8,9 +8,10 @@ from worldsim_apps.cli import app
 
 PROMISED = {
     "generate": "--world --actions --seconds --seed --start --policy --steps --frames-per-block --device --weights "
-    "--output -o --json",
+    "--output -o --log --json",
+    "replay": "log --verify --output -o --device --weights --json",
     "record": "name --frames --seed --held-out --workers --output -o --json",
-    "train": "name --data --out --minutes --updates --seed --device --compile --resume --json",
+    "train": "name --data --out --minutes --updates --seed --device --compile --resume --weights --json",
     "info": "world --json",
 }
 

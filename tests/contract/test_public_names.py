@@ -10,7 +10,11 @@ import worldsim
 
 PROMISED = {
     "load": "(name, *, device='auto', policy=None, steps=None, frames_per_block=1, weights=None)",
-    "World.open": "(self, *, seed=0, start=None, frames=None, keys=None)",
+    "restore": "(path, *, world=None, device='auto', weights=None)",
+    "World.open": "(self, *, seed=0, start=None, frames=None, keys=None, log=None)",
+    "World.go_on": "(self, log)",
+    "World.replay": "(self, log, *, verify=True, on_chunk=None)",
+    "World.restore": "(self, snapshot, *, log=None)",
     "World.reality": "(self, *, seed=0)",
     "World.controls": "property",
     "World.keys": "property",
@@ -19,13 +23,20 @@ PROMISED = {
     "World.frames_per_block": "property",
     "World.calls_per_block": "property",
     "Session.block": "property",
+    "Session.log": "property",
+    "Session.pages": "property",
+    "Session.paused": "property",
     "Session.step": "(self, keys=())",
     "Session.mark": "(self)",
-    "Session.rewind": "(self, mark)",
-    "Session.fork": "(self)",
+    "Session.rewind": "(self, to)",
+    "Session.fork": "(self, *, log=None)",
+    "Session.save": "(self, path, *, keep='pages')",
+    "Session.pause": "(self)",
+    "Session.resume": "(self)",
     "Session.close": "(self)",
     "Chunk": "(*, frames, block, keys)",
     "Mark.block": "property",
+    "Mark.pages": "property",
     "Mark.close": "(self)",
     "Reality.over": "property",
     "Reality.simulator": "property",
@@ -53,7 +64,7 @@ def promises(name: str) -> Iterator[tuple[str, str]]:
 
 
 def test_the_public_names_are_the_promised_ones() -> None:
-    assert worldsim.__all__ == ["Chunk", "Mark", "Reality", "Session", "World", "WorldSimError", "load"]
+    assert worldsim.__all__ == ["Chunk", "Mark", "Reality", "Session", "World", "WorldSimError", "load", "restore"]
 
 
 def test_methods_arguments_and_defaults_are_the_promised_ones() -> None:

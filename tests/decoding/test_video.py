@@ -18,6 +18,7 @@ from worldsim.cache.pool import PagePool
 from worldsim.decoding.loop import Guarantee, decode_blocks
 from worldsim.decoding.video import LatentBlock, VideoDecoder, VideoPlan
 from worldsim.errors import ConfigError, PoolFull, SessionClosed, ShapeError
+from worldsim.models.small.backbone import SmallBackbone
 from worldsim.noise import block_noise, uniforms
 from worldsim.samplers import euler, few_step, heun
 from worldsim.schedules import few_step_sigmas, uniform_sigmas
@@ -95,6 +96,109 @@ def test_generation_through_the_cache_is_as_exact_as_recomputing_the_whole_conte
             decoder.commit(replace(block, latents=block.latents.to(dtype)))
     error, limit = (float((torch.cat(found).double() - torch.cat(truth)).abs().max()) for found in (ours, plain))
     assert error <= 2 * limit, f"max error {error:.3g} is over twice that of recomputing plainly, {limit:.3g}"
+
+
+def believing(dtype: torch.dtype = torch.float32) -> SmallBackbone:
+    return tiny_backbone(7, dtype=dtype, palette=6)
+
+
+def drawing(frames: int = 2, *, seed: int = 5) -> VideoDecoder:
+    """A decoder that draws from beliefs, with three frames given."""
+    decoder = VideoDecoder(believing(), pool_of(32), replace(plan_of(frames=frames), draw=True), seed)
+    decoder.prefill(latents_for(3), controls_for(3, 99))
+    return decoder
+
+
+def test_draws_through_the_cache_are_those_of_recomputing_the_whole_context():
+    fast, blocks = drawing(), []
+    slow = RecomputingDecoder(believing(), fast.plan, 5, cut(latents_for(3), controls_for(3, 99), [1, 2]))
+    for number in range(12):
+        blocks.append((fast.propose(controls_for(2, number)), slow.propose(controls_for(2, number))))
+        fast.commit(blocks[-1][0])
+        slow.commit(blocks[-1][0])
+    # A draw is one of six patches: it is the same or it is far off. What is left is rounding in the offsets.
+    assert max(float((one.latents - other.latents).abs().max()) for one, other in blocks) < 1e-4
+
+
+def test_draws_are_asked_for_with_dice_of_their_own_at_every_step_and_block():
+    decoder, asked = drawing(), []
+
+    def backbone(*inputs: Tensor) -> Tensor:
+        asked.append(inputs)
+        return BACKBONE(*inputs[:5])
+
+    for name in ("geometry", "controls", "rotary", "pages"):
+        setattr(backbone, name, getattr(BACKBONE, name))
+    decoder.backbone = backbone
+    decoder.commit(decoder.propose(controls_for(2, 0)))
+    decoder.propose(controls_for(2, 1))
+    dice = [inputs[5] for inputs in asked if len(inputs) == 6]
+    wanted = [uniforms(5, block, step, (1, 2, 3, 5)).float() for block in (0, 1) for step in (0, 1)]
+    assert all(torch.equal(one, other) for one, other in zip(dice, wanted, strict=True))
+    assert len(asked) == 5  # the commit needs no draw
+
+
+def test_equal_seeds_draw_the_same_and_a_fork_goes_on_drawing_the_same():
+    one, same, other = (drawing(seed=seed) for seed in (5, 5, 6))
+    made = [
+        torch.cat([b.latents for b in decode_blocks(d, [controls_for(2, n) for n in range(3)])]) for d in (one, other)
+    ]
+    assert not torch.equal(*made)
+    same.commit(same.propose(controls_for(2, 0)))
+    twin = same.fork()
+    assert torch.equal(twin.propose(controls_for(2, 1)).latents, made[0][1:2])
+    assert torch.equal(same.propose(controls_for(2, 1)).latents, made[0][1:2])
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_decoder_that_resumes_a_state_goes_on_bit_for_bit(policy):
+    one = decoder_with(3, plan_of(policy, 2), pages=64)
+    for number in range(4):
+        one.commit(one.propose(controls_for(2, number)))
+    other = VideoDecoder(BACKBONE, pool_of(64), one.plan, one.seed)
+    other.resume(one.state())
+    for number in range(4, 8):
+        made = [decoder.propose(controls_for(2, number)) for decoder in (one, other)]
+        assert torch.equal(made[0].latents, made[1].latents)
+        for decoder, block in zip((one, other), made, strict=True):
+            decoder.commit(block)
+    assert (other.blocks, other.context.frames) == (one.blocks, one.context.frames)
+
+
+def test_without_pages_a_state_is_computed_anew_from_the_frames_that_were_held():
+    one = decoder_with(3, plan_of(Window(frames=5), 2), pages=64)
+    for number in range(4):
+        one.commit(one.propose(controls_for(2, number)))
+    state = one.state()
+    other = VideoDecoder(BACKBONE, pool_of(64), one.plan, one.seed)
+    other.resume(state.without_pages())
+    assert (other.blocks, other.context.frames, other.context.next_frame) == (4, one.context.frames, 11)
+    again = VideoDecoder(BACKBONE, pool_of(64), one.plan, one.seed, blocks=4)
+    again.prefill(state.latents, state.controls)
+    assert torch.equal(other.propose(controls_for(2, 4)).latents, again.propose(controls_for(2, 4)).latents)
+    assert not torch.equal(other.propose(controls_for(2, 4)).latents, one.propose(controls_for(2, 4)).latents)
+
+
+@pytest.mark.parametrize("spoil", [{"frames": ()}, {"frames": (1, 2, 3, 4)}, {"next_frame": 12}], ids=str)
+@pytest.mark.parametrize("pages", [True, False])
+def test_a_state_that_no_decoder_was_in_is_refused_and_changes_nothing(spoil, pages):
+    one = decoder_with(5)
+    state = replace(one.state(), **spoil)
+    before = one.propose(controls_for(1, 0)).latents
+    with pytest.raises(ConfigError):
+        one.resume(state if pages else state.without_pages())
+    assert torch.equal(one.propose(controls_for(1, 0)).latents, before)
+
+
+def test_a_state_for_which_there_is_no_memory_changes_nothing():
+    one = decoder_with(5)
+    small = decoder_with(2, pages=4)
+    before = small.propose(controls_for(1, 0)).latents
+    for state in (one.state(), one.state().without_pages()):
+        with pytest.raises(PoolFull):
+            small.resume(state)
+        assert torch.equal(small.propose(controls_for(1, 0)).latents, before)
+        assert small.pool.used == 2
 
 
 @pytest.mark.parametrize("frames", [1, 3])

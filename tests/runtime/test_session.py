@@ -16,7 +16,7 @@ from worldsim.cache.policy import Full, SinkWindow, Window
 from worldsim.codec.patches import PatchCodec
 from worldsim.decoding.loop import decode_blocks
 from worldsim.decoding.video import VideoDecoder
-from worldsim.errors import ConfigError, PoolFull, SessionClosed, UnknownName
+from worldsim.errors import ConfigError, NotReproduced, PoolFull, SessionClosed, SessionPaused, UnknownName
 from worldsim.runtime.session import Mark, Session
 from worldsim.runtime.world import World
 from worldsim.testing.fakes import DifferenceCodec, tiny_world
@@ -37,7 +37,7 @@ def fingerprint(session: Session, walk: Iterable[set[str]] = WALK) -> str:
 
 def check_books(world: World, *holders: Session | Mark) -> None:
     """Every page is free or held by one of those that are said to be alive."""
-    world.pool.check_integrity([holder._moment.decoder.context for holder in holders])
+    world.pool.check_integrity(holders)
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_a_step_shows_one_block_made_under_the_keys_held(frames):
 
 def test_a_session_shows_what_its_decoder_makes_decoded_as_one_stream(world):
     codec = DifferenceCodec(patches=PatchCodec(side=2))
-    frames, controls = world.starts.get(1)
+    frames, controls = world.origin.starts.get(1)
     latents, state = codec.encode(frames, codec.open())
     decoder = VideoDecoder(world.backbone, world.pool, world.plan, 4)
     decoder.prefill(latents[None], controls[None])
@@ -157,10 +157,11 @@ def test_marks_forks_and_sessions_hold_their_pages_until_they_are_closed(world):
     fingerprint(session)
     fingerprint(twin)
     check_books(world, session, mark, twin)
-    assert world.pool.used == 3 * held
+    made = 7 * world.frames_per_block
+    assert world.pool.used == held + 2 * made, "what was seen is remembered, and what they share is shared"
     session.rewind(mark)
     check_books(world, session, mark, twin)
-    assert world.pool.used == 2 * held
+    assert world.pool.used == held + made
     mark.close()
     twin.close()
     check_books(world, session)
@@ -178,7 +179,7 @@ def test_what_nobody_holds_gives_its_pages_back(world):
     del mark, twin
     gc.collect()
     check_books(world, session)
-    assert world.pool.used == 5
+    assert world.pool.used == 5 + 7 * world.frames_per_block
     del session
     gc.collect()
     check_books(world)
@@ -260,3 +261,121 @@ def test_a_mark_of_another_session_is_refused_and_the_session_goes_on(world):
     with pytest.raises(ConfigError, match="of another session"):
         session.rewind(other.mark())
     assert fingerprint(session) == fingerprint(alone)
+
+
+def hashes(session: Session) -> list[tuple[str, str]]:
+    """What the log says of every block."""
+    return [(step.latents, step.frames) for step in session.log.steps]
+
+
+@pytest.mark.parametrize("back", range(8))
+def test_going_back_by_blocks_and_on_again_shows_the_same(world, back):
+    with world.open(seed=4) as session:
+        fingerprint(session)
+        before = hashes(session)
+        session.rewind(back)
+        assert session.block == 7 - back
+        assert hashes(session) == before[: 7 - back]
+        for keys in WALK[7 - back :]:
+            session.step(keys)
+        assert hashes(session) == before
+        check_books(world, session)
+
+
+def test_what_is_no_longer_remembered_is_lived_again_bit_for_bit(world):
+    with world.open(seed=4) as session:
+        fingerprint(session)
+        before = hashes(session)
+        session._history.clear()
+        session.rewind(5)
+        fingerprint(session, WALK[2:])
+        assert hashes(session) == before
+        check_books(world, session)
+
+
+def test_a_past_that_does_not_come_out_the_same_is_refused_and_the_present_stays(world):
+    session = world.open(seed=4)
+    fingerprint(session)
+    session._history.clear()
+    before, trail = hashes(session), session._moment.trail
+    object.__setattr__(trail.before.before.before.step, "frames", "0" * 64)
+    with pytest.raises(NotReproduced, match="block 3 came out otherwise"):
+        session.rewind(2)
+    assert session.block == 7
+    assert hashes(session)[4:] == before[4:]
+    check_books(world, session)
+
+
+@pytest.mark.parametrize("blocks", [-1, 8])
+def test_only_what_was_made_can_be_gone_back(world, blocks):
+    session = world.open(seed=4)
+    fingerprint(session)
+    with pytest.raises(ConfigError, match="7 blocks have been made; go back 0 to 7 of them"):
+        session.rewind(blocks)
+    assert session.block == 7
+
+
+def test_after_a_rewind_to_a_mark_only_what_led_there_is_remembered(world):
+    with world.open(seed=4) as session:
+        fingerprint(session, WALK[:4])
+        mark = session.mark()
+        fingerprint(session, WALK[4:])
+        session.rewind(6)
+        session.step({"Space"})
+        session.rewind(mark)
+        before = hashes(session)
+        session.rewind(2)
+        assert hashes(session) == before[:2]
+        fingerprint(session, WALK[2:4])
+        assert hashes(session) == before
+        check_books(world, session, mark)
+
+
+def test_memories_make_room_for_blocks_and_for_other_sessions():
+    world = tiny_world(frames_per_block=1, pages=24)
+    one = world.open(seed=4)
+    for _ in range(6):
+        fingerprint(one)
+    assert one.block == 42
+    other = world.open(seed=5)
+    for _ in range(3):
+        fingerprint(other)
+    check_books(world, one, other)
+    before = hashes(one)
+    one.rewind(20)  # long forgotten
+    assert hashes(one) == before[:22]
+    check_books(world, one, other)
+
+
+def test_a_paused_session_makes_nothing_until_it_is_resumed(world):
+    session = world.open(seed=4)
+    session.pause()
+    assert session.paused
+    with pytest.raises(SessionPaused, match="resume it before the next step"):
+        session.step()
+    assert session.block == 0
+    session.resume()
+    assert fingerprint(session) == fingerprint(world.open(seed=4))
+
+
+def test_a_block_that_cannot_be_logged_was_not_made(world, tmp_path, monkeypatch):
+    session = world.open(seed=4, log=tmp_path / "log")
+    session.step(WALK[0])
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(session._journal, "append", full)
+    with pytest.raises(OSError, match="No space"):
+        session.step(WALK[1])
+    assert session.block == len(session.log.steps) == 1
+    check_books(world, session)
+    monkeypatch.undo()
+    fingerprint(session, WALK[1:])
+    assert hashes(session) == hashes_of(world)
+
+
+def hashes_of(world: World) -> list[tuple[str, str]]:
+    with world.open(seed=4) as session:
+        fingerprint(session)
+        return hashes(session)

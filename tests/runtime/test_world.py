@@ -38,7 +38,7 @@ def test_the_seed_picks_the_start_if_nothing_else_does(seed, start):
 
 
 def test_a_session_can_begin_from_the_frames_and_keys_of_a_start():
-    frames, _ = WORLD.starts.get(1)
+    frames, _ = WORLD.origin.starts.get(1)
     begun = WORLD.open(seed=9, frames=frames.numpy(), keys=[set(), *[{"KeyD"}] * 4])
     assert np.array_equal(shown(begun), shown(WORLD.open(seed=9, start=1)))
 

@@ -45,7 +45,7 @@ def test_an_episode_of_the_dot_ends_after_its_length_and_is_the_same_for_equal_s
 
 def test_differences_come_back_as_the_frames_they_were_taken_from():
     check_codec(CODEC, size=(6, 10))
-    frames = WORLD.starts.get(1)[0]
+    frames = WORLD.origin.starts.get(1)[0]
     latents, state = CODEC.encode(frames, CODEC.open())
     decoded, same = CODEC.decode(latents, CODEC.open())
     assert torch.equal(decoded, frames)
@@ -53,7 +53,7 @@ def test_differences_come_back_as_the_frames_they_were_taken_from():
 
 
 def test_differences_without_the_state_of_the_frames_before_come_out_wrong():
-    frames = WORLD.starts.get(1)[0]
+    frames = WORLD.origin.starts.get(1)[0]
     _, state = CODEC.encode(frames[:2], CODEC.open())
     rest, _ = CODEC.encode(frames[2:], state)
     assert torch.equal(CODEC.decode(rest, state)[0], frames[2:])

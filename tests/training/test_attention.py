@@ -18,13 +18,14 @@ ROTARY = Rotary(time=4, rows=2, columns=2, theta=100.0)
 SHAPE = (2, 3, 10)  # windows, heads, head_dim; two dimensions of a head do not turn
 LAYOUTS = [
     StreamLayout(frames=8, block=block, window=window, first=first, copies=copies)
-    for block, window, first, copies in product((1, 2, 4), (2, 5, 8), (0, 4), (0, 1, 2))
+    for block, window, first, copies in product((1, 2, 4), (0, 2, 5, 8), (0, 4), (0, 1, 2))
+    if window + copies
 ]
 
 
 def places(layout: StreamLayout) -> list[tuple[int, int]]:
     """The stream (0 clean, then copies) and the time of every frame of a pass, from the words of the layout alone."""
-    clean = [(0, time) for time in range(layout.frames)]
+    clean = [(0, time) for time in range(layout.frames) if layout.window]
     return clean + [(copy + 1, time) for copy in range(layout.copies) for time in range(layout.first, layout.frames)]
 
 
@@ -101,6 +102,13 @@ def test_gradients_are_those_of_the_mask(layout: StreamLayout) -> None:
 def test_the_times_of_a_pass_are_those_of_its_streams() -> None:
     layout = StreamLayout(frames=6, block=2, window=6, first=4, copies=2)
     assert layout.times == (0, 1, 2, 3, 4, 5, 4, 5, 4, 5)
+    assert layout.clean == 6
+
+
+def test_without_a_window_there_is_no_clean_stream() -> None:
+    layout = StreamLayout(frames=6, block=2, window=0, first=2, copies=2)
+    assert layout.clean == 0
+    assert layout.times == (2, 3, 4, 5, 2, 3, 4, 5)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +118,8 @@ def test_the_times_of_a_pass_are_those_of_its_streams() -> None:
         {"first": 1},
         {"first": 8},
         {"first": -2},
-        {"window": 0},
+        {"window": -1},
+        {"window": 0, "copies": 0},
         {"copies": -1},
     ],
 )

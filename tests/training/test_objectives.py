@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,7 +13,7 @@ from torch import Tensor
 from worldsim.errors import ConfigError
 from worldsim.models.protocol import Attend
 from worldsim.models.small.backbone import SmallBackbone, SmallConfig
-from worldsim.training.objectives import DiffusionForcing
+from worldsim.training.objectives import BeliefForcing, DiffusionForcing
 
 CONFIG = SmallConfig(channels=3, height=2, width=3, controls=2, dim=16, layers=1, heads=2)
 
@@ -104,6 +108,72 @@ def test_gradient_reaches_every_parameter_after_two_updates() -> None:
         optimizer.step()
     still = [name for name, p in backbone.named_parameters() if p.grad is None or not p.grad.any()]
     assert still == []
+
+
+PATCHES = torch.tensor([[-1.0, 0.0, 1.0], [1.0, 0.5, -1.0], [0.0, 1.0, 0.0]])
+
+
+def believing(seed: int) -> SmallBackbone:
+    """A backbone that believes in three patches."""
+    backbone = SmallBackbone(replace(CONFIG, palette=3), torch.Generator().manual_seed(seed))
+    assert backbone.palette is not None
+    backbone.palette.fill(PATCHES)
+    return backbone
+
+
+def tiles(windows: int, frames: int, seed: int) -> Tensor:
+    """Frames of which every token shows one of the three patches, [windows, frames, 3, 2, 3]."""
+    picks = torch.randint(3, (windows, frames, 2, 3), generator=torch.Generator().manual_seed(seed))
+    return PATCHES[picks].movedim(-1, 2)
+
+
+def test_beliefs_learn_to_expect_what_they_are_shown() -> None:
+    """Two windows of random tiles, told apart by their controls, are known by heart after a hundred updates."""
+    objective = BeliefForcing(frames=4, first=2, blocks=(1, 2), context_noise=0.0)
+    backbone, generator = believing(8), torch.Generator().manual_seed(9)
+    latents, controls = tiles(2, 5, seed=10), torch.eye(2)[:, None].expand(2, 5, 2)
+    optimizer = torch.optim.Adam(backbone.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(120):
+        loss = objective.loss(backbone, latents, controls, generator)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert abs(losses[0] - math.log(3)) < 0.5
+    assert sum(losses[-10:]) < 0.3 * sum(losses[:10])
+
+
+def test_the_surprise_is_asked_of_the_noisy_streams_and_averaged() -> None:
+    objective = BeliefForcing(frames=4, first=2, blocks=(1,), copies=2)
+    backbone, asked = believing(11), []
+    surprise = backbone.surprise
+
+    def spy(*arguments: Any) -> Tensor:
+        asked.append(arguments)
+        return surprise(*arguments)
+
+    backbone.surprise = spy  # type: ignore[method-assign]
+    latents = tiles(3, 5, seed=12)
+    loss = objective.loss(backbone, latents, torch.zeros(3, 5, 2), torch.Generator().manual_seed(13))
+    ((noisy, previous, sigma, controls, attend, clean),) = asked
+    assert torch.equal(clean, latents[:, 3:].repeat(1, 2, 1, 1, 1))
+    assert noisy.shape[1] == 4 + 4
+    assert torch.equal(loss, surprise(noisy, previous, sigma, controls, attend, clean).mean())
+
+
+def test_only_beliefs_can_be_trained_as_beliefs() -> None:
+    backbone = SmallBackbone(CONFIG, torch.Generator().manual_seed(14))
+    with pytest.raises(ConfigError, match="holds no beliefs"):
+        BeliefForcing(frames=4, first=0).loss(
+            backbone, tiles(1, 5, seed=15), torch.zeros(1, 5, 2), torch.Generator().manual_seed(16)
+        )
+
+
+@pytest.mark.parametrize("wrong", [{"shift": 0.0}, {"context_noise": 1.0}, {"first": 3}])
+def test_beliefs_under_settings_that_cannot_work_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ConfigError):
+        BeliefForcing(**wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("wrong", [{"floor": 0.0}, {"floor": 1.5}, {"shift": 0.0}, {"context_noise": -0.1}])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -98,6 +100,27 @@ def test_a_later_frame_changes_nothing_in_earlier_blocks(time: int) -> None:
     expected = [seen >= block for _ in range(2) for seen in (4, 4, 6, 6)]
     # In the block of the frame itself a noisy stream holds values of its own, but the same controls.
     assert [bool(changed[i]) for i in range(8)] == expected
+
+
+def test_without_a_window_a_block_knows_the_frame_before_it_and_no_more() -> None:
+    """The pass goes without the clean stream; the frame before a block still stands beside its first frame."""
+    plan = replace(PLAN, window=0, copies=1)
+    latents, controls = given(seed=9)
+    backbone, (noisy, sigma) = spy(), noisy_streams(seed=10)
+    noisy, sigma = noisy[:, :4], sigma[:, :4]
+
+    def estimate(latents: Tensor) -> Tensor:
+        window = open_pass(plan, latents, controls, torch.Generator().manual_seed(2))
+        return window.estimate(backbone, noisy, sigma)
+
+    before = estimate(latents)
+    values, previous, *_ = backbone.seen
+    assert values.shape[1] == previous.shape[1] == before.shape[1] == 4
+    for time, blocks in ((4, [True, False]), (6, [False, True]), (3, [False, False])):
+        other = latents.clone()
+        other[:, time] += 1
+        changed = (estimate(other) != before).flatten(2).any(-1).any(0).unflatten(0, (2, 2)).any(-1)
+        assert changed.tolist() == blocks, time
 
 
 def test_a_noisy_block_is_seen_by_nobody_else() -> None:

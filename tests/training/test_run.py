@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,15 +18,15 @@ from safetensors.torch import load_file
 from worldsim.cache.policy import Window
 from worldsim.codec.patches import PatchCodec
 from worldsim.controls import Action, Controls, Keys
-from worldsim.errors import ConfigError, DataError
+from worldsim.errors import ConfigError, DataError, WeightsError
 from worldsim.models.small.backbone import SmallConfig
 from worldsim.models.small.weights import load_weights
 from worldsim.presets import CRAFTER
 from worldsim.samplers import few_step
 from worldsim.training import run as runs
-from worldsim.training.data import Recording, Series, record
+from worldsim.training.data import Episodes, Recording, Series, record
 from worldsim.training.distillation import FewStepDistillation
-from worldsim.training.objectives import DiffusionForcing
+from worldsim.training.objectives import BeliefForcing, DiffusionForcing
 from worldsim.training.run import Run, train_world
 from worldsim.training.trainer import Stage, TrainingPlan
 
@@ -98,6 +99,10 @@ def train(data: Path, name: str, **settings: Any) -> dict[str, Any]:
     return train_world(Tiny(), data, data.parent / name, Run(device=CPU, every=4, **settings))
 
 
+def played(data: Path) -> Episodes:
+    return Episodes(data, world="ramp", held_out=False, device=CPU)
+
+
 def lines(data: Path, name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (data.parent / name / "log.jsonl").read_text().splitlines()]
 
@@ -137,10 +142,62 @@ def test_a_resumed_run_ends_with_the_same_bytes_as_one_that_was_never_stopped(re
 
 def test_the_seed_decides_the_first_weights(recorded: Path) -> None:
     one, same, other = (
-        runs._trainer(Tiny(), recorded, Run(device=CPU, seed=seed)).averaged()["embed.weight"] for seed in (1, 1, 2)
+        runs._trainer(Tiny(), played(recorded), Run(device=CPU, seed=seed)).averaged()["embed.weight"]
+        for seed in (1, 1, 2)
     )
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
+
+
+class Believing(Tiny):
+    """The same, with beliefs over a palette of what was recorded."""
+
+    backbone = replace(Tiny.backbone, palette=8)
+    training = TrainingPlan(
+        stages=(Stage(updates=4, objective=BeliefForcing(frames=2, first=0, blocks=(1,)), windows=1, lr=(1e-3, 0.0)),),
+        warmup=2,
+    )
+
+
+def test_a_palette_is_made_of_what_was_recorded_shipped_with_the_weights_and_kept_on_resuming(recorded: Path) -> None:
+    """The ramp shows some twenty greys, and near each of the eight of the palette lies one of them."""
+    whole, parts = (recorded.parent / name for name in ("whole", "parts"))
+    train_world(Believing(), recorded, whole, Run(device=CPU, every=4))
+    train_world(Believing(), recorded, parts, Run(device=CPU, every=4, updates=2))
+    train_world(Believing(), recorded, parts, Run(device=CPU, every=4, resume=True))
+    assert (whole / "weights.safetensors").read_bytes() == (parts / "weights.safetensors").read_bytes()
+    palette = load_weights(whole / "weights.safetensors", dtype=torch.float32, device=CPU).palette
+    assert palette is not None
+    shown = Tiny.codec.encode(played(recorded).frames, None)[0].movedim(1, -1).flatten(0, 2).unique(dim=0)
+    assert torch.cdist(shown, palette.centres).min(0).values.max() < 0.25 < palette.centres.std()
+
+
+def test_a_run_begins_from_given_weights_and_their_palette(recorded: Path) -> None:
+    first, second = (recorded.parent / name for name in ("first", "second"))
+    train_world(Believing(), recorded, first, Run(device=CPU, seed=3))
+    given = first / "weights.safetensors"
+    begun = runs._trainer(Believing(), played(recorded), Run(device=CPU, seed=4, weights=given))
+    want = load_weights(given, dtype=torch.float32, device=CPU).state_dict()
+    assert all(torch.equal(weight, want[name]) for name, weight in begun.backbone.state_dict().items())
+    assert [name for name, p in begun.backbone.named_parameters() if not p.requires_grad] == [
+        "palette.centres",
+        "palette.codes",
+    ]
+    train_world(Believing(), recorded, second, Run(device=CPU, seed=4, weights=given))
+    after = load_weights(second / "weights.safetensors", dtype=torch.float32, device=CPU).state_dict()
+    assert torch.equal(after["palette.centres"], want["palette.centres"])
+    assert not torch.equal(after["embed.weight"], want["embed.weight"])
+
+
+def test_weights_to_begin_from_must_fit_and_are_not_for_a_resumed_run(recorded: Path) -> None:
+    out = recorded.parent / "out"
+    train_world(Tiny(), recorded, out, Run(device=CPU, updates=1))
+    with pytest.raises(WeightsError, match=r"the world is learned with .*palette=8"):
+        train_world(
+            Believing(), recorded, recorded.parent / "new", Run(device=CPU, weights=out / "weights.safetensors")
+        )
+    with pytest.raises(ConfigError, match="leave --weights out"):
+        Run(device=CPU, resume=True, weights=out / "weights.safetensors")
 
 
 def test_a_finished_run_that_is_resumed_is_judged_again_and_stays_as_it_is(recorded: Path) -> None:

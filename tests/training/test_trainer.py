@@ -171,6 +171,19 @@ def test_a_checkpoint_that_cannot_be_gone_on_from_is_refused_and_changes_nothing
     assert_same(made, after(1), tmp_path)
 
 
+def test_on_its_average_the_backbone_answers_with_that_and_then_with_its_own_again() -> None:
+    made = after(4)
+    own, average = [p.detach().clone() for p in made.backbone.parameters()], [a.clone() for a in made.average]
+    with made.on_average() as backbone:
+        assert backbone is made.backbone
+        assert all(torch.equal(p, a) for p, a in zip(made.backbone.parameters(), average, strict=True))
+    with pytest.raises(ZeroDivisionError), made.on_average():
+        1 / 0  # noqa: B018
+    assert all(torch.equal(p, w) for p, w in zip(made.backbone.parameters(), own, strict=True))
+    assert all(torch.equal(a, w) for a, w in zip(made.average, average, strict=True))
+    assert not all(torch.equal(w, a) for w, a in zip(own, average, strict=True))
+
+
 def test_a_reweighted_backbone_answers_with_those_weights_and_leaves_its_own() -> None:
     own, others = (SmallBackbone(CONFIG, torch.Generator().manual_seed(seed)) for seed in (1, 2))
     for backbone in (own, others):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 from torch import Tensor
 
@@ -63,11 +64,46 @@ class Context:
         self._held.update(zip(range(self._next_frame, self._next_frame + len(pages)), pages, strict=True))
         self._next_frame += len(pages)
 
+    @classmethod
+    def holding(cls, pool: PagePool, frames: Sequence[int], next_frame: int, keys: Tensor, values: Tensor) -> Context:
+        """A context that holds those frames, as another one did.
+
+        Args:
+            pool: where it holds them.
+            frames: their numbers, ascending.
+            next_frame: the frame to be committed next, after all of them.
+            keys, values: as for `append`, one page for each frame.
+
+        Raises:
+            ConfigError: the numbers do not ascend to below next_frame.
+            PoolFull, ShapeError: nothing was taken.
+        """
+        numbers = [-1, *frames, next_frame]
+        if any(later <= earlier for earlier, later in pairwise(numbers)) or pool.shape.pages(keys, values) != len(
+            frames
+        ):
+            raise ConfigError(
+                f"{keys.shape[1]} pages cannot be frames {list(frames)} before frame {next_frame}; "
+                "give ascending numbers, one for each page"
+            )
+        context = cls(pool)
+        context.append(keys, values)
+        context._held.update(dict(zip(frames, [context._held.pop(at) for at in context.frames], strict=True)))
+        context._next_frame = next_frame
+        return context
+
     def keep(self, frames: Iterable[int]) -> None:
         """Forget every held frame but these; raises ConfigError, and forgets nothing, if one of them is not held."""
         self._check_open()
         kept = {frame: self.page(frame) for frame in frames}
         self.pool.release([self._held.pop(frame) for frame in self.frames if frame not in kept])
+
+    def skip(self, frames: int) -> None:
+        """Number the next frame as if so many had been committed and forgotten before it."""
+        self._check_open()
+        if frames < 0:
+            raise ConfigError(f"frames are numbered upwards; skip 0 or more of them, not {frames}")
+        self._next_frame += frames
 
     def truncate(self, frame: int) -> None:
         """Forget that frame and all after it: it is the next to be committed.

@@ -142,3 +142,12 @@ def parse_policy(text: str) -> Policy:
             raise ConfigError(f"policy {name!r} takes {option} once, as a whole number, got {text!r}")
         options[option] = int(value)
     return POLICIES[name](**options)
+
+
+def policy_text(policy: Policy) -> str:
+    """The text that parse_policy reads as this policy; of a policy it does not know, its repr."""
+    for name, kind in POLICIES.items():
+        if type(policy) is kind:
+            options = ",".join(f"{field.name}={getattr(policy, field.name)}" for field in fields(kind))
+            return f"{name}:{options}" if options else name
+    return repr(policy)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -14,9 +14,9 @@ from worldsim.cache.policy import Policy
 from worldsim.cache.pool import PagePool
 from worldsim.cache.view import ContextView, Recording
 from worldsim.decoding.loop import Guarantee, decide
-from worldsim.errors import ConfigError, ShapeError
+from worldsim.errors import ConfigError, PoolFull, ShapeError
 from worldsim.models.protocol import Attend, Backbone
-from worldsim.noise import block_noise
+from worldsim.noise import block_noise, uniforms
 from worldsim.samplers import LatentCanvas, Sampler
 from worldsim.schedules import check_sigmas
 
@@ -29,6 +29,31 @@ class LatentBlock:
     controls: Tensor
 
 
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class VideoState:
+    """All that decides what a decoder makes next, beside its backbone, plan and seed.
+
+    blocks: how many it has made.
+    next_frame: the frame to be committed next.
+    frames: the numbers of the F frames that it still holds, ascending; the newest is next_frame - 1.
+    latents: those frames, clean, [1, F, C, H, W].
+    controls: what steered them, [1, F, A].
+    keys, values: what they left in the cache, [layers, F, tokens, heads, head_dim], keys before rotary embedding.
+    """
+
+    blocks: int
+    next_frame: int
+    frames: tuple[int, ...]
+    latents: Tensor
+    controls: Tensor
+    keys: Tensor
+    values: Tensor
+
+    def without_pages(self) -> VideoState:
+        """The same without what the frames left in the cache: keys and values of no frame at all."""
+        return replace(self, keys=self.keys[:, :0], values=self.values[:, :0])
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoPlan:
     """How a video decoder makes a block.
@@ -38,12 +63,15 @@ class VideoPlan:
         sigmas: noise levels at which the backbone is called, see LatentCanvas.
         sampler: takes the block from one level to the next.
         policy: what a block sees of the past.
+        draw: ask the backbone, which must be a DrawingBackbone, for draws from its beliefs in place of their mean. It
+            is what few_step needs; euler and heun follow means.
     """
 
     frames_per_block: int
     sigmas: tuple[float, ...]
     sampler: Sampler
     policy: Policy
+    draw: bool = False
 
     def __post_init__(self) -> None:
         check_sigmas(self.sigmas)
@@ -74,7 +102,7 @@ class VideoDecoder:
     calls: int = 0
     guarantee = Guarantee.APPROXIMATE
     _context: Context = field(init=False)
-    _tail: Tensor | None = field(init=False, default=None)
+    _held: dict[int, tuple[Tensor, Tensor]] = field(init=False, default_factory=dict)
     _view: ContextView | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -108,12 +136,12 @@ class VideoDecoder:
             ConfigError: there is no past to go on from; prefill some frames first.
             ShapeError: controls of another shape.
         """
-        if self._tail is None:
+        if not self._held:
             raise ConfigError("a decoder goes on from frames it was given; prefill at least one")
         frames = self.plan.frames_per_block
         self._check(controls, frames)
         shape = (1, frames, *self.backbone.geometry.frame_shape)
-        noise = partial(_noise_like, self._tail, self.seed, self.blocks, shape)
+        noise = partial(_noise_like, self._tail(), self.seed, self.blocks, shape)
         estimate = partial(self._estimate, controls=controls, attend=self._open_view(frames).attend)
         canvas = LatentCanvas(noise(0), self.plan.sigmas, noise)
         return LatentBlock(latents=decide(canvas, estimate, self.plan.sampler).kept, controls=controls)
@@ -128,8 +156,62 @@ class VideoDecoder:
         """A second decoder with the same past, the same seed and so the same future under the same controls."""
         twin = VideoDecoder(self.backbone, self.pool, self.plan, self.seed, self.blocks, self.calls)
         twin._context = self._context.fork()
-        twin._tail = self._tail
+        twin._held = dict(self._held)
         return twin
+
+    def state(self) -> VideoState:
+        """All that it knows, copied."""
+        frames = self._context.frames
+        pages = [self.pool.read(page) for page in self._context.pages]
+        keys, values = (torch.stack([page[part] for page in pages], dim=1) for part in (0, 1))
+        latents, controls = (torch.cat([self._held[frame][part] for frame in frames], dim=1) for part in (0, 1))
+        return VideoState(
+            blocks=self.blocks,
+            next_frame=self._context.next_frame,
+            frames=frames,
+            latents=latents,
+            controls=controls,
+            keys=keys,
+            values=values,
+        )
+
+    def resume(self, state: VideoState) -> None:
+        """Go on where another decoder of the same backbone, plan and seed was: bit for bit as that one would.
+
+        From a state without pages the context is computed anew from the frames held, of which the first then know less
+        of the past than they did; what is made next agrees only about.
+
+        Raises:
+            ConfigError, ShapeError: the state does not fit this decoder; nothing has changed.
+            PoolFull: no memory for it; nothing has changed.
+        """
+        held = len(state.frames)
+        if not held or state.latents.shape[1] != held or state.frames[-1] != state.next_frame - 1:
+            raise ConfigError(
+                f"a state with frames {list(state.frames)} before frame {state.next_frame} and "
+                f"{state.latents.shape[1]} latent frames is none that a decoder was in; restore a whole one"
+            )
+        self._count(state.latents, state.controls)
+        if not state.keys.shape[1]:
+            self._prefill_again(state)
+            return
+        context = Context.holding(self.pool, state.frames, state.next_frame, state.keys, state.values)
+        self.close()
+        self._context, self.blocks = context, state.blocks
+        pieces = zip(state.latents.split(1, dim=1), state.controls.split(1, dim=1), strict=True)
+        self._held = dict(zip(state.frames, pieces, strict=True))
+
+    @torch.no_grad()
+    def _prefill_again(self, state: VideoState) -> None:
+        twin = VideoDecoder(self.backbone, self.pool, self.plan, self.seed, state.blocks)
+        try:
+            twin._context.skip(state.next_frame - len(state.frames))
+            twin.prefill(state.latents, state.controls)
+        except PoolFull:
+            twin.close()
+            raise
+        self.close()
+        self._context, self._held, self.blocks = twin._context, twin._held, state.blocks
 
     def close(self) -> None:
         """Give all pages back. Closing twice is fine."""
@@ -141,21 +223,34 @@ class VideoDecoder:
         self._check(block.controls, frames)
         recording = Recording(self._open_view(frames))
         self._call(block.latents, 0.0, block.controls, recording.attend)
+        first = self._context.next_frame
         self._context.append(recording.keys, recording.values)
         self._context.keep(self.plan.policy.keep(self._context.frames, self._context.next_frame))
-        self._tail = block.latents[:, -1:].clone()  # a view would keep all that was prefilled alive
+        # Copied: a view would keep all that was prefilled alive.
+        pieces = zip(block.latents.split(1, dim=1), block.controls.split(1, dim=1), strict=True)
+        self._held |= {first + at: (frame.clone(), held.clone()) for at, (frame, held) in enumerate(pieces)}
+        self._held = {frame: self._held[frame] for frame in self._context.frames}
         self._view = None
 
-    def _estimate(self, canvas: LatentCanvas, *, controls: Tensor, attend: Attend) -> Tensor:
-        return self._call(canvas.values, canvas.sigma, controls, attend)
+    def _tail(self) -> Tensor:
+        """The newest frame, [1, 1, C, H, W]."""
+        return self._held[max(self._held)][0]
 
-    def _call(self, values: Tensor, sigma: float, controls: Tensor, attend: Attend) -> Tensor:
+    def _estimate(self, canvas: LatentCanvas, *, controls: Tensor, attend: Attend) -> Tensor:
+        if not self.plan.draw:
+            return self._call(canvas.values, canvas.sigma, controls, attend)
+        geometry = self.backbone.geometry
+        shape = (1, canvas.values.shape[1], geometry.rows, geometry.columns)
+        dice = uniforms(self.seed, self.blocks, canvas.at, shape).to(canvas.values)
+        return self._call(canvas.values, canvas.sigma, controls, attend, dice)
+
+    def _call(self, values: Tensor, sigma: float, controls: Tensor, attend: Attend, *dice: Tensor) -> Tensor:
         """One backbone call on frames that are all at one level; the first frame of a world is its own past."""
-        tail = values[:, :1] if self._tail is None else self._tail
+        tail = self._tail() if self._held else values[:, :1]
         previous = torch.cat((tail, values[:, :-1]), dim=1)
         levels = torch.full(values.shape[:2], sigma, device=values.device)
         self.calls += 1
-        return self.backbone(values, previous, levels, controls, attend)
+        return self.backbone(values, previous, levels, controls, attend, *dice)
 
     def _open_view(self, frames: int) -> ContextView:
         """What a block of that many frames sees; built once for all calls until the next commit."""
@@ -175,13 +270,17 @@ class VideoDecoder:
         if controls.shape != wanted:
             raise ShapeError(f"expected controls {list(wanted)}, got {list(controls.shape)}")
 
-    def _cut(self, latents: Tensor, controls: Tensor) -> Iterator[LatentBlock]:
+    def _count(self, latents: Tensor, controls: Tensor) -> int:
+        """How many frames these are; ShapeError unless they are latents and controls of some."""
         frames = latents.shape[1] if latents.ndim == 5 else 0
         wanted = (1, frames, *self.backbone.geometry.frame_shape)
         if not frames or latents.shape != wanted:
             raise ShapeError(f"expected latents [1, F, {', '.join(map(str, wanted[2:]))}], got {list(latents.shape)}")
         self._check(controls, frames)
-        start = 0
+        return frames
+
+    def _cut(self, latents: Tensor, controls: Tensor) -> Iterator[LatentBlock]:
+        frames, start = self._count(latents, controls), 0
         while start < frames:
             length = 1 if (frames - start) % self.plan.frames_per_block else self.plan.frames_per_block
             piece = slice(start, start + length)

@@ -63,6 +63,35 @@ class Backbone(Protocol):
         ...
 
 
+class DrawingBackbone(Backbone, Protocol):
+    """A backbone that holds beliefs, and so can answer with a draw from them as well as with their mean."""
+
+    def __call__(
+        self,
+        noisy: Tensor,
+        previous: Tensor,
+        sigma: Tensor,
+        controls: Tensor,
+        attend: Attend,
+        dice: Tensor | None = None,
+        /,
+    ) -> Tensor:
+        """Estimate the clean frames; see Backbone.
+
+        Args:
+            noisy, previous, sigma, controls, attend: see Backbone.
+            dice: uniform numbers in [0, 1), one a token, [B, F, rows, columns], that decide the draw; None asks for
+                the mean. Tokens are drawn apart from each other.
+        """
+        ...
+
+    def surprise(
+        self, noisy: Tensor, previous: Tensor, sigma: Tensor, controls: Tensor, attend: Attend, clean: Tensor, /
+    ) -> Tensor:
+        """How little the clean frames [B, n, C, H, W] were expected of the last n of noisy, [B, n], with gradient."""
+        ...
+
+
 State = TypeVar("State")
 
 

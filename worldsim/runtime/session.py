@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+import hashlib
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from worldsim.controls import Controls, Keys
-from worldsim.decoding.video import VideoDecoder
-from worldsim.errors import ConfigError, SessionClosed
+from worldsim.errors import ConfigError, NotReproduced, PoolFull, SessionClosed, SessionPaused
 from worldsim.models.protocol import Codec
+from worldsim.runtime.history import Histories, History, Moment
+from worldsim.runtime.journal import Journal
+from worldsim.runtime.snapshot import Keep, Snapshot, check_keep, write_snapshot
+from worldsim.session.log import Opening, Record, Rewind, SessionLog, Step, Trail
 
 Frames = NDArray[np.uint8]
 
@@ -32,21 +38,50 @@ class Chunk:
     keys: Keys
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Moment:
-    """A past to go on from, and what the codec knew at that point."""
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Home:
+    """What all sessions of a world share.
 
-    decoder: VideoDecoder
-    codec_state: Any
+    begin: the moment that an opening describes.
+    longest: blocks that a session can go back at once.
+    """
 
-    def fork(self) -> _Moment:
-        return _Moment(self.decoder.fork(), self.codec_state)
+    codec: Codec[Any]
+    controls: Controls
+    begin: Callable[[Opening], Moment]
+    longest: int
+    histories: Histories = field(default_factory=Histories)
+
+    def advance(self, moment: Moment, keys: Keys) -> tuple[Moment, Chunk]:
+        """Make the next block; the decoder of the given moment goes on to the returned one.
+
+        Raises PoolFull, and has made nothing, if there is no memory for it even without any history.
+        """
+        decoder = moment.decoder
+        vector = torch.tensor([self.controls.vector(keys)], device=decoder.pool.device)
+        block = decoder.propose(vector.expand(decoder.plan.frames_per_block, -1)[None])
+        pixels, state = self.codec.decode(block.latents[0], moment.codec_state)
+        while True:
+            try:
+                decoder.commit(block)
+                break
+            except PoolFull:
+                if not self.histories.make_room():
+                    raise
+        frames = pixels.cpu().numpy()
+        step = Step(
+            block=decoder.blocks - 1,
+            keys=keys,
+            latents=hashlib.sha256(block.latents.cpu().numpy().tobytes()).hexdigest(),
+            frames=hashlib.sha256(frames.tobytes()).hexdigest(),
+        )
+        return Moment(decoder, state, Trail(step, moment.trail)), Chunk(frames=frames, block=step.block, keys=keys)
 
 
 class Mark:
     """A moment of one session to come back to. It keeps that moment's memory until it is closed or dropped."""
 
-    def __init__(self, owner: object, moment: _Moment) -> None:
+    def __init__(self, owner: object, moment: Moment) -> None:
         self._owner = owner
         self._moment = moment
         self._closed = False
@@ -54,7 +89,12 @@ class Mark:
     @property
     def block(self) -> int:
         """How many blocks had been made."""
-        return self._moment.decoder.blocks
+        return self._moment.block
+
+    @property
+    def pages(self) -> tuple[int, ...]:
+        """The pages of the pool that it holds."""
+        return self._moment.decoder.context.pages
 
     def close(self) -> None:
         """Give its memory back; the mark can no longer be used. Closing twice is fine."""
@@ -68,17 +108,36 @@ class Session:
     Equal worlds, seeds, starts and keys give equal frames, bit for bit, on one machine and number of threads.
     """
 
-    def __init__(self, decoder: VideoDecoder, codec: Codec[Any], codec_state: Any, controls: Controls) -> None:
-        self._codec = codec
-        self._controls = controls
-        self._moment = _Moment(decoder, codec_state)
+    def __init__(self, home: Home, moment: Moment, opening: Opening, journal: Journal | None) -> None:
+        self._home = home
+        self._moment = moment
+        self._opening = opening
+        self._journal = journal
+        self._history: History = home.histories.open(home.longest)
         self._line = object()
+        self._paused = False
         self._closed = False
 
     @property
     def block(self) -> int:
         """How many blocks have been made, which is the number of the next."""
-        return self._moment.decoder.blocks
+        return self._moment.block
+
+    @property
+    def pages(self) -> tuple[int, ...]:
+        """The pages of the pool that it holds, what it remembers included, each once for every reference."""
+        return (*self._moment.decoder.context.pages, *self._history.pages)
+
+    @property
+    def paused(self) -> bool:
+        """Whether it was paused."""
+        return self._paused
+
+    @property
+    def log(self) -> SessionLog:
+        """What it began from and every block since; what was rewound is left out."""
+        trail = self._moment.trail
+        return SessionLog(opening=self._opening, steps=trail.steps() if trail else ())
 
     def step(self, keys: Iterable[str] = ()) -> Chunk:
         """Make the next block with these keys held.
@@ -89,53 +148,100 @@ class Session:
         Raises:
             UnknownName: a key that the world does not understand; nothing was made.
             PoolFull: no memory for another block under this policy; nothing was made.
+            SessionPaused: the session is paused.
             SessionClosed: the session was closed.
+            OSError: the log could not be written; nothing was made.
         """
-        held = self._controls.check(keys)
+        held = self._home.controls.check(keys)
         self._check_open()
-        decoder = self._moment.decoder
-        frames = decoder.plan.frames_per_block
-        vector = torch.tensor([self._controls.vector(held)], device=decoder.pool.device)
-        block = decoder.propose(vector.expand(frames, -1)[None])
-        pixels, state = self._codec.decode(block.latents[0], self._moment.codec_state)
-        decoder.commit(block)
-        self._moment = _Moment(decoder, state)
-        return Chunk(frames=pixels.cpu().numpy(), block=decoder.blocks - 1, keys=held)
+        if self._paused:
+            raise SessionPaused("this session is paused; resume it before the next step")
+        before = self._moment.fork()
+        with ExitStack() as undo:
+            undo.callback(self._take, before)
+            after, chunk = self._home.advance(self._moment, held)
+            assert after.trail is not None
+            self._write(after.trail.step)
+            undo.pop_all()
+        self._moment = after
+        self._history.add(before)
+        return chunk
 
     def mark(self) -> Mark:
         """This moment, to rewind to. No key or value is copied."""
         self._check_open()
         return Mark(self._line, self._moment.fork())
 
-    def rewind(self, mark: Mark) -> None:
+    def rewind(self, to: Mark | int) -> None:
         """Go back to a moment of this session, or of one that it shares a beginning with through forks.
 
-        The same keys then make the same frames again, and the mark can be used again.
+        The same keys then make the same frames again, and a mark can be used again.
+
+        Args:
+            to: a mark, or how many blocks to go back. The blocks of the last 60 s of world time are remembered while
+                the pool has room; what lies further back is lived again from the beginning, which takes as long as
+                it took then.
 
         Raises:
-            ConfigError: the mark is of another session.
+            ConfigError: the mark is of another session, or so many blocks have not been made.
             SessionClosed: the mark or the session was closed.
+            NotReproduced: a moment that had to be lived again did not come out the same; nothing has changed.
         """
         self._check_open()
-        if mark._owner is not self._line:
-            raise ConfigError("that mark is of another session; rewind the session that made it, or a fork of it")
-        if mark._closed:
-            raise SessionClosed("that mark was closed; rewind to another, and close a mark only when done with it")
-        moment = mark._moment.fork()
-        self._moment.decoder.close()
-        self._moment = moment
+        moment = self._marked(to) if isinstance(to, Mark) else self._back(to)
+        self._write(*_turn(self._moment.trail, moment.trail))
+        self._history.keep_before(moment)
+        self._take(moment)
 
-    def fork(self) -> Session:
-        """A second session that begins with this one's past and goes its own way."""
+    def fork(self, *, log: Path | str | None = None) -> Session:
+        """A second session that begins with this one's past and goes its own way.
+
+        Args:
+            log: a new file for its log, as for World.open.
+        """
         self._check_open()
-        moment = self._moment.fork()
-        twin = Session(moment.decoder, self._codec, moment.codec_state, self._controls)
+        journal = None if log is None else Journal.begin(Path(log), self.log)
+        twin = Session(self._home, self._moment.fork(), self._opening, journal)
         twin._line = self._line
         return twin
+
+    def save(self, path: Path | str, *, keep: Keep = "pages") -> None:
+        """Write it to a file that `worldsim.restore` reads; the file saved before stays beside it.
+
+        Args:
+            path: of the file.
+            keep: "log" (small; restoring lives it again), "latents" (restoring goes on at once, and about the same) or
+                "pages" (large; restoring goes on at once, bit for bit).
+
+        Raises:
+            ConfigError: no such keep, or a codec whose state cannot be written.
+            SessionClosed: the session was closed.
+            OSError: it could not be written; what was there stays.
+        """
+        self._check_open()
+        check_keep(keep)
+        state = None if keep == "log" else self._moment.decoder.state()
+        if state is not None and keep == "latents":
+            state = state.without_pages()
+        codec_state = None if keep == "log" else self._moment.codec_state
+        write_snapshot(Path(path), Snapshot(keep=keep, log=self.log, state=state, codec_state=codec_state))
+
+    def pause(self) -> None:
+        """Make no block until it is resumed. Pausing twice is fine."""
+        self._check_open()
+        self._paused = True
+
+    def resume(self) -> None:
+        """Go on after a pause."""
+        self._check_open()
+        self._paused = False
 
     def close(self) -> None:
         """Give the memory back. Closing twice is fine."""
         self._moment.decoder.close()
+        self._history.clear()
+        if self._journal is not None:
+            self._journal.close()
         self._closed = True
 
     def __enter__(self) -> Session:
@@ -144,6 +250,79 @@ class Session:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _take(self, moment: Moment) -> None:
+        """Go on from another moment."""
+        self._moment.decoder.close()
+        self._moment = moment
+
+    def _marked(self, mark: Mark) -> Moment:
+        if mark._owner is not self._line:
+            raise ConfigError("that mark is of another session; rewind the session that made it, or a fork of it")
+        if mark._closed:
+            raise SessionClosed("that mark was closed; rewind to another, and close a mark only when done with it")
+        return mark._moment.fork()
+
+    def _back(self, blocks: int) -> Moment:
+        if not 0 <= blocks <= self.block:
+            raise ConfigError(f"{self.block} blocks have been made; go back 0 to {self.block} of them, not {blocks}")
+        wanted = self.block - blocks
+        remembered = self._moment if not blocks else self._history.at(wanted)
+        if remembered is not None:
+            return remembered.fork()
+        return relive(self._home, self.log, wanted)
+
+    def _write(self, *records: Record) -> None:
+        if self._journal is not None and records:
+            self._journal.append(*records)
+
     def _check_open(self) -> None:
         if self._closed:
             raise SessionClosed("this session was closed; open another")
+
+
+def relive(
+    home: Home,
+    log: SessionLog,
+    blocks: int,
+    *,
+    verify: bool = True,
+    on_chunk: Callable[[Chunk], None] | None = None,
+) -> Moment:
+    """The moment at which so many blocks of a log had been made, by making them again.
+
+    Args:
+        home: of the world it was of.
+        log: what happened.
+        blocks: how many of them to make.
+        verify: compare each with what was recorded of it.
+        on_chunk: told of every block.
+
+    Raises:
+        NotReproduced: a block came out otherwise than it was recorded.
+    """
+    moment = home.begin(log.opening)
+    with ExitStack() as undo:
+        undo.callback(lambda: moment.decoder.close())
+        for recorded in log.steps[:blocks]:
+            moment, chunk = home.advance(moment, home.controls.check(recorded.keys))
+            made = cast(Trail, moment.trail).step
+            if verify and made != recorded:
+                raise NotReproduced(
+                    f"block {recorded.block} came out otherwise than it was recorded on {dict(log.opening.machine)}; "
+                    "live it again on such a machine, with that library and as many threads"
+                )
+            if on_chunk is not None:
+                on_chunk(chunk)
+        undo.pop_all()
+    return moment
+
+
+def _turn(here: Trail | None, there: Trail | None) -> list[Record]:
+    """What a log has to be told when a session leaves one trail for another."""
+    steps = there.steps() if there else ()
+    old = here.steps() if here else ()
+    shared = 0
+    while shared < min(len(steps), len(old)) and steps[shared] is old[shared]:
+        shared += 1
+    back: list[Record] = [Rewind(shared)] if shared < len(old) else []
+    return [*back, *steps[shared:]]

@@ -3,53 +3,75 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from worldsim.cache.policy import policy_text
 from worldsim.cache.pool import PagePool
 from worldsim.controls import Controls
 from worldsim.decoding.video import VideoDecoder, VideoPlan
-from worldsim.errors import ConfigError, PoolFull, ShapeError
+from worldsim.errors import ConfigError, LogError, PoolFull, ShapeError
 from worldsim.models.protocol import Backbone, Codec
+from worldsim.runtime.history import Moment
+from worldsim.runtime.journal import Journal, read_log
 from worldsim.runtime.reality import Reality
-from worldsim.runtime.session import Session
+from worldsim.runtime.session import Chunk, Home, Session, relive
+from worldsim.runtime.snapshot import Snapshot
 from worldsim.runtime.starts import Starts
+from worldsim.session.log import Given, Opening, SessionLog, Trail
 from worldsim.simulators.protocol import Simulator
+
+REMEMBERED_S = 60
+"""World time that a session can go back at once, while the pool has room."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Origin:
+    """Where a world comes from.
+
+    name: what it is called.
+    weights: SHA-256 of its weights file.
+    simulator: makes the real engine it was learned from.
+    starts: the starting places that come with it.
+    """
+
+    name: str
+    weights: str
+    simulator: Callable[[], Simulator]
+    starts: Starts
 
 
 class World:
     """Made by worldsim.load; see there.
 
     Args:
-        simulator: makes the real engine it was learned from.
+        origin: where it comes from.
         backbone: its network, on its device.
         codec: its codec.
         plan: how blocks are made.
-        starts: the starting places that come with it.
         pool: where all its sessions keep their past.
     """
 
     def __init__(
-        self,
-        *,
-        simulator: Callable[[], Simulator],
-        backbone: Backbone,
-        codec: Codec[Any],
-        plan: VideoPlan,
-        starts: Starts,
-        pool: PagePool,
+        self, origin: Origin, *, backbone: Backbone, codec: Codec[Any], plan: VideoPlan, pool: PagePool
     ) -> None:
+        self.origin = origin
         self.backbone = backbone
         self.plan = plan
-        self.starts = starts
         self.pool = pool
-        self._simulator = simulator
-        self._engine = simulator()
-        self._codec = codec
+        self._engine = origin.simulator()
+        self._home = Home(
+            codec=codec,
+            controls=self._engine.controls,
+            begin=self._begin,
+            longest=-(-REMEMBERED_S * self._engine.fps // plan.frames_per_block),
+        )
 
     @property
     def controls(self) -> Controls:
@@ -88,6 +110,7 @@ class World:
         start: int | None = None,
         frames: NDArray[np.uint8] | None = None,
         keys: Sequence[Iterable[str]] | None = None,
+        log: Path | str | None = None,
     ) -> Session:
         """Begin to live in it.
 
@@ -97,9 +120,12 @@ class World:
             start: number of a starting place that comes with the world.
             frames: begin from these frames instead, uint8 [F, H, W, 3], the last being the present.
             keys: the keys held at each of those frames; none held if left out.
+            log: a new file to which every block is added before the next is begun, so that a process that is killed
+                loses the block in flight and no more.
 
         Raises:
-            ConfigError: a start or a seed outside the range, both start and frames, or keys without frames.
+            ConfigError: a start or a seed outside the range, both start and frames, keys without frames, or a log file
+                that exists.
             UnknownName: a key that the world does not understand.
             ShapeError: frames of another size or dtype, or another number of keys.
             PoolFull: no memory for another session; nothing was opened.
@@ -108,24 +134,127 @@ class World:
             raise ConfigError("begin from a start or from frames, not from both; leave one out")
         if keys is not None and frames is None:
             raise ConfigError("keys say what was held at given frames; pass the frames too, or leave both out")
-        if frames is None:
-            pixels, controls = self.starts.get(self.starts.pick(seed) if start is None else start)
+        given = None if frames is None else self._given(frames, keys)
+        opening = Opening(
+            world=self.origin.name,
+            weights=self.origin.weights,
+            plan=self._plan(),
+            machine=self._machine(),
+            seed=seed,
+            start=None if given else self.origin.starts.pick(seed) if start is None else start,
+            given=given,
+        )
+        moment = self._begin(opening)
+        return Session(self._home, moment, opening, self._journal(log, SessionLog(opening=opening, steps=())))
+
+    def go_on(self, log: Path | str) -> Session:
+        """The session of a log file, as it was when its last whole record was written; it goes on with that file.
+
+        Raises:
+            LogError: the file is no log, or of another world, other weights or another plan.
+            NotReproduced: a block came out otherwise than it was recorded.
+        """
+        journal = Journal.go_on(Path(log))
+        with ExitStack() as undo:
+            undo.callback(journal.close)
+            read = read_log(journal.path)
+            session = Session(self._home, self._live(read), read.opening, journal)
+            undo.pop_all()
+        return session
+
+    def replay(self, log: SessionLog, *, verify: bool = True, on_chunk: Callable[[Chunk], None] | None = None) -> None:
+        """Make every block of a log again.
+
+        Args:
+            log: of a session of this world.
+            verify: compare each with what was recorded of it.
+            on_chunk: told of every block.
+
+        Raises:
+            LogError: it is of another world, other weights or another plan.
+            NotReproduced: a block came out otherwise than it was recorded.
+        """
+        self._check(log.opening)
+        relive(self._home, log, len(log.steps), verify=verify, on_chunk=on_chunk).decoder.close()
+
+    def restore(self, snapshot: Snapshot, *, log: Path | str | None = None) -> Session:
+        """The session that a snapshot was taken of; see worldsim.restore.
+
+        Args:
+            snapshot: of a session of this world.
+            log: a new file for its log, as for `open`.
+        """
+        opening, steps = snapshot.log.opening, snapshot.log.steps
+        if snapshot.state is None:
+            moment = self._live(snapshot.log)
         else:
-            pixels, controls = self._given(frames, keys)
-        decoder = VideoDecoder(self.backbone, self.pool, self.plan, seed)
-        latents, state = self._codec.encode(pixels.to(self.pool.device), self._codec.open())
-        try:
-            decoder.prefill(latents[None], controls.to(self.pool.device)[None])
-        except PoolFull:
-            decoder.close()
-            raise
-        return Session(decoder, self._codec, state, self.controls)
+            self._check(opening)
+            decoder = VideoDecoder(self.backbone, self.pool, self.plan, opening.seed)
+            decoder.resume(snapshot.state)
+            trail: Trail | None = None
+            for step in steps:
+                trail = Trail(step, trail)
+            moment = Moment(decoder, snapshot.codec_state, trail)
+        return Session(self._home, moment, opening, self._journal(log, snapshot.log))
 
     def reality(self, *, seed: int = 0) -> Reality:
         """The real engine, on the episode of that seed, in chunks of the same length."""
-        return Reality(self._simulator(), seed=seed, frames_per_block=self.frames_per_block)
+        return Reality(self.origin.simulator(), seed=seed, frames_per_block=self.frames_per_block)
 
-    def _given(self, frames: NDArray[np.uint8], keys: Sequence[Iterable[str]] | None) -> tuple[Tensor, Tensor]:
+    def _begin(self, opening: Opening) -> Moment:
+        """The moment that an opening describes."""
+        if opening.given is None:
+            assert opening.start is not None
+            pixels, controls = self.origin.starts.get(opening.start)
+        else:
+            array = np.frombuffer(opening.given.pixels, dtype=np.uint8).reshape(opening.given.shape)
+            pixels = torch.from_numpy(array.copy())
+            controls = torch.tensor([self.controls.vector(now) for now in opening.given.keys])
+        decoder = VideoDecoder(self.backbone, self.pool, self.plan, opening.seed)
+        latents, state = self._home.codec.encode(pixels.to(self.pool.device), self._home.codec.open())
+        while True:
+            try:
+                decoder.prefill(latents[None], controls.to(self.pool.device)[None])
+                return Moment(decoder, state, None)
+            except PoolFull:
+                decoder.close()
+                if not self._home.histories.make_room():
+                    raise
+                decoder = VideoDecoder(self.backbone, self.pool, self.plan, opening.seed)
+
+    def _live(self, log: SessionLog) -> Moment:
+        self._check(log.opening)
+        return relive(self._home, log, len(log.steps))
+
+    def _check(self, opening: Opening) -> None:
+        """Raise LogError unless sessions of this world are made as that one was."""
+        ours = {"world": self.origin.name, "weights": self.origin.weights, "plan": self._plan()}
+        theirs = {"world": opening.world, "weights": opening.weights, "plan": dict(opening.plan)}
+        if wrong := [f"{name} {theirs[name]}, here it is {ours[name]}" for name in ours if theirs[name] != ours[name]]:
+            raise LogError(f"that session was lived with {'; '.join(wrong)}; load the world as it was then")
+
+    def _journal(self, path: Path | str | None, log: SessionLog) -> Journal | None:
+        return None if path is None else Journal.begin(Path(path), log)
+
+    def _plan(self) -> dict[str, Any]:
+        plan = self.plan
+        return {
+            "frames_per_block": plan.frames_per_block,
+            "sigmas": list(plan.sigmas),
+            "sampler": getattr(plan.sampler, "__name__", repr(plan.sampler)),
+            "policy": policy_text(plan.policy),
+            "draw": plan.draw,
+        }
+
+    def _machine(self) -> dict[str, Any]:
+        return {
+            "torch": torch.__version__,
+            "device": self.pool.device.type,
+            "dtype": str(self.pool.dtype).removeprefix("torch."),
+            "threads": torch.get_num_threads(),
+        }
+
+    def _given(self, frames: NDArray[np.uint8], keys: Sequence[Iterable[str]] | None) -> Given:
         height, width = self.size
         array = np.asarray(frames)
         if array.dtype != np.uint8 or array.ndim != 4 or not len(array) or array.shape[1:] != (height, width, 3):
@@ -133,8 +262,8 @@ class World:
                 f"expected frames uint8 [F, {height}, {width}, 3] with F at least 1, "
                 f"got {array.dtype} {list(array.shape)}"
             )
-        held = [()] * len(array) if keys is None else list(keys)
+        held = [frozenset[str]()] * len(array) if keys is None else [self.controls.check(now) for now in keys]
         if len(held) != len(array):
             raise ShapeError(f"{len(array)} frames need the keys held at each, got keys for {len(held)}")
-        controls = torch.tensor([self.controls.vector(now) for now in held])
-        return torch.from_numpy(np.ascontiguousarray(array)), controls
+        shape = (len(array), height, width, 3)
+        return Given(pixels=np.ascontiguousarray(array).tobytes(), shape=shape, keys=tuple(held))

@@ -16,7 +16,7 @@ from worldsim.decoding.video import VideoPlan
 from worldsim.models.small.backbone import SmallBackbone, SmallConfig
 from worldsim.noise import block_noise
 from worldsim.runtime.starts import Starts
-from worldsim.runtime.world import World
+from worldsim.runtime.world import Origin, World
 from worldsim.samplers import few_step
 from worldsim.schedules import few_step_sigmas
 from worldsim.simulators.protocol import Frame
@@ -98,14 +98,23 @@ class DifferenceCodec:
         return frames, sums[-1:]
 
 
-def tiny_backbone(seed: int, *, dtype: torch.dtype = torch.float32) -> SmallBackbone:
+def tiny_backbone(seed: int, *, dtype: torch.dtype = torch.float32, palette: int = 0) -> SmallBackbone:
     """A backbone for latents of that world, [12, 3, 5], with every parameter drawn from the seed.
 
-    Gates too, which training begins at 0: attention, controls and noise levels all show in its answers.
+    Gates too, which training begins at 0: attention, controls and noise levels all show in its answers. With a palette
+    of so many patches it holds beliefs.
     """
     rows, columns = GRID
     config = SmallConfig(
-        channels=3 * SIDE_PX**2, height=rows, width=columns, controls=len(CONTROLS), dim=32, layers=2, heads=2
+        channels=3 * SIDE_PX**2,
+        height=rows,
+        width=columns,
+        controls=len(CONTROLS),
+        dim=32,
+        layers=2,
+        heads=2,
+        head_dim=16,
+        palette=palette,
     )
     backbone = SmallBackbone(config)
     with torch.no_grad():
@@ -135,11 +144,10 @@ def tiny_world(
         policy=Window(frames=5) if policy is None else policy,
     )
     return World(
-        simulator=lambda: DotSimulator(length=length),
+        Origin(name="dot", weights="tiny", simulator=lambda: DotSimulator(length=length), starts=_starts()),
         backbone=backbone,
         codec=DifferenceCodec(patches=PatchCodec(side=SIDE_PX)),
         plan=plan,
-        starts=_starts(),
         pool=PagePool(backbone.pages, pages=pages, dtype=torch.float32, device=torch.device("cpu")),
     )
 

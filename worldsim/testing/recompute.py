@@ -17,7 +17,7 @@ from worldsim.cache.rotary import Rotary
 from worldsim.decoding.loop import decide
 from worldsim.decoding.video import LatentBlock, VideoPlan
 from worldsim.models.protocol import Backbone
-from worldsim.noise import block_noise
+from worldsim.noise import block_noise, uniforms
 from worldsim.samplers import LatentCanvas
 
 
@@ -95,7 +95,14 @@ class RecomputingDecoder:
             return block_noise(self.seed, len(self.past) - self.given, step, shape).to(latest)
 
         def estimate(canvas: LatentCanvas) -> Tensor:
-            return self._estimate(LatentBlock(latents=canvas.values, controls=controls), canvas.sigma)
+            block = LatentBlock(latents=canvas.values, controls=controls)
+            if not self.plan.draw:
+                return self._estimate(block, canvas.sigma)
+            geometry, number = self.backbone.geometry, len(self.past) - self.given
+            own = (1, self.plan.frames_per_block, geometry.rows, geometry.columns)
+            dice = uniforms(self.seed, number, canvas.at, own).to(latest)
+            before = torch.zeros(1, sum(one.latents.shape[1] for one in self.past), *own[2:]).to(latest)
+            return self._estimate(block, canvas.sigma, torch.cat((before, dice), dim=1))
 
         canvas = LatentCanvas(fresh(0), self.plan.sigmas, fresh)
         return LatentBlock(latents=decide(canvas, estimate, self.plan.sampler).kept, controls=controls)
@@ -104,7 +111,7 @@ class RecomputingDecoder:
         """Make block part of the past."""
         self.past.append(block)
 
-    def _estimate(self, block: LatentBlock, sigma: float) -> Tensor:
+    def _estimate(self, block: LatentBlock, sigma: float, *dice: Tensor) -> Tensor:
         """The clean estimate of block at noise level sigma, with all of the past clean beside it in one call."""
         blocks = [*self.past, block]
         geometry = self.backbone.geometry
@@ -120,4 +127,4 @@ class RecomputingDecoder:
         frames = block.latents.shape[1]
         levels[:, -frames:] = sigma
         controls = torch.cat([one.controls for one in blocks], dim=1)
-        return self.backbone(values, previous, levels, controls, attend)[:, -frames:]
+        return self.backbone(values, previous, levels, controls, attend, *dice)[:, -frames:]

@@ -24,7 +24,7 @@ class StreamLayout:
 
     The clean stream holds frames 0 .. frames - 1. Each of `copies` noisy streams behind it holds frames
     first .. frames - 1. Blocks have `block` frames and begin at multiples of it. A block sees at most `window`
-    frames before it.
+    frames before it; where that is 0 nobody looks at the clean stream, and the pass goes without it.
     """
 
     frames: int
@@ -36,18 +36,24 @@ class StreamLayout:
     def __post_init__(self) -> None:
         if self.frames % self.block or self.first % self.block or not 0 <= self.first < self.frames:
             raise ConfigError(f"frames and first must be multiples of the block and first < frames, got {self}")
-        if self.window < 1 or self.copies < 0:
-            raise ConfigError(f"need a window of at least 1 frame and 0 or more copies, got {self}")
+        if self.window < 0 or self.copies < 0 or not self.window + self.copies:
+            raise ConfigError(f"need a window and copies of 0 or more, and not both 0, got {self}")
+
+    @property
+    def clean(self) -> int:
+        """Frames of the clean stream."""
+        return self.frames if self.window else 0
 
     @property
     def times(self) -> tuple[int, ...]:
         """The time of every frame of the pass, clean stream first."""
-        return (*range(self.frames), *(list(range(self.first, self.frames)) * self.copies))
+        return (*range(self.clean), *(list(range(self.first, self.frames)) * self.copies))
 
     def blocks(self) -> list[tuple[slice, slice]]:
         """For every block of every stream, in order: the frames of its queries, the clean frames it sees before it."""
         noisy = self.frames - self.first
-        streams = [(0, 0), *((self.frames + copy * noisy, self.first) for copy in range(self.copies))]
+        streams = [(0, 0)] if self.clean else []
+        streams += [(self.clean + copy * noisy, self.first) for copy in range(self.copies)]
         found = []
         for offset, begin in streams:
             for time in range(begin, self.frames, self.block):

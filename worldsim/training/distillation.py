@@ -29,7 +29,7 @@ class FewStepDistillation:
         substeps: midpoint steps of the walk from any of them to level 0, equally spaced, two teacher calls each.
             Under an exact teacher of Gaussian frames of deviation 0.2 to 1, and with few_step_sigmas(3, 3.0), 2, 4 and
             8 of them keep at least 0.89, 0.98 and 0.99 of the variance; as many calls in Euler steps 0.44, 0.67, 0.82.
-        frames, first, blocks, copies, context_noise: see PassPlan.
+        frames, first, blocks, copies, window, context_noise: see PassPlan.
 
     Sources: consistency distillation, Song et al. 2023 (arXiv:2303.01469), section 4; few fixed levels as in multistep
     consistency models, Heek et al. 2024 (arXiv:2403.06807). Two departures: the target is the teacher's whole walk and
@@ -43,6 +43,7 @@ class FewStepDistillation:
     first: int = 4
     blocks: tuple[int, ...] = (1, 2, 4)
     copies: int = 1
+    window: int | None = None
     context_noise: float = 0.25
 
     def __post_init__(self) -> None:

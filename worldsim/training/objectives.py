@@ -1,15 +1,16 @@
-"""What a training pass minimises so that a backbone learns the mean of the clean frames."""
+"""What a training pass minimises so that a backbone learns what the clean frames are: their mean, or their law."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from worldsim.errors import ConfigError
-from worldsim.models.protocol import Backbone
-from worldsim.training.passes import add_noise, check_pass_plan, open_pass
+from worldsim.models.protocol import Backbone, DrawingBackbone
+from worldsim.training.passes import TrainingPass, add_noise, check_pass_plan, open_pass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,7 +18,7 @@ class DiffusionForcing:
     """Flow matching in blocks, each at a noise level of its own, after a context that is a little noisy itself.
 
     Args:
-        frames, first, blocks, copies, context_noise: see PassPlan.
+        frames, first, blocks, copies, window, context_noise: see PassPlan.
         shift: how far levels lean towards noise: sigma = shift * u / (1 + (shift - 1) * u), u uniform.
         floor: an estimate's error counts 1 / max(sigma, floor)^2, the error of its velocity.
 
@@ -30,6 +31,7 @@ class DiffusionForcing:
     first: int = 4
     blocks: tuple[int, ...] = (1, 2, 4)
     copies: int = 1
+    window: int | None = None
     shift: float = 3.0
     context_noise: float = 0.25
     floor: float = 0.2
@@ -49,8 +51,49 @@ class DiffusionForcing:
             generator: the only source of randomness, on the device of latents.
         """
         window = open_pass(self, latents, controls, generator)
-        u = torch.rand(window.blocks, generator=generator, device=latents.device)
-        sigma = (self.shift * u / (1 + (self.shift - 1) * u)).repeat_interleave(window.layout.block, dim=1)
+        sigma = _levels(window, self.shift, generator)
         estimate = window.estimate(backbone, add_noise(window.clean, sigma, generator), sigma)
         error = (estimate - window.clean).square().mean(dim=(2, 3, 4))
         return (error / sigma.clamp_min(self.floor).square()).mean()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BeliefForcing:
+    """As DiffusionForcing, for a backbone that holds beliefs: how little they expected the clean frames.
+
+    Args:
+        frames, first, blocks, copies, window, context_noise: see PassPlan.
+        shift: how far levels lean towards noise, see DiffusionForcing.
+
+    Source: score interpolation, Dieleman et al. 2022 (arXiv:2211.15089), section 3.2: every level counts the same.
+    """
+
+    frames: int = 16
+    first: int = 4
+    blocks: tuple[int, ...] = (1, 2, 4)
+    copies: int = 1
+    window: int | None = None
+    shift: float = 3.0
+    context_noise: float = 0.25
+
+    def __post_init__(self) -> None:
+        check_pass_plan(self)
+        if self.shift <= 0:
+            raise ConfigError(f"need shift > 0, got {self}")
+
+    def loss(self, backbone: Backbone, latents: Tensor, controls: Tensor, generator: torch.Generator) -> Tensor:
+        """The mean surprise of one pass in nats a token, a scalar with gradient. Arguments as for DiffusionForcing.
+
+        Raises:
+            ConfigError: the backbone holds no beliefs.
+        """
+        window = open_pass(self, latents, controls, generator)
+        sigma = _levels(window, self.shift, generator)
+        inputs = window.inputs(backbone, add_noise(window.clean, sigma, generator), sigma)
+        return cast(DrawingBackbone, backbone).surprise(*inputs, window.clean).mean()
+
+
+def _levels(window: TrainingPass, shift: float, generator: torch.Generator) -> Tensor:
+    """A noise level for every block of the noisy streams, given to each of its frames."""
+    u = torch.rand(window.blocks, generator=generator, device=window.clean.device)
+    return (shift * u / (1 + (shift - 1) * u)).repeat_interleave(window.layout.block, dim=1)

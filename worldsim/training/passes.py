@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from worldsim.errors import ConfigError, ShapeError
-from worldsim.models.protocol import Backbone
+from worldsim.models.protocol import Attend, Backbone
 from worldsim.schedules import mix
 from worldsim.training.attention import StreamAttention, StreamLayout
 
@@ -35,6 +35,11 @@ class PassPlan(Protocol):
     @property
     def copies(self) -> int:
         """Noisy streams a window, each with noise and levels of its own."""
+        ...
+
+    @property
+    def window(self) -> int | None:
+        """How many frames before it a block sees; None for all of the window, 0 for nothing but the previous frame."""
         ...
 
     @property
@@ -86,18 +91,26 @@ class TrainingPass:
             noisy: the clean frames at their levels, like clean.
             sigma: those levels, [B, copies * (frames - first)].
         """
+        estimate = backbone(*self.inputs(backbone, noisy, sigma))
+        return estimate[:, self.layout.clean :].float()
+
+    def inputs(self, backbone: Backbone, noisy: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Attend]:
+        """What a backbone is called with: the clean stream and behind it the noisy ones. Arguments as for estimate."""
         layout, geometry = self.layout, backbone.geometry
         attend = StreamAttention(
             layout, rotary=backbone.rotary, grid=(geometry.rows, geometry.columns), device=noisy.device
         )
-        estimate = backbone(
-            torch.cat((self.context[:, 1:], noisy), dim=1),
-            torch.cat((self.context[:, :-1], self._previous(noisy)), dim=1),
-            torch.cat((self.context_sigma[:, 1:], sigma), dim=1),
-            torch.cat((self.controls[:, 1:], self.controls[:, 1 + layout.first :].repeat(1, layout.copies, 1)), dim=1),
+        clean = layout.clean
+        return (
+            torch.cat((self.context[:, 1 : 1 + clean], noisy), dim=1),
+            torch.cat((self.context[:, :clean], self._previous(noisy)), dim=1),
+            torch.cat((self.context_sigma[:, 1 : 1 + clean], sigma), dim=1),
+            torch.cat(
+                (self.controls[:, 1 : 1 + clean], self.controls[:, 1 + layout.first :].repeat(1, layout.copies, 1)),
+                dim=1,
+            ),
             attend,
         )
-        return estimate[:, layout.frames :].float()
 
     def _previous(self, noisy: Tensor) -> Tensor:
         """The frame before each noisy one: of the context at the start of a block, inside it of the block itself."""
@@ -143,4 +156,5 @@ def add_noise(clean: Tensor, sigma: Tensor, generator: torch.Generator) -> Tenso
 
 
 def _layout(plan: PassPlan, block: int) -> StreamLayout:
-    return StreamLayout(frames=plan.frames, block=block, window=plan.frames, first=plan.first, copies=plan.copies)
+    window = plan.frames if plan.window is None else plan.window
+    return StreamLayout(frames=plan.frames, block=block, window=window, first=plan.first, copies=plan.copies)

@@ -11,19 +11,23 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from worldsim.cache.policy import Policy
 from worldsim.decoding.video import VideoPlan
-from worldsim.errors import ConfigError, DataError
+from worldsim.errors import ConfigError, DataError, WeightsError
 from worldsim.models.protocol import Codec
 from worldsim.models.small.backbone import SmallBackbone, SmallConfig
-from worldsim.models.small.weights import save_weights
+from worldsim.models.small.weights import load_weights, save_weights
 from worldsim.samplers import Sampler
 from worldsim.schedules import few_step_sigmas
 from worldsim.training.data import Episodes
 from worldsim.training.evaluation import Evaluation, LatentWindows
-from worldsim.training.trainer import Distillation, Reweighted, Trainer, TrainingPlan
+from worldsim.training.palette import fit_palette
+from worldsim.training.trainer import Distillation, Trainer, TrainingPlan
 
+PALETTE_FRAMES = 50_000
+"""Frames that a palette is made from, at the most; of Crafter they take 3.1 GB while it is made."""
 CHECKPOINT, WEIGHTS, LOG = "checkpoint.safetensors", "weights.safetensors", "log.jsonl"
 
 
@@ -59,6 +63,7 @@ class Run:
         minutes: stop after this long, between two updates; no limit if None.
         updates: stop after so many in all, those before a resumption included; those of the plan if None or more.
         resume: go on from the checkpoint in the folder.
+        weights: begin from this weights file, with the palette it has; from random weights if None.
         compiled: compile the layers. On two CPU cores an update of Crafter then took 0.7 s in place of 0.95 s, after
             15 to 60 s of compiling: right for runs of more than a few minutes. It needs a C++ compiler on a CPU.
         every: updates between two evaluations, each with a line in the log and a checkpoint.
@@ -69,6 +74,7 @@ class Run:
     minutes: float | None = None
     updates: int | None = None
     resume: bool = False
+    weights: Path | None = None
     compiled: bool = False
     every: int = 250
 
@@ -77,6 +83,8 @@ class Run:
             raise ConfigError(f"train for more than 0 minutes and 1 update or more, got {self.minutes}, {self.updates}")
         if self.seed < 0 or self.every < 1:
             raise ConfigError(f"a run needs seed >= 0 and every >= 1, got {self.seed} and {self.every}")
+        if self.resume and self.weights:
+            raise ConfigError("a run that is resumed has weights of its own; leave --weights out, or begin a new run")
 
 
 def train_world(
@@ -99,6 +107,7 @@ def train_world(
     Raises:
         DataError: no episodes for training or none held out; a checkpoint is there and `resume` is not asked for, or
             the other way round, or it is torn or of another backbone, plan or seed.
+        WeightsError: the weights to begin from cannot be read, or are of a backbone of another size.
     """
     checkpoint = out / CHECKPOINT
     if checkpoint.exists() != run.resume:
@@ -108,7 +117,8 @@ def train_world(
             else f"{checkpoint} is there already; go on from it with --resume, or train into another folder"
         )
     journal = _Journal(recipe, data, out, run.device)
-    trainer = _trainer(recipe, data, run)
+    episodes = Episodes(data, world=recipe.name, held_out=False, device=run.device)
+    trainer = _trainer(recipe, episodes, run)
     if run.resume:
         trainer.load(checkpoint)
     out.mkdir(parents=True, exist_ok=True)
@@ -122,15 +132,33 @@ def train_world(
     return journal.write(trainer)
 
 
-def _trainer(recipe: Recipe, data: Path, run: Run) -> Trainer:
+def _trainer(recipe: Recipe, episodes: Episodes, run: Run) -> Trainer:
     """A trainer at its first update."""
-    episodes = Episodes(data, world=recipe.name, held_out=False, device=run.device)
     backbone = SmallBackbone(recipe.backbone, torch.Generator().manual_seed(run.seed)).to(run.device)
+    if run.weights is not None:
+        _begin_from(backbone, run.weights)
+    elif backbone.palette is not None and not run.resume:
+        backbone.palette.fill(_palette(recipe, episodes, backbone, run.seed))
     if run.compiled:
         for layer in backbone.layers:
             for part in ("before", "after"):
                 setattr(layer, part, torch.compile(getattr(layer, part)))
     return Trainer(backbone, replace(recipe.training, seed=run.seed), LatentWindows(episodes, recipe.codec))
+
+
+def _begin_from(backbone: SmallBackbone, weights: Path) -> None:
+    given = load_weights(weights, dtype=torch.float32, device=torch.device("cpu"))
+    if given.config != backbone.config:
+        raise WeightsError(f"{weights} is of {given.config}, the world is learned with {backbone.config}; train anew")
+    backbone.load_state_dict(given.state_dict())
+
+
+def _palette(recipe: Recipe, episodes: Episodes, backbone: SmallBackbone, seed: int) -> Tensor:
+    """The palette of frames spread evenly over all that was recorded."""
+    every = -(-len(episodes.frames) // PALETTE_FRAMES)
+    latents, _ = recipe.codec.encode(episodes.frames[::every], recipe.codec.open())
+    patches = backbone.patchify(latents[None]).flatten(0, 2)
+    return fit_palette(patches, recipe.backbone.palette, np.random.default_rng([seed, PALETTE_FRAMES]))
 
 
 class _Journal:
@@ -150,6 +178,7 @@ class _Journal:
                 sigmas=few_step_sigmas(recipe.steps, recipe.shift),
                 sampler=recipe.sampler,
                 policy=recipe.policy,
+                draw=bool(recipe.backbone.palette),
             ),
         )
 
@@ -167,9 +196,13 @@ class _Journal:
             "update": trainer.update,
             "minutes": round(self.minutes, 2),
             "train_loss": float(np.mean(self.losses)) if self.losses else None,
-            **self._evaluation.judge(Reweighted(trainer.backbone, weights)),
+            **self._judge(trainer),
         }
         self.losses.clear()
         with (self._out / LOG).open("a") as log:
             log.write(json.dumps(line) + "\n")
         return line
+
+    def _judge(self, trainer: Trainer) -> dict[str, float]:
+        with trainer.on_average() as backbone:
+            return self._evaluation.judge(backbone)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -210,6 +211,21 @@ class Trainer:
     def averaged(self) -> dict[str, Tensor]:
         """The moving average of the weights, by name: what is judged and shipped."""
         return dict(zip(self._names, self.average, strict=True))
+
+    @contextmanager
+    def on_average(self) -> Iterator[Backbone]:
+        """The backbone with its averaged weights in place of its own, for as long as the context lasts."""
+        own = [parameter.detach().clone() for parameter in self._parameters]
+        try:
+            self._put(self.average)
+            yield cast(Backbone, self.backbone)
+        finally:
+            self._put(own)
+
+    @torch.no_grad()
+    def _put(self, weights: Sequence[Tensor]) -> None:
+        for parameter, weight in zip(self._parameters, weights, strict=True):
+            parameter.copy_(weight)
 
     def save(self, path: Path) -> None:
         """Write everything that `load` needs to go on bit for bit; the file before it stays until this one is whole."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -10,7 +12,8 @@ from worldsim.errors import ConfigError
 from worldsim.models.small.backbone import SmallBackbone, SmallConfig
 from worldsim.training.attention import StreamAttention, StreamLayout
 
-CONFIG = SmallConfig(channels=3, height=4, width=6, controls=5, patch=2, dim=32, layers=2, heads=2)
+CONFIG = SmallConfig(channels=3, height=4, width=6, controls=5, patch=2, dim=32, layers=2, heads=2, head_dim=16)
+BELIEVING = replace(CONFIG, palette=7)
 FRAMES = 6
 
 
@@ -52,9 +55,9 @@ def test_an_answer_has_the_shape_and_dtype_of_the_noisy_frames() -> None:
 
 @pytest.mark.parametrize("patch", [1, 2])
 def test_unpatchify_undoes_patchify(patch: int) -> None:
-    config = SmallConfig(channels=3, height=4, width=6, controls=5, patch=patch, dim=32, layers=1, heads=2)
+    config = SmallConfig(channels=3, height=4, width=6, controls=5, patch=patch, dim=32, layers=1, heads=2, head_dim=8)
     backbone, (frames, *_) = SmallBackbone(config), inputs(2, seed=3, config=config)
-    patches = backbone._patchify(frames)
+    patches = backbone.patchify(frames)
     assert patches.shape == (2, FRAMES, 24 // patch**2, 3 * patch**2)
     assert torch.equal(backbone._unpatchify(patches), frames)
     # Token 1 of a frame is the second square of the first row.
@@ -87,12 +90,80 @@ def test_a_later_block_changes_nothing_earlier_and_everything_since(block: int, 
 
 
 @torch.no_grad()
+def test_noise_alone_tells_nothing_and_no_noise_everything() -> None:
+    """At level 1 the answer is the same whatever the noise; at level 0 the noisy frame is taken as it is."""
+    backbone, given = drawn(), inputs(1, seed=16)
+    other = [torch.randn(given[0].shape, generator=torch.Generator().manual_seed(17)), *given[1:]]
+    attend = causal(backbone, 1)
+    for level, equal in ((1.0, True), (0.9, False)):
+        given[2][:] = level
+        assert torch.equal(backbone(*given, attend), backbone(*other, attend)) is equal
+    taken: list[Tensor] = []
+    backbone.embed.register_forward_pre_hook(lambda _, arguments: taken.append(arguments[0]))
+    given[2][:] = 0.0
+    backbone(*given, attend)
+    assert torch.equal(taken[0], backbone.patchify(given[0]))
+
+
+@torch.no_grad()
+def test_a_token_is_given_the_nine_patches_around_it_of_the_frame_before() -> None:
+    """With the layers taken out, a change of one patch of the previous frame reaches its neighbours and no others."""
+    backbone = SmallBackbone(replace(CONFIG, height=8, width=10), torch.Generator().manual_seed(18))
+    torch.nn.init.normal_(backbone.head.weight, generator=torch.Generator().manual_seed(19))
+    frames = torch.zeros(2, 1, 1, 3, 8, 10)
+    sigma, controls = torch.ones(1, 1), torch.zeros(1, 1, 5)
+    ask = lambda: backbone(*frames, sigma, controls, lambda _, q, k, v: v)  # noqa: E731
+    before = ask()
+    frames[1, 0, 0, :, 2:4, 4:6] += 1  # the patch in row 1, column 2 of four rows and five columns
+    moved = backbone.patchify(ask() != before).any(-1)[0, 0].unflatten(0, (4, 5))
+    near = torch.zeros(4, 5, dtype=torch.bool)
+    near[0:3, 1:4] = True
+    assert torch.equal(moved, near)
+
+
+@torch.no_grad()
+def test_a_draw_is_a_patch_of_the_palette_and_its_offset_and_the_mean_lies_between() -> None:
+    backbone, given = drawn(BELIEVING), inputs(2, seed=20)
+    attend = causal(backbone, 1)
+    assert backbone.palette is not None
+    tokens, offset = backbone._run(*given, attend)
+    dice = torch.rand(2, FRAMES, 2, 3, generator=torch.Generator().manual_seed(21))
+    drawn_patches = backbone.patchify(backbone(*given, attend, dice)) - offset
+    distances = torch.cdist(drawn_patches.flatten(0, 2), backbone.palette.centres)
+    assert distances.min(-1).values.max() < 1e-3  # cdist loses digits near 0
+    law = backbone.palette.logits(tokens).softmax(-1)
+    mean = backbone.patchify(backbone(*given, attend))
+    assert torch.allclose(mean, law @ backbone.palette.centres + offset, atol=1e-5)
+
+
+@torch.no_grad()
+def test_surprise_is_asked_of_the_last_frames_only() -> None:
+    backbone, given = drawn(BELIEVING), inputs(2, seed=22)
+    clean = torch.randn(2, 2, 3, 4, 6, generator=torch.Generator().manual_seed(23))
+    attend = causal(backbone, 1)
+    surprise = backbone.surprise(*given, attend, clean)
+    assert surprise.shape == (2, 2)
+    whole = torch.cat((given[0][:, :-2], clean), dim=1)
+    assert torch.allclose(surprise, backbone.surprise(*given, attend, whole)[:, -2:])
+    clean[1, 0] += 5
+    changed = backbone.surprise(*given, attend, clean) != surprise
+    assert changed.tolist() == [[False, False], [True, False]]
+
+
+def test_a_backbone_without_a_palette_has_no_beliefs_to_surprise() -> None:
+    backbone, given = drawn(), inputs(1, seed=24)
+    with pytest.raises(ConfigError, match="train it with DiffusionForcing"):
+        backbone.surprise(*given, causal(backbone, 1), given[0])
+
+
+@torch.no_grad()
 def test_every_token_of_a_frame_knows_every_other() -> None:
     backbone, given = drawn(), inputs(1, seed=6)
     attend = causal(backbone, 1)
     before = backbone(*given, attend)
     given[0][0, 2, 0, 0, 0] += 1
-    changed = backbone._patchify(backbone(*given, attend) != before).any(-1)
+    given[2][0, 2] = 0.5  # of noise alone nothing is told
+    changed = backbone.patchify(backbone(*given, attend) != before).any(-1)
     assert changed[0, 2].all()
 
 
@@ -132,7 +203,19 @@ def test_it_computes_in_half_precision_without_a_warning() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"heads": 3}, {"heads": 8}, {"layers": 0}, {"controls": 0}, {"dim": -32}, {"theta": 0.0}, {"patch": 4}]
+    "wrong",
+    [
+        {"heads": 0},
+        {"head_dim": 12},
+        {"head_dim": 0},
+        {"layers": 0},
+        {"controls": 0},
+        {"dim": -32},
+        {"theta": 0.0},
+        {"patch": 4},
+        {"palette": -1},
+        {"unlikely": 1.5},
+    ],
 )
 def test_a_size_that_cannot_work_is_refused(wrong: dict[str, int]) -> None:
     sizes = {"channels": 3, "height": 4, "width": 6, "controls": 5, "dim": 32, "layers": 1, "heads": 2}

@@ -1,7 +1,8 @@
 """The backbone of the bundled worlds: a block-causal diffusion transformer steered by controls.
 
-It estimates the clean frames directly (x-prediction), with the previous frame beside every token's input, adaptive
-modulation per frame and rotary positions over time, rows and columns.
+It estimates the clean frames directly (x-prediction), with the previous frame around every token beside its input,
+adaptive modulation per frame and rotary positions over time, rows and columns. It answers with numbers, or with
+beliefs over a palette of patches, from which its estimate is the mean or a draw.
 
 Sources: DiT, Peebles & Xie 2022 (arXiv:2212.09748), section 3.2; one modulation shared by all layers as in
 PixArt-alpha, Chen et al. 2023 (arXiv:2310.00426), section 2.3; x-prediction on pixel patches, Li & He 2025
@@ -23,13 +24,19 @@ from worldsim.cache.rotary import Rotary
 from worldsim.errors import ConfigError
 from worldsim.geometry import LatentGeometry
 from worldsim.models.protocol import Attend
+from worldsim.models.small.palette import Palette
 
 NOISE_FREQUENCIES = 64
+CLEAN_DEVIATION = 0.5
+"""About how far the numbers of clean frames spread."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SmallConfig:
-    """The size of one small backbone. Lengths are in tokens, channels or layers; controls in numbers a frame."""
+    """The size of one small backbone. Lengths are in tokens, channels or layers; controls in numbers a frame.
+
+    palette and unlikely are those of worldsim.models.small.palette; a palette of 0 is none.
+    """
 
     channels: int
     height: int
@@ -39,22 +46,25 @@ class SmallConfig:
     dim: int = 256
     layers: int = 8
     heads: int = 4
+    head_dim: int = 64
     mlp_ratio: int = 4
     theta: float = 100.0
+    palette: int = 0
+    unlikely: float = 0.0
 
     def __post_init__(self) -> None:
         sizes = (self.channels, self.height, self.width, self.controls, self.patch, self.dim, self.layers, self.heads)
-        if min(*sizes, self.mlp_ratio) < 1 or self.theta <= 0:
-            raise ConfigError(f"every size of a backbone is at least 1, and theta over 0, got {self}")
-        if self.dim % self.heads or self.head_dim % 8:
-            raise ConfigError(
-                f"a width of {self.dim} over {self.heads} heads gives heads of {self.dim / self.heads:g}; "
-                "use heads of a multiple of 8"
-            )
+        if min(*sizes, self.head_dim, self.mlp_ratio) < 1 or self.theta <= 0 or self.palette < 0:
+            raise ConfigError(f"every size of a backbone is at least 1, theta over 0 and palette 0 or more, got {self}")
+        if not 0 <= self.unlikely <= 1:
+            raise ConfigError(f"unlikely is a share of the likeliest patch, in [0, 1], got {self.unlikely}")
+        if self.head_dim % 8:
+            raise ConfigError(f"heads of {self.head_dim} do not divide among three axes; use a multiple of 8")
 
     @property
-    def head_dim(self) -> int:
-        return self.dim // self.heads
+    def patch_values(self) -> int:
+        """Numbers in what one token covers."""
+        return self.channels * self.patch**2
 
     @property
     def rotary(self) -> Rotary:
@@ -89,8 +99,9 @@ class SmallBackbone(nn.Module):
         super().__init__()
         self.config = config
         self.geometry = config.geometry()
-        dim, patch_values = config.dim, config.channels * config.patch**2
-        self.embed = nn.Linear(2 * patch_values, dim)
+        dim, patch_values = config.dim, config.patch_values
+        self.embed = nn.Linear(patch_values, dim)
+        self.around = nn.Conv2d(patch_values, dim, 3, padding=1, bias=False)
         self.place = nn.Parameter(torch.zeros(self.geometry.tokens_per_frame, dim))
         self.noise_level = nn.Sequential(nn.Linear(2 * NOISE_FREQUENCIES, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.steer = nn.Linear(config.controls, dim)
@@ -98,6 +109,7 @@ class SmallBackbone(nn.Module):
         self.layers = nn.ModuleList(SmallLayer(config) for _ in range(config.layers))
         self.head_modulation = nn.Linear(dim, 2 * dim)
         self.head = nn.Linear(dim, patch_values)
+        self.palette = Palette(config.palette, patch_values, dim, config.unlikely) if config.palette else None
         self._initialise(generator)
 
     @property
@@ -113,14 +125,54 @@ class SmallBackbone(nn.Module):
     def controls(self) -> int:
         return self.config.controls
 
-    def forward(self, noisy: Tensor, previous: Tensor, sigma: Tensor, controls: Tensor, attend: Attend) -> Tensor:
-        """Estimate the clean frames; see worldsim.models.protocol.Backbone.
+    def forward(
+        self,
+        noisy: Tensor,
+        previous: Tensor,
+        sigma: Tensor,
+        controls: Tensor,
+        attend: Attend,
+        dice: Tensor | None = None,
+    ) -> Tensor:
+        """Estimate the clean frames; see worldsim.models.protocol.Backbone and DrawingBackbone.
 
-        All of noisy, previous [B, F, C, H, W], sigma [B, F], controls [B, F, A]; returns [B, F, C, H, W].
+        All of noisy, previous [B, F, C, H, W], sigma [B, F], controls [B, F, A], dice [B, F, rows, columns] or None for
+        the mean; returns [B, F, C, H, W].
         """
+        tokens, numbers = self._run(noisy, previous, sigma, controls, attend)
+        if self.palette is not None:
+            dots = None if dice is None else dice.flatten(2)
+            numbers = self.palette.estimate(self.palette.logits(tokens), numbers, dots)
+        return self._unpatchify(numbers).to(noisy.dtype)
+
+    def surprise(
+        self,
+        noisy: Tensor,
+        previous: Tensor,
+        sigma: Tensor,
+        controls: Tensor,
+        attend: Attend,
+        clean: Tensor,
+    ) -> Tensor:
+        """How little clean frames, [B, n, C, H, W], were expected of the last n given: [B, n], in nats a token.
+
+        Raises:
+            ConfigError: the backbone has no palette, so that it holds no beliefs.
+        """
+        if self.palette is None:
+            raise ConfigError("a backbone without a palette holds no beliefs; train it with DiffusionForcing")
+        tokens, offset = self._run(noisy, previous, sigma, controls, attend)
+        judged = clean.shape[1]
+        found: Tensor = self.palette.surprise(tokens[:, -judged:], offset[:, -judged:], self.patchify(clean))
+        return found
+
+    def _run(
+        self, noisy: Tensor, previous: Tensor, sigma: Tensor, controls: Tensor, attend: Attend
+    ) -> tuple[Tensor, Tensor]:
+        """The last tokens, [B, F, tokens, D], and the numbers read off them, [B, F, tokens, C * patch * patch]."""
         frames = noisy.shape[1]
-        patches = torch.cat((self._patchify(noisy), self._patchify(previous)), dim=-1)
-        tokens = self.embed(patches.to(self.embed.weight.dtype))
+        told = noisy * _gain(sigma)[:, :, None, None, None]
+        tokens = self.embed(self.patchify(told).to(self.embed.weight.dtype)) + self._surroundings(previous)
         steer = self.steer(controls.to(tokens.dtype))  # [B, F, D]
         tokens = (tokens + self.place.to(tokens.dtype) + steer[:, :, None]).flatten(1, 2)
         level = F.silu(self.noise_level(_waves(sigma).to(steer.dtype)) + steer)
@@ -128,10 +180,18 @@ class SmallBackbone(nn.Module):
         for index, layer in enumerate(self.layers):
             tokens = layer(tokens, modulation, index, attend)
         shift, scale = self.head_modulation(level).chunk(2, dim=-1)
-        clean = self.head(_modulate(tokens, shift, scale))
-        return self._unpatchify(clean.unflatten(1, (frames, -1))).to(noisy.dtype)
+        tokens = _modulate(tokens, shift, scale).unflatten(1, (frames, -1))
+        return tokens, self.head(tokens)
 
-    def _patchify(self, frames: Tensor) -> Tensor:
+    def _surroundings(self, previous: Tensor) -> Tensor:
+        """What lay around every token one frame before, [B, F, C, H, W] to [B, F, tokens, D]."""
+        g = self.geometry
+        patches = self.patchify(previous).flatten(0, 1).transpose(1, 2).unflatten(2, (g.rows, g.columns))
+        seen = self.around(patches.to(self.around.weight.dtype))
+        tokens: Tensor = seen.flatten(2).transpose(1, 2).unflatten(0, (previous.shape[0], -1))
+        return tokens
+
+    def patchify(self, frames: Tensor) -> Tensor:
         """[B, F, C, H, W] to [B, F, tokens, C * patch * patch]."""
         p = self.config.patch
         squares = frames.unflatten(-2, (-1, p)).unflatten(-1, (-1, p))  # [B, F, C, rows, p, columns, p]
@@ -147,10 +207,12 @@ class SmallBackbone(nn.Module):
     def _initialise(self, generator: torch.Generator | None) -> None:
         """Every layer begins as the identity (adaLN-Zero), every estimate as the middle grey; else as torch."""
         for module in self.modules():
-            if isinstance(module, nn.Linear):
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                bound = module.weight[0].numel() ** -0.5
                 for weight in module.parameters():
-                    nn.init.uniform_(weight, -(module.in_features**-0.5), module.in_features**-0.5, generator=generator)
-        for layer in (self.head, self.modulation, self.head_modulation):
+                    nn.init.uniform_(weight, -bound, bound, generator=generator)
+        aim = [] if self.palette is None else [self.palette.aim]
+        for layer in (self.head, self.modulation, self.head_modulation, *aim):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
         nn.init.normal_(self.place, std=0.02, generator=generator)
@@ -161,12 +223,12 @@ class SmallLayer(nn.Module):
 
     def __init__(self, config: SmallConfig) -> None:
         super().__init__()
-        dim = config.dim
+        dim, attended = config.dim, config.heads * config.head_dim
         self.heads = config.heads
-        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.qkv = nn.Linear(dim, 3 * attended, bias=False)
         self.q_norm = nn.RMSNorm(config.head_dim, eps=1e-6)
         self.k_norm = nn.RMSNorm(config.head_dim, eps=1e-6)
-        self.out = nn.Linear(dim, dim)
+        self.out = nn.Linear(attended, dim)
         self.up = nn.Linear(dim, config.mlp_ratio * dim)
         self.down = nn.Linear(config.mlp_ratio * dim, dim)
         self.own = nn.Parameter(torch.zeros(6, dim))
@@ -206,6 +268,16 @@ def _modulate(tokens: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 def _per_frame(tokens: Tensor, gate: Tensor) -> Tensor:
     gated: Tensor = tokens.unflatten(1, (gate.shape[1], -1)) * gate[:, :, None]
     return gated.flatten(1, 2)
+
+
+def _gain(sigma: Tensor) -> Tensor:
+    """How much of a noisy frame to believe, the best linear guess of the clean one: 1 without noise, 0 for noise alone.
+
+    Left as it is, the noise of high levels drowns the previous frame in the tokens that both are added up in, and the
+    layers first have to learn to take it out again.
+    """
+    power = CLEAN_DEVIATION**2 * (1 - sigma)
+    return power / (power * (1 - sigma) + sigma.square())
 
 
 def _waves(sigma: Tensor) -> Tensor:

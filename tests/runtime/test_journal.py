@@ -1,0 +1,113 @@
+"""A log on disk: whole after every record, never overwritten, and gone on with behind what was torn."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from worldsim.errors import ConfigError, LogError, NotReproduced
+from worldsim.runtime.journal import Journal, read_log
+from worldsim.session.log import Opening, Rewind, SessionLog, Step
+from worldsim.testing.fakes import tiny_world
+
+OPENING = Opening(world="dot", weights="", plan={}, machine={}, seed=7, start=0)
+LIVE = """
+import sys
+from worldsim.testing.fakes import tiny_world
+session = tiny_world().open(seed=4, log=sys.argv[1])
+while True:
+    session.step({"KeyD"} if session.block % 3 else {"Space"})
+    print(session.block, flush=True)
+"""
+
+
+def step(block: int) -> Step:
+    return Step(block=block, keys=frozenset({"KeyA"}), latents="l", frames="f")
+
+
+def begun(path) -> Journal:
+    return Journal.begin(path, SessionLog(opening=OPENING, steps=(step(0),)))
+
+
+def test_every_record_is_in_the_file_when_it_was_added(tmp_path):
+    path = tmp_path / "new" / "log"
+    journal = begun(path)
+    assert read_log(path).steps == (step(0),)
+    journal.append(step(1), step(2))
+    assert read_log(path).steps == (step(0), step(1), step(2))
+    journal.append(Rewind(1))
+    assert read_log(path).steps == (step(0),)
+    journal.close()
+    journal.close()
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_log_is_never_overwritten(tmp_path):
+    begun(tmp_path / "log").close()
+    before = (tmp_path / "log").read_bytes()
+    with pytest.raises(ConfigError, match="exists and a log is never overwritten"):
+        begun(tmp_path / "log")
+    assert (tmp_path / "log").read_bytes() == before
+
+
+def test_going_on_cuts_off_what_was_torn(tmp_path):
+    path = tmp_path / "log"
+    begun(path).close()
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"block": 1, "keys"')
+    journal = Journal.go_on(path)
+    assert path.read_bytes() == whole
+    journal.append(step(1))
+    assert read_log(path).steps == (step(0), step(1))
+
+
+@pytest.mark.parametrize("content", [b"", b"hello\n", bytes(range(256))])
+def test_what_is_no_log_is_refused_with_its_name_and_left_as_it_is(tmp_path, content):
+    path = tmp_path / "notes.txt"
+    path.write_bytes(content)
+    for read in (read_log, Journal.go_on):
+        with pytest.raises(LogError, match=r"notes.txt: this is no session log"):
+            read(path)
+    assert path.read_bytes() == content
+    with pytest.raises(LogError, match="cannot be read"):
+        read_log(tmp_path / "nowhere")
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("moment", [0.0, 0.03, 0.11])
+def test_a_session_that_was_killed_loses_the_block_in_flight_and_no_more(tmp_path, moment):
+    path = tmp_path / "log"
+    with subprocess.Popen([sys.executable, "-c", LIVE, str(path)], stdout=subprocess.PIPE, text=True) as process:
+        for _ in range(5):
+            process.stdout.readline()
+        time.sleep(moment)
+        os.kill(process.pid, signal.SIGKILL)
+        told = [int(line) for line in process.stdout.read().split()]
+    shown = max([5, *told])
+    world = tiny_world()
+    with world.go_on(path) as session:
+        assert shown <= session.block <= shown + 1
+        goes_on = session.step({"KeyA"})
+    with world.open(seed=4) as other:
+        for block in range(goes_on.block):
+            other.step({"KeyD"} if block % 3 else {"Space"})
+        assert (other.step({"KeyA"}).frames == goes_on.frames).all()
+    assert len(read_log(path).steps) == goes_on.block + 1
+
+
+def test_a_log_that_was_changed_is_not_gone_on_with(tmp_path):
+    world, path = tiny_world(), tmp_path / "log"
+    with world.open(seed=4, log=path) as session:
+        session.step({"KeyD"})
+        log = session.log
+    path.unlink()
+    forged = Step(block=0, keys=frozenset({"KeyA"}), latents=log.steps[0].latents, frames=log.steps[0].frames)
+    Journal.begin(path, SessionLog(opening=log.opening, steps=(forged,))).close()
+    with pytest.raises(NotReproduced, match="block 0 came out otherwise"):
+        world.go_on(path)
+    assert world.pool.used == 0

@@ -1,0 +1,162 @@
+"""A session on disk: what comes back is what was saved, or a reason why nothing does."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import worldsim
+from worldsim.errors import ConfigError, LogError, SnapshotError
+from worldsim.runtime import snapshot as module
+from worldsim.runtime.snapshot import read_snapshot
+from worldsim.testing.fakes import tiny_world
+
+WALK = [{"KeyD"}, {"KeyD", "Space"}, set(), {"ArrowLeft"}, {"KeyA"}, {"Space"}, set()]
+
+
+def lived(world, blocks=7, **options):
+    session = world.open(seed=4, **options)
+    for block in range(blocks):
+        session.step(WALK[block % 7])
+    return session
+
+
+def future(session):
+    return [step.frames for step in (session.step(keys) and session.log.steps[-1] for keys in WALK)]
+
+
+@pytest.mark.parametrize("frames_per_block", [1, 2])
+@pytest.mark.parametrize("keep", ["log", "pages"])
+def test_a_restored_session_goes_on_bit_for_bit(tmp_path, keep, frames_per_block):
+    world = tiny_world(frames_per_block=frames_per_block)
+    session = lived(world)
+    session.save(tmp_path / "here", keep=keep)
+    restored = worldsim.restore(tmp_path / "here", world=tiny_world(frames_per_block=frames_per_block))
+    assert restored.block == session.block == 7
+    assert restored.log == session.log
+    assert future(restored) == future(session)
+    restored.rewind(10)
+    session.rewind(10)
+    assert future(restored) == future(session)
+
+
+def test_what_latents_restore_goes_on_at_once_and_about_the_same(tmp_path):
+    world = tiny_world()
+    session = lived(world)
+    session.save(tmp_path / "here", keep="latents")
+    restored = worldsim.restore(tmp_path / "here", world=world)
+    assert restored.log == session.log
+    assert restored._moment.decoder.context.frames == session._moment.decoder.context.frames
+    one, other = (made.step(WALK[0]).frames.astype(int) for made in (session, restored))
+    far = lived(world, 7)
+    far.step({"Space"})
+    assert abs(one - other).mean() < abs(one - far.step(WALK[0]).frames.astype(int)).mean()
+
+
+@pytest.mark.parametrize("start", [{"start": 2}, "frames"])
+def test_every_kind_of_beginning_is_kept(tmp_path, start):
+    world = tiny_world()
+    if start == "frames":
+        first = [world.open(seed=1).step(keys).frames[0] for keys in WALK[:3]]
+        start = {"frames": np.stack(first), "keys": WALK[:3]}
+    session = lived(world, **start)
+    session.save(tmp_path / "here", keep="log")
+    assert future(worldsim.restore(tmp_path / "here", world=world)) == future(session)
+
+
+def test_sizes_grow_with_what_is_kept(tmp_path):
+    session = lived(tiny_world())
+    sizes = []
+    for keep in ("log", "latents", "pages"):
+        session.save(tmp_path / keep, keep=keep)
+        sizes.append((tmp_path / keep).stat().st_size)
+    assert sizes == sorted(sizes)
+    assert sizes[0] < sizes[2] / 3
+
+
+def test_the_snapshot_before_stays_beside_the_new_one(tmp_path):
+    session = lived(tiny_world(), 3)
+    for blocks in (3, 4, 5):
+        session.save(tmp_path / "here")
+        assert len(read_snapshot(tmp_path / "here").log.steps) == blocks
+        session.step()
+    assert len(read_snapshot(tmp_path / "here.before").log.steps) == 4
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "here.before"]
+
+
+def test_a_save_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
+    session = lived(tiny_world(), 3)
+    session.save(tmp_path / "here")
+    before = (tmp_path / "here").read_bytes()
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    session.step()
+    with pytest.raises(OSError, match="No space"):
+        session.save(tmp_path / "here")
+    monkeypatch.undo()
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
+    assert (tmp_path / "here").read_bytes() == before
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_a_torn_or_flipped_file_is_refused_and_the_one_before_it_named(tmp_path, seed):
+    rng, session = random.Random(seed), lived(tiny_world(), 2)
+    session.save(tmp_path / "here")
+    session.save(tmp_path / "here")
+    whole = bytearray((tmp_path / "here").read_bytes())
+    (tmp_path / "here").unlink()
+    if seed % 2:
+        whole[rng.randrange(len(whole))] ^= 1 << rng.randrange(8)
+    else:
+        del whole[rng.randrange(len(whole)) :]
+    (tmp_path / "here").write_bytes(whole)
+    with pytest.raises(SnapshotError, match=r"here is no whole snapshot.*the one saved before it is .*here\.before"):
+        read_snapshot(tmp_path / "here")
+    assert read_snapshot(tmp_path / "here.before").log == session.log
+
+
+def test_what_is_no_snapshot_is_refused(tmp_path):
+    (tmp_path / "text").write_text("hello")
+    save_file({"x": torch.zeros(3)}, tmp_path / "tensors")
+    save_file({"x": torch.zeros(3)}, tmp_path / "other", metadata={"worldsim": json.dumps({"format": 99})})
+    for name, says in (("text", "no whole snapshot"), ("tensors", "no whole"), ("other", "format is 99, known is 1")):
+        with pytest.raises(SnapshotError, match=says):
+            read_snapshot(tmp_path / name)
+    with pytest.raises(SnapshotError, match="nowhere"):
+        read_snapshot(tmp_path / "nowhere")
+
+
+def test_a_snapshot_of_another_world_or_plan_is_refused(tmp_path):
+    lived(tiny_world()).save(tmp_path / "here")
+    with pytest.raises(LogError, match=r"plan .*frames_per_block': 1.*here it is .*frames_per_block': 2"):
+        worldsim.restore(tmp_path / "here", world=tiny_world(frames_per_block=2))
+    other = tiny_world()
+    other.origin = replace(other.origin, weights="others")
+    for keep in ("log", "pages"):
+        lived(tiny_world()).save(tmp_path / keep, keep=keep)
+        with pytest.raises(LogError, match="weights tiny, here it is others; load the world as it was then"):
+            worldsim.restore(tmp_path / keep, world=other)
+    assert other.pool.used == 0
+
+
+def test_only_known_amounts_can_be_kept(tmp_path):
+    with pytest.raises(ConfigError, match="one of log, latents, pages, got 'all'"):
+        lived(tiny_world(), 1).save(tmp_path / "here", keep="all")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_codec_state_that_is_no_tensor_cannot_be_saved(tmp_path):
+    session = lived(tiny_world(), 1)
+    snapshot = module.Snapshot(keep="pages", log=session.log, state=session._moment.decoder.state(), codec_state=[1])
+    with pytest.raises(ConfigError, match="a codec state of list cannot be saved"):
+        module.write_snapshot(tmp_path / "here", snapshot)

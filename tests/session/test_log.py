@@ -1,0 +1,135 @@
+"""A session's log: text that can be read back, that says where it is torn, and that refuses what it is not."""
+
+from __future__ import annotations
+
+import json
+import random
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worldsim.errors import LogError
+from worldsim.session.log import FORMAT, Given, Opening, Rewind, SessionLog, Step, Trail, encode
+
+GIVEN = Given(pixels=bytes(range(24)) * 2, shape=(2, 2, 4, 3), keys=(frozenset(), frozenset({"KeyA", "Space"})))
+OPENING = Opening(
+    world="dot", weights="ab" * 32, plan={"policy": "window:frames=5"}, machine={"threads": 1}, seed=7, start=3
+)
+
+
+def step(block: int, *keys: str) -> Step:
+    return Step(block=block, keys=frozenset(keys), latents=f"{block:064x}", frames=f"{block + 1:064x}")
+
+
+def text(*records: Opening | Step | Rewind) -> bytes:
+    return b"".join(map(encode, records))
+
+
+def line(fields: object) -> bytes:
+    body = json.dumps(fields).encode()
+    return b"%s\t%08x\n" % (body, zlib.crc32(body))
+
+
+@pytest.mark.parametrize("given", [None, GIVEN])
+def test_a_log_is_read_back_as_it_was_written(given):
+    opening = Opening(
+        world="dot",
+        weights="ab",
+        plan={"draw": True},
+        machine={},
+        seed=2**64 - 1,
+        start=None if given else 0,
+        given=given,
+    )
+    log = SessionLog(opening=opening, steps=(step(0, "KeyA"), step(1), step(2, "Space", "KeyD")))
+    written = log.encode()
+    read = SessionLog.decode(written)
+    assert read == log
+    assert read.whole == len(written)
+
+
+def test_what_was_rewound_is_left_out():
+    log = SessionLog.decode(text(OPENING, step(0), step(1), step(2), Rewind(1), step(1, "KeyA"), Rewind(2), step(2)))
+    assert log.steps == (step(0), step(1, "KeyA"), step(2))
+
+
+@given(st.integers(0, 10_000))
+def test_a_torn_log_is_read_up_to_its_last_whole_record(cut):
+    records = (OPENING, step(0), step(1, "KeyA"), Rewind(1), step(1), step(2))
+    whole = text(*records)
+    ends = [len(text(*records[: count + 1])) for count in range(len(records))]
+    torn = whole[: cut % (len(whole) + 1)]
+    if len(torn) < ends[0]:
+        with pytest.raises(LogError, match="does not begin with a whole opening"):
+            SessionLog.decode(torn)
+        return
+    assert SessionLog.decode(torn).whole == max(end for end in ends if end <= len(torn))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_flipped_bit_ends_the_log_before_the_record_that_it_is_in(seed):
+    rng = random.Random(seed)
+    whole = bytearray(text(OPENING, *(step(block) for block in range(5))))
+    first = len(text(OPENING))
+    at = rng.randrange(first, len(whole))
+    whole[at] ^= 1 << rng.randrange(8)
+    log = SessionLog.decode(bytes(whole))
+    assert log.whole <= at
+    assert log.steps == tuple(step(block) for block in range(len(log.steps)))
+    assert len(log.steps) < 5
+
+
+@pytest.mark.parametrize(
+    ("records", "says"),
+    [
+        ((step(0), OPENING), "does not begin with a whole opening"),
+        ((OPENING, step(1)), "cannot follow 0 blocks"),
+        ((OPENING, step(0), step(0)), "cannot follow 1 blocks"),
+        ((OPENING, step(0), Rewind(2)), "cannot follow 1 blocks"),
+        ((OPENING, step(0), Rewind(-1)), "cannot follow 1 blocks"),
+        ((OPENING, OPENING), "cannot follow 0 blocks"),
+    ],
+)
+def test_records_that_do_not_follow_from_each_other_are_refused(records, says):
+    with pytest.raises(LogError, match=says):
+        SessionLog.decode(text(*records))
+
+
+OPENED = json.loads(encode(OPENING).partition(b"\t")[0])
+PACKED = json.loads(
+    encode(Opening(world="dot", weights="", plan={}, machine={}, seed=0, given=GIVEN)).partition(b"\t")[0]
+)["given"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        (OPENED | {"format": FORMAT + 1}, f"has format {FORMAT + 1}, known is {FORMAT}"),
+        ({"format": FORMAT}, "not one of a session log"),
+        ({}, "not one of a session log"),
+        ([1, 2], "not one of a session log"),
+        (OPENED | {"given": PACKED | {"shape": [2, 2, 4]}}, "not one of a session log"),
+        (OPENED | {"given": PACKED | {"shape": [2, 2, 5, 3]}}, "has 60 bytes, not 48"),
+        (OPENED | {"given": PACKED | {"pixels": "not base 85: ~\u007f"}}, "not one of a session log"),
+        (OPENED | {"given": PACKED | {"keys": [[1]]}}, "keys are words"),
+    ],
+)
+def test_a_whole_record_of_something_else_is_refused(fields, says):
+    with pytest.raises(LogError, match=says):
+        SessionLog.decode(line(fields))
+
+
+def test_pixels_that_unpack_to_more_than_was_said_are_not_unpacked():
+    """Sixteen megabytes of zeros behind a promise of 48 bytes."""
+    bomb = Given(pixels=bytes(1 << 24), shape=(2, 2, 4, 3), keys=())
+    with pytest.raises(LogError, match="has 48 bytes, not 49"):
+        SessionLog.decode(encode(Opening(world="", weights="", plan={}, machine={}, seed=0, given=bomb)))
+
+
+def test_a_trail_gives_its_steps_in_order_and_is_shared_by_what_branches_off():
+    stem = Trail(step(1), Trail(step(0), None))
+    one, other = Trail(step(2, "KeyA"), stem), Trail(step(2, "KeyD"), stem)
+    assert one.steps() == (step(0), step(1), step(2, "KeyA"))
+    assert other.steps()[:2] == stem.steps()

@@ -1,0 +1,105 @@
+"""Beliefs over a palette: what a token will show is one of a few hundred known patches, or near one of them.
+
+A backbone that answers with numbers answers with the mean of what is possible, which between two tiles is neither. One
+that answers with a probability for each of K patches, and a small offset from whichever it is, can be asked for a draw
+as well as for the mean, and a draw is a sharp patch.
+
+Sources: cross-entropy over a fixed set of clean values inside continuous diffusion, Dieleman et al. 2022
+(arXiv:2211.15089), section 3; k-means classes with offsets, Shafiullah et al. 2022 (arXiv:2206.11251), section 3.2. A
+departure from the latter: one offset a token, not one for each class.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from worldsim.errors import ShapeError
+
+WHITENED = 0.1
+"""Axes along which centres vary less than this share of the mean variance are stretched no further."""
+SHARPNESS = 16.0
+"""Mean squared length of a code, which sets how sure the beliefs of an untrained backbone can be."""
+OFFSET_DEVIATION = 0.05
+"""How far a patch lies from its centre, in latent units, where its offset is as it was expected: weighs offsets against
+classes."""
+
+
+class Palette(nn.Module):
+    """K patches [K, P] and how to believe in them.
+
+    Args:
+        size: K.
+        patch_values: P.
+        dim: width of the tokens that hold the beliefs.
+        unlikely: a patch less likely than this share of the likeliest is never drawn. Source: min-p sampling,
+            Nguyen et al. 2024 (arXiv:2407.01082), section 3.
+    """
+
+    def __init__(self, size: int, patch_values: int, dim: int, unlikely: float) -> None:
+        super().__init__()
+        self.unlikely = unlikely
+        self.centres = nn.Parameter(torch.zeros(size, patch_values), requires_grad=False)
+        self.codes = nn.Parameter(torch.zeros(size, patch_values), requires_grad=False)
+        self.aim = nn.Linear(dim, patch_values)
+        self.bias = nn.Parameter(torch.zeros(size))
+
+    @torch.no_grad()
+    def fill(self, centres: Tensor) -> None:
+        """Set the patches, [K, P], and with them the codes that beliefs are measured in: the same, whitened."""
+        if centres.shape != self.centres.shape:
+            raise ShapeError(f"expected centres {list(self.centres.shape)}, got {list(centres.shape)}")
+        self.centres.copy_(centres)
+        apart = centres - centres.mean(0)
+        spread, axes = torch.linalg.eigh(apart.T @ apart / len(apart))
+        whiten = axes / (spread.clamp_min(0) + WHITENED * spread.mean()).sqrt()
+        codes = apart @ whiten
+        self.codes.copy_(codes * (SHARPNESS / codes.square().sum(-1).mean()).sqrt())
+        self.bias.copy_(self.codes.square().sum(-1) / -2)
+
+    def logits(self, tokens: Tensor) -> Tensor:
+        """Tokens [..., D] to unnormalised log-probabilities [..., K], float32.
+
+        A token aims at a point among the codes; the nearer a code, the likelier it is.
+        """
+        logits: Tensor = (self.aim(tokens) @ self.codes.to(tokens.dtype).T).float() + self.bias
+        return logits
+
+    def estimate(self, logits: Tensor, offset: Tensor, dice: Tensor | None) -> Tensor:
+        """The mean patch, or a drawn one, [..., P], float32.
+
+        Args:
+            logits: [..., K].
+            offset: from the centre, whichever it is, [..., P].
+            dice: uniform numbers in [0, 1), [...]; None asks for the mean.
+        """
+        law = logits.softmax(-1)
+        if dice is None:
+            return law @ self.centres.float() + offset.float()
+        likely = law * (law >= self.unlikely * law.max(-1, keepdim=True).values)
+        reached = likely.cumsum(-1)
+        picks = torch.searchsorted(reached, dice.to(reached)[..., None] * reached[..., -1:], right=True)[..., 0]
+        # A product that rounds up to the whole would pick what lies past the last likely patch.
+        return self.centres[picks.minimum(_last(likely))].float() + offset.float()
+
+    def surprise(self, tokens: Tensor, offset: Tensor, patches: Tensor) -> Tensor:
+        """How little patches [B, F, tokens, P] were expected, [B, F], in nats a token (offsets by their square)."""
+        labels = self.nearest(patches)
+        missed = F.cross_entropy(self.logits(tokens).flatten(0, -2), labels.flatten(), reduction="none")
+        error = (patches - self.centres[labels] - offset).square().mean(-1) / (2 * OFFSET_DEVIATION**2)
+        return (missed.view(labels.shape) + error).mean(-1)
+
+    @torch.no_grad()
+    def nearest(self, patches: Tensor) -> Tensor:
+        """The index of the nearest centre of each patch, [..., P] to [...]."""
+        centres = self.centres.float()
+        with torch.autocast(patches.device.type, enabled=False):
+            return (patches.float() @ centres.T - centres.square().sum(-1) / 2).argmax(-1)
+
+
+def _last(likely: Tensor) -> Tensor:
+    """The highest index that is not ruled out, [..., K] to [...]."""
+    order = torch.arange(likely.shape[-1], device=likely.device)
+    last: Tensor = torch.where(likely > 0, order, -1).amax(-1)
+    return last

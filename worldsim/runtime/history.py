@@ -1,0 +1,94 @@
+"""The moments that sessions can go back to at once: as many as their pool has room for, the oldest forgotten first."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakSet
+
+from worldsim.decoding.video import VideoDecoder
+from worldsim.session.log import Trail
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Moment:
+    """A past to go on from, what the codec knew at that point, and the steps that led there."""
+
+    decoder: VideoDecoder
+    codec_state: Any
+    trail: Trail | None
+
+    @property
+    def block(self) -> int:
+        """How many blocks had been made."""
+        return self.decoder.blocks
+
+    def fork(self) -> Moment:
+        return Moment(self.decoder.fork(), self.codec_state, self.trail)
+
+
+class History:
+    """The latest moments of one session, at most `longest` of them, each before one of its blocks."""
+
+    def __init__(self, longest: int) -> None:
+        self._moments: deque[Moment] = deque()
+        self._longest = longest
+
+    def __len__(self) -> int:
+        return len(self._moments)
+
+    @property
+    def pages(self) -> tuple[int, ...]:
+        """The pages that its moments hold, each once for every reference."""
+        return tuple(page for moment in self._moments for page in moment.decoder.context.pages)
+
+    def add(self, moment: Moment) -> None:
+        """Remember a moment, which is closed when it is forgotten."""
+        self._moments.append(moment)
+        if len(self._moments) > self._longest:
+            self.forget_oldest()
+
+    def forget_oldest(self) -> None:
+        self._moments.popleft().decoder.close()
+
+    def at(self, block: int) -> Moment | None:
+        """The moment at which so many blocks had been made, if it is still remembered."""
+        return next((moment for moment in self._moments if moment.block == block), None)
+
+    def keep_before(self, moment: Moment) -> None:
+        """Forget every moment that did not lead to that one."""
+        led, at = set(), moment.trail
+        for _ in range(self._longest):
+            at = at.before if at is not None else None
+            led.add(id(at))
+        kept = [past for past in self._moments if past.block < moment.block and id(past.trail) in led]
+        for past in self._moments:
+            if past not in kept:
+                past.decoder.close()
+        self._moments = deque(kept)
+
+    def clear(self) -> None:
+        while self._moments:
+            self.forget_oldest()
+
+
+class Histories:
+    """All histories over one pool."""
+
+    def __init__(self) -> None:
+        self._histories: WeakSet[History] = WeakSet()
+
+    def open(self, longest: int) -> History:
+        """A history for one more session."""
+        history = History(longest)
+        self._histories.add(history)
+        return history
+
+    def make_room(self) -> bool:
+        """Forget the oldest moment of whoever remembers most; False if nobody remembers any."""
+        longest = max(self._histories, key=len, default=None)
+        if longest is None or not len(longest):
+            return False
+        longest.forget_oldest()
+        return True

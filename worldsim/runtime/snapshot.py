@@ -1,0 +1,160 @@
+"""A session on disk: written whole or not at all, read only if nothing in it is torn or foreign."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from worldsim.decoding.video import VideoState
+from worldsim.errors import ConfigError, LogError, SnapshotError
+from worldsim.session.log import SessionLog
+
+FORMAT = 1
+Keep = Literal["log", "latents", "pages"]
+"""What a snapshot keeps, from small to large.
+
+"log": what happened; the session is lived again from its beginning, and is the same bit for bit.
+"latents": the frames that the next block sees; the session goes on at once, from a context that is computed anew and so
+    agrees only about.
+"pages": the keys and values too; the session goes on at once, and bit for bit.
+"""
+_STATE = ("latents", "controls", "keys", "values")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """A saved session.
+
+    log: from its beginning.
+    state: of its decoder, if more than the log was kept; without pages, keys and values are empty.
+    codec_state: what the codec knew, if more than the log was kept.
+    """
+
+    keep: Keep
+    log: SessionLog
+    state: VideoState | None = None
+    codec_state: Any = None
+
+
+def write_snapshot(path: Path, snapshot: Snapshot) -> None:
+    """Write a snapshot to a file: under another name, to the disk, and only then under its own.
+
+    The snapshot that was there before stays beside it, with ".before" at the end of its name.
+
+    Raises:
+        ConfigError: the codec has a state that cannot be written.
+        OSError: it could not be written; what was there stays.
+    """
+    tensors = {"log": torch.frombuffer(bytearray(snapshot.log.encode()), dtype=torch.uint8)}
+    header: dict[str, Any] = {"format": FORMAT, "keep": snapshot.keep}
+    if snapshot.state is not None:
+        tensors |= {name: getattr(snapshot.state, name).contiguous().cpu() for name in _STATE}
+        tensors |= _codec_tensors(snapshot.codec_state)
+        header |= {name: getattr(snapshot.state, name) for name in ("blocks", "next_frame", "frames")}
+    header["sha256"] = _checksum(tensors, header)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        with unfinished.open("wb") as file:
+            file.write(save(tensors, metadata={"worldsim": json.dumps(header)}))
+            file.flush()
+            os.fsync(file.fileno())
+        _replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def read_snapshot(path: Path) -> Snapshot:
+    """Read what `write_snapshot` wrote.
+
+    Raises:
+        SnapshotError: there is no such file, or it is torn or foreign; it says so if the one before it is still there.
+    """
+    try:
+        return _read(path)
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, LogError) as error:
+        before = _before(path)
+        hint = f"; the one saved before it is {before}" if before.exists() else ""
+        raise SnapshotError(f"{path} is no whole snapshot of a session ({error}){hint}") from error
+
+
+def check_keep(keep: str) -> None:
+    """Raise ConfigError unless keep is one of Keep."""
+    if keep not in get_args(Keep):
+        raise ConfigError(f"a snapshot keeps one of {', '.join(get_args(Keep))}, got {keep!r}")
+
+
+def _read(path: Path) -> Snapshot:
+    with safe_open(path, framework="pt") as file:
+        header = json.loads((file.metadata() or {})["worldsim"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if header.get("format") != FORMAT:
+        raise ValueError(f"its format is {header.get('format')}, known is {FORMAT}")
+    checksum = header.pop("sha256")
+    if checksum != _checksum(tensors, header):
+        raise ValueError("its checksum is not that of its content")
+    check_keep(header["keep"])
+    text = tensors["log"].numpy().tobytes()
+    log = SessionLog.decode(text)
+    if log.whole != len(text):
+        raise ValueError("its log is torn")
+    if "frames" not in header:
+        return Snapshot(keep=header["keep"], log=log)
+    state = VideoState(
+        blocks=header["blocks"],
+        next_frame=header["next_frame"],
+        frames=tuple(header["frames"]),
+        **{name: tensors[name] for name in _STATE},
+    )
+    return Snapshot(keep=header["keep"], log=log, state=state, codec_state=_codec_state(tensors))
+
+
+def _checksum(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    return digest.hexdigest()
+
+
+def _codec_tensors(state: Any) -> dict[str, Tensor]:
+    match state:
+        case None:
+            return {}
+        case Tensor():
+            return {"codec": state.contiguous().cpu()}
+        case _:
+            raise ConfigError(f"a codec state of {type(state).__name__} cannot be saved; keep the log only")
+
+
+def _codec_state(tensors: Mapping[str, Tensor]) -> Tensor | None:
+    return tensors.get("codec")
+
+
+def _replace(unfinished: Path, path: Path) -> None:
+    """Give the new file its name; at no moment is there neither the old one nor the new one under it."""
+    if path.exists():
+        before = _before(path)
+        before.unlink(missing_ok=True)
+        before.hardlink_to(path)
+    unfinished.replace(path)
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _before(path: Path) -> Path:
+    return path.with_name(f"{path.name}.before")

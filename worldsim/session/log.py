@@ -1,0 +1,198 @@
+"""A session's log: what it began from and what each block was made under, enough to live it again.
+
+A log is text, a record a line, each followed by its checksum. What was being written when the power went is dropped;
+everything before it stays.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from worldsim.errors import LogError
+
+FORMAT = 1
+Keys = frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """Frames that a session was begun from: their bytes, uint8 [F, H, W, 3], and the keys held at each."""
+
+    pixels: bytes
+    shape: tuple[int, int, int, int]
+    keys: tuple[Keys, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """What a session began from.
+
+    world, weights: name of the world and SHA-256 of its weights file.
+    plan: how its blocks are made, in plain values; equal plans make equal blocks.
+    machine: what decides the last bits: library, device, number format, threads.
+    seed: of all that is left to chance.
+    start: number of the starting place, or None if it was begun from given frames.
+    given: those frames.
+    """
+
+    world: str
+    weights: str
+    plan: Mapping[str, Any]
+    machine: Mapping[str, Any]
+    seed: int
+    start: int | None = None
+    given: Given | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One block: its number, the keys it was made under, and SHA-256 of its latents and of the pixels shown."""
+
+    block: int
+    keys: Keys
+    latents: str
+    frames: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rewind:
+    """The session went back to where it had made that many blocks."""
+
+    blocks: int
+
+
+Record = Opening | Step | Rewind
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trail:
+    """The steps that led to a moment, the latest first; forks share what they have in common."""
+
+    step: Step
+    before: Trail | None
+
+    def steps(self) -> tuple[Step, ...]:
+        """All of them, the earliest first."""
+        found: list[Step] = []
+        at: Trail | None = self
+        while at is not None:
+            found.append(at.step)
+            at = at.before
+        return tuple(reversed(found))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionLog:
+    """A whole log, with what was rewound left out.
+
+    whole: the bytes of the text that could be read; what lies behind them was torn.
+    """
+
+    opening: Opening
+    steps: tuple[Step, ...]
+    whole: int = field(default=0, compare=False)
+
+    def encode(self) -> bytes:
+        """The text of this log."""
+        return encode(self.opening) + b"".join(map(encode, self.steps))
+
+    @classmethod
+    def decode(cls, text: bytes) -> SessionLog:
+        """Read the text of a log up to where it is torn.
+
+        Raises:
+            LogError: it does not begin as a log of this format, or its records do not follow from each other.
+        """
+        records = _records(text)
+        opening, whole = next(records, (None, 0))
+        if not isinstance(opening, Opening):
+            raise LogError("this is no session log: it does not begin with a whole opening record")
+        steps: list[Step] = []
+        for record, end in records:
+            match record:
+                case Step() if record.block == len(steps):
+                    steps.append(record)
+                case Rewind() if 0 <= record.blocks <= len(steps):
+                    del steps[record.blocks :]
+                case _:
+                    raise LogError(
+                        f"record {record} cannot follow {len(steps)} blocks; the log was put together wrongly"
+                    )
+            whole = end
+        return cls(opening=opening, steps=tuple(steps), whole=whole)
+
+
+def encode(record: Record) -> bytes:
+    """One line of a log."""
+    match record:
+        case Opening():
+            fields = {"format": FORMAT, **_plain(record, "world", "weights", "plan", "machine", "seed", "start")}
+            if record.given is not None:
+                fields["given"] = _encode_given(record.given)
+        case Step():
+            fields = _plain(record, "block", "latents", "frames") | {"keys": sorted(record.keys)}
+        case Rewind():
+            fields = {"rewind": record.blocks}
+    text = json.dumps(fields, separators=(",", ":"), sort_keys=True).encode()
+    return b"%s\t%08x\n" % (text, zlib.crc32(text))
+
+
+def _plain(record: Record, *names: str) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in names}
+
+
+def _records(text: bytes) -> Iterator[tuple[Record, int]]:
+    """The whole records of a text, each with the place where it ends; stops at the first that is torn."""
+    end = 0
+    for line in text.splitlines(keepends=True):
+        body, tab, checksum = line.rpartition(b"\t")
+        if not tab or checksum != b"%08x\n" % zlib.crc32(body):
+            return
+        end += len(line)
+        yield _decode(json.loads(body)), end
+
+
+def _decode(fields: dict[str, Any]) -> Record:
+    try:
+        if "rewind" in fields:
+            return Rewind(int(fields["rewind"]))
+        if "block" in fields:
+            return Step(
+                block=fields["block"], keys=_keys(fields["keys"]), latents=fields["latents"], frames=fields["frames"]
+            )
+        if fields["format"] != FORMAT:
+            raise LogError(f"this log has format {fields['format']}, known is {FORMAT}; read it with its own version")
+        given = fields.get("given")
+        names = ("world", "weights", "plan", "machine", "seed", "start")
+        return Opening(**{name: fields[name] for name in names}, given=None if given is None else _decode_given(given))
+    except (KeyError, TypeError, ValueError, binascii.Error, zlib.error) as error:
+        raise LogError(f"a whole record is not one of a session log ({error!r})") from error
+
+
+def _encode_given(given: Given) -> dict[str, Any]:
+    packed = base64.b85encode(zlib.compress(given.pixels)).decode()
+    return {"shape": given.shape, "keys": [sorted(keys) for keys in given.keys], "pixels": packed}
+
+
+def _decode_given(fields: dict[str, Any]) -> Given:
+    frames, height, width, channels = fields["shape"]
+    size = frames * height * width * channels
+    # A few bytes can unpack to any size: take one more than fits, no more.
+    pixels = zlib.decompressobj().decompress(base64.b85decode(fields["pixels"]), size + 1)
+    if len(pixels) != size:
+        raise ValueError(f"{fields['shape']} has {size} bytes, not {len(pixels)}")
+    keys = tuple(_keys(held) for held in fields["keys"])
+    return Given(pixels=pixels, shape=(frames, height, width, channels), keys=keys)
+
+
+def _keys(names: Iterable[Any]) -> Keys:
+    keys = frozenset(names)
+    if not all(isinstance(name, str) for name in keys):
+        raise TypeError(f"keys are words, got {sorted(map(repr, keys))}")
+    return keys
