@@ -100,8 +100,9 @@ CRAFTER = WorldRecipe(
         stages=(
             Stage(updates=3_500, objective=BeliefForcing(frames=4, first=0, window=0), windows=4, lr=(2e-3, 2e-3)),
             Stage(updates=4_000, objective=BeliefForcing(frames=4, first=0, window=0), windows=8, lr=(2e-3, 1e-3)),
-            Stage(updates=1_500, objective=BeliefForcing(frames=8, first=4, copies=2), windows=3, lr=(1.5e-3, 1e-3)),
-            Stage(updates=1_200, objective=BeliefForcing(frames=32, first=8), windows=1, lr=(1e-3, 1e-5)),
+            Stage(updates=2_000, objective=BeliefForcing(frames=4, first=0, window=0), windows=8, lr=(1e-3, 1e-3)),
+            Stage(updates=2_000, objective=BeliefForcing(frames=8, first=4, copies=2), windows=3, lr=(1e-3, 7e-4)),
+            Stage(updates=1_600, objective=BeliefForcing(frames=32, first=8), windows=1, lr=(7e-4, 1e-5)),
         ),
         warmup=50,
     ),

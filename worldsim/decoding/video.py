@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,11 +12,12 @@ from worldsim.cache.context import Context
 from worldsim.cache.policy import Policy
 from worldsim.cache.pool import PagePool
 from worldsim.cache.view import ContextView, Recording
-from worldsim.decoding.loop import Guarantee, decide
+from worldsim.decoding.batch import propose_together, write_together
+from worldsim.decoding.loop import Guarantee
 from worldsim.errors import ConfigError, PoolFull, ShapeError
-from worldsim.models.protocol import Attend, Backbone
+from worldsim.models.protocol import Backbone
 from worldsim.noise import block_noise, uniforms
-from worldsim.samplers import LatentCanvas, Sampler
+from worldsim.samplers import Sampler
 from worldsim.schedules import check_sigmas
 
 
@@ -115,7 +115,6 @@ class VideoDecoder:
         """What has been committed, as pages."""
         return self._context
 
-    @torch.no_grad()
     def prefill(self, latents: Tensor, controls: Tensor) -> None:
         """Make given frames the past, [1, F, C, H, W] with controls [1, F, A], F at least 1; nothing is generated.
 
@@ -126,9 +125,8 @@ class VideoDecoder:
             PoolFull: no memory for all of them; close the decoder, which may hold some.
         """
         for block in self._cut(latents, controls):
-            self._write(block)
+            write_together([self], [block])
 
-    @torch.no_grad()
     def propose(self, controls: Tensor) -> LatentBlock:
         """The next block under controls [1, frames_per_block, A]. Changes nothing but the count of calls.
 
@@ -136,20 +134,13 @@ class VideoDecoder:
             ConfigError: there is no past to go on from; prefill some frames first.
             ShapeError: controls of another shape.
         """
-        if not self._held:
-            raise ConfigError("a decoder goes on from frames it was given; prefill at least one")
-        frames = self.plan.frames_per_block
-        self._check(controls, frames)
-        shape = (1, frames, *self.backbone.geometry.frame_shape)
-        noise = partial(_noise_like, self._tail(), self.seed, self.blocks, shape)
-        estimate = partial(self._estimate, controls=controls, attend=self._open_view(frames).attend)
-        canvas = LatentCanvas(noise(0), self.plan.sigmas, noise)
-        return LatentBlock(latents=decide(canvas, estimate, self.plan.sampler).kept, controls=controls)
+        self.check_ready(controls)
+        return LatentBlock(latents=propose_together([self], [controls])[0], controls=controls)
 
-    @torch.no_grad()
     def commit(self, block: LatentBlock) -> None:
         """Make a proposed block the newest past; it counts as generated. If PoolFull is raised nothing has changed."""
-        self._write(block)
+        self._check(block.controls, block.latents.shape[1])
+        write_together([self], [block])
         self.blocks += 1
 
     def fork(self) -> VideoDecoder:
@@ -201,7 +192,6 @@ class VideoDecoder:
         pieces = zip(state.latents.split(1, dim=1), state.controls.split(1, dim=1), strict=True)
         self._held = dict(zip(state.frames, pieces, strict=True))
 
-    @torch.no_grad()
     def _prefill_again(self, state: VideoState) -> None:
         twin = VideoDecoder(self.backbone, self.pool, self.plan, self.seed, state.blocks)
         try:
@@ -218,41 +208,29 @@ class VideoDecoder:
         self._context.close()
         self._view = None
 
-    def _write(self, block: LatentBlock) -> None:
-        frames = block.latents.shape[1]
-        self._check(block.controls, frames)
-        recording = Recording(self._open_view(frames))
-        self._call(block.latents, 0.0, block.controls, recording.attend)
-        first = self._context.next_frame
-        self._context.append(recording.keys, recording.values)
-        self._context.keep(self.plan.policy.keep(self._context.frames, self._context.next_frame))
-        # Copied: a view would keep all that was prefilled alive.
-        pieces = zip(block.latents.split(1, dim=1), block.controls.split(1, dim=1), strict=True)
-        self._held |= {first + at: (frame.clone(), held.clone()) for at, (frame, held) in enumerate(pieces)}
-        self._held = {frame: self._held[frame] for frame in self._context.frames}
-        self._view = None
+    def check_ready(self, controls: Tensor) -> None:
+        """Raise ConfigError without a past to go on from, ShapeError unless controls steer one block."""
+        if not self._held:
+            raise ConfigError("a decoder goes on from frames it was given; prefill at least one")
+        self._check(controls, self.plan.frames_per_block)
 
-    def _tail(self) -> Tensor:
-        """The newest frame, [1, 1, C, H, W]."""
-        return self._held[max(self._held)][0]
+    def noise(self, step: int) -> Tensor:
+        """The noise of its next block for that step, [1, frames_per_block, C, H, W]."""
+        shape = (1, self.plan.frames_per_block, *self.backbone.geometry.frame_shape)
+        newest, _ = self._held[max(self._held)]
+        return block_noise(self.seed, self.blocks, step, shape).to(newest)
 
-    def _estimate(self, canvas: LatentCanvas, *, controls: Tensor, attend: Attend) -> Tensor:
-        if not self.plan.draw:
-            return self._call(canvas.values, canvas.sigma, controls, attend)
+    def dice(self, step: int) -> Tensor:
+        """The dice of its next block for that step, [1, frames_per_block, rows, columns]."""
         geometry = self.backbone.geometry
-        shape = (1, canvas.values.shape[1], geometry.rows, geometry.columns)
-        dice = uniforms(self.seed, self.blocks, canvas.at, shape).to(canvas.values)
-        return self._call(canvas.values, canvas.sigma, controls, attend, dice)
+        shape = (1, self.plan.frames_per_block, geometry.rows, geometry.columns)
+        return uniforms(self.seed, self.blocks, step, shape).to(self.pool.device, torch.float32)
 
-    def _call(self, values: Tensor, sigma: float, controls: Tensor, attend: Attend, *dice: Tensor) -> Tensor:
-        """One backbone call on frames that are all at one level; the first frame of a world is its own past."""
-        tail = self._tail() if self._held else values[:, :1]
-        previous = torch.cat((tail, values[:, :-1]), dim=1)
-        levels = torch.full(values.shape[:2], sigma, device=values.device)
-        self.calls += 1
-        return self.backbone(values, previous, levels, controls, attend, *dice)
+    def tail(self, block: Tensor) -> Tensor:
+        """The frame before a block [1, F, C, H, W], [1, 1, C, H, W]: its own first for the first of a world."""
+        return self._held[max(self._held)][0] if self._held else block[:, :1]
 
-    def _open_view(self, frames: int) -> ContextView:
+    def view(self, frames: int) -> ContextView:
         """What a block of that many frames sees; built once for all calls until the next commit."""
         if self._view is None or self._view.frames != frames:
             geometry = self.backbone.geometry
@@ -264,6 +242,17 @@ class VideoDecoder:
                 frames=frames,
             )
         return self._view
+
+    def absorb(self, block: LatentBlock, recording: Recording) -> None:
+        """Take a block and what its clean pass recorded into the past; PoolFull if there is no memory for it."""
+        first = self._context.next_frame
+        self._context.append(recording.keys, recording.values)
+        self._context.keep(self.plan.policy.keep(self._context.frames, self._context.next_frame))
+        # Copied: a view would keep all that was prefilled alive.
+        pieces = zip(block.latents.split(1, dim=1), block.controls.split(1, dim=1), strict=True)
+        self._held |= {first + at: (frame.clone(), held.clone()) for at, (frame, held) in enumerate(pieces)}
+        self._held = {frame: self._held[frame] for frame in self._context.frames}
+        self._view = None
 
     def _check(self, controls: Tensor, frames: int) -> None:
         wanted = (1, frames, self.backbone.controls)
@@ -286,7 +275,3 @@ class VideoDecoder:
             piece = slice(start, start + length)
             yield LatentBlock(latents=latents[:, piece], controls=controls[:, piece])
             start += length
-
-
-def _noise_like(latents: Tensor, seed: int, block: int, shape: tuple[int, ...], step: int) -> Tensor:
-    return block_noise(seed, block, step, shape).to(latents)

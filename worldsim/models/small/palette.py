@@ -21,7 +21,7 @@ WHITENED = 0.1
 """Axes along which centres vary less than this share of the mean variance are stretched no further."""
 SHARPNESS = 16.0
 """Mean squared length of a code, which sets how sure the beliefs of an untrained backbone can be."""
-OFFSET_DEVIATION = 0.05
+OFFSET_DEVIATION = 0.025
 """How far a patch lies from its centre, in latent units, where its offset is as it was expected: weighs offsets against
 classes."""
 

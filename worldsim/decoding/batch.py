@@ -1,0 +1,115 @@
+"""Several videos through one backbone: one call serves the blocks of all that are due.
+
+They join and leave at the borders of blocks, since nothing is kept between two calls. What a video becomes depends on
+its own past, seed and controls alone; beside others it agrees with itself alone up to the rounding of the products
+that they share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from worldsim.cache.view import Recording
+from worldsim.decoding.loop import decide
+from worldsim.errors import ConfigError, PoolFull
+from worldsim.models.protocol import Attend
+from worldsim.samplers import LatentCanvas
+
+if TYPE_CHECKING:
+    from worldsim.decoding.video import LatentBlock, VideoDecoder
+
+
+class RowsAttend:
+    """The Attend of a batch whose rows see different things: every row is answered by its own."""
+
+    def __init__(self, rows: Sequence[Attend]) -> None:
+        self._rows = rows
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, /) -> Tensor:
+        """See worldsim.models.protocol.Attend."""
+        return torch.cat(
+            [attend(layer, q[i : i + 1], k[i : i + 1], v[i : i + 1]) for i, attend in enumerate(self._rows)]
+        )
+
+
+@torch.no_grad()
+def propose_together(
+    decoders: Sequence[VideoDecoder], controls: Sequence[Tensor], *, between: Callable[[], None] = lambda: None
+) -> list[Tensor]:
+    """The latents of the next block of each decoder, [1, F, C, H, W]; changes nothing but their counts of calls.
+
+    Args:
+        decoders: over one backbone, pool and plan, each with a past.
+        controls: of each, [1, frames_per_block, A].
+        between: called before every backbone call. What it raises ends the work, and nothing was made.
+
+    Raises:
+        ConfigError: no decoder, or decoders that do not belong together.
+    """
+    _check(decoders)
+    plan, steering = decoders[0].plan, torch.cat(list(controls))
+    views = [decoder.view(plan.frames_per_block).attend for decoder in decoders]
+
+    def fresh(step: int) -> Tensor:
+        return torch.cat([decoder.noise(step) for decoder in decoders])
+
+    def estimate(canvas: LatentCanvas) -> Tensor:
+        between()
+        dice = [torch.cat([decoder.dice(canvas.at) for decoder in decoders])] if plan.draw else []
+        return _call(decoders, canvas.values, canvas.sigma, steering, views, *dice)
+
+    closed = decide(LatentCanvas(fresh(0), plan.sigmas, fresh), estimate, plan.sampler)
+    return list(closed.kept.split(1))
+
+
+@torch.no_grad()
+def write_together(decoders: Sequence[VideoDecoder], blocks: Sequence[LatentBlock]) -> None:
+    """Make blocks of one length the newest past of each decoder, by one clean pass.
+
+    Raises:
+        ConfigError: no decoder, or decoders that do not belong together.
+        PoolFull: no memory for all of them; nothing has changed.
+    """
+    _check(decoders)
+    frames, pool = blocks[0].latents.shape[1], decoders[0].pool
+    if pool.free < frames * len(blocks):
+        raise PoolFull(
+            f"{frames * len(blocks)} more pages are wanted and {pool.free} of {pool.pages} are free; close sessions "
+            f"and marks that are no longer needed, choose a policy that holds fewer frames, or make the pool larger"
+        )
+    recordings = [Recording(decoder.view(frames)) for decoder in decoders]
+    latents, controls = (torch.cat([getattr(block, part) for block in blocks]) for part in ("latents", "controls"))
+    _call(decoders, latents, 0.0, controls, [recording.attend for recording in recordings])
+    for decoder, block, recording in zip(decoders, blocks, recordings, strict=True):
+        decoder.absorb(block, recording)
+
+
+def _call(
+    decoders: Sequence[VideoDecoder],
+    values: Tensor,
+    sigma: float,
+    controls: Tensor,
+    attends: Sequence[Attend],
+    *dice: Tensor,
+) -> Tensor:
+    """One backbone call on frames that are all at one level; the first frame of a world is its own past."""
+    own = values.split(1)
+    tails = [decoder.tail(first) for decoder, first in zip(decoders, own, strict=True)]
+    previous = torch.cat((torch.cat(tails), values[:, :-1]), dim=1)
+    levels = torch.full(values.shape[:2], sigma, device=values.device)
+    for decoder in decoders:
+        decoder.calls += 1
+    return decoders[0].backbone(values, previous, levels, controls, RowsAttend(attends), *dice)
+
+
+def _check(decoders: Sequence[VideoDecoder]) -> None:
+    if not decoders:
+        raise ConfigError("there is nothing to decode together; pass at least one decoder")
+    first = decoders[0]
+    for other in decoders[1:]:
+        if other.backbone is not first.backbone or other.pool is not first.pool or other.plan != first.plan:
+            raise ConfigError("only decoders of one backbone, pool and plan share its calls; decode these apart")
