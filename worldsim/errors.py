@@ -8,8 +8,10 @@ WorldSimError
 ├── NotShipped            a world is known but its weights are not in the package
 ├── ActionsError          a line of an actions file cannot be read
 ├── DataError             recorded episodes are missing, torn or of another world
+├── EngineFull            an engine has as many sessions as it has capacity for
 ├── PoolFull              the page pool has no page left for the next block
 ├── IntegrityError        the page pool's books do not balance: a defect in worldsim, report it
+├── BrokenBlock           a block came out with numbers that are none
 ├── SessionClosed         a session was used after it was closed
 ├── SessionPaused         a session was asked for a block while it was paused
 ├── LogError              a session log cannot be read, or does not fit the world it is lived again in
@@ -63,12 +65,20 @@ class DataError(WorldSimError):
     """Recorded episodes are missing, torn or of another world."""
 
 
+class EngineFull(WorldSimError):
+    """An engine has as many sessions as it has capacity for; try again when one has been closed."""
+
+
 class PoolFull(WorldSimError, MemoryError):
     """The page pool has no page left for the next block."""
 
 
 class IntegrityError(WorldSimError):
     """The page pool's books do not balance: a defect in worldsim, report it."""
+
+
+class BrokenBlock(WorldSimError):
+    """A block came out with numbers that are none; the session is where it was before it."""
 
 
 class SessionClosed(WorldSimError):

@@ -10,7 +10,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from worldsim.runtime.session import Chunk, Session
+from worldsim.runtime.chunk import Chunk
+from worldsim.runtime.session import Session
 from worldsim.runtime.video import VideoWriter
 from worldsim.runtime.world import World
 from worldsim.session.log import SessionLog

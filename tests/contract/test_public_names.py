@@ -22,6 +22,7 @@ PROMISED = {
     "World.size": "property",
     "World.frames_per_block": "property",
     "World.calls_per_block": "property",
+    "World.remembered_frames": "property",
     "Session.block": "property",
     "Session.log": "property",
     "Session.pages": "property",

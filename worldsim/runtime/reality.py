@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from worldsim.errors import SessionClosed
-from worldsim.runtime.session import Chunk
+from worldsim.runtime.chunk import Chunk
 from worldsim.simulators.protocol import Frame, Simulator
 
 

@@ -2,40 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
 from worldsim.controls import Controls, Keys
-from worldsim.errors import ConfigError, NotReproduced, PoolFull, SessionClosed, SessionPaused
+from worldsim.errors import ConfigError, NotReproduced, SessionClosed, SessionPaused
 from worldsim.models.protocol import Codec
+from worldsim.runtime.batching import step_together
+from worldsim.runtime.chunk import Chunk
 from worldsim.runtime.history import Histories, History, Moment
 from worldsim.runtime.journal import Journal
 from worldsim.runtime.snapshot import Keep, Snapshot, check_keep, write_snapshot
 from worldsim.session.log import Opening, Record, Rewind, SessionLog, Step, Trail
-
-Frames = NDArray[np.uint8]
-
-
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Chunk:
-    """What one step shows.
-
-    frames: uint8 [F, H, W, 3], RGB.
-    block: number of the block they belong to, from 0.
-    keys: the keys it was made under.
-    """
-
-    frames: Frames
-    block: int
-    keys: Keys
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -51,31 +32,6 @@ class Home:
     begin: Callable[[Opening], Moment]
     longest: int
     histories: Histories = field(default_factory=Histories)
-
-    def advance(self, moment: Moment, keys: Keys) -> tuple[Moment, Chunk]:
-        """Make the next block; the decoder of the given moment goes on to the returned one.
-
-        Raises PoolFull, and has made nothing, if there is no memory for it even without any history.
-        """
-        decoder = moment.decoder
-        vector = torch.tensor([self.controls.vector(keys)], device=decoder.pool.device)
-        block = decoder.propose(vector.expand(decoder.plan.frames_per_block, -1)[None])
-        pixels, state = self.codec.decode(block.latents[0], moment.codec_state)
-        while True:
-            try:
-                decoder.commit(block)
-                break
-            except PoolFull:
-                if not self.histories.make_room():
-                    raise
-        frames = pixels.cpu().numpy()
-        step = Step(
-            block=decoder.blocks - 1,
-            keys=keys,
-            latents=hashlib.sha256(block.latents.cpu().numpy().tobytes()).hexdigest(),
-            frames=hashlib.sha256(frames.tobytes()).hexdigest(),
-        )
-        return Moment(decoder, state, Trail(step, moment.trail)), Chunk(frames=frames, block=step.block, keys=keys)
 
 
 class Mark:
@@ -152,20 +108,29 @@ class Session:
             SessionClosed: the session was closed.
             OSError: the log could not be written; nothing was made.
         """
+        return step_together([self], [keys])[0].result()
+
+    def _check(self, keys: Iterable[str]) -> Keys:
+        """The keys, if a step under them can be made; errors as for `step`."""
         held = self._home.controls.check(keys)
         self._check_open()
         if self._paused:
             raise SessionPaused("this session is paused; resume it before the next step")
-        before = self._moment.fork()
+        return held
+
+    def _adopt(self, after: Moment, before: Moment, step: Step) -> None:
+        """Go on from the moment after a step, and remember the one before it; if it cannot be logged, from before."""
         with ExitStack() as undo:
             undo.callback(self._take, before)
-            after, chunk = self._home.advance(self._moment, held)
-            assert after.trail is not None
-            self._write(after.trail.step)
+            self._write(step)
             undo.pop_all()
         self._moment = after
         self._history.add(before)
-        return chunk
+
+    def _take(self, moment: Moment) -> None:
+        """Go on from another moment."""
+        self._moment.decoder.close()
+        self._moment = moment
 
     def mark(self) -> Mark:
         """This moment, to rewind to. No key or value is copied."""
@@ -250,11 +215,6 @@ class Session:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _take(self, moment: Moment) -> None:
-        """Go on from another moment."""
-        self._moment.decoder.close()
-        self._moment = moment
-
     def _marked(self, mark: Mark) -> Moment:
         if mark._owner is not self._line:
             raise ConfigError("that mark is of another session; rewind the session that made it, or a fork of it")
@@ -300,13 +260,12 @@ def relive(
     Raises:
         NotReproduced: a block came out otherwise than it was recorded.
     """
-    moment = home.begin(log.opening)
+    session = Session(replace(home, longest=0), home.begin(log.opening), log.opening, None)
     with ExitStack() as undo:
-        undo.callback(lambda: moment.decoder.close())
+        undo.callback(session.close)
         for recorded in log.steps[:blocks]:
-            moment, chunk = home.advance(moment, home.controls.check(recorded.keys))
-            made = cast(Trail, moment.trail).step
-            if verify and made != recorded:
+            chunk = session.step(recorded.keys)
+            if verify and cast(Trail, session._moment.trail).step != recorded:
                 raise NotReproduced(
                     f"block {recorded.block} came out otherwise than it was recorded on {dict(log.opening.machine)}; "
                     "live it again on such a machine, with that library and as many threads"
@@ -314,7 +273,7 @@ def relive(
             if on_chunk is not None:
                 on_chunk(chunk)
         undo.pop_all()
-    return moment
+    return session._moment
 
 
 def _turn(here: Trail | None, there: Trail | None) -> list[Record]:

@@ -18,10 +18,11 @@ from worldsim.controls import Controls
 from worldsim.decoding.video import VideoDecoder, VideoPlan
 from worldsim.errors import ConfigError, LogError, PoolFull, ShapeError
 from worldsim.models.protocol import Backbone, Codec
+from worldsim.runtime.chunk import Chunk
 from worldsim.runtime.history import Moment
 from worldsim.runtime.journal import Journal, read_log
 from worldsim.runtime.reality import Reality
-from worldsim.runtime.session import Chunk, Home, Session, relive
+from worldsim.runtime.session import Home, Session, relive
 from worldsim.runtime.snapshot import Snapshot
 from worldsim.runtime.starts import Starts
 from worldsim.session.log import Given, Opening, SessionLog, Trail
@@ -102,6 +103,11 @@ class World:
     def calls_per_block(self) -> int:
         """Backbone calls that one block takes, the clean pass included."""
         return len(self.plan.sigmas) + 1
+
+    @property
+    def remembered_frames(self) -> int:
+        """Frames that a session can go back at once, while the pool has room."""
+        return self._home.longest * self.frames_per_block
 
     def open(
         self,

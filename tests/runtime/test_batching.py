@@ -1,0 +1,146 @@
+"""Blocks made together are those made alone, and what goes wrong in one session stays there."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from dataclasses import replace
+
+import pytest
+import torch
+
+from worldsim.cache.policy import Full
+from worldsim.errors import BrokenBlock, PoolFull, SessionPaused, UnknownName
+from worldsim.runtime.batching import Stopped, attempt, step_together
+from worldsim.testing.fakes import tiny_world
+
+WALK = [{"KeyD"}, {"KeyD", "Space"}, set(), {"ArrowLeft"}]
+
+
+def opened(world, count=3):
+    sessions = [world.open(seed=seed) for seed in range(count)]
+    for session, blocks in zip(sessions, range(count), strict=True):
+        for _ in range(blocks):
+            session.step({"KeyA"})
+    return sessions
+
+
+def pixels(session, blocks=4):
+    return [session.step(WALK[block]).frames for block in range(blocks)]
+
+
+def test_blocks_made_together_are_those_made_alone():
+    """The pixels are rounded to 256 levels, so that rounding in shared products shows in few of them, by one."""
+    together, alone = (opened(tiny_world(frames_per_block=2)) for _ in range(2))
+    for keys in WALK:
+        done = step_together(together, [keys] * 3)
+        for chunk, session in zip(done, alone, strict=True):
+            other = session.step(keys)
+            assert (chunk.result().block, chunk.result().keys) == (other.block, other.keys)
+            assert abs(chunk.result().frames.astype(int) - other.frames.astype(int)).max() <= 1
+
+
+def break_codec(session):
+    class Broken:
+        def __getattr__(self, name):
+            raise RuntimeError("planted in the codec")
+
+    session._home = replace(session._home, codec=Broken())
+
+
+def break_backbone(session):
+    """Attention over this session's past fails, and so does every shared call that it is part of."""
+
+    class Broken:
+        frames = session._moment.decoder.plan.frames_per_block
+
+        def attend(self, *_):
+            raise RuntimeError("planted in the view")
+
+    session._moment.decoder._view = Broken()
+
+
+def break_numbers(session):
+    held = session._moment.decoder._held
+    newest = max(held)
+    held[newest] = (held[newest][0] * float("nan"), held[newest][1])
+
+
+def break_log(session):
+    class Broken:
+        def append(self, *_):
+            raise OSError(28, "No space left on device")
+
+        def close(self):
+            pass
+
+    session._journal = Broken()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error"),
+    [
+        (break_codec, RuntimeError),
+        (break_backbone, RuntimeError),
+        (break_numbers, BrokenBlock),
+        (break_log, OSError),
+        (lambda session: session.pause(), SessionPaused),
+    ],
+    ids=["codec", "backbone", "numbers", "log", "paused"],
+)
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_what_goes_wrong_in_one_session_stays_there(spoil, error, which):
+    world = tiny_world()
+    sessions, others = opened(world), opened(tiny_world())
+    spoil(sessions[which])
+    done = step_together(sessions, [{"KeyD"}] * 3)
+    for number, (outcome, session) in enumerate(zip(done, sessions, strict=True)):
+        if number == which:
+            assert isinstance(outcome.exception(), error)
+            assert session.block == len(session.log.steps) == number
+        else:
+            chunk, other = outcome.result(), others[number].step({"KeyD"})
+            assert abs(chunk.frames.astype(int) - other.frames.astype(int)).max() <= 1
+            assert session.block == number + 1
+    world.pool.check_integrity(sessions)
+
+
+def test_an_unknown_key_is_refused_to_whoever_pressed_it():
+    sessions = opened(tiny_world(), 2)
+    wrong, right = step_together(sessions, [{"KeyQ"}, {"KeyD"}])
+    assert isinstance(wrong.exception(), UnknownName)
+    assert right.result().block == 1
+
+
+def test_without_memory_for_all_those_that_fit_go_on():
+    world = tiny_world(policy=Full(), pages=20)
+    sessions = opened(world)
+    done = [type(outcome.exception()) for outcome in step_together(sessions, [set()] * 3)]
+    assert done == [type(None), type(None), PoolFull]
+    assert [session.block for session in sessions] == [1, 2, 2]
+    world.pool.check_integrity(sessions)
+
+
+def test_stopping_between_two_calls_makes_nothing():
+    world = tiny_world()
+    sessions = opened(world)
+
+    def between():
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        step_together(sessions, [set()] * 3, between=between)
+    assert [session.block for session in sessions] == [0, 1, 2]
+    world.pool.check_integrity(sessions)
+
+
+def test_an_attempt_gives_its_outcome_the_answer_or_the_error():
+    right, wrong = Future(), Future()
+    attempt(lambda: 3, right)
+    attempt(lambda: 1 / 0, wrong)
+    assert right.result() == 3
+    assert isinstance(wrong.exception(), ZeroDivisionError)
+
+
+def test_nothing_to_do_is_done():
+    assert step_together([], []) == []
+    assert torch.is_grad_enabled()

@@ -1,0 +1,177 @@
+"""The next block of several sessions by shared backbone calls; what goes wrong in one stays in that one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from worldsim.controls import Keys
+from worldsim.decoding.batch import propose_together, write_together
+from worldsim.decoding.video import LatentBlock
+from worldsim.errors import BrokenBlock, PoolFull
+from worldsim.runtime.chunk import Chunk, Frames
+from worldsim.runtime.history import Moment
+from worldsim.session.log import Step, Trail
+
+if TYPE_CHECKING:
+    from worldsim.runtime.session import Session
+
+
+Answer = TypeVar("Answer")
+
+
+class Stopped(Exception):
+    """Somebody asked between two steps that the work ends; nothing was made."""
+
+
+@dataclass(slots=True, eq=False)
+class _Turn:
+    """One session's part of a shared block: what it is made under, what came out, and who waits for it."""
+
+    session: Session
+    outcome: Future[Chunk]
+    keys: Keys
+    block: LatentBlock | None = None
+    frames: Frames | None = None
+    codec_state: Any = None
+
+
+def step_together(
+    sessions: Sequence[Session], keys: Sequence[Iterable[str]], *, between: Callable[[], None] = lambda: None
+) -> list[Future[Chunk]]:
+    """Make the next block of every session, each once.
+
+    Args:
+        sessions: of one world.
+        keys: held in each.
+        between: called before every backbone call; raise Stopped to end the work, and nothing was made.
+
+    Returns:
+        For each session, done: its chunk, or what went wrong with it, in which case it is where it was and the others
+        are not. See Session.step for what that can be; a block that came out broken is a BrokenBlock.
+    """
+    outcomes: list[Future[Chunk]] = [Future() for _ in sessions]
+    turns = []
+    for session, held, outcome in zip(sessions, keys, outcomes, strict=True):
+        with _into(outcome):
+            turns.append(_Turn(session, outcome, session._check(held)))
+    _propose(turns, between)
+    for turn in _left(turns):
+        with _into(turn.outcome):
+            _decode(turn)
+    for turn, before in _commit(_left(turns)):
+        with _into(turn.outcome):
+            turn.outcome.set_result(_adopt(turn, before))
+    return outcomes
+
+
+def _left(turns: Sequence[_Turn]) -> list[_Turn]:
+    """The turns that nothing went wrong with."""
+    return [turn for turn in turns if not turn.outcome.done()]
+
+
+def attempt(call: Callable[[], Answer], outcome: Future[Answer]) -> None:
+    """Call, and give the outcome what comes of it: an answer, or whatever went wrong."""
+    try:
+        outcome.set_result(call())
+    except Exception as error:
+        outcome.set_exception(error)
+
+
+@contextmanager
+def _into(outcome: Future[Any]) -> Iterator[None]:
+    """Whatever goes wrong inside goes wrong with that outcome alone."""
+    try:
+        yield
+    except Stopped:
+        raise
+    except Exception as error:
+        outcome.set_exception(error)
+
+
+def _propose(turns: Sequence[_Turn], between: Callable[[], None]) -> None:
+    """Give every turn its block; if the shared calls fail, each is made alone, to find whose fault it is."""
+    if not turns:
+        return
+    steering, shared = [_controls(turn) for turn in turns], turns[0].outcome if len(turns) == 1 else Future[Any]()
+    with _into(shared):
+        decoders = [turn.session._moment.decoder for turn in turns]
+        latents = propose_together(decoders, steering, between=between)
+        for turn, own, controls in zip(turns, latents, steering, strict=True):
+            turn.block = LatentBlock(latents=own, controls=controls)
+    if len(turns) > 1 and shared.done():
+        for turn in turns:
+            _propose([turn], between)
+
+
+def _controls(turn: _Turn) -> Tensor:
+    decoder, home = turn.session._moment.decoder, turn.session._home
+    vector = torch.tensor([home.controls.vector(turn.keys)], device=decoder.pool.device)
+    return vector.expand(decoder.plan.frames_per_block, -1)[None]
+
+
+def _decode(turn: _Turn) -> None:
+    assert turn.block is not None
+    moment = turn.session._moment
+    if not torch.isfinite(turn.block.latents).all():
+        raise BrokenBlock(
+            f"block {moment.block} came out with numbers that are none; the session is back at its last block: step "
+            "again with other keys, or rewind further"
+        )
+    pixels, turn.codec_state = turn.session._home.codec.decode(turn.block.latents[0], moment.codec_state)
+    turn.frames = pixels.cpu().numpy()
+
+
+def _commit(turns: list[_Turn]) -> Iterator[tuple[_Turn, Moment]]:
+    """Make the blocks part of the past, together if there is memory for all; gives the moment before each."""
+    befores = [turn.session._moment.fork() for turn in turns]
+    failed = Future[Any]()
+    with _into(failed):
+        _write(turns)
+    if failed.done() and len(turns) > 1:
+        for turn, before in zip(turns, befores, strict=True):
+            before.decoder.close()
+            yield from _commit([turn])
+        return
+    for turn, before in zip(turns, befores, strict=True):
+        if failed.done():
+            turn.session._take(before)
+            turn.outcome.set_exception(failed.exception())
+        else:
+            yield turn, before
+
+
+def _write(turns: Sequence[_Turn]) -> None:
+    while turns:
+        try:
+            write_together(
+                [turn.session._moment.decoder for turn in turns],
+                [turn.block for turn in turns if turn.block is not None],
+            )
+            return
+        except PoolFull:
+            if not turns[0].session._home.histories.make_room():
+                raise
+
+
+def _adopt(turn: _Turn, before: Moment) -> Chunk:
+    """Let the session go on from its block; if it cannot be logged it goes on from before it."""
+    assert turn.block is not None
+    assert turn.frames is not None
+    session, decoder = turn.session, turn.session._moment.decoder
+    decoder.blocks += 1
+    step = Step(
+        block=decoder.blocks - 1,
+        keys=turn.keys,
+        latents=hashlib.sha256(turn.block.latents.cpu().numpy().tobytes()).hexdigest(),
+        frames=hashlib.sha256(turn.frames.tobytes()).hexdigest(),
+    )
+    session._adopt(Moment(decoder, turn.codec_state, Trail(step, before.trail)), before, step)
+    return Chunk(frames=turn.frames, block=step.block, keys=turn.keys)

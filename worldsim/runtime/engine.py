@@ -1,0 +1,232 @@
+"""One world for many: sessions on one thread that make their blocks together and can be asked from any thread."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from threading import Condition, Thread
+from typing import Any, TypeVar
+
+from worldsim.errors import ConfigError, EngineFull, SessionClosed
+from worldsim.runtime.batching import Stopped, attempt, step_together
+from worldsim.runtime.chunk import Chunk
+from worldsim.runtime.session import Session
+from worldsim.runtime.world import World
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(slots=True, eq=False)
+class _Step:
+    """A block that somebody waits for."""
+
+    live: LiveSession
+    keys: Iterable[str]
+    outcome: Future[Chunk]
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    """Something to be done between blocks."""
+
+    call: Callable[[], Any]
+    outcome: Future[Any]
+
+
+@dataclass(slots=True, eq=False)
+class _Desk:
+    """What the threads that ask leave for the one that works; guarded by `changed`."""
+
+    changed: Condition = field(default_factory=Condition)
+    calls: deque[_Call] = field(default_factory=deque)
+    steps: deque[_Step] = field(default_factory=deque)
+    stopped: set[LiveSession] = field(default_factory=set)
+    closed: bool = False
+
+
+class Engine:
+    """The sessions of one world. A context manager; all its methods may be called from any thread.
+
+    Sessions that wait for a block when one is begun make it together, at most `together` of them, those that have
+    waited longest first; the others are next. A session that nobody asks costs nothing but its pages.
+
+    Args:
+        world: where they live; nobody else may use it, since one thread uses a pool.
+        sessions: how many there may be; as many as the pool is planned for if None.
+        together: how many make a block at once, at most.
+    """
+
+    def __init__(self, world: World, *, sessions: int | None = None, together: int = 8) -> None:
+        fit = world.pool.pages // pages_of_session(world)
+        self.capacity = fit if sessions is None else sessions
+        if not 1 <= self.capacity <= fit or together < 1:
+            raise ConfigError(
+                f"{world.pool.pages} pages have room for {fit} sessions of {pages_of_session(world)} pages each, and "
+                f"at least 1 makes a block; got sessions={sessions} and together={together}"
+            )
+        self.world = world
+        self._together = together
+        self._open = 0
+        self._desk = _Desk()
+        self._thread = Thread(target=self._work, name="worldsim-engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def open_sessions(self) -> int:
+        """How many sessions there are."""
+        return self._open
+
+    def open(self, **beginning: Any) -> LiveSession:
+        """Begin a session; arguments and errors as for World.open.
+
+        Raises:
+            EngineFull: there are as many as it has capacity for; nothing was allocated.
+        """
+        return self.admit(lambda: self.world.open(**beginning))
+
+    def admit(self, begin: Callable[[], Session]) -> LiveSession:
+        """A session that is begun on the engine's thread, such as a restored one; EngineFull as for `open`."""
+        with self._desk.changed:
+            if self._desk.closed:
+                raise SessionClosed("this engine was closed; start another")
+            if self._open >= self.capacity:
+                pool, pages = self.world.pool, pages_of_session(self.world)
+                raise EngineFull(
+                    f"{self._open} of {self.capacity} sessions are open, each planned with "
+                    f"{pages * pool.shape.bytes(pool.dtype) / 1e6:.0f} MB; try again when one has been closed"
+                )
+            self._open += 1
+        begun = self.call(begin)
+        if begun.exception() is not None:
+            self._leave()
+        return LiveSession(self, begun.result())
+
+    def call(self, call: Callable[[], Answer]) -> Future[Answer]:
+        """Have something done on the engine's thread, before the next block is begun."""
+        outcome: Future[Answer] = Future()
+        with self._desk.changed:
+            if self._desk.closed:
+                raise SessionClosed("this engine was closed; start another")
+            self._desk.calls.append(_Call(call, outcome))
+            self._desk.changed.notify()
+        return outcome
+
+    def close(self) -> None:
+        """End the thread after the call that it is in; what still waits is cancelled. Closing twice is fine."""
+        with self._desk.changed:
+            self._desk.closed = True
+            self._desk.changed.notify()
+        self._thread.join()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _ask(self, step: _Step) -> None:
+        with self._desk.changed:
+            if self._desk.closed or step.live in self._desk.stopped:
+                raise SessionClosed("this session was closed; open another")
+            self._desk.steps.append(step)
+            self._desk.changed.notify()
+
+    def _stop(self, live: LiveSession) -> None:
+        """Make no block of that session any more, not even the one that is being made."""
+        with self._desk.changed:
+            self._desk.stopped.add(live)
+            for step in [step for step in self._desk.steps if step.live is live]:
+                self._desk.steps.remove(step)
+                step.outcome.cancel()
+
+    def _leave(self) -> None:
+        with self._desk.changed:
+            self._open -= 1
+
+    def _work(self) -> None:
+        while True:
+            with self._desk.changed:
+                self._desk.changed.wait_for(lambda: self._desk.calls or self._desk.steps or self._desk.closed)
+                if self._desk.closed:
+                    for outcome in (*(c.outcome for c in self._desk.calls), *(s.outcome for s in self._desk.steps)):
+                        outcome.cancel()
+                    return
+                calls = list(self._desk.calls)
+                self._desk.calls.clear()
+                due = [] if calls else self._due()
+            for asked in calls:
+                if asked.outcome.set_running_or_notify_cancel():
+                    attempt(asked.call, asked.outcome)
+            if due:
+                self._make(due)
+
+    def _due(self) -> list[_Step]:
+        """Whose block is next: of those who wait, each session once, the longest waiting first."""
+        taken: dict[LiveSession, _Step] = {}
+        for step in self._desk.steps:
+            if len(taken) < self._together:
+                taken.setdefault(step.live, step)
+        for step in taken.values():
+            self._desk.steps.remove(step)
+        return [step for step in taken.values() if step.outcome.set_running_or_notify_cancel()]
+
+    def _make(self, due: list[_Step]) -> None:
+        def between() -> None:
+            if self._desk.closed or any(step.live in self._desk.stopped for step in due):
+                raise Stopped
+
+        made: Future[list[Future[Chunk]]] = Future()
+        attempt(lambda: step_together([s.live.session for s in due], [s.keys for s in due], between=between), made)
+        if isinstance(made.exception(), Stopped):
+            gone = [step for step in due if self._desk.closed or step.live in self._desk.stopped]
+            for step in gone:
+                step.outcome.set_exception(SessionClosed("this session was closed while its block was being made"))
+            if left := [step for step in due if step not in gone]:
+                self._make(left)
+            return
+        for step, outcome in zip(due, made.result(), strict=True):
+            if (error := outcome.exception()) is not None:
+                step.outcome.set_exception(error)
+            else:
+                step.outcome.set_result(outcome.result())
+
+
+class LiveSession:
+    """A session that lives in an engine. Made by Engine.open; all its methods may be called from any thread."""
+
+    def __init__(self, engine: Engine, session: Session) -> None:
+        self.engine = engine
+        self.session = session
+        self._closed = False
+
+    def step(self, keys: Iterable[str] = ()) -> Future[Chunk]:
+        """The next block, made when its turn comes; what can go wrong as for Session.step."""
+        outcome: Future[Chunk] = Future()
+        self.engine._ask(_Step(self, frozenset(keys), outcome))
+        return outcome
+
+    def do(self, verb: Callable[[Session], Answer]) -> Future[Answer]:
+        """Have something done with the session between two blocks: a mark, a rewind, a save."""
+        return self.engine.call(lambda: verb(self.session))
+
+    def fork(self) -> LiveSession:
+        """A second session that begins with this one's past; EngineFull if there is no place for it."""
+        return self.engine.admit(self.session.fork)
+
+    def close(self) -> None:
+        """Give its memory and its place back, at the next step of the block that is being made. Twice is fine."""
+        if self._closed:
+            return
+        self._closed = True
+        self.engine._stop(self)
+        if not self.engine._desk.closed:
+            self.engine.call(self.session.close).result()
+        self.engine._leave()
+
+
+def pages_of_session(world: World) -> int:
+    """Pages that a session is planned with: what its blocks see, the block itself, and the one that is being made."""
+    seen = world.plan.policy.limit
+    return (world.remembered_frames if seen is None else seen) + 2 * world.plan.frames_per_block
