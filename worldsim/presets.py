@@ -94,7 +94,7 @@ CRAFTER = WorldRecipe(
     recording=Recording(world="crafter", simulator=crafter_for_recording, explorer=explore_crafter),
     codec=PatchCodec(side=8),
     backbone=SmallConfig(
-        channels=192, height=9, width=9, controls=len(Crafter.controls), layers=6, head_dim=32, palette=400
+        channels=192, height=9, width=9, controls=len(Crafter.controls), layers=6, head_dim=32, palette=576
     ),
     training=TrainingPlan(
         stages=(

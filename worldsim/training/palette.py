@@ -10,6 +10,8 @@ from worldsim.errors import DataError
 
 SINGLES = 50_000
 RARITY = 0.25
+FAINTEST = 0.03
+"""Deviation of the values of a patch, below which it counts no more for being fainter."""
 SEEDING_ROUNDS = 25
 ROUNDS = 12
 
@@ -18,8 +20,9 @@ ROUNDS = 12
 def fit_palette(patches: Tensor, size: int, rng: np.random.Generator) -> Tensor:
     """Centres of patches by k-means, [size, P], float32.
 
-    A patch counts by the fourth root of how often it was seen, so that what is rare keeps a centre of its own; of the
-    patches seen only once (night's noise, mostly) 50,000 drawn ones count.
+    A patch counts by the fourth root of how often it was seen, so that what is rare keeps a centre of its own, and the
+    more the fainter it is, so that what is dark is told apart as well as what is bright. Of the patches seen only once
+    50,000 drawn ones count.
 
     Args:
         patches: [N, P], float32.
@@ -38,7 +41,8 @@ def fit_palette(patches: Tensor, size: int, rng: np.random.Generator) -> Tensor:
     chosen = torch.cat((often, once[drawn]))
     if len(chosen) < size:
         raise DataError(f"{len(chosen)} different patches give no palette of {size}; record more, or ask for fewer")
-    points, weights = values[chosen], counts[chosen].to(values.dtype) ** RARITY
+    points = values[chosen]
+    weights = counts[chosen].to(values.dtype) ** RARITY / (points.var(-1) + FAINTEST**2)
     centres = _seeds(points, weights, size, rng)
     for _ in range(ROUNDS):
         nearest = (points @ centres.T - centres.square().sum(-1) / 2).argmax(-1)
