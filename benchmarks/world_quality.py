@@ -9,12 +9,17 @@ go on for a minute. Exits with 1 where a bar is missed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import cv2
 import numpy as np
+import torch
 import typer
 from numpy.typing import NDArray
 
@@ -265,7 +270,9 @@ def judge_neighbours(rollouts: Sequence[Rollout], rng: np.random.Generator) -> d
 
     low, high = interval(variation, real, made, rng=rng)
     picks = rng.integers(len(real), size=(100, 2, len(real)))
-    chance = [variation(real[one], real[other]) for one, other in picks]
+    # A sample in which nothing came into view says nothing.
+    found = [variation(real[one], real[other]) for one, other in picks]
+    chance = [value for value in found if not np.isnan(value)] or [float("nan")]
     least, most = np.percentile(chance, [2.5, 97.5])
     pairs = int(real.sum())
     return {
@@ -341,21 +348,75 @@ class Amount:
     seconds: int = LONG_S
 
 
-def measure(world: World, amount: Amount, seed: int) -> tuple[dict[str, Any], Frames]:
+Case = TypeVar("Case")
+Found = TypeVar("Found")
+Every = Callable[[str, Callable[[World, Case], Found], Sequence[Case]], list[Found]]
+"""Do something in the world for every case, under a label; answers in the order of the cases."""
+
+
+def in_turn(world: World) -> Every[Any, Any]:
+    """One case after the other, in this process."""
+
+    def every(label: str, do: Callable[[World, Case], Found], cases: Sequence[Case]) -> list[Found]:
+        with typer.progressbar(cases, label=label) as going:
+            return [do(world, case) for case in going]
+
+    return every
+
+
+@contextmanager
+def at_once(workers: int, settings: dict[str, Any]) -> Iterator[Every[Any, Any]]:
+    """Several cases at once, each process with a world of its own, loaded with those settings, and one thread."""
+
+    def every(label: str, do: Callable[[World, Case], Found], cases: Sequence[Case]) -> list[Found]:
+        answers = pool.map(partial(_in_worker, do), cases)
+        with typer.progressbar(answers, label=label, length=len(cases)) as going:
+            return list(going)
+
+    spawn = get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_load_here, initargs=(settings,)) as pool:
+        yield every
+
+
+_here: list[World] = []
+
+
+def _load_here(settings: dict[str, Any]) -> None:
+    torch.set_num_threads(1)
+    _here.append(worldsim.load("crafter", **settings))
+
+
+def _in_worker(do: Callable[[World, Case], Found], case: Case) -> Found:
+    return do(_here[0], case)
+
+
+def _roll_on(world: World, case: tuple[Episode, int]) -> tuple[Rollout, Frames]:
+    return roll(world, *case, OWN)
+
+
+def _act(world: World, case: tuple[Episode, int]) -> Rollout:
+    return roll(world, *case, world.frames_per_block)[0]
+
+
+def _walk_on(world: World, case: tuple[Episode, int]) -> Walk:
+    return walk(world, case[0], seconds=case[1])
+
+
+def measure(
+    world: World, amount: Amount, seed: int, every: Every[Any, Any] | None = None
+) -> tuple[dict[str, Any], Frames]:
     """Everything that this benchmark reports of a world, and its contact sheet."""
+    every = every or in_turn(world)
     per_block, rng = world.frames_per_block, np.random.default_rng(seed)
     with typer.progressbar(
         explore_many(seed, amount.episodes, frames_per_block=per_block), length=amount.episodes, label="real play"
     ) as exploring:
         episodes = list(exploring)
     points = [(one, at) for one in episodes for at in regular_points(one, amount.rollouts, frames_per_block=per_block)]
-    with typer.progressbar(points, label="rollouts") as going:
-        rolled = [roll(world, episode, at, OWN) for episode, at in going]
+    rolled = every("rollouts", _roll_on, points)
     acts = effect_points(episodes, amount.effects, frames_per_block=per_block, rng=rng)
-    with typer.progressbar(acts.items(), label="effects") as acting:
-        effects = {kind: [roll(world, one, at, per_block)[0] for one, at in cases] for kind, cases in acting}
-    with typer.progressbar(episodes[: amount.walks], label="walks") as walking:
-        walks = [walk(world, episode, seconds=amount.seconds) for episode in walking]
+    effects = {kind: every(kind, _act, cases) for kind, cases in acts.items()}
+    walks = every("walks", _walk_on, [(episode, amount.seconds) for episode in episodes[: amount.walks]])
     rollouts = [rollout for rollout, _ in rolled]
     found = {
         **judge_rollouts(rollouts, per_block, rng),
@@ -386,15 +447,22 @@ def main(
     frames_per_block: Annotated[int, typer.Option(help="Frames made together.")] = 1,
     steps: Annotated[int | None, typer.Option(help="Backbone calls that denoise a block; the world's own.")] = None,
     episodes: Annotated[int, typer.Option(min=2, help="Real episodes, up to eight rollouts each.")] = 64,
+    rollouts: Annotated[int, typer.Option(min=1, help="Rollouts that leave each episode, at most.")] = 8,
     walks: Annotated[int, typer.Option(min=2, help="Walks of a minute, at most one an episode.")] = 64,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that generate at once.")] = 1,
     seed: Annotated[int, typer.Option(help="Of the first episode.")] = 500_000_000,
     name: Annotated[str, typer.Option(help="Of the files written to benchmarks/results.")] = "world_quality",
 ) -> None:
     """Judge crafter."""
-    world = worldsim.load("crafter", weights=weights, frames_per_block=frames_per_block, steps=steps)
-    found, sheet = measure(world, Amount(episodes=episodes, walks=walks), seed)
+    settings: dict[str, Any] = {"weights": weights, "frames_per_block": frames_per_block, "steps": steps}
+    world, amount = worldsim.load("crafter", **settings), Amount(episodes=episodes, rollouts=rollouts, walks=walks)
+    if workers == 1:
+        found, sheet = measure(world, amount, seed)
+    else:
+        with at_once(workers, settings) as every:
+            found, sheet = measure(world, amount, seed, every)
     about: dict[str, Any] = {"weights": str(weights or "in the package"), "calls_per_block": world.calls_per_block}
-    about |= {"frames_per_block": frames_per_block, "seed": seed, "episodes": episodes, "walks": walks}
+    about |= {"frames_per_block": frames_per_block, "seed": seed, **asdict(amount)}
     write(name, {**about, **found}, folder=RESULTS)
     picture = cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 9])[1]
     (RESULTS / f"{name}.png").write_bytes(picture.tobytes())
