@@ -94,19 +94,31 @@ CRAFTER = WorldRecipe(
     recording=Recording(world="crafter", simulator=crafter_for_recording, explorer=explore_crafter),
     codec=PatchCodec(side=8),
     backbone=SmallConfig(
-        channels=192, height=9, width=9, controls=len(Crafter.controls), layers=6, head_dim=32, palette=576
+        channels=192,
+        height=9,
+        width=9,
+        controls=len(Crafter.controls),
+        layers=6,
+        head_dim=32,
+        palette=576,
+        unlikely=0.05,
     ),
     training=TrainingPlan(
         stages=(
             Stage(updates=3_500, objective=BeliefForcing(frames=4, first=0, window=0), windows=4, lr=(2e-3, 2e-3)),
             Stage(updates=4_000, objective=BeliefForcing(frames=4, first=0, window=0), windows=8, lr=(2e-3, 1e-3)),
             Stage(updates=2_000, objective=BeliefForcing(frames=4, first=0, window=0), windows=8, lr=(1e-3, 1e-3)),
-            Stage(updates=2_000, objective=BeliefForcing(frames=8, first=4, copies=2), windows=3, lr=(1e-3, 7e-4)),
-            Stage(updates=1_600, objective=BeliefForcing(frames=32, first=8), windows=1, lr=(7e-4, 1e-5)),
+            Stage(updates=1_750, objective=BeliefForcing(frames=8, first=4, copies=2), windows=3, lr=(1e-3, 8e-4)),
+            Stage(
+                updates=1_450,
+                objective=BeliefForcing(frames=12, first=4, blocks=(1, 1, 2, 4), copies=2),
+                windows=2,
+                lr=(1e-3, 1e-5),
+            ),
         ),
         warmup=50,
     ),
-    policy=Window(frames=28),
+    policy=Window(frames=12),
     shift=3.0,
 )
 
