@@ -16,7 +16,7 @@ from worldsim.runtime.starts import Starts
 def run(tmp_path, monkeypatch):
     """A finished run, and a package without worlds to ship it into."""
     monkeypatch.setattr(presets, "ASSETS", tmp_path / "assets")
-    monkeypatch.setitem(ship.PLACES, "crafter", ((4, 20), (5, 18)))
+    monkeypatch.setitem(ship.PLACES, "crafter", ((6, 33), (5, 30)))
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "weights.safetensors").write_bytes(b"weights")
@@ -38,11 +38,11 @@ def test_a_shipped_world_has_the_weights_of_the_run_its_starting_places_and_a_ca
 
 def test_a_starting_place_ends_at_the_frame_named_and_shows_the_play_before_it(run):
     ship.main("crafter", run, data="", hours="")
-    played = list(ship.play(presets.CRAFTER.recording, 5, most=19))
+    played = list(ship.play(presets.CRAFTER.recording, 5, most=31))
     frames, controls = Starts.load(presets.CRAFTER.folder / "starts.safetensors").get(1)
     assert len(frames) == ship.START_FRAMES
-    assert (frames[-1].numpy() == played[18][0]).all()
-    assert tuple(controls[-1].tolist()) == played[18][1]
+    assert (frames[-1].numpy() == played[30][0]).all()
+    assert tuple(controls[-1].tolist()) == played[30][1]
 
 
 def test_a_place_past_the_end_of_its_episode_is_refused(run, monkeypatch):
