@@ -17,6 +17,7 @@ from worldsim.codec.patches import PatchCodec
 from worldsim.decoding.loop import decode_blocks
 from worldsim.decoding.video import VideoDecoder
 from worldsim.errors import ConfigError, NotReproduced, PoolFull, SessionClosed, SessionPaused, UnknownName
+from worldsim.runtime.journal import read_log
 from worldsim.runtime.session import Mark, Session
 from worldsim.runtime.world import World
 from worldsim.testing.fakes import DifferenceCodec, tiny_world
@@ -356,6 +357,34 @@ def test_a_paused_session_makes_nothing_until_it_is_resumed(world):
     assert session.block == 0
     session.resume()
     assert fingerprint(session) == fingerprint(world.open(seed=4))
+
+
+def test_the_log_on_disk_follows_every_rewind_also_to_a_mark_of_another_line(world, tmp_path):
+    path = tmp_path / "log"
+    with world.open(seed=4, log=path) as session:
+        fingerprint(session, WALK[:5])
+        mark = session.mark()
+        session.rewind(3)
+        assert read_log(path) == session.log
+        assert path.read_bytes().count(b"\n") == 1 + 5 + 1, "a rewind is one record"
+        fingerprint(session, [{"Space"}, {"KeyA"}])
+        assert read_log(path) == session.log
+        session.rewind(mark)
+        assert read_log(path) == session.log
+        assert session.block == 5
+        session.step(WALK[5])
+        twin = session.fork(log=tmp_path / "twin")
+        twin.step({"KeyA"})
+        assert read_log(path) == session.log
+        assert read_log(tmp_path / "twin") == twin.log
+        before = session.log
+        twin.close()
+    with world.go_on(path) as session:
+        assert session.log == before
+        session.rewind(2)
+        fingerprint(session, WALK[4:6])
+        assert session.log.steps == before.steps
+        assert read_log(path) == session.log
 
 
 def test_a_block_that_cannot_be_logged_was_not_made(world, tmp_path, monkeypatch):
