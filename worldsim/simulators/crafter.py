@@ -52,8 +52,7 @@ class Crafter:
             recordings also hold nights, caves, shores, tools and ores without the hours of play that lead there. Off,
             an episode begins as the engine begins it: morning, the middle of the map, empty hands.
         calm: draw the static of the night, random grey at every pixel, at its mean, as fog. Nothing else changes: the
-            same seed and keys lead to the same world. No model can foretell the static, and half of what it learns
-            from would be that.
+            same seed and keys lead to the same world. No model can foretell the static.
     """
 
     controls = CONTROLS
