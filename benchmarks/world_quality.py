@@ -32,7 +32,7 @@ from benchmarks.world_metrics import Count, Kind, Play, Rollout
 from worldsim.controls import Controls, Keys
 from worldsim.presets import CRAFTER
 from worldsim.runtime.world import World
-from worldsim.simulators.crafter import Crafter
+from worldsim.simulators.crafter import DAY_FRAMES, Crafter
 
 CONTEXT = 28
 OWN = 16
@@ -129,7 +129,8 @@ def explore_many(seed: int, episodes: int, *, frames_per_block: int) -> Iterator
 def branch(world: World, episode: Episode, at: int, keys: Sequence[Keys]) -> Frames:
     """Leave real play before its frame `at` and live on under these keys, one set a frame, held through each block."""
     past = slice(at - CONTEXT, at)
-    with world.open(seed=episode.seed, frames=episode.frames[past], keys=episode.keys[past]) as session:
+    hour = (episode.hour + at - 1) % DAY_FRAMES
+    with world.open(seed=episode.seed, frames=episode.frames[past], keys=episode.keys[past], hour=hour) as session:
         return np.concatenate([session.step(held).frames for held in keys[:: world.frames_per_block]])
 
 

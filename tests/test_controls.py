@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from worldsim.controls import Action, Controls
@@ -76,3 +77,43 @@ def test_pressing_wait_holds_nothing() -> None:
 def test_an_unknown_action_is_named_with_those_that_fit() -> None:
     with pytest.raises(UnknownName, match="there is no action 'fly'; known: jump, left, right, wait"):
         TOGETHER.press("fly")
+
+
+BY_DAY = Controls(actions=(JUMP, LEFT), exclusive=True, day=300)
+
+
+def test_in_a_world_with_days_the_hour_steers_a_frame_too() -> None:
+    assert len(BY_DAY) == 5
+    assert BY_DAY.vector({"Space"}) == (1.0, 0.0, 0.0, 0.0, 0.0)
+    assert BY_DAY.vector({"Space"}, 0) == (1.0, 0.0, 1.0, 0.0, 1.0)
+    assert BY_DAY.vector((), 75) == pytest.approx((0.0, 0.0, 0.0, 1.0, 1.0))
+
+
+@pytest.mark.parametrize("day", [1, 2, 12, 300])
+def test_the_hour_can_be_read_off_the_numbers_even_in_single_precision(day: int) -> None:
+    world = Controls(actions=(JUMP,), exclusive=True, day=day)
+    for hour in range(day):
+        assert world.hour(np.float32(world.vector((), hour)).tolist()) == hour
+    assert world.hour(world.vector(())) is None
+
+
+def test_the_next_frame_is_an_hour_later_and_after_the_last_comes_the_first() -> None:
+    assert BY_DAY.next({"KeyA"}, BY_DAY.vector({"Space"}, 7)) == BY_DAY.vector({"KeyA"}, 8)
+    assert BY_DAY.next((), BY_DAY.vector((), 299)) == BY_DAY.vector((), 0)
+
+
+def test_an_hour_that_is_not_known_stays_so_and_a_world_without_days_has_none() -> None:
+    assert BY_DAY.next({"KeyA"}, BY_DAY.vector(())) == BY_DAY.vector({"KeyA"})
+    assert TOGETHER.next({"KeyA"}, TOGETHER.vector({"Space"})) == TOGETHER.vector({"KeyA"})
+    assert TOGETHER.hour(TOGETHER.vector({"Space"})) is None
+
+
+@pytest.mark.parametrize("hour", [-1, 300])
+def test_an_hour_outside_the_day_is_refused(hour: int) -> None:
+    with pytest.raises(ConfigError, match=f"an hour is a frame of the day, 0 to 299, got {hour}"):
+        BY_DAY.vector((), hour)
+
+
+def test_an_hour_for_a_world_without_days_is_refused() -> None:
+    with pytest.raises(ConfigError, match="this world has no days, so no hour can be given; got hour=3"):
+        TOGETHER.check_hour(3)

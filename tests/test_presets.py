@@ -36,7 +36,7 @@ def assets(tmp_path, monkeypatch) -> Path:
     write(folder / "weights.safetensors")
     Starts.save(
         folder / "starts.safetensors",
-        [(torch.full((3, 72, 72, 3), 60 * at, dtype=torch.uint8), torch.zeros(3, 16)) for at in range(4)],
+        [(torch.full((3, 72, 72, 3), 60 * at, dtype=torch.uint8), torch.zeros(3, 19)) for at in range(4)],
     )
     (folder / "card.json").write_text(json.dumps({"world": "crafter", "frames": 9}))
     monkeypatch.setattr(presets, "ASSETS", tmp_path)

@@ -105,13 +105,11 @@ CRAFTER = WorldRecipe(
     ),
     training=TrainingPlan(
         stages=(
-            Stage(updates=3_500, objective=BeliefForcing(frames=4, first=0, window=0), windows=4, lr=(2e-3, 2e-3)),
-            Stage(updates=4_000, objective=BeliefForcing(frames=4, first=0, window=0), windows=8, lr=(2e-3, 1e-3)),
-            Stage(updates=2_000, objective=BeliefForcing(frames=4, first=0, window=0), windows=8, lr=(1e-3, 1e-3)),
-            Stage(updates=1_750, objective=BeliefForcing(frames=8, first=4, copies=2), windows=3, lr=(1e-3, 8e-4)),
+            Stage(updates=6_000, objective=BeliefForcing(frames=4, first=0, window=0), windows=8, lr=(1e-3, 1e-3)),
+            Stage(updates=2_000, objective=BeliefForcing(frames=8, first=4, copies=2), windows=3, lr=(1e-3, 1e-3)),
             Stage(
-                updates=1_450,
-                objective=BeliefForcing(frames=12, first=4, blocks=(1, 1, 2, 4), copies=2),
+                updates=2_500,
+                objective=BeliefForcing(frames=24, first=8, blocks=(1, 1, 2, 4)),
                 windows=2,
                 lr=(1e-3, 1e-5),
             ),

@@ -54,7 +54,7 @@ from worldsim.models.small.backbone import SmallBackbone
 from worldsim.models.small.weights import save_weights
 from worldsim.presets import CRAFTER
 from worldsim.runtime.chunk import Chunk
-from worldsim.simulators.crafter import CONTROLS, Crafter
+from worldsim.simulators.crafter import CONTROLS, DAY_FRAMES, Crafter
 from worldsim.simulators.protocol import Frame, Simulator
 
 SEED = 3019
@@ -98,7 +98,7 @@ class StandIn:
     def __init__(self, *, frames_per_block: int = 1) -> None:
         self.frames_per_block = frames_per_block
 
-    def open(self, *, seed: int, frames: Frames, keys: Sequence[Keys]) -> StandInSession:
+    def open(self, *, seed: int, frames: Frames, keys: Sequence[Keys], hour: int) -> StandInSession:
         episode = played(seed, self.frames_per_block)
         ends = [
             at
@@ -111,6 +111,7 @@ class StandIn:
         simulator.reset(seed)
         for held in episode.keys[1 : ends[0]]:
             simulator.step(held)
+        assert hour == simulator.env._step % DAY_FRAMES, "the hour given is not that of the last frame"
         return StandInSession(simulator, self.frames_per_block)
 
 

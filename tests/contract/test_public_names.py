@@ -11,7 +11,7 @@ import worldsim
 PROMISED = {
     "load": "(name, *, device='auto', policy=None, steps=None, frames_per_block=1, weights=None)",
     "restore": "(path, *, world=None, device='auto', weights=None)",
-    "World.open": "(self, *, seed=0, start=None, frames=None, keys=None, log=None)",
+    "World.open": "(self, *, seed=0, start=None, frames=None, keys=None, hour=None, log=None)",
     "World.go_on": "(self, log)",
     "World.replay": "(self, log, *, verify=True, on_chunk=None)",
     "World.restore": "(self, snapshot, *, log=None)",

@@ -62,7 +62,9 @@ def test_a_session_shows_what_its_decoder_makes_decoded_as_one_stream(world):
     latents, state = codec.encode(frames, codec.open())
     decoder = VideoDecoder(world.backbone, world.pool, world.plan, 4)
     decoder.prefill(latents[None], controls[None])
-    held = [torch.tensor([[world.controls.vector(keys)] * 2]) for keys in WALK]
+    hours = range(5, 5 + 2 * len(WALK))
+    steering = [world.controls.vector(WALK[at // 2], hour % 12) for at, hour in enumerate(hours)]
+    held = [torch.tensor([pair]) for pair in zip(steering[::2], steering[1::2], strict=True)]
     made = torch.cat([block.latents[0] for block in decode_blocks(decoder, held)])
     session = world.open(seed=4, start=1)
     shown = np.concatenate([session.step(keys).frames for keys in WALK])

@@ -39,8 +39,24 @@ def test_the_seed_picks_the_start_if_nothing_else_does(seed, start):
 
 def test_a_session_can_begin_from_the_frames_and_keys_of_a_start():
     frames, _ = WORLD.origin.starts.get(1)
-    begun = WORLD.open(seed=9, frames=frames.numpy(), keys=[set(), *[{"KeyD"}] * 4])
+    begun = WORLD.open(seed=9, frames=frames.numpy(), keys=[set(), *[{"KeyD"}] * 4], hour=4)
     assert np.array_equal(shown(begun), shown(WORLD.open(seed=9, start=1)))
+
+
+def test_the_hour_given_is_that_of_the_last_frame_and_shows_unlike_one_that_is_not_known():
+    frames = played(3)
+    shows = [shown(WORLD.open(frames=frames, hour=hour)) for hour in (0, 7, None)]
+    assert np.array_equal(shown(WORLD.open(frames=frames, hour=7)), shows[1])
+    assert len({each.tobytes() for each in shows}) == 3
+    log = WORLD.open(frames=frames, hour=0).log
+    vectors = WORLD._steering(log.opening.given)
+    assert [WORLD.controls.hour(vector) for vector in vectors] == [10, 11, 0]
+
+
+@pytest.mark.parametrize("hour", [-1, 12])
+def test_an_hour_outside_the_day_is_refused_with_the_range(hour):
+    with pytest.raises(ConfigError, match=f"0 to 11, got {hour}"):
+        WORLD.open(frames=played(3), hour=hour)
 
 
 def test_keys_left_out_are_none_held_and_keys_given_count():

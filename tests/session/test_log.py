@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from worldsim.errors import LogError
 from worldsim.session.log import FORMAT, Given, Opening, Rewind, SessionLog, Step, Trail, encode
 
-GIVEN = Given(pixels=bytes(range(24)) * 2, shape=(2, 2, 4, 3), keys=(frozenset(), frozenset({"KeyA", "Space"})))
+GIVEN = Given(pixels=bytes(range(24)) * 2, shape=(2, 2, 4, 3), keys=(frozenset(), frozenset({"KeyA", "Space"})), hour=3)
 OPENING = Opening(
     world="dot", weights="ab" * 32, plan={"policy": "window:frames=5"}, machine={"threads": 1}, seed=7, start=3
 )

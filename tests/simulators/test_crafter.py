@@ -305,3 +305,27 @@ def test_without_crafter_the_world_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "crafter", None)
     with pytest.raises(MissingDependency, match=r"pip install 'worldsim\[worlds\]'"):
         Crafter().reset(0)
+
+
+def test_the_hour_goes_on_with_every_frame_whatever_is_pressed_and_begins_anew_after_a_day():
+    simulator = Crafter()
+    simulator.reset(3)
+    hours = [simulator.hour]
+    for at in range(3):
+        simulator.step(CONTROLS.press("sleep" if at else "move_left"))
+        hours.append(simulator.hour)
+    simulator.env._step = 299
+    simulator.step(WAIT)
+    assert [*hours, simulator.hour] == [0, 1, 2, 3, 0]
+
+
+def test_a_varied_episode_begins_at_the_hour_it_tells_and_one_of_eight_does_not_tell():
+    told = []
+    for seed in range(20, 44):
+        simulator = Crafter(varied=True)
+        simulator.reset(seed)
+        if simulator.hour is not None:
+            told.append(simulator.hour)
+            assert simulator.hour == simulator.env._step
+    assert len(told) == 20
+    assert len(set(told)) > 12

@@ -11,8 +11,8 @@ from worldsim.controls import Keys
 from worldsim.simulators.crafter import CONTROLS, Crafter
 from worldsim.simulators.crafter_explorer import MOVES, CrafterExplorer
 
-SEEDS = (0, 1, 7, 8, 10, 13, 23)
-PLANS = ("_walk", "_travel", "_return", "_use", "_hunt", "_craft", "_wait", "_sleep", "_fumble")
+SEEDS = (0, 1, 7, 8, 10, 13, 23, 24, 25)
+PLANS = ("_walk", "_travel", "_return", "_use", "_dig", "_hunt", "_craft", "_wait", "_sleep", "_fumble")
 
 
 @dataclass
@@ -74,7 +74,7 @@ def test_every_key_is_pressed_and_moves_most_of_all(walks):
 
 def test_it_collects_drinks_eats_fights_and_builds(walks):
     done = sum((walk.achievements for walk in walks), Counter())
-    assert {"collect_wood", "collect_drink", "eat_cow", "defeat_zombie", "place_table"} <= done.keys()
+    assert {"collect_wood", "collect_stone", "collect_drink", "eat_cow", "defeat_zombie", "place_table"} <= done.keys()
 
 
 def test_it_walks_far_and_comes_back_to_where_it_was_long_before(walks):

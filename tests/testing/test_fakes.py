@@ -43,6 +43,16 @@ def test_an_episode_of_the_dot_ends_after_its_length_and_is_the_same_for_equal_s
     assert [*over, simulator.over] == [False, False, True]
 
 
+def test_a_day_of_the_dot_has_twelve_frames_and_an_episode_begins_at_midnight():
+    simulator = DotSimulator()
+    simulator.reset(1)
+    hours = [simulator.hour]
+    for _ in range(13):
+        simulator.step(frozenset())
+        hours.append(simulator.hour)
+    assert hours == [*range(12), 0, 1]
+
+
 def test_differences_come_back_as_the_frames_they_were_taken_from():
     check_codec(CODEC, size=(6, 10))
     frames = WORLD.origin.starts.get(1)[0]
@@ -68,7 +78,7 @@ def test_every_input_of_the_tiny_backbone_shows_in_its_answer():
     backbone = tiny_backbone(1)
     check_backbone(backbone)
     frames = block_noise(1, 0, 0, (2, 1, 2, 12, 3, 5))
-    inputs = [frames[0], frames[1], torch.full((1, 2), 0.3), torch.zeros(1, 2, 3)]
+    inputs = [frames[0], frames[1], torch.full((1, 2), 0.3), torch.zeros(1, 2, len(CONTROLS))]
     answer = backbone(*inputs, attend)
     for at in range(4):
         changed = [x + 0.5 * (at == number) for number, x in enumerate(inputs)]

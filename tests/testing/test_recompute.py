@@ -13,7 +13,7 @@ from worldsim.noise import block_noise
 from worldsim.samplers import few_step
 from worldsim.schedules import few_step_sigmas
 from worldsim.testing.conformance import check_decoder
-from worldsim.testing.fakes import tiny_backbone
+from worldsim.testing.fakes import CONTROLS, tiny_backbone
 from worldsim.testing.recompute import RecomputingDecoder, WholeAttention
 
 ROTARY = Rotary(time=4, rows=2, columns=2)  # two dimensions of a head are left over
@@ -75,7 +75,7 @@ def test_it_keeps_the_contract_of_decoders():
     plan = VideoPlan(
         frames_per_block=2, sigmas=few_step_sigmas(2, 3.0), sampler=few_step, policy=SinkWindow(sink=1, window=2)
     )
-    held = torch.zeros(1, 2, 3)
+    held = torch.zeros(1, 2, len(CONTROLS))
     past = [LatentBlock(latents=block_noise(2, 0, 0, (1, 2, 12, 3, 5)), controls=held)]
     decoder = Forkable(tiny_backbone(1), plan, 3, past)
     check_decoder(decoder, (held, held + 1), values=lambda block: block.latents, blocks=3)

@@ -22,10 +22,10 @@ CPU = torch.device("cpu")
 
 
 class Counting:
-    """A world that shows its seed (two bytes), the number of the frame and whether the key is held."""
+    """A world of days of 5 frames that shows its seed (two bytes), the number of the frame and if the key is held."""
 
     controls = Controls(
-        actions=(Action(name="go", keys=("KeyW",)), Action(name="turn", keys=("KeyA",))), exclusive=True
+        actions=(Action(name="go", keys=("KeyW",)), Action(name="turn", keys=("KeyA",))), exclusive=True, day=5
     )
     fps = 4
     size = (1, 2)
@@ -38,6 +38,10 @@ class Counting:
         self._frame += 1
         self._held = len(keys)
         return self._show()
+
+    @property
+    def hour(self) -> int:
+        return self._frame % 5
 
     @property
     def over(self) -> bool:
@@ -147,6 +151,8 @@ def test_each_frame_stands_beside_the_controls_that_led_to_it(tmp_path: Path) ->
     assert not episodes.controls[:, 1].any()
     for start, end in episodes.episodes:
         assert episodes.frames[start:end, 0, 1, 0].tolist() == list(range(end - start))
+        hours = [Counting.controls.hour(held) for held in episodes.controls[start:end].tolist()]
+        assert hours == [frame % 5 for frame in range(end - start)]
     whole = [end - start for start, end in episodes.episodes]
     assert sum(whole) == len(episodes.frames)
 
@@ -156,8 +162,8 @@ def test_play_ends_with_the_episode_or_at_the_most() -> None:
     assert frames == list(range(8))  # over at frame 4 + 3 % 5
     assert len([*play(RECORDING, 3, most=5)]) == 5
     first, then = [control for _, control in play(RECORDING, 3, most=2)]
-    assert first == (0.0, 0.0)
-    assert len(then) == 2
+    assert first == (0.0, 0.0, 1.0, 0.0, 1.0)
+    assert len(then) == 5
 
 
 @pytest.mark.usefixtures("small_shards")
@@ -170,7 +176,7 @@ def test_windows_lie_inside_one_episode_and_every_one_is_equally_likely(tmp_path
     frames, controls = episodes.sample(np.random.default_rng(1), windows=20_000, frames=5)
     assert frames.shape == (20_000, 5, 1, 2, 3)
     assert frames.dtype == torch.uint8
-    assert controls.shape == (20_000, 5, 2)
+    assert controls.shape == (20_000, 5, 5)
     assert controls.dtype == torch.float32
     steps = frames[:, :, 0, 1, 0].long()
     assert torch.equal(steps - steps[:, :1], torch.arange(5).expand(20_000, 5))

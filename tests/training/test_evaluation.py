@@ -32,6 +32,7 @@ class Blinking:
     fps = 4
     size = (4, 6)
     over = False
+    hour = None
 
     def reset(self, seed: int) -> NDArray[np.uint8]:
         self._at = seed % 6

@@ -40,6 +40,7 @@ class Ramp:
     fps = 4
     size = (4, 4)
     over = False
+    hour = None
 
     def reset(self, seed: int) -> NDArray[np.uint8]:
         self._level = seed % 7 * 20

@@ -115,6 +115,17 @@ class VideoDecoder:
         """What has been committed, as pages."""
         return self._context
 
+    @property
+    def newest(self) -> tuple[Tensor, Tensor]:
+        """The frame before its next block, clean latents [1, 1, C, H, W], and what steered it, [1, 1, A].
+
+        Raises:
+            ConfigError: there is no past to go on from; prefill some frames first.
+        """
+        if not self._held:
+            raise ConfigError("a decoder goes on from frames it was given; prefill at least one")
+        return self._held[max(self._held)]
+
     def prefill(self, latents: Tensor, controls: Tensor) -> None:
         """Make given frames the past, [1, F, C, H, W] with controls [1, F, A], F at least 1; nothing is generated.
 
@@ -210,15 +221,13 @@ class VideoDecoder:
 
     def check_ready(self, controls: Tensor) -> None:
         """Raise ConfigError without a past to go on from, ShapeError unless controls steer one block."""
-        if not self._held:
-            raise ConfigError("a decoder goes on from frames it was given; prefill at least one")
+        assert self.newest
         self._check(controls, self.plan.frames_per_block)
 
     def noise(self, step: int) -> Tensor:
         """The noise of its next block for that step, [1, frames_per_block, C, H, W]."""
         shape = (1, self.plan.frames_per_block, *self.backbone.geometry.frame_shape)
-        newest, _ = self._held[max(self._held)]
-        return block_noise(self.seed, self.blocks, step, shape).to(newest)
+        return block_noise(self.seed, self.blocks, step, shape).to(self.newest[0])
 
     def dice(self, step: int) -> Tensor:
         """The dice of its next block for that step, [1, frames_per_block, rows, columns]."""
@@ -228,7 +237,7 @@ class VideoDecoder:
 
     def tail(self, block: Tensor) -> Tensor:
         """The frame before a block [1, F, C, H, W], [1, 1, C, H, W]: its own first for the first of a world."""
-        return self._held[max(self._held)][0] if self._held else block[:, :1]
+        return self.newest[0] if self._held else block[:, :1]
 
     def view(self, frames: int) -> ContextView:
         """What a block of that many frames sees; built once for all calls until the next commit."""

@@ -112,9 +112,11 @@ def _propose(turns: Sequence[_Turn], between: Callable[[], None]) -> None:
 
 
 def _controls(turn: _Turn) -> Tensor:
-    decoder, home = turn.session._moment.decoder, turn.session._home
-    vector = torch.tensor([home.controls.vector(turn.keys)], device=decoder.pool.device)
-    return vector.expand(decoder.plan.frames_per_block, -1)[None]
+    decoder, controls = turn.session._moment.decoder, turn.session._home.controls
+    vectors: list[Sequence[float]] = [decoder.newest[1].flatten().tolist()]
+    for _ in range(decoder.plan.frames_per_block):
+        vectors.append(controls.next(turn.keys, vectors[-1]))
+    return torch.tensor([vectors[1:]], device=decoder.pool.device)
 
 
 def _decode(turn: _Turn) -> None:

@@ -58,10 +58,10 @@ class Starts:
                 f"{path} holds no starting places: frames [places, F, H, W, 3] need controls [places, F, A], "
                 f"got {list(frames.shape)} and {list(controls.shape)}; install the package again"
             )
-        return cls(frames, controls.float())
+        return cls(frames, controls)
 
     @staticmethod
     def save(path: Path, places: Sequence[tuple[Tensor, Tensor]]) -> None:
-        """Write places, each frames uint8 [F, H, W, 3] and controls [F, A] of 0 or 1, all of one length."""
+        """Write places, each frames uint8 [F, H, W, 3] and controls float32 [F, A], all of one length."""
         frames, controls = (torch.stack(list(part)) for part in zip(*places, strict=True))
-        save_file({"frames": frames.contiguous(), "controls": controls.to(torch.uint8).contiguous()}, path)
+        save_file({"frames": frames.contiguous(), "controls": controls.contiguous()}, path)

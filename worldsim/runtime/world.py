@@ -116,6 +116,7 @@ class World:
         start: int | None = None,
         frames: NDArray[np.uint8] | None = None,
         keys: Sequence[Iterable[str]] | None = None,
+        hour: int | None = None,
         log: Path | str | None = None,
     ) -> Session:
         """Begin to live in it.
@@ -126,21 +127,23 @@ class World:
             start: number of a starting place that comes with the world.
             frames: begin from these frames instead, uint8 [F, H, W, 3], the last being the present.
             keys: the keys held at each of those frames; none held if left out.
+            hour: the frame of the world's day that the last of them shows, 0 to Controls.day - 1; not known if left
+                out.
             log: a new file to which every block is added before the next is begun, so that a process that is killed
                 loses the block in flight and no more.
 
         Raises:
-            ConfigError: a start or a seed outside the range, both start and frames, keys without frames, or a log file
-                that exists.
+            ConfigError: a start, a seed or an hour outside the range, both start and frames, keys or an hour without
+                frames, or a log file that exists.
             UnknownName: a key that the world does not understand.
             ShapeError: frames of another size or dtype, or another number of keys.
             PoolFull: no memory for another session; nothing was opened.
         """
         if frames is not None and start is not None:
             raise ConfigError("begin from a start or from frames, not from both; leave one out")
-        if keys is not None and frames is None:
-            raise ConfigError("keys say what was held at given frames; pass the frames too, or leave both out")
-        given = None if frames is None else self._given(frames, keys)
+        if frames is None and (keys is not None or hour is not None):
+            raise ConfigError("keys and hour are of given frames; pass the frames too, or leave them out")
+        given = None if frames is None else self._given(frames, keys, hour)
         opening = Opening(
             world=self.origin.name,
             weights=self.origin.weights,
@@ -215,7 +218,7 @@ class World:
         else:
             array = np.frombuffer(opening.given.pixels, dtype=np.uint8).reshape(opening.given.shape)
             pixels = torch.from_numpy(array.copy())
-            controls = torch.tensor([self.controls.vector(now) for now in opening.given.keys])
+            controls = torch.tensor(self._steering(opening.given))
         decoder = VideoDecoder(self.backbone, self.pool, self.plan, opening.seed)
         latents, state = self._home.codec.encode(pixels.to(self.pool.device), self._home.codec.open())
         while True:
@@ -260,7 +263,14 @@ class World:
             "threads": torch.get_num_threads(),
         }
 
-    def _given(self, frames: NDArray[np.uint8], keys: Sequence[Iterable[str]] | None) -> Given:
+    def _steering(self, given: Given) -> list[tuple[float, ...]]:
+        """The numbers that steered given frames: at hours that lead up to that of the last."""
+        if given.hour is None or self.controls.day is None:
+            return [self.controls.vector(held) for held in given.keys]
+        first = given.hour - len(given.keys) + 1
+        return [self.controls.vector(held, (first + at) % self.controls.day) for at, held in enumerate(given.keys)]
+
+    def _given(self, frames: NDArray[np.uint8], keys: Sequence[Iterable[str]] | None, hour: int | None) -> Given:
         height, width = self.size
         array = np.asarray(frames)
         if array.dtype != np.uint8 or array.ndim != 4 or not len(array) or array.shape[1:] != (height, width, 3):
@@ -272,4 +282,6 @@ class World:
         if len(held) != len(array):
             raise ShapeError(f"{len(array)} frames need the keys held at each, got keys for {len(held)}")
         shape = (len(array), height, width, 3)
-        return Given(pixels=np.ascontiguousarray(array).tobytes(), shape=shape, keys=tuple(held))
+        if hour is not None:
+            self.controls.check_hour(hour)
+        return Given(pixels=np.ascontiguousarray(array).tobytes(), shape=shape, keys=tuple(held), hour=hour)

@@ -22,11 +22,15 @@ Keys = frozenset[str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
-    """Frames that a session was begun from: their bytes, uint8 [F, H, W, 3], and the keys held at each."""
+    """Frames that a session was begun from: their bytes, uint8 [F, H, W, 3], and the keys held at each.
+
+    hour: the frame of the world's day that the last of them shows, if that is known.
+    """
 
     pixels: bytes
     shape: tuple[int, int, int, int]
     keys: tuple[Keys, ...]
+    hour: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +181,8 @@ def _decode(fields: dict[str, Any]) -> Record:
 
 def _encode_given(given: Given) -> dict[str, Any]:
     packed = base64.b85encode(zlib.compress(given.pixels)).decode()
-    return {"shape": given.shape, "keys": [sorted(keys) for keys in given.keys], "pixels": packed}
+    keys = [sorted(keys) for keys in given.keys]
+    return {"shape": given.shape, "keys": keys, "pixels": packed, "hour": given.hour}
 
 
 def _decode_given(fields: dict[str, Any]) -> Given:
@@ -188,7 +193,8 @@ def _decode_given(fields: dict[str, Any]) -> Given:
     if len(pixels) != size:
         raise ValueError(f"{fields['shape']} has {size} bytes, not {len(pixels)}")
     keys = tuple(_keys(held) for held in fields["keys"])
-    return Given(pixels=pixels, shape=(frames, height, width, channels), keys=keys)
+    hour = fields["hour"] if fields["hour"] is None else int(fields["hour"])
+    return Given(pixels=pixels, shape=(frames, height, width, channels), keys=keys, hour=hour)
 
 
 def _keys(names: Iterable[Any]) -> Keys:

@@ -20,9 +20,12 @@ GRID = (9, 9)
 LOCAL_ROWS = 7
 WALKABLE = ("grass", "sand", "path")
 DAY_FRAMES = 300
+UNTOLD = 1 / 8
+"""Share of the varied episodes that do not tell the hour, so that a world also learns to go on from frames alone."""
 
 CONTROLS = Controls(
     exclusive=True,
+    day=DAY_FRAMES,
     actions=(
         Action(name="make_iron_sword", keys=("KeyK",)),
         Action(name="make_iron_pickaxe", keys=("KeyI",)),
@@ -49,8 +52,9 @@ class Crafter:
 
     Args:
         varied: begin each episode at an hour, mostly at a place, and with an inventory drawn from its seed, so that
-            recordings also hold nights, caves, shores, tools and ores without the hours of play that lead there. Off,
-            an episode begins as the engine begins it: morning, the middle of the map, empty hands.
+            recordings also hold nights, caves, shores, tools and ores without the hours of play that lead there; in one
+            episode of eight the hour is not told. Off, an episode begins as the engine begins it: morning, the middle
+            of the map, empty hands.
         calm: draw the static of the night, random grey at every pixel, at its mean, as fog. Nothing else changes: the
             same seed and keys lead to the same world. No model can foretell the static.
     """
@@ -64,6 +68,7 @@ class Crafter:
         self._calm = calm
         self._env: Any = None
         self._over = True
+        self._told = True
 
     def reset(self, seed: int) -> Frame:
         """Begin the episode of that seed, a whole number from 0; returns its first frame, uint8 [72, 72, 3]."""
@@ -76,6 +81,7 @@ class Crafter:
         self._over = False
         if self._varied:
             self._vary(np.random.default_rng([seed, 1]))
+            self._told = bool(np.random.default_rng([seed, 4]).random() >= UNTOLD)
             frame = self._env.render()
         return np.ascontiguousarray(frame)
 
@@ -90,6 +96,11 @@ class Crafter:
     def over(self) -> bool:
         """Whether the player has died or the engine's own time limit was reached."""
         return self._over
+
+    @property
+    def hour(self) -> int | None:
+        """The frame of the day that was shown last, 0 to 299; None if this episode does not tell."""
+        return self.env._step % DAY_FRAMES if self._told else None
 
     @property
     def env(self) -> Any:
@@ -107,14 +118,14 @@ class Crafter:
             if player.is_free(place, WALKABLE):
                 self._env._world.move(player, place)
                 break
-        if rng.random() < 0.5:
+        if rng.random() < 0.2:
             return
         inventory = player.inventory
         for name in inventory:
             if name in ("health", "food", "drink", "energy"):
-                inventory[name] = int(rng.integers(3, 10))
-            elif rng.random() < 0.5:
-                inventory[name] = int(rng.integers(1, 10)) if "_" not in name else 1
+                inventory[name] = int(rng.integers(6 if name == "health" else 4, 10))
+            elif rng.random() < (0.75 if "pickaxe" in name else 0.5):
+                inventory[name] = int(rng.integers(1, 8)) if "_" not in name else 1
 
 
 def _deterministic_env(seed: int) -> Any:

@@ -15,6 +15,7 @@ Place = tuple[int, int]
 
 MOVES: dict[Place, str] = {(-1, 0): "move_left", (1, 0): "move_right", (0, -1): "move_up", (0, 1): "move_down"}
 MAKES = tuple(action.name for action in CONTROLS.actions if action.name.startswith("make_"))
+ROCK = ("stone", "coal", "iron", "diamond")
 PLACES = tuple(action.name for action in CONTROLS.actions if action.name.startswith("place_"))
 
 
@@ -33,8 +34,8 @@ class CrafterExplorer:
     def choose(self) -> Keys:
         """The keys to hold for the next frame."""
         self._trail.append(self._at)
-        if self._enemy_within(2) and not self._player.sleeping and self._rng.random() < 0.8:
-            self._plan = self._hunt("Zombie")
+        if self._enemy_within(1) and not self._player.sleeping and self._rng.random() < 0.8:
+            self._plan = self._hunt("Zombie", reach=2)
         name = next(self._plan, None)
         while name is None:
             self._plan = self._draw()
@@ -56,7 +57,7 @@ class CrafterExplorer:
         """The next plan: what the body needs first, else something drawn at random."""
         need = self._player.inventory
         if need["drink"] < 4 and self._rng.random() < 0.7:
-            return self._use("water", times=6)
+            return self._use("water", times=8)
         if need["food"] < 4 and self._rng.random() < 0.7:
             return self._hunt("Cow")
         dark = self._simulator.env._world.daylight < 0.3
@@ -64,12 +65,13 @@ class CrafterExplorer:
             return self._sleep()
         plans: list[tuple[float, Callable[[], Iterator[str]]]] = [
             (3.0, self._walk),
-            (1.5, self._travel),
+            (1.0, self._travel),
             (1.5, self._return),
-            (3.0, lambda: self._use("tree", times=6)),
-            (2.0, lambda: self._use("stone", times=2)),
-            (2.0, lambda: self._use(str(self._rng.choice(["coal", "iron", "diamond"])), times=2)),
-            (1.5, lambda: self._use("water", times=4)),
+            (8.0, lambda: self._use("tree", times=9)),
+            (1.0, lambda: self._use("stone", times=2)),
+            (6.0 if need["wood_pickaxe"] else 0.5, self._dig),
+            (3.0, lambda: self._use(str(self._rng.choice(["coal", "iron", "diamond"])), times=2)),
+            (3.0, lambda: self._use("water", times=6)),
             (0.5, lambda: self._use("grass", times=4)),
             (0.7, lambda: self._hunt(str(self._rng.choice(["Cow", "Cow", "Skeleton"])))),
             (1.5, self._craft),
@@ -116,15 +118,29 @@ class CrafterExplorer:
         for _ in range(int(self._rng.integers(1, times + 1))):
             yield "do"
 
-    def _hunt(self, kind: str) -> Iterator[str]:
-        """Chase the nearest creature of that kind and hit it until it falls or gets away."""
+    def _dig(self) -> Iterator[str]:
+        """Go to the nearest rock and drive a tunnel into it, with a turn now and then."""
+        yield from self._go(lambda place: self._beside(place, "stone") is not None, most=40)
+        way = self._beside(self._at, "stone")
+        for _ in range(int(self._rng.integers(4, 16))):
+            if way is None:
+                return
+            before = self._at
+            yield MOVES[way]
+            if self._at == before:
+                yield "do"
+            if self._material(self._ahead(way)) not in ROCK or self._rng.random() < 0.1:
+                way = next((turn for turn in MOVES if self._material(self._ahead(turn)) in ROCK), None)
+
+    def _hunt(self, kind: str, *, reach: int = 12) -> Iterator[str]:
+        """Chase the nearest creature of that kind and hit it until it falls or is further away than `reach` tiles."""
         for _ in range(25):
             creatures = [found for found in self._simulator.env._world.objects if type(found).__name__ == kind]
             if not creatures:
                 return
             target = min(creatures, key=self._player.distance)
             dx, dy = (int(value) for value in target.pos - self._player.pos)
-            if abs(dx) + abs(dy) > 12:
+            if abs(dx) + abs(dy) > reach:
                 return
             ways = [way for way in ((int(np.sign(dx)), 0), (0, int(np.sign(dy)))) if way in MOVES]
             if not ways:  # it is gone, or was never there
@@ -168,6 +184,10 @@ class CrafterExplorer:
     def _material(self, place: Place) -> str | None:
         name: str | None = self._simulator.env._world[place][0]
         return name
+
+    def _ahead(self, way: Place) -> Place:
+        x, y = self._at
+        return x + way[0], y + way[1]
 
     def _beside(self, place: Place, material: str) -> Place | None:
         """The direction in which that material lies next to place, if it does."""

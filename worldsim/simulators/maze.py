@@ -58,6 +58,7 @@ class Maze:
     """
 
     controls = CONTROLS
+    hour = None
     fps = 12
     size = (96, 128)
 

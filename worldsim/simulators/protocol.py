@@ -31,6 +31,11 @@ class Simulator(Protocol):
         """(height, width) of a frame in pixels."""
         ...
 
+    @property
+    def hour(self) -> int | None:
+        """The frame of the world's day that was shown last; None where there are no days, or it is not known."""
+        ...
+
     def reset(self, seed: int) -> Frame:
         """Begin the episode of that seed; returns its first frame."""
         ...

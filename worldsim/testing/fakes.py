@@ -26,6 +26,7 @@ GRID = (3, 5)
 
 CONTROLS = Controls(
     exclusive=False,
+    day=12,
     actions=(
         Action(name="left", keys=("KeyA", "ArrowLeft")),
         Action(name="right", keys=("KeyD", "ArrowRight")),
@@ -35,7 +36,7 @@ CONTROLS = Controls(
 
 
 class DotSimulator:
-    """A dot that walks over a striped ground and jumps; the episode ends after `length` frames."""
+    """A dot that walks over a striped ground and jumps by day; the episode ends after `length` frames."""
 
     controls = CONTROLS
     fps = 4
@@ -60,6 +61,11 @@ class DotSimulator:
         self._at = (self._at + ("right" in names) - ("left" in names)) % self.size[1]
         self._left -= 1
         return self._draw(row=-3 if "jump" in names else -1)
+
+    @property
+    def hour(self) -> int:
+        """Frames since the last midnight; an episode begins at one."""
+        return (self._length - self._left) % 12
 
     @property
     def over(self) -> bool:
@@ -158,5 +164,5 @@ def _starts() -> Starts:
     for seed, action in enumerate(CONTROLS.actions):
         simulator, held = DotSimulator(), frozenset(action.keys[:1])
         frames.append(np.stack([simulator.reset(seed), *(simulator.step(held) for _ in range(4))]))
-        controls.append([CONTROLS.vector(()), *[CONTROLS.vector(held)] * 4])
+        controls.append([CONTROLS.vector(held if hour else (), hour) for hour in range(5)])
     return Starts(torch.from_numpy(np.stack(frames)), torch.tensor(controls))

@@ -128,7 +128,7 @@ def _write_shard(recording: Recording, folder: Path, series: Series, shard: int)
     tensors: dict[str, NDArray[Any]] = {
         # safetensors writes memory as it lies, and a frame that an engine turned is laid out turned.
         "frames": np.ascontiguousarray(np.stack(frames)),
-        "controls": np.asarray(controls, dtype=np.uint8),
+        "controls": np.asarray(controls, dtype=np.float32),
         "starts": np.asarray(starts, dtype=np.int64),
     }
     header = {"world": recording.world, **asdict(series), "shard": shard, "frames": len(frames)}
@@ -144,12 +144,12 @@ def play(recording: Recording, seed: int, *, most: int) -> Iterator[tuple[NDArra
     frame = simulator.reset(seed)
     explorer = recording.explorer(simulator, seed)
     controls = simulator.controls
-    yield frame, controls.vector(())
+    yield frame, controls.vector((), simulator.hour)
     for _ in range(most - 1):
         if simulator.over:
             return
         keys = explorer.choose()
-        yield simulator.step(keys), controls.vector(keys)
+        yield simulator.step(keys), controls.vector(keys, simulator.hour)
 
 
 def _header(path: Path, world: str) -> dict[str, Any]:
@@ -217,4 +217,4 @@ class Episodes:
         starts = [self.episodes[e][0] + int(p - (edges[e] - rooms[e])) for e, p in zip(which, picks, strict=True)]
         at = torch.as_tensor(starts)[:, None] + torch.arange(frames)
         at = at.to(self.frames.device)
-        return self.frames[at], self.controls[at].float()
+        return self.frames[at], self.controls[at]
