@@ -17,6 +17,7 @@ WorldSimError
 ├── LogError              a session log cannot be read, or does not fit the world it is lived again in
 ├── SnapshotError         a saved session is torn, foreign or of another world
 ├── NotReproduced         a log that was lived again gave other latents or pixels than it had recorded
+├── ProtocolError         a client and a server misunderstood each other, or one asked for what it may not have
 ├── VideoError            a video file could not be written to its end
 └── MissingDependency     an optional package is needed for this and is not installed
 """
@@ -99,6 +100,23 @@ class SnapshotError(WorldSimError):
 
 class NotReproduced(WorldSimError):
     """A log that was lived again gave other latents or pixels than it had recorded."""
+
+
+class ProtocolError(WorldSimError):
+    """A client and a server misunderstood each other, or one asked for what it may not have.
+
+    Args:
+        code: one word for programs.
+        text: a sentence for people.
+        close: the code that the connection is closed with; None leaves it open.
+        retry_after_ms: when to try again, where that can help.
+    """
+
+    def __init__(self, code: str, text: str, *, close: int | None = None, retry_after_ms: int | None = None) -> None:
+        super().__init__(text)
+        self.code = code
+        self.close = close
+        self.retry_after_ms = retry_after_ms
 
 
 class VideoError(WorldSimError, OSError):

@@ -86,12 +86,17 @@ class Engine:
         """
         return self.admit(lambda: self.world.open(**beginning))
 
-    def admit(self, begin: Callable[[], Session]) -> LiveSession:
-        """A session that is begun on the engine's thread, such as a restored one; EngineFull as for `open`."""
+    def admit(self, begin: Callable[[], Session], *, instead: bool = False) -> LiveSession:
+        """A session that is begun on the engine's thread, such as a restored one; EngineFull as for `open`.
+
+        Args:
+            begin: makes it.
+            instead: it takes the place of one that is closed next, so there may be one more for that moment.
+        """
         with self._desk.changed:
             if self._desk.closed:
                 raise SessionClosed("this engine was closed; start another")
-            if self._open >= self.capacity:
+            if self._open >= self.capacity and not instead:
                 pool, pages = self.world.pool, pages_of_session(self.world)
                 raise EngineFull(
                     f"{self._open} of {self.capacity} sessions are open, each planned with "

@@ -95,6 +95,11 @@ class Session:
         trail = self._moment.trail
         return SessionLog(opening=self._opening, steps=trail.steps() if trail else ())
 
+    @property
+    def latest(self) -> Step | None:
+        """What the log says of the newest block."""
+        return None if self._moment.trail is None else self._moment.trail.step
+
     def step(self, keys: Iterable[str] = ()) -> Chunk:
         """Make the next block with these keys held.
 
@@ -175,13 +180,25 @@ class Session:
 
         Args:
             path: of the file.
-            keep: "log" (small; restoring lives it again), "latents" (restoring goes on at once, and about the same) or
-                "pages" (large; restoring goes on at once, bit for bit).
+            keep: as for `snapshot`.
 
         Raises:
             ConfigError: no such keep, or a codec whose state cannot be written.
             SessionClosed: the session was closed.
             OSError: it could not be written; what was there stays.
+        """
+        write_snapshot(Path(path), self.snapshot(keep=keep))
+
+    def snapshot(self, *, keep: Keep = "pages") -> Snapshot:
+        """All that `save` writes, copied, so that another thread can write it.
+
+        Args:
+            keep: "log" (small; restoring lives it again), "latents" (restoring goes on at once, and about the same) or
+                "pages" (large; restoring goes on at once, bit for bit).
+
+        Raises:
+            ConfigError: no such keep.
+            SessionClosed: the session was closed.
         """
         self._check_open()
         check_keep(keep)
@@ -189,7 +206,7 @@ class Session:
         if state is not None and keep == "latents":
             state = state.without_pages()
         codec_state = None if keep == "log" else self._moment.codec_state
-        write_snapshot(Path(path), Snapshot(keep=keep, log=self.log, state=state, codec_state=codec_state))
+        return Snapshot(keep=keep, log=self.log, state=state, codec_state=codec_state)
 
     def pause(self) -> None:
         """Make no block until it is resumed. Pausing twice is fine."""

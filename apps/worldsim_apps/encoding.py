@@ -1,0 +1,147 @@
+"""Frames to bytes for a viewer: raw, JPEG, or H.264 as WebCodecs takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+from typing import Protocol
+
+import av
+import cv2
+import numpy as np
+from av.video.frame import PictureType
+from numpy.typing import NDArray
+
+from worldsim.errors import ProtocolError
+from worldsim.session.events import Codec
+
+JPEG = [cv2.IMWRITE_JPEG_QUALITY, 92, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+FINE_PX = 256
+"""Below this height a frame is doubled for H.264, which keeps colours at half the resolution."""
+LARGEST_PX = 4096
+"""Of the longer side of a picture that a client sends."""
+
+
+class Encoder(Protocol):
+    """Makes bytes of the blocks of one session, one after the other. Used by one thread at a time."""
+
+    codec: Codec
+
+    def encode(self, frames: NDArray[np.uint8]) -> list[bytes]:
+        """One message for each frame of a block, uint8 [F, H, W, 3]; the first can be shown without any before it."""
+        ...
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of what is shown."""
+        ...
+
+    @property
+    def all_keys(self) -> bool:
+        """Whether every frame can be shown without those before it."""
+        ...
+
+
+class RawEncoder:
+    """RGB, a byte each, row by row: nothing is lost."""
+
+    codec: Codec = "raw"
+    all_keys = True
+
+    def __init__(self, size: tuple[int, int], fps: int) -> None:
+        self.size = size[1], size[0]
+
+    def encode(self, frames: NDArray[np.uint8]) -> list[bytes]:
+        """See Encoder."""
+        return [np.ascontiguousarray(frame).tobytes() for frame in frames]
+
+
+class JpegEncoder:
+    """A JPEG a frame, with colours at full resolution."""
+
+    codec: Codec = "jpeg"
+    all_keys = True
+
+    def __init__(self, size: tuple[int, int], fps: int) -> None:
+        self.size = size[1], size[0]
+
+    def encode(self, frames: NDArray[np.uint8]) -> list[bytes]:
+        """See Encoder."""
+        return [cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), JPEG)[1].tobytes() for frame in frames]
+
+
+class H264Encoder:
+    """An access unit a frame, each block a closed group that begins with an IDR picture and its parameter sets."""
+
+    codec: Codec = "h264"
+    all_keys = False
+
+    def __init__(self, size: tuple[int, int], fps: int) -> None:
+        self._scale = 2 if size[0] < FINE_PX else 1
+        self.size = size[1] * self._scale, size[0] * self._scale
+        context = av.CodecContext.create("libx264", "w")
+        assert isinstance(context, av.VideoCodecContext)
+        context.width, context.height = self.size
+        context.pix_fmt = "yuv420p"
+        context.time_base = Fraction(1, fps)
+        context.thread_count = 1
+        context.options = {
+            "preset": "superfast",
+            "tune": "zerolatency",
+            "profile": "baseline",
+            "crf": "18",
+            "forced-idr": "1",
+            "x264-params": "keyint=1000:min-keyint=1:scenecut=0:repeat-headers=1:annexb=1",
+        }
+        self._context = context
+        self._count = 0
+
+    def encode(self, frames: NDArray[np.uint8]) -> list[bytes]:
+        """See Encoder."""
+        return [self._unit(frame, is_first=at == 0) for at, frame in enumerate(frames)]
+
+    def _unit(self, frame: NDArray[np.uint8], *, is_first: bool) -> bytes:
+        shown = frame.repeat(self._scale, 0).repeat(self._scale, 1)
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(shown), format="rgb24").reformat(format="yuv420p")
+        picture.pts, picture.pict_type = self._count, PictureType.I if is_first else PictureType.NONE
+        self._count += 1
+        return b"".join(bytes(packet) for packet in self._context.encode(picture))
+
+
+ENCODERS: Mapping[Codec, Callable[[tuple[int, int], int], Encoder]] = {
+    "h264": H264Encoder,
+    "jpeg": JpegEncoder,
+    "raw": RawEncoder,
+}
+
+
+def picture_of(data: bytes, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """A PNG or JPEG that a client sent, as a frame uint8 [H, W, 3] of that (height, width).
+
+    Raises:
+        ProtocolError: it is neither, torn, or larger than 4,096 pixels a side; its header is read before anything is
+            unpacked.
+    """
+    width, height = _declared(data)
+    if not 0 < max(width, height) <= LARGEST_PX or min(width, height) < 1:
+        raise ProtocolError(
+            "bad_image", f"an image has 1 to {LARGEST_PX} pixels a side, this one says {width} x {height}"
+        )
+    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    if decoded is None:
+        raise ProtocolError("bad_image", "that image is torn; send a whole PNG or JPEG")
+    fitted = cv2.resize(decoded, (size[1], size[0]), interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.cvtColor(fitted, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def _declared(data: bytes) -> tuple[int, int]:
+    """(width, height) as the header of a PNG or JPEG says."""
+    if data.startswith(b"\x89PNG\r\n\x1a\n") and data[12:16] == b"IHDR":
+        return int.from_bytes(data[16:20]), int.from_bytes(data[20:24])
+    at = 2 if data.startswith(b"\xff\xd8") else len(data)
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4])
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            return int.from_bytes(data[at + 7 : at + 9]), int.from_bytes(data[at + 5 : at + 7])
+        at += 2 + length
+    raise ProtocolError("bad_image", "an image is a PNG or a JPEG; this is neither")

@@ -1,0 +1,66 @@
+"""The folder in which a server keeps worlds: the log of every session, and what was saved of some."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+from worldsim.errors import ProtocolError, SnapshotError
+from worldsim.runtime.journal import read_log
+from worldsim.runtime.snapshot import Snapshot, read_snapshot, write_snapshot
+from worldsim.session.events import NAME
+
+
+class Kept:
+    """See the module. Names are drawn here and checked here; nothing that a client says becomes a path.
+
+    Args:
+        folder: made if it is not there.
+        most_bytes: it may grow to; beyond that nothing new is begun or saved.
+    """
+
+    def __init__(self, folder: Path, *, most_bytes: int = 8 << 30) -> None:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._folder = folder
+        self._most_bytes = most_bytes
+
+    def new_name(self) -> str:
+        """A name that nobody can guess.
+
+        Raises:
+            ProtocolError: the folder is full.
+        """
+        if sum(path.stat().st_size for path in self._folder.iterdir()) > self._most_bytes:
+            raise ProtocolError("disk_full", f"this server keeps {self._most_bytes / 1e9:.0f} GB of worlds and no more")
+        return secrets.token_hex(16)
+
+    def log(self, name: str) -> Path:
+        """Where the log of the session of that name is written."""
+        return self._path(name, ".log")
+
+    def save(self, name: str, snapshot: Snapshot) -> None:
+        """Keep a snapshot under the name of its session; OSError if it cannot be written."""
+        write_snapshot(self._path(name, ".world"), snapshot)
+
+    def find(self, name: str) -> Snapshot:
+        """What is kept under that name: what was saved, or else the log.
+
+        Raises:
+            ProtocolError: nothing is.
+            SnapshotError, LogError: it is torn.
+        """
+        saved = self._path(name, ".world")
+        for path in (saved, saved.with_name(f"{saved.name}.before")):
+            if path.exists():
+                try:
+                    return read_snapshot(path)
+                except SnapshotError:
+                    continue
+        if not self.log(name).exists():
+            raise ProtocolError("no_world", f"no world is kept under {name!r}")
+        return Snapshot(keep="log", log=read_log(self.log(name)))
+
+    def _path(self, name: str, ending: str) -> Path:
+        if not NAME.fullmatch(name):
+            raise ProtocolError("no_world", "a world is kept under 32 hexadecimal digits, as `saved` named it")
+        return self._folder / f"{name}{ending}"

@@ -1,0 +1,328 @@
+"""One session that is played over connections: its player, its spectators, and the task that makes its blocks."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import secrets
+from collections import deque
+from contextlib import suppress
+from dataclasses import replace
+from time import monotonic
+from typing import Any
+
+from worldsim.errors import ProtocolError, WorldSimError
+from worldsim.runtime.chunk import Chunk
+from worldsim.session.events import Ack, Act, Codec, Control, Hello
+from worldsim.session.machine import Play, Sample
+from worldsim.session.wire import Flag, Media
+from worldsim_apps.encoding import ENCODERS, Encoder
+from worldsim_apps.stage import Hall, Stage
+from worldsim_apps.viewer import Viewer
+
+MOST_VERBS = 64
+log = logging.getLogger(__name__)
+
+
+class Room:
+    """See the module. All methods run on the thread of the connections.
+
+    Args:
+        hall: which server.
+        stage: the session.
+        codec: what its player is sent.
+        pace: world time for a second, 0 for as fast as it is acknowledged.
+    """
+
+    def __init__(self, hall: Hall, stage: Stage, codec: Codec, pace: float) -> None:
+        world = hall.engine.world
+        self.name = secrets.token_hex(16)
+        self.codec = codec
+        self.waits_since: float | None = monotonic()
+        self._hall = hall
+        self._stage = stage
+        self._world = world
+        self._pace = pace
+        self._play = Play(world.frames_per_block / world.fps / pace if pace else 0.0, monotonic(), stage.block)
+        self._play.connected = False
+        self._first = self._play.acked
+        self._token = ""
+        self._player: Viewer | None = None
+        self._spectators: set[Viewer] = set()
+        self._encoders: dict[Codec, Encoder] = {}
+        self._unacked: deque[tuple[int, list[Media]]] = deque()
+        self._verbs: deque[tuple[Viewer, Control]] = deque()
+        self._acted: dict[int, float] = {}
+        self._changed = asyncio.Event()
+        self._over = False
+        self._obeys = False
+        self._ending: asyncio.Task[None] | None = None
+        self._expiry = asyncio.get_running_loop().call_later(hall.resume_s, self._expire)
+        hall.rooms[self.name] = self
+        self._drive = asyncio.create_task(self._run())
+        self._drive.add_done_callback(self._ended)
+
+    @property
+    def state(self) -> str:
+        """What the session does: "live", "paused", or "waiting" for a player who was lost."""
+        return "waiting" if self._player is None else "paused" if self._play.paused else "live"
+
+    @property
+    def may_end(self) -> bool:
+        """Whether it only waits for a player who was lost, so that another may have its place."""
+        return self.waits_since is not None and not self._obeys
+
+    def enter(self, viewer: Viewer) -> None:
+        """The first player, or another who was let in by a token."""
+        if self._player is not None:
+            self._player.close(4409, "replaced")
+        self._player, self.waits_since = viewer, None
+        self._expiry.cancel()
+        self._play.connected = True
+        self._play.hear(monotonic())
+        viewer.tell("started", session=self.name, resume=self.new_token(), **self._situation())
+        self._changed.set()
+
+    def new_token(self) -> str:
+        """The token that the next connection of its player needs; the one before it is worth nothing."""
+        self._token = secrets.token_urlsafe(32)
+        return self._token
+
+    def come_back(self, viewer: Viewer, hello: Hello) -> None:
+        """A player whose connection was lost goes on, from the first block that has not arrived.
+
+        Raises:
+            ProtocolError: the token is not the one that was given last, or what has arrived cannot have.
+        """
+        if not hmac.compare_digest(_bytes(hello.resume), _bytes(self._token)):
+            raise ProtocolError("bad_token", "that token does not resume this session; it is good for once", close=3000)
+        if self.codec not in hello.codecs:
+            raise ProtocolError("no_codec", f"this session is sent as {self.codec}; say so in codecs", close=4400)
+        if hello.epoch == self._play.epoch:
+            self._play.ack(Ack(epoch=hello.epoch, blocks=hello.blocks))
+            self._prune()
+        self.enter(viewer)
+        for _, block in self._unacked:
+            viewer.show([replace(media, flags=media.flags | Flag.AGAIN) for media in block])
+
+    def watch(self, viewer: Viewer) -> None:
+        """One more spectator."""
+        self._spectators.add(viewer)
+        viewer.tell("watching", session=self.name, **self._situation())
+
+    def leave(self, viewer: Viewer) -> None:
+        """That connection is gone. A player is waited for if it has ever shown that frames arrive."""
+        self._spectators.discard(viewer)
+        if viewer is not self._player:
+            return
+        self._player, self.waits_since = None, monotonic()
+        self._play.connected = False
+        wait = self._hall.resume_s if self._play.acked > self._first or self._play.epoch else 0.0
+        self._expiry = asyncio.get_running_loop().call_later(wait, self._expire)
+
+    def act(self, action: Act) -> None:
+        """The player holds other keys; UnknownName for a key that the world does not understand."""
+        self._play.act(action, self._world.controls.check(action.keys))
+        if len(self._acted) < MOST_VERBS:
+            self._acted[action.seq] = monotonic()
+
+    def hear(self, ack: Ack | None = None) -> None:
+        """The player said something, perhaps that blocks have arrived."""
+        self._play.hear(monotonic())
+        if ack is not None:
+            self._play.ack(ack)
+            self._prune()
+            self._changed.set()
+
+    def ask(self, viewer: Viewer, verb: Control) -> None:
+        """Do that between two blocks."""
+        if len(self._verbs) >= MOST_VERBS:
+            raise ProtocolError("too_fast", f"{MOST_VERBS} verbs wait to be done; wait for their answers", close=4429)
+        self._verbs.append((viewer, verb))
+        self._changed.set()
+
+    async def end(self, *, save: bool = True) -> None:
+        """Stop after the block that is being made; keep the world if that is wanted, and give its place back."""
+        if self._ending is None:
+            self._ending = asyncio.create_task(self._end(save=save))
+        await asyncio.shield(self._ending)
+
+    async def _end(self, *, save: bool) -> None:
+        self._over = True
+        self._changed.set()
+        self._expiry.cancel()
+        await asyncio.wait([self._drive])
+        for viewer in self._spectators:
+            viewer.close(4410, "ended")
+        try:
+            if save:
+                await self._stage.save()
+        finally:
+            await self._stage.close()
+            self._hall.rooms.pop(self.name, None)
+
+    async def drain(self) -> None:
+        """Keep the world and send everybody away, since the server stops."""
+        player = self._player
+        await self.end()
+        if player is not None:
+            player.tell("drain", world=self._stage.world)
+            player.close(1012, "restart")
+
+    def _expire(self) -> None:
+        if self._ending is None:
+            self._ending = asyncio.create_task(self._end(save=True))
+
+    def _ended(self, drive: asyncio.Task[None]) -> None:
+        """Whatever ends the task, the session does not stay behind."""
+        if not drive.cancelled() and (error := drive.exception()) is not None:
+            log.error("session stopped", exc_info=error)
+            if self._player is not None:
+                self._player.close(1011, "defect")
+            self._expire()
+
+    def _situation(self) -> dict[str, Any]:
+        play = self._play
+        return {"epoch": play.epoch, "blocks": play.made, "paused": play.paused, "world": self._stage.world}
+
+    async def _run(self) -> None:
+        while not self._over:
+            self._changed.clear()
+            while self._verbs and not self._over:
+                await self._obey(*self._verbs.popleft())
+            wait = self._play.due_in(monotonic())
+            if wait == 0.0 and not self._over:
+                await self._block()
+                continue
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._changed.wait()
+
+    async def _block(self) -> None:
+        began = monotonic()
+        sample = self._play.begin(began)
+        made = asyncio.ensure_future(self._stage.step(sample.keys))
+        await asyncio.wait([made])
+        if made.cancelled() or (error := made.exception()) is not None:
+            self._fail("no block" if made.cancelled() else str(error))
+            return
+        ready = monotonic()
+        shown = asyncio.ensure_future(self._hall.work(lambda: self._encode(made.result(), sample)))
+        await asyncio.wait([shown])
+        if (error := shown.exception()) is not None:
+            await self._stage.rewind(1)
+            self._fail(str(error))
+            return
+        self._play.finish()
+        self._hall.gauges.block.labels("make").observe(ready - began)
+        self._hall.gauges.block.labels("encode").observe(monotonic() - ready)
+        self._publish(shown.result(), made.result().block, sample)
+
+    def _publish(self, shown: dict[Codec, list[Media]], block: int, sample: Sample) -> None:
+        self._unacked.append((block, shown[self.codec]))
+        for viewer in (*self._spectators, *([self._player] if self._player else [])):
+            if viewer.codec in shown:
+                viewer.show(shown[viewer.codec])
+        for seq in [seq for seq in self._acted if seq <= sample.action]:
+            heard = self._acted.pop(seq)
+            if seq == sample.action:
+                self._hall.gauges.action.observe(monotonic() - heard)
+
+    def _encode(self, chunk: Chunk, sample: Sample) -> dict[Codec, list[Media]]:
+        codecs = {self.codec, *(viewer.codec for viewer in tuple(self._spectators))}
+        world, found = self._world, {}
+        for codec in codecs:
+            encoder = self._encoders.get(codec) or ENCODERS[codec](world.size, world.fps)
+            self._encoders[codec] = encoder
+            found[codec] = self._pack(encoder, chunk, sample)
+        return found
+
+    def _pack(self, encoder: Encoder, chunk: Chunk, sample: Sample) -> list[Media]:
+        count = len(chunk.frames)
+        return [
+            Media(
+                flags=(Flag.KEY if encoder.all_keys or not at else Flag(0))
+                | (Flag.FIRST if not at else Flag(0))
+                | (Flag.LAST if at == count - 1 else Flag(0)),
+                epoch=self._play.epoch,
+                block=chunk.block,
+                frame=at,
+                frames=count,
+                time_us=(chunk.block * count + at) * 1_000_000 // self._world.fps,
+                number=0,
+                action=sample.action,
+                codec=encoder.codec,
+                width=encoder.size[0],
+                height=encoder.size[1],
+                payload=payload,
+            )
+            for at, payload in enumerate(encoder.encode(chunk.frames))
+        ]
+
+    def _fail(self, why: str) -> None:
+        """The block was taken back; the world stands still until the player says to go on."""
+        self._hall.gauges.failed.inc()
+        self._play.paused = True
+        if self._player is not None:
+            self._player.tell("error", code="block_failed", message=why, retryable=True, **self._situation())
+
+    def _prune(self) -> None:
+        while self._unacked and self._unacked[0][0] < self._play.acked:
+            self._unacked.popleft()
+
+    async def _obey(self, viewer: Viewer, verb: Control) -> None:
+        self._obeys = True
+        try:
+            kind, values = await self._do(verb)
+            viewer.tell(kind, **values)
+        except ProtocolError as error:
+            viewer.refuse(error)
+        except (WorldSimError, OSError) as error:
+            viewer.refuse(ProtocolError(type(error).__name__, str(error)))
+        finally:
+            self._obeys = False
+
+    async def _do(self, verb: Control) -> tuple[str, dict[str, Any]]:
+        """Do it and give the type and the fields of the answer."""
+        stage, play = self._stage, self._play
+        match verb.op:
+            case "pause":
+                play.paused = True
+            case "resume":
+                play.resume(monotonic())
+            case "step" if not play.paused:
+                raise ProtocolError("not_paused", "a world is stepped while it is paused; say pause first")
+            case "step":
+                play.allow(verb.blocks)
+            case "mark":
+                return "marked", {"mark": await stage.mark(), "block": stage.block}
+            case "save":
+                await stage.save()
+                return "saved", {"world": stage.world, "block": stage.block}
+            case "fork":
+                twin = Room(self._hall, await stage.fork(), self.codec, self._pace)
+                return "forked", {"session": twin.name, "resume": twin.new_token()}
+            case "rewind":
+                await (stage.rewind(verb.blocks) if verb.mark is None else stage.go_to(verb.mark))
+                self._jump()
+            case "load":
+                await stage.become(await Stage.load(self._hall, verb.world, instead=True))
+                self._jump()
+            case "reset":
+                await stage.become(await Stage.open(self._hall, seed=verb.seed, start=verb.start, instead=True))
+                self._jump()
+        return "state", self._situation()
+
+    def _jump(self) -> None:
+        """Nothing that was sent or waits counts any more."""
+        self._play.jump(self._stage.block)
+        self._unacked.clear()
+        for viewer in (*self._spectators, *([self._player] if self._player else [])):
+            viewer.forget()
+        for spectator in self._spectators:
+            spectator.tell("state", **self._situation())
+
+
+def _bytes(token: str) -> bytes:
+    return token.encode(errors="surrogatepass")

@@ -1,0 +1,292 @@
+"""Worlds over WebSocket: `worldsim serve`. What is said over the wire is in docs/protocol.md."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, field
+from http import HTTPStatus
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from websockets.asyncio.server import Server as Listener
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+
+from worldsim.errors import ProtocolError, WorldSimError
+from worldsim.runtime.engine import Engine
+from worldsim.runtime.world import World
+from worldsim.session.events import (
+    MOST_TEXT,
+    SUBPROTOCOL,
+    Ack,
+    Act,
+    Bye,
+    Codec,
+    Control,
+    Hello,
+    Message,
+    Ping,
+    Prompt,
+    Start,
+)
+from worldsim.session.machine import SILENCE_S, WINDOW, Dialogue, Limits
+from worldsim_apps.encoding import ENCODERS, picture_of
+from worldsim_apps.gate import Door, Gate
+from worldsim_apps.gauges import Gauges
+from worldsim_apps.kept import Kept
+from worldsim_apps.room import Room
+from worldsim_apps.stage import Hall, Stage
+from worldsim_apps.viewer import Viewer
+
+PING_S = 10
+WRITE_LIMIT = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How a server is run.
+
+    door: where it listens, and to whom.
+    folder: where it keeps worlds.
+    sessions: how many there may be; as many as there is memory for if None.
+    resume_s: how long a session waits for a player whose connection was lost.
+    limits: what one connection may do.
+    """
+
+    door: Door = field(default_factory=Door)
+    folder: Path = Path("worlds")
+    sessions: int | None = None
+    resume_s: float = 60.0
+    limits: Limits = field(default_factory=Limits)
+
+
+class Server:
+    """One world served to many. `async with server.listening():` opens and drains it.
+
+    Args:
+        world: which; nobody else may use it.
+        settings: see there.
+    """
+
+    def __init__(self, world: World, settings: Settings) -> None:
+        self._world = world
+        self._settings = settings
+        self._draining = False
+        engine = Engine(world, sessions=settings.sessions)
+        gauges = Gauges(lambda: world.pool.used, self._sessions)
+        self.hall = Hall(engine, Kept(settings.folder), gauges, settings.resume_s)
+        self._gate = Gate(settings.door, self._health, gauges.text, lambda why: gauges.refused.labels(why).inc())
+
+    @property
+    def port(self) -> int:
+        """Where it listens, once it does."""
+        return self._gate.port
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[Listener]:
+        """Serve until the end of the context; then save every world, send everybody away, and end the engine."""
+        door = self._settings.door
+        try:
+            async with serve(
+                self._talk,
+                door.host,
+                door.port,
+                process_request=self._gate,
+                subprotocols=[SUBPROTOCOL],  # type: ignore[list-item]
+                compression=None,
+                max_size=MOST_TEXT,
+                max_queue=16,
+                write_limit=WRITE_LIMIT,
+                open_timeout=self._settings.limits.hello_s,
+                ping_interval=PING_S,
+                ping_timeout=PING_S,
+                close_timeout=3,
+                server_header=None,
+            ) as listener:
+                self._gate.port = next(iter(listener.sockets)).getsockname()[1]
+                yield listener
+                await self._drain()
+                listener.close(code=1012, reason="restart")
+        finally:
+            self.hall.workers.shutdown()
+            self.hall.engine.close()
+
+    async def _drain(self) -> None:
+        self._draining = True
+        await asyncio.gather(*(room.drain() for room in list(self.hall.rooms.values())))
+
+    def _sessions(self, state: str) -> int:
+        return sum(room.state == state for room in self.hall.rooms.values())
+
+    def _health(self) -> tuple[HTTPStatus, str]:
+        if self._draining:
+            return HTTPStatus.SERVICE_UNAVAILABLE, "draining\n"
+        return HTTPStatus.OK, "ok\n"
+
+    async def _talk(self, connection: ServerConnection) -> None:
+        """Everything that one connection says, from its hello to its end."""
+        self._gate.open += 1
+        visit = Visit(self, connection, self._settings.limits)
+        try:
+            async with asyncio.timeout(self._settings.limits.hello_s) as deadline:
+                async for message in connection:
+                    await visit.hear(message)
+                    if visit.has_said_hello:
+                        deadline.reschedule(None)
+        except TimeoutError:
+            await connection.close(3008, "hello")
+        except ConnectionClosed:
+            pass
+        finally:
+            self._gate.open -= 1
+            await visit.end()
+
+    def welcome(self) -> dict[str, Any]:
+        """What a client has to know of this server and its world."""
+        world, limits = self._world, self._settings.limits
+        actions = {action.name: list(action.keys) for action in world.controls.actions}
+        return {
+            "name": world.origin.name,
+            "size": list(world.size),
+            "fps": world.fps,
+            "frames_per_block": world.frames_per_block,
+            "actions": actions,
+            "starts": len(world.origin.starts),
+            "codecs": list(ENCODERS),
+            "limits": {
+                **asdict(limits),
+                "message_bytes": MOST_TEXT,
+                "window_blocks": WINDOW,
+                "silence_s": SILENCE_S,
+                "resume_s": self.hall.resume_s,
+                "remembered_s": world.remembered_frames / world.fps,
+            },
+        }
+
+    def check(self, token: str) -> None:
+        """Raise ProtocolError unless that token lets somebody in."""
+        self._settings.door.check(token)
+
+
+class Visit:
+    """One connection: what it says is checked by a Dialogue and passed on to its room."""
+
+    def __init__(self, server: Server, connection: ServerConnection, limits: Limits) -> None:
+        self._server = server
+        self._hall = server.hall
+        self._dialogue = Dialogue(limits, monotonic())
+        self._viewer = Viewer(connection, server.hall.gauges)
+        self._room: Room | None = None
+        self._said_bye = False
+
+    @property
+    def has_said_hello(self) -> bool:
+        """Whether the client has said who it is."""
+        return self._dialogue.role is not None
+
+    async def hear(self, message: str | bytes) -> None:
+        """Do what the client says, or tell it why not."""
+        if self._viewer.is_closing:
+            return
+        try:
+            await self._do(self._dialogue.hear(message, monotonic()))
+        except ProtocolError as error:
+            self._viewer.refuse(error)
+        except (WorldSimError, OSError) as error:
+            self._viewer.refuse(ProtocolError(type(error).__name__, str(error)))
+
+    async def end(self) -> None:
+        """The connection is gone."""
+        if self._room is not None:
+            self._room.leave(self._viewer)
+            if self._said_bye and self._viewer.role == "player":
+                await self._room.end(save=False)
+        self._viewer.stop()
+
+    async def _do(self, heard: Message) -> None:
+        room = self._room
+        if room is not None and self._viewer.role == "player":
+            room.hear(heard if isinstance(heard, Ack) else None)
+        match heard:
+            case Hello():
+                self._greet(heard)
+            case Start():
+                beginning: dict[str, Any] = {"seed": heard.seed, "start": heard.start}
+                if heard.image:
+                    beginning["frames"] = await self._hall.work(lambda: self._picture(heard.image))
+                self._begin(await Stage.open(self._hall, **beginning), heard.pace)
+            case Control() if room is None:
+                self._begin(await Stage.load(self._hall, heard.world), 1.0)
+            case Control() if room is not None:
+                room.ask(self._viewer, heard)
+            case Act() if room is not None:
+                room.act(heard)
+            case Prompt():
+                raise ProtocolError("no_prompts", f"{self._hall.engine.world.origin.name} is steered by keys alone")
+            case Ping():
+                self._viewer.tell("pong", t=heard.t)
+            case Bye():
+                self._said_bye = True
+                self._viewer.tell("bye")
+                self._viewer.close(1000, "bye")
+
+    def _greet(self, hello: Hello) -> None:
+        self._server.check(hello.token)
+        codecs: list[Codec] = [codec for codec in hello.codecs if codec in ENCODERS]
+        if not codecs:
+            raise ProtocolError("no_codec", f"frames come as {', '.join(ENCODERS)}; name one of them", close=4400)
+        room = self._hall.rooms.get(hello.session)
+        if hello.session and room is None:
+            raise ProtocolError("no_session", "that session has ended; what was kept of it can be loaded", close=4410)
+        self._viewer.become(hello.role, codecs[0])
+        self._viewer.tell("welcome", **self._server.welcome())
+        if room is None:
+            if hello.role == "spectator":
+                raise ProtocolError("no_session", "a spectator says which session to watch", close=4400)
+            return
+        if hello.role == "spectator":
+            room.watch(self._viewer)
+        else:
+            self._viewer.codec = room.codec
+            room.come_back(self._viewer, hello)
+        self._enter(room)
+
+    def _begin(self, stage: Stage, pace: float) -> None:
+        room = Room(self._hall, stage, self._viewer.codec, pace)
+        room.enter(self._viewer)
+        self._enter(room)
+
+    def _enter(self, room: Room) -> None:
+        self._room = room
+        self._dialogue.live = True
+
+    def _picture(self, image: str) -> Any:
+        try:
+            data = base64.b64decode(image, validate=True)
+        except binascii.Error as error:
+            raise ProtocolError("bad_image", f"an image is a PNG or JPEG in base64 ({error})") from error
+        return picture_of(data, self._hall.engine.world.size)[None]
+
+
+async def run(world: World, settings: Settings, on_ready: Callable[[int], None]) -> None:
+    """Serve until SIGTERM or Ctrl-C, then drain.
+
+    Args:
+        world: which.
+        settings: how.
+        on_ready: told the port, once connections are taken.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    server = Server(world, settings)
+    async with server.listening():
+        on_ready(server.port)
+        await stop.wait()

@@ -1,0 +1,204 @@
+"""One session in an engine, and all that can be done to it between two blocks without holding up the others."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from worldsim.errors import EngineFull, NotReproduced, ProtocolError
+from worldsim.runtime.chunk import Chunk
+from worldsim.runtime.engine import Engine, LiveSession
+from worldsim.runtime.session import Session
+from worldsim.runtime.snapshot import Snapshot
+from worldsim.session.log import SessionLog
+from worldsim_apps.gauges import Gauges
+from worldsim_apps.kept import Kept
+
+if TYPE_CHECKING:
+    from worldsim_apps.room import Room
+
+RETRY_MS = 2_000
+MOST_MARKS = 256
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Hall:
+    """What all sessions of a server share.
+
+    engine: where they live.
+    kept: where they are written.
+    gauges: where they are measured.
+    resume_s: how long one waits for a player whose connection was lost.
+    rooms: those that are open, by the name of their session.
+    workers: threads that encode and write.
+    """
+
+    engine: Engine
+    kept: Kept
+    gauges: Gauges
+    resume_s: float
+    rooms: dict[str, Room] = field(default_factory=dict)
+    workers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, thread_name_prefix="encoder"))
+
+    async def work(self, call: Callable[[], Any]) -> Any:
+        """What a call gives that takes too long for the thread of the connections."""
+        return await asyncio.get_running_loop().run_in_executor(self.workers, call)
+
+    async def admit(self, begin: Callable[[], Session], *, instead: bool = False) -> LiveSession:
+        """A session in the engine; whoever has waited longest for a lost player makes room for it.
+
+        Args:
+            begin: makes it.
+            instead: it takes the place of one that is closed next.
+
+        Raises:
+            ProtocolError: every place is taken by somebody who is there.
+        """
+        engine = self.engine
+        if engine.open_sessions >= engine.capacity and not instead:
+            waiting = [room for room in self.rooms.values() if room.may_end]
+            if waiting:
+                await min(waiting, key=lambda room: room.waits_since or 0.0).end()
+        try:
+            if engine.open_sessions >= engine.capacity and not instead:
+                raise EngineFull(f"all {engine.capacity} places are taken; try again in a while")
+            return await asyncio.to_thread(lambda: engine.admit(begin, instead=instead))
+        except EngineFull as error:
+            raise ProtocolError("full", str(error), close=1013, retry_after_ms=RETRY_MS) from error
+
+
+class Stage:
+    """See the module. One verb at a time.
+
+    Args:
+        hall: which server.
+        world: what it is kept under.
+        live: the session.
+    """
+
+    def __init__(self, hall: Hall, world: str, live: LiveSession) -> None:
+        self.world = world
+        self.live = live
+        self._hall = hall
+        self._marks: list[SessionLog] = []
+
+    @classmethod
+    async def open(cls, hall: Hall, *, instead: bool = False, **beginning: Any) -> Stage:
+        """A new session.
+
+        Args:
+            hall: which server.
+            instead: it takes the place of one that is closed next.
+            beginning: as for World.open; errors too, and ProtocolError where there is no place.
+        """
+        world = hall.kept.new_name()
+        place, log = hall.engine.world, hall.kept.log(world)
+        return cls(hall, world, await hall.admit(lambda: place.open(**beginning, log=log), instead=instead))
+
+    @classmethod
+    async def load(cls, hall: Hall, name: str, *, instead: bool = False) -> Stage:
+        """A session that goes on where a kept one was: at once if it was saved, else its log is lived again.
+
+        Args:
+            hall: which server.
+            name: what it is kept under.
+            instead: it takes the place of one that is closed next.
+
+        Raises:
+            ProtocolError: nothing is kept under that name, or there is no place.
+            LogError, SnapshotError: what is kept is torn, or of another world.
+            NotReproduced: a block came out otherwise than it was recorded.
+        """
+        snapshot = await hall.work(lambda: hall.kept.find(name))
+        if snapshot.state is None:
+            return await cls._relive(hall, snapshot.log, instead=instead)
+        world = hall.kept.new_name()
+        place, log = hall.engine.world, hall.kept.log(world)
+        return cls(hall, world, await hall.admit(lambda: place.restore(snapshot, log=log), instead=instead))
+
+    @property
+    def block(self) -> int:
+        """How many blocks have been made."""
+        return self.live.session.block
+
+    async def step(self, keys: Iterable[str]) -> Chunk:
+        """The next block; errors as for Session.step."""
+        return await asyncio.wrap_future(self.live.step(keys))
+
+    async def mark(self) -> int:
+        """The number of a mark of this moment. It holds no memory but what happened."""
+        if len(self._marks) >= MOST_MARKS:
+            raise ProtocolError("too_many", f"a session has at most {MOST_MARKS} marks")
+        self._marks.append(await self._do(lambda session: session.log))
+        return len(self._marks) - 1
+
+    async def rewind(self, blocks: int) -> None:
+        """Go back so many blocks: at once as far as is remembered, else by living them again.
+
+        Raises:
+            ConfigError: so many have not been made.
+        """
+        lived = await self._do(lambda session: session.log)
+        held = self._hall.engine.world.remembered_frames // self._hall.engine.world.frames_per_block
+        if blocks <= min(held // 2, len(lived.steps)) or blocks > len(lived.steps):
+            await self._do(lambda session: session.rewind(blocks))
+        else:
+            await self._turn_to(SessionLog(opening=lived.opening, steps=lived.steps[: len(lived.steps) - blocks]))
+
+    async def go_to(self, mark: int) -> None:
+        """Go back to a mark, or over to it if it is on a branch that was left."""
+        if not 0 <= mark < len(self._marks):
+            raise ProtocolError("no_mark", f"there is no mark {mark}; marks are numbered from 0 as `marked` said")
+        wanted, lived = self._marks[mark], await self._do(lambda session: session.log)
+        if lived.opening == wanted.opening and lived.steps[: len(wanted.steps)] == wanted.steps:
+            await self.rewind(len(lived.steps) - len(wanted.steps))
+        else:
+            await self._turn_to(wanted)
+
+    async def save(self) -> None:
+        """Keep it as it is now, with all that it takes to go on at once."""
+        snapshot = await self._do(lambda session: session.snapshot())
+        await self._hall.work(lambda: self._hall.kept.save(self.world, snapshot))
+
+    async def fork(self) -> Stage:
+        """A second session that begins with this one's past."""
+        world = self._hall.kept.new_name()
+        log, session = self._hall.kept.log(world), self.live.session
+        return Stage(self._hall, world, await self._hall.admit(lambda: session.fork(log=log)))
+
+    async def close(self) -> None:
+        """Give the place back. What was logged and saved stays."""
+        await asyncio.to_thread(self.live.close)
+
+    async def become(self, other: Stage) -> None:
+        """Go on as another session, whose place this one takes."""
+        left, self.live, self.world = self.live, other.live, other.world
+        await asyncio.to_thread(left.close)
+
+    async def _turn_to(self, log: SessionLog) -> None:
+        await self.become(await self._relive(self._hall, log, instead=True))
+
+    @classmethod
+    async def _relive(cls, hall: Hall, log: SessionLog, *, instead: bool) -> Stage:
+        """A session that has lived that log, block by block in turn with the others."""
+        world = hall.kept.new_name()
+        place, path = hall.engine.world, hall.kept.log(world)
+        begun = Snapshot(keep="log", log=SessionLog(opening=log.opening, steps=()))
+        stage = cls(hall, world, await hall.admit(lambda: place.restore(begun, log=path), instead=instead))
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(stage.close)
+            for recorded in log.steps:
+                await stage.step(recorded.keys)
+                if stage.live.session.latest != recorded:
+                    raise NotReproduced(
+                        f"block {recorded.block} came out otherwise than it was recorded on {dict(log.opening.machine)}"
+                    )
+            undo.pop_all()
+        return stage
+
+    async def _do(self, verb: Callable[[Session], Any]) -> Any:
+        return await asyncio.wrap_future(self.live.do(verb))

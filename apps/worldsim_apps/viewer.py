@@ -1,0 +1,123 @@
+"""One connection that a world is shown to: what it is told in text, and the frames, by a sender of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from websockets.asyncio.server import ServerConnection
+from websockets.exceptions import ConnectionClosed
+
+from worldsim.errors import ProtocolError
+from worldsim.session.events import Codec, Role, write_message
+from worldsim.session.machine import Relay
+from worldsim.session.wire import Flag, Media
+from worldsim_apps.gauges import Gauges
+
+SEND_S = 10.0
+"""A message that takes longer than this ends the connection: whoever is at the other end does not read."""
+MOST_FRAMES = 32
+"""Frames that may wait for a spectator."""
+MOST_TEXTS = 256
+"""Messages of text that may wait for anybody."""
+
+
+class Viewer:
+    """See the module. It has no role until it is given one.
+
+    Args:
+        connection: which.
+        gauges: where frames are counted.
+    """
+
+    def __init__(self, connection: ServerConnection, gauges: Gauges) -> None:
+        self.role: Role | None = None
+        self.codec: Codec = "jpeg"
+        self._connection = connection
+        self._gauges = gauges
+        self._relay = Relay[Media](MOST_FRAMES)
+        self._texts: deque[str] = deque()
+        self._last: tuple[int, str] | None = None
+        self._number = 0
+        self._some = asyncio.Event()
+        self._sender = asyncio.create_task(self._send())
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether nothing that the client says counts any more."""
+        return self._last is not None
+
+    def become(self, role: Role, codec: Codec) -> None:
+        """Who is there, and what the frames are sent as."""
+        self.role, self.codec = role, codec
+        self._relay = Relay(MOST_FRAMES if role == "spectator" else None)
+
+    def tell(self, kind: str, **values: Any) -> None:
+        """Send a message of text, before any frame that still waits."""
+        if len(self._texts) >= MOST_TEXTS:
+            self._connection.transport.abort()
+        self._texts.append(write_message(kind, **values))
+        self._some.set()
+
+    def refuse(self, error: ProtocolError) -> None:
+        """Tell what went wrong, and close the connection if that is how bad it is."""
+        self._gauges.refused.labels(error.code).inc()
+        after = {} if error.retry_after_ms is None else {"retry_after_ms": error.retry_after_ms}
+        self.tell("error", code=error.code, message=str(error), retryable=error.retry_after_ms is not None, **after)
+        if error.close is not None:
+            self.close(error.close, error.code)
+
+    def show(self, block: Sequence[Media]) -> None:
+        """Send the frames of a block, as soon as it can take them."""
+        dropped = self._relay.put([(media, Flag.KEY in media.flags) for media in block])
+        if dropped:
+            self._gauges.dropped.labels("slow").inc(dropped)
+        self._some.set()
+
+    def forget(self) -> None:
+        """Send no frame that still waits."""
+        self._relay.clear()
+
+    def close(self, code: int, reason: str) -> None:
+        """Close the connection after what is to be told; frames that still wait are not sent."""
+        self._last = self._last or (code, reason)
+        self._some.set()
+
+    async def done(self) -> None:
+        """Return when nothing more is sent."""
+        await asyncio.wait([self._sender])
+
+    def stop(self) -> None:
+        """The connection is gone: send nothing more."""
+        self._sender.cancel()
+
+    async def _send(self) -> None:
+        try:
+            while True:
+                await self._some.wait()
+                self._some.clear()
+                while (message := self._next()) is not None:
+                    async with asyncio.timeout(SEND_S):
+                        await self._connection.send(message)
+                if self._last is not None:
+                    await self._connection.close(*self._last)
+                    return
+        except TimeoutError:
+            # A send that was given up leaves half a message behind; nothing can follow it.
+            self._gauges.refused.labels("not_reading").inc()
+            self._connection.transport.abort()
+        except ConnectionClosed:
+            return
+
+    def _next(self) -> str | bytes | None:
+        if self._texts:
+            return self._texts.popleft()
+        media = None if self._last is not None else self._relay.take()
+        if media is None:
+            return None
+        self._gauges.sent.inc()
+        self._number += 1
+        return replace(media, number=self._number - 1).encode()

@@ -1,0 +1,218 @@
+"""What a client says to the server of a world, as plain values; frames go the other way, see worldsim.session.wire.
+
+Every message is a JSON object with a "type". Fields that are not known are ignored: a later version may add some.
+The page for whoever writes a client is docs/protocol.md.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from types import NoneType, UnionType
+from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
+
+from worldsim.errors import ProtocolError
+
+SUBPROTOCOL = "worldsim.v1"
+MOST_TEXT = 64 * 1024
+"""Bytes of the longest message that a server reads."""
+
+Role = Literal["player", "spectator"]
+Codec = Literal["jpeg", "h264", "raw"]
+Op = Literal["pause", "resume", "step", "mark", "rewind", "fork", "save", "load", "reset"]
+NAME = re.compile(r"[0-9a-f]{32}")
+"""What sessions, saved worlds and their logs are called: never anything that a client made up."""
+
+
+def _text(most: int) -> Any:
+    """A field of text of that many characters at most. "most" counts characters and items, and bounds numbers."""
+    return field(default="", metadata={"most": most})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hello:
+    """The first message of a client.
+
+    role: who steers, or who watches.
+    codecs: those that the client can show, the best first.
+    token: what the server was started with, if it asks for one.
+    session: which session to watch, or to go on with.
+    resume: the single-use token of that session, from its `started`; only a player has one.
+    epoch, blocks: up to where a player that goes on has received it: all of the blocks below that number.
+    """
+
+    role: Role = "player"
+    codecs: tuple[Codec, ...] = field(default=("jpeg",), metadata={"most": 8})
+    token: str = _text(256)
+    session: str = _text(32)
+    resume: str = _text(64)
+    epoch: int = 0
+    blocks: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """Begin a session.
+
+    seed: of everything that is left to chance.
+    start: number of a starting place; drawn by the seed if null.
+    image: begin from this picture instead, a PNG or JPEG in base64.
+    pace: world time for one second of real time, 0 to 16; 0 is as fast as acknowledgements come.
+    """
+
+    seed: int = 0
+    start: int | None = None
+    image: str = _text(MOST_TEXT)
+    pace: float = field(default=1.0, metadata={"most": 16})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Act:
+    """What the player holds from now on. State, not edges; the newest wins at the next block.
+
+    seq: rises with every action; one that does not is late and left out.
+    keys: W3C event.code names.
+    """
+
+    seq: int = field(metadata={"most": 2**32 - 1})
+    keys: tuple[str, ...] = field(default=(), metadata={"most": 32})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """What the world is told in words from the next block on."""
+
+    text: str = field(metadata={"most": 4_000})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Control:
+    """A verb. Answered with `state`, or with `marked`, `forked`, `saved` or `error`.
+
+    op: which.
+    blocks: of `step`, how many to make while paused; of `rewind`, how many to go back.
+    mark: of `rewind`, the mark to go back to instead.
+    world: of `load`, what `saved` called it.
+    seed, start: of `reset`, as in Start.
+    """
+
+    op: Op
+    blocks: int = field(default=1, metadata={"most": 10**6})
+    mark: int | None = None
+    world: str = _text(32)
+    seed: int = 0
+    start: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ack:
+    """All blocks of that epoch below that number have arrived."""
+
+    epoch: int
+    blocks: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ping:
+    """Asks for a `pong` with the same number, to measure the way there and back."""
+
+    t: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bye:
+    """The client is done: its session ends now, not in a minute."""
+
+
+Message = Hello | Start | Act | Prompt | Control | Ack | Ping | Bye
+MESSAGES: Mapping[str, type[Message]] = {
+    "hello": Hello,
+    "start": Start,
+    "action": Act,
+    "prompt": Prompt,
+    "control": Control,
+    "ack": Ack,
+    "ping": Ping,
+    "bye": Bye,
+}
+
+
+def read_message(text: str) -> Message:
+    """The message that a client wrote.
+
+    Raises:
+        ProtocolError: it is no JSON object with a type, which ends the connection; or its type is not known or a field
+            does not fit, which does not.
+    """
+    try:
+        given = json.loads(text, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(
+            "not_json", f"a control message is a JSON object, got no JSON: {error}", close=4400
+        ) from error
+    if not isinstance(given, dict) or not isinstance(given.get("type"), str):
+        raise ProtocolError("no_type", 'a control message is a JSON object with a "type"', close=4400)
+    kind = MESSAGES.get(given["type"])
+    if kind is None:
+        raise ProtocolError(
+            "unknown_type", f"no message is called {given['type'][:40]!r}; known: {', '.join(MESSAGES)}"
+        )
+    hints = get_type_hints(kind)
+    values: dict[str, Any] = {}
+    for one in fields(kind):
+        if one.name in given:
+            values[one.name] = _fit(given["type"], one.name, hints[one.name], given[one.name], one.metadata.get("most"))
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise ProtocolError("bad_field", f"{given['type']}: a field is missing ({error})") from error
+
+
+def write_message(kind: str, **values: Any) -> str:
+    """The text of a message of that type, to either end."""
+    return json.dumps({"type": kind, **values}, separators=(",", ":"))
+
+
+def _fit(kind: str, name: str, wanted: Any, value: Any, most: int | None) -> Any:
+    """The value as a field of that type; ProtocolError where it does not fit."""
+    if _fits(wanted, value) and (most is None or _size(value) <= most):
+        return tuple(value) if get_origin(wanted) is tuple else float(value) if wanted is float else value
+    limit = "" if most is None else f" of at most {most}"
+    raise ProtocolError("bad_field", f"{kind}: {name} is {_described(wanted)}{limit}, got {json.dumps(value)[:60]}")
+
+
+def _size(value: Any) -> float:
+    return len(value) if isinstance(value, str | list) else value
+
+
+def _fits(wanted: Any, value: Any) -> bool:
+    origin, inside = get_origin(wanted), get_args(wanted)
+    if origin is Literal:
+        return isinstance(value, str) and value in inside
+    if origin is UnionType:
+        return any(_fits(one, value) for one in inside)
+    if origin is tuple:
+        return isinstance(value, list) and all(_fits(inside[0], one) for one in value)
+    if wanted is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**64
+    if wanted is int:
+        return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**64
+    return isinstance(value, cast(type, NoneType if wanted is None else wanted))
+
+
+def _described(wanted: Any) -> str:
+    origin, inside = get_origin(wanted), get_args(wanted)
+    if origin is Literal:
+        return f"one of {', '.join(inside)}"
+    if origin is UnionType:
+        return " or ".join(_described(one) for one in inside)
+    if origin is tuple:
+        return f"a list, each {_described(inside[0])}"
+    names = {float: "a number from 0", int: "a whole number from 0", str: "text", NoneType: "null"}
+    return names[wanted]
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is no number of JSON")

@@ -1,0 +1,115 @@
+"""One frame on its way to a viewer: a binary message of 40 bytes that say what it is, and behind them its picture.
+
+    offset  0  u8   opcode, 1: a frame
+            1  u8   length of the header in units of 4 bytes; a reader skips what it does not know
+            2  u16  flags: 1 can be shown without any frame before it; 2 first of its block; 4 last of it;
+                    8 sent again after a connection was lost
+            4  u32  epoch, which rises when time jumps (a rewind, a load, a reset)
+            8  u32  number of the block
+           12  u16  number of the frame in its block
+           14  u16  frames in the block
+           16  u64  microseconds of world time since the session began
+           24  u32  number of the message on this connection, from 0
+           28  u32  seq of the newest action in the block; 0 is none
+           32  u8   codec: 0 raw (RGB, a byte each), 1 JPEG, 4 H.264 (an access unit, Annex B)
+           33  u8   0
+           34  u16  width
+           36  u16  height
+           38  u16  0
+
+All numbers are little-endian.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from enum import IntFlag
+
+from worldsim.errors import ProtocolError
+
+HEADER = struct.Struct("<BBHIIHHQIIBBHHH")
+FRAME = 1
+CODECS = {"raw": 0, "jpeg": 1, "h264": 4}
+NAMES = {number: name for name, number in CODECS.items()}
+
+
+class Flag(IntFlag):
+    """See the module."""
+
+    KEY = 1
+    FIRST = 2
+    LAST = 4
+    AGAIN = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Media:
+    """One frame with what is known of it. The fields are those of the header; see the module."""
+
+    flags: Flag
+    epoch: int
+    block: int
+    frame: int
+    frames: int
+    time_us: int
+    number: int
+    action: int
+    codec: str
+    width: int
+    height: int
+    payload: bytes
+
+    def encode(self) -> bytes:
+        """The message."""
+        return (
+            HEADER.pack(
+                FRAME,
+                HEADER.size // 4,
+                self.flags,
+                self.epoch,
+                self.block,
+                self.frame,
+                self.frames,
+                self.time_us,
+                self.number,
+                self.action,
+                CODECS[self.codec],
+                0,
+                self.width,
+                self.height,
+                0,
+            )
+            + self.payload
+        )
+
+    @classmethod
+    def decode(cls, message: bytes) -> Media:
+        """Read what `encode` wrote, or a later version of it with a longer header.
+
+        Raises:
+            ProtocolError: it is no frame, or cut short.
+        """
+        if len(message) < HEADER.size or message[0] != FRAME or not HEADER.size <= 4 * message[1] <= len(message):
+            raise ProtocolError(
+                "bad_media", f"a frame has {HEADER.size} bytes of header or more, got {message[:8].hex()}"
+            )
+        _, length, flags, epoch, block, frame, frames, time_us, number, action, codec, _, width, height, _ = (
+            HEADER.unpack_from(message)
+        )
+        if codec not in NAMES:
+            raise ProtocolError("bad_media", f"no codec has the number {codec}; known: {NAMES}")
+        return cls(
+            flags=Flag(flags),
+            epoch=epoch,
+            block=block,
+            frame=frame,
+            frames=frames,
+            time_us=time_us,
+            number=number,
+            action=action,
+            codec=NAMES[codec],
+            width=width,
+            height=height,
+            payload=bytes(message[4 * length :]),
+        )
