@@ -140,6 +140,48 @@ def replay(
 
 @app.command()
 @refusals()
+def serve(
+    world: Annotated[str, typer.Option(help="Which world.")] = "crafter",
+    host: Annotated[str, typer.Option(help="The address to listen at; any other than this machine needs a token.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(help="The port to listen at; 0 is any that is free.")] = 8765,
+    max_sessions: Annotated[
+        int | None, typer.Option(help="Sessions at once; by default as many as there is memory for.")
+    ] = None,
+    token: Annotated[
+        str, typer.Option(envvar="WORLDSIM_TOKEN", show_envvar=True, help="What clients must know to connect.")
+    ] = "",
+    origin: Annotated[list[str] | None, typer.Option(help="A page of another server that may connect.")] = None,
+    name: Annotated[list[str] | None, typer.Option(help="Another name of this server, such as host:port.")] = None,
+    folder: Annotated[Path, typer.Option(help="Where worlds are kept: logs, and what was saved.")] = Path("worlds"),
+    frames_per_block: Annotated[int, typer.Option(help="Frames made at once.")] = 1,
+    device: Device = "auto",
+    weights: Annotated[
+        Path | None, typer.Option(help="A weights file of worldsim train in place of the shipped one.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Serve a world over WebSocket until SIGTERM or Ctrl-C; every world is then saved."""
+    import asyncio
+
+    import worldsim
+    from worldsim_apps.gate import Door
+    from worldsim_apps.server import Settings, run
+
+    door = Door(host=host, port=port, token=token, origins=tuple(origin or ()), hosts=tuple(name or ()))
+    settings = Settings(door=door, folder=folder, sessions=max_sessions)
+    place = worldsim.load(world, device=device, frames_per_block=frames_per_block, weights=weights)
+
+    def on_ready(port: int) -> None:
+        url = f"ws://{f'[{host}]' if ':' in host else host}:{port}/v1/world"
+        _report({"world": world, "url": url, "folder": str(folder)} if as_json else f"{world} is served at {url}")
+
+    asyncio.run(run(place, settings, on_ready))
+
+
+@app.command()
+@refusals()
 def record(
     name: Name,
     frames: Annotated[int, typer.Option(help="At least so many frames.")] = 100_000,

@@ -42,6 +42,10 @@ class Kept:
         """Keep a snapshot under the name of its session; OSError if it cannot be written."""
         write_snapshot(self._path(name, ".world"), snapshot)
 
+    def forget(self, name: str) -> None:
+        """Keep nothing under that name."""
+        self.log(name).unlink(missing_ok=True)
+
     def find(self, name: str) -> Snapshot:
         """What is kept under that name: what was saved, or else the log.
 

@@ -84,6 +84,11 @@ class Room:
         viewer.tell("started", session=self.name, resume=self.new_token(), **self._situation())
         self._changed.set()
 
+    @property
+    def _was_seen(self) -> bool:
+        """Whether a player has shown that frames arrive, so that there is something to come back to."""
+        return self._play.epoch > 0 or self._play.acked > self._first or self._first > 0
+
     def new_token(self) -> str:
         """The token that the next connection of its player needs; the one before it is worth nothing."""
         self._token = secrets.token_urlsafe(32)
@@ -118,7 +123,7 @@ class Room:
             return
         self._player, self.waits_since = None, monotonic()
         self._play.connected = False
-        wait = self._hall.resume_s if self._play.acked > self._first or self._play.epoch else 0.0
+        wait = self._hall.resume_s if self._was_seen else 0.0
         self._expiry = asyncio.get_running_loop().call_later(wait, self._expire)
 
     def act(self, action: Act) -> None:
@@ -156,10 +161,10 @@ class Room:
         for viewer in self._spectators:
             viewer.close(4410, "ended")
         try:
-            if save:
+            if save and self._was_seen:
                 await self._stage.save()
         finally:
-            await self._stage.close()
+            await (self._stage.close() if self._was_seen else self._stage.forget())
             self._hall.rooms.pop(self.name, None)
 
     async def drain(self) -> None:

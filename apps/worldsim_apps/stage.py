@@ -142,11 +142,8 @@ class Stage:
         Raises:
             ConfigError: so many have not been made.
         """
-        lived = await self._do(lambda session: session.log)
-        held = self._hall.engine.world.remembered_frames // self._hall.engine.world.frames_per_block
-        if blocks <= min(held // 2, len(lived.steps)) or blocks > len(lived.steps):
-            await self._do(lambda session: session.rewind(blocks))
-        else:
+        lived = await self._do(lambda session: _near(session, blocks))
+        if lived is not None:
             await self._turn_to(SessionLog(opening=lived.opening, steps=lived.steps[: len(lived.steps) - blocks]))
 
     async def go_to(self, mark: int) -> None:
@@ -173,6 +170,11 @@ class Stage:
     async def close(self) -> None:
         """Give the place back. What was logged and saved stays."""
         await asyncio.to_thread(self.live.close)
+
+    async def forget(self) -> None:
+        """Give the place back and keep nothing."""
+        await self.close()
+        self._hall.kept.forget(self.world)
 
     async def become(self, other: Stage) -> None:
         """Go on as another session, whose place this one takes."""
@@ -202,3 +204,11 @@ class Stage:
 
     async def _do(self, verb: Callable[[Session], Any]) -> Any:
         return await asyncio.wrap_future(self.live.do(verb))
+
+
+def _near(session: Session, blocks: int) -> SessionLog | None:
+    """Go back if that is done at once, or if it cannot be done; otherwise the log to live again."""
+    if session.remembered < blocks <= session.block:
+        return session.log
+    session.rewind(blocks)
+    return None

@@ -28,6 +28,7 @@ PROMISED = {
     "Session.log": "property",
     "Session.pages": "property",
     "Session.paused": "property",
+    "Session.remembered": "property",
     "Session.step": "(self, keys=())",
     "Session.mark": "(self)",
     "Session.rewind": "(self, to)",

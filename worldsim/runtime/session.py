@@ -96,6 +96,11 @@ class Session:
         return SessionLog(opening=self._opening, steps=trail.steps() if trail else ())
 
     @property
+    def remembered(self) -> int:
+        """How many blocks it can go back at once; what lies further back has to be lived again."""
+        return len(self._history)
+
+    @property
     def latest(self) -> Step | None:
         """What the log says of the newest block."""
         return None if self._moment.trail is None else self._moment.trail.step

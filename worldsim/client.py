@@ -1,0 +1,493 @@
+"""A client of a world that is served over WebSocket, for programs: `Client` for asyncio, `BlockingClient` for all else.
+
+A connection that is lost is taken up again by itself, where it was, as long as the server waits for it. The protocol is
+described in docs/protocol.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections import deque
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from threading import Thread
+from types import TracebackType
+from typing import Any, TypeVar
+
+import av
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
+from websockets.typing import Subprotocol
+
+from worldsim.errors import ProtocolError, SessionClosed
+from worldsim.session.events import SUBPROTOCOL, Codec, Role, write_message
+from worldsim.session.wire import Flag, Media
+
+Answer = TypeVar("Answer")
+MOST_BYTES = 64 << 20
+"""Of one message that a client reads."""
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.05, 5.0
+FINAL = {1000, 1008, 1009, 3000, 3003}
+"""Codes after which it is no use to connect again, beside all from 4000 on."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Frame:
+    """One frame of a world.
+
+    pixels: uint8 [H, W, 3], RGB.
+    block, frame: which frame of which block.
+    epoch: rises when time jumps (a rewind, a load, a reset).
+    action: number of the newest action in it, as `hold` returned it; 0 is none.
+    seconds: world time since the session began.
+    payload: the bytes that it was sent as.
+    """
+
+    pixels: NDArray[np.uint8]
+    block: int
+    frame: int
+    epoch: int
+    action: int
+    seconds: float
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """What lets a client go on with a session: from `fork`, or of a client that was lost."""
+
+    session: str
+    resume: str
+
+
+class Client:
+    """One connection to a world. `async with Client(url) as client:`.
+
+    Args:
+        url: of the server, such as "ws://127.0.0.1:8765".
+        codec: what frames are sent as: "jpeg", "h264" or "raw", which loses nothing.
+        token: what the server was started with, if it asks for one.
+        watch: name of a session to watch as a spectator; otherwise this is a player.
+        ticket: of a session to go on with.
+    """
+
+    def __init__(
+        self, url: str, *, codec: Codec = "jpeg", token: str = "", watch: str = "", ticket: Ticket | None = None
+    ) -> None:
+        self.welcome: Mapping[str, Any] = {}
+        self.world = ""
+        self.resumed = 0
+        self._url = url.rstrip("/") + "/v1/world"
+        self._role: Role = "spectator" if watch else "player"
+        self._codec: Codec = codec
+        self._token = token
+        self._ticket = Ticket(watch, "") if watch else ticket
+        self._connection: ClientConnection | None = None
+        self._media: deque[Media] = deque()
+        self._answers: deque[dict[str, Any]] = deque()
+        self._news = asyncio.Condition()
+        self._seen = (0, 0, -1)
+        self._seq = 0
+        self._held: tuple[str, ...] = ()
+        self._over: Exception | None = None
+        self._reader: asyncio.Task[None] | None = None
+        self._resumes = False
+        self._verb = asyncio.Lock()
+        self._decoder: Any = None
+
+    async def __aenter__(self) -> Client:
+        await self._connect()
+        self._reader = asyncio.create_task(self._read())
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(self.close)
+            if self._ticket is not None:
+                await self._answer("started", "watching")
+            undo.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    @property
+    def ticket(self) -> Ticket | None:
+        """What lets another client go on with this session once this one is gone."""
+        return self._ticket
+
+    async def start(self, *, seed: int = 0, start: int | None = None, image: bytes = b"", pace: float = 1.0) -> None:
+        """Begin a session.
+
+        Args:
+            seed: of everything that is left to chance.
+            start: number of a starting place; drawn by the seed if None.
+            image: a PNG or JPEG to begin from instead.
+            pace: world time for one second of real time; 0 is as fast as frames are taken.
+
+        Raises:
+            ProtocolError: the server refuses; its `code` says why.
+        """
+        picture = base64.b64encode(image).decode()
+        await self._ask("started", "start", seed=seed, start=start, image=picture, pace=pace)
+
+    async def hold(self, keys: Iterable[str]) -> int:
+        """Hold these keys from the next block on; returns the number of the action, which frames carry."""
+        self._seq += 1
+        self._held = tuple(sorted(keys))
+        await self._say("action", seq=self._seq, keys=list(self._held))
+        return self._seq
+
+    async def frame(self) -> Frame:
+        """The next frame. A block counts as arrived, and a further one is made, when its last frame is taken.
+
+        Raises:
+            ProtocolError: a block could not be made; the world stands still until `resume`.
+            SessionClosed: the session or the connection has ended.
+        """
+        async with self._news:
+            await self._news.wait_for(lambda: self._media or self._answers or self._over)
+            while self._answers and not self._verb.locked():
+                _raise(self._answers.popleft())
+            await self._news.wait_for(lambda: self._media or self._over)
+            if not self._media:
+                assert self._over is not None
+                raise self._over
+            media = self._media.popleft()
+        frame = self._decode(media)
+        if Flag.LAST in media.flags and self._role == "player":
+            await self._say("ack", epoch=media.epoch, blocks=media.block + 1)
+        return frame
+
+    async def __aiter__(self) -> AsyncIterator[Frame]:
+        """All frames until the session ends."""
+        while True:
+            try:
+                yield await self.frame()
+            except SessionClosed:
+                return
+
+    async def pause(self) -> None:
+        """Make no block until `resume`."""
+        await self._control("state", op="pause")
+
+    async def resume(self) -> None:
+        """Go on after a pause."""
+        await self._control("state", op="resume")
+
+    async def step(self, blocks: int = 1) -> None:
+        """Make so many blocks while paused."""
+        await self._control("state", op="step", blocks=blocks)
+
+    async def mark(self) -> int:
+        """The number of a mark of this moment, for `rewind`."""
+        return int((await self._control("marked", op="mark"))["mark"])
+
+    async def rewind(self, blocks: int = 0, *, mark: int | None = None) -> None:
+        """Go back so many blocks, or to a mark."""
+        await self._control("state", op="rewind", blocks=blocks, mark=mark)
+
+    async def fork(self) -> Ticket:
+        """A ticket for a second session that begins with this one's past."""
+        answer = await self._control("forked", op="fork")
+        return Ticket(answer["session"], answer["resume"])
+
+    async def save(self) -> str:
+        """Keep the world as it is; returns the name to `load` it by."""
+        return str((await self._control("saved", op="save"))["world"])
+
+    async def load(self, world: str) -> None:
+        """Go on where a kept world was; begins a session if there is none."""
+        await self._control("state", "started", op="load", world=world)
+
+    async def reset(self, *, seed: int = 0, start: int | None = None) -> None:
+        """Begin anew."""
+        await self._control("state", op="reset", seed=seed, start=start)
+
+    async def ping(self) -> float:
+        """Seconds to the server and back."""
+        began = asyncio.get_running_loop().time()
+        await self._ask("pong", "ping", t=began)
+        return asyncio.get_running_loop().time() - began
+
+    async def close(self) -> None:
+        """End the session and the connection. Closing twice is fine."""
+        if self._over is None:
+            await self._say("bye")
+        await self.leave()
+
+    async def leave(self) -> None:
+        """End the connection alone: the session waits for whoever comes with its ticket, for a minute."""
+        self._over = self._over or SessionClosed("this client was closed")
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.wait([self._reader])
+        if self._connection is not None:
+            await self._connection.close()
+
+    async def _connect(self) -> None:
+        """Open a connection and say hello, as who this is and up to where frames have arrived."""
+        connection = await connect(
+            self._url,
+            subprotocols=[Subprotocol(SUBPROTOCOL)],
+            compression=None,
+            max_size=MOST_BYTES,
+            proxy=None,
+        )
+        ticket, (epoch, block, _) = self._ticket or Ticket("", ""), self._seen
+        hello = {"role": self._role, "codecs": [self._codec], "token": self._token, "session": ticket.session}
+        await connection.send(write_message("hello", **hello, resume=ticket.resume, epoch=epoch, blocks=block))
+        first = json.loads(await connection.recv())
+        if first["type"] != "welcome":
+            await connection.close()
+            _raise(first)
+        self.welcome, self._connection = first, connection
+
+    async def _read(self) -> None:
+        """Take in what the server says, over as many connections as it takes."""
+        while self._over is None:
+            assert self._connection is not None
+            try:
+                async for message in self._connection:
+                    await self._take(message)
+            except ConnectionClosed:
+                pass
+            await self._lost(self._connection)
+
+    async def _take(self, message: str | bytes) -> None:
+        async with self._news:
+            if isinstance(message, bytes):
+                self._receive(Media.decode(message))
+            else:
+                self._hear(json.loads(message))
+            self._news.notify_all()
+
+    def _receive(self, media: Media) -> None:
+        at = (media.epoch, media.block, media.frame)
+        if at <= self._seen and media.epoch == self._seen[0] and Flag.AGAIN in media.flags:
+            return
+        self._media.append(media)
+        is_last = Flag.LAST in media.flags
+        self._seen = (media.epoch, media.block + is_last, -1 if is_last else media.frame)
+
+    def _hear(self, told: dict[str, Any]) -> None:
+        if told["type"] in ("started", "watching"):
+            self._ticket = Ticket(told["session"], told.get("resume", ""))
+        if told.get("epoch", 0) > self._seen[0]:
+            self._media.clear()
+            self._seen = (told["epoch"], told["blocks"], -1)
+        self.world = told.get("world", self.world)
+        if self._resumes and told["type"] in ("started", "watching"):
+            self._resumes = False
+            if not self._verb.locked():
+                return
+            text = "the connection was lost before the answer came; ask again"
+            told = {"type": "error", "code": "lost", "message": text, "retry_after_ms": 0}
+        if told["type"] != "drain":
+            self._answers.append(told)
+
+    async def _lost(self, connection: ClientConnection) -> None:
+        """Connect again if that is of use; otherwise everything that waits is told."""
+        code = connection.close_code or 1006
+        ticket, wait = self._ticket, FIRST_WAIT_S
+        lasts = asyncio.get_running_loop().time() + float(self.welcome["limits"]["resume_s"])
+        while ticket is not None and self._over is None and code < 4000 and code not in FINAL:
+            try:
+                await self._connect()
+                self._resumes = True
+                self.resumed += 1
+                if self._held and self._role == "player":
+                    await self.hold(self._held)
+                return
+            except ProtocolError:
+                break
+            except (OSError, InvalidHandshake, ConnectionClosed):
+                if asyncio.get_running_loop().time() + wait > lasts:
+                    break
+                await asyncio.sleep(wait)
+                wait = min(2 * wait, LONGEST_WAIT_S)
+        async with self._news:
+            reason = connection.close_reason or "the connection was lost"
+            self._over = self._over or SessionClosed(f"the session has ended: {reason} (code {code})")
+            self._news.notify_all()
+
+    async def _control(self, *kinds: str, **fields: Any) -> dict[str, Any]:
+        return await self._ask(*kinds, "control", **fields)
+
+    async def _ask(self, *kinds_and_type: str, **fields: Any) -> dict[str, Any]:
+        """Say something and wait for an answer of one of these types; the last name is that of what is said."""
+        *kinds, kind = kinds_and_type
+        async with self._verb:
+            await self._say(kind, **fields)
+            return await self._answer(*kinds)
+
+    async def _answer(self, *kinds: str) -> dict[str, Any]:
+        while True:
+            async with self._news:
+                await self._news.wait_for(lambda: self._answers or self._over)
+                if not self._answers:
+                    assert self._over is not None
+                    raise self._over
+                answer = self._answers.popleft()
+            if answer["type"] in kinds:
+                return answer
+            _raise(answer)
+
+    async def _say(self, kind: str, **fields: Any) -> None:
+        if self._over is not None:
+            raise self._over
+        assert self._connection is not None
+        with suppress(ConnectionClosed):  # what is held and what has arrived is said again on the next connection
+            await self._connection.send(write_message(kind, **fields))
+
+    def _decode(self, media: Media) -> Frame:
+        return Frame(
+            pixels=self._pixels(media),
+            block=media.block,
+            frame=media.frame,
+            epoch=media.epoch,
+            action=media.action,
+            seconds=media.time_us / 1e6,
+            payload=media.payload,
+        )
+
+    def _pixels(self, media: Media) -> NDArray[np.uint8]:
+        if media.codec == "raw":
+            return np.frombuffer(media.payload, np.uint8).reshape(media.height, media.width, 3)
+        if media.codec == "jpeg":
+            bgr = cv2.imdecode(np.frombuffer(media.payload, np.uint8), cv2.IMREAD_COLOR)
+            assert bgr is not None
+            return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+        if self._decoder is None:
+            self._decoder = av.CodecContext.create("h264", "r")
+            self._decoder.flags |= av.codec.context.Flags.low_delay
+        (picture,) = self._decoder.decode(av.Packet(media.payload))
+        pixels: NDArray[np.uint8] = picture.to_ndarray(format="rgb24")
+        return pixels
+
+
+def _raise(told: dict[str, Any]) -> None:
+    """Raise what an error message says; other messages are nothing to raise."""
+    if told["type"] == "error":
+        raise ProtocolError(told["code"], told["message"], retry_after_ms=told.get("retry_after_ms"))
+
+
+class BlockingClient:
+    """A `Client` for programs without asyncio; the same arguments, methods and errors. A context manager."""
+
+    def __init__(self, url: str, **settings: Any) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = Thread(target=self._loop.run_forever, name="worldsim-client", daemon=True)
+        self._thread.start()
+        self._client = self._wait(_made(url, settings))
+
+    def __enter__(self) -> BlockingClient:
+        self._wait(self._client.__aenter__())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def welcome(self) -> Mapping[str, Any]:
+        """What the server says of itself and its world."""
+        return self._client.welcome
+
+    @property
+    def world(self) -> str:
+        """What the session is kept under."""
+        return self._client.world
+
+    @property
+    def ticket(self) -> Ticket | None:
+        """See Client.ticket."""
+        return self._client.ticket
+
+    def start(self, *, seed: int = 0, start: int | None = None, image: bytes = b"", pace: float = 1.0) -> None:
+        """See Client.start."""
+        self._wait(self._client.start(seed=seed, start=start, image=image, pace=pace))
+
+    def hold(self, keys: Iterable[str]) -> int:
+        """See Client.hold."""
+        return self._wait(self._client.hold(keys))
+
+    def frame(self) -> Frame:
+        """See Client.frame."""
+        return self._wait(self._client.frame())
+
+    def __iter__(self) -> Iterator[Frame]:
+        """All frames until the session ends."""
+        while True:
+            try:
+                yield self.frame()
+            except SessionClosed:
+                return
+
+    def pause(self) -> None:
+        """See Client.pause."""
+        self._wait(self._client.pause())
+
+    def resume(self) -> None:
+        """See Client.resume."""
+        self._wait(self._client.resume())
+
+    def step(self, blocks: int = 1) -> None:
+        """See Client.step."""
+        self._wait(self._client.step(blocks))
+
+    def mark(self) -> int:
+        """See Client.mark."""
+        return self._wait(self._client.mark())
+
+    def rewind(self, blocks: int = 0, *, mark: int | None = None) -> None:
+        """See Client.rewind."""
+        self._wait(self._client.rewind(blocks, mark=mark))
+
+    def fork(self) -> Ticket:
+        """See Client.fork."""
+        return self._wait(self._client.fork())
+
+    def save(self) -> str:
+        """See Client.save."""
+        return self._wait(self._client.save())
+
+    def load(self, world: str) -> None:
+        """See Client.load."""
+        self._wait(self._client.load(world))
+
+    def reset(self, *, seed: int = 0, start: int | None = None) -> None:
+        """See Client.reset."""
+        self._wait(self._client.reset(seed=seed, start=start))
+
+    def ping(self) -> float:
+        """See Client.ping."""
+        return self._wait(self._client.ping())
+
+    def close(self) -> None:
+        """End the session, the connection and the thread. Closing twice is fine."""
+        self._end(self._client.close())
+
+    def leave(self) -> None:
+        """See Client.leave; the thread ends too."""
+        self._end(self._client.leave())
+
+    def _end(self, last: Coroutine[Any, Any, None]) -> None:
+        if self._loop.is_closed():
+            last.close()
+            return
+        self._wait(last)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _wait(self, asked: Coroutine[Any, Any, Answer]) -> Answer:
+        return asyncio.run_coroutine_threadsafe(asked, self._loop).result()
+
+
+async def _made(url: str, settings: dict[str, Any]) -> Client:
+    return Client(url, **settings)
