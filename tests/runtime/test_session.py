@@ -205,16 +205,15 @@ def test_a_step_that_finds_no_memory_changes_nothing_and_a_rewind_still_works():
 def test_after_memory_was_freed_a_failed_step_is_made_as_if_nothing_had_happened():
     world = tiny_world(frames_per_block=2, pages=12)
     session, alone = world.open(seed=4), tiny_world(frames_per_block=2).open(seed=4)
-    mark = session.mark()
     for keys in WALK[:3]:
         session.step(keys)
         alone.step(keys)
-    other = session.fork()
-    other.step()
+    others = [session.fork(), world.open(seed=5)]
+    others[0].step()
     with pytest.raises(PoolFull):
         session.step(WALK[3])
-    other.close()
-    mark.close()
+    for other in others:
+        other.close()
     assert fingerprint(session, WALK[3:]) == fingerprint(alone, WALK[3:])
 
 

@@ -200,14 +200,15 @@ class VideoDecoder:
         context = Context.holding(self.pool, state.frames, state.next_frame, state.keys, state.values)
         self.close()
         self._context, self.blocks = context, state.blocks
-        pieces = zip(state.latents.split(1, dim=1), state.controls.split(1, dim=1), strict=True)
+        latents, controls = (part.to(self.pool.device) for part in (state.latents, state.controls))
+        pieces = zip(latents.split(1, dim=1), controls.split(1, dim=1), strict=True)
         self._held = dict(zip(state.frames, pieces, strict=True))
 
     def _prefill_again(self, state: VideoState) -> None:
         twin = VideoDecoder(self.backbone, self.pool, self.plan, self.seed, state.blocks)
         try:
             twin._context.skip(state.next_frame - len(state.frames))
-            twin.prefill(state.latents, state.controls)
+            twin.prefill(state.latents.to(self.pool.device), state.controls.to(self.pool.device))
         except PoolFull:
             twin.close()
             raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 from weakref import WeakSet
 
 from worldsim.decoding.video import VideoDecoder
@@ -73,11 +73,30 @@ class History:
             self.forget_oldest()
 
 
+class Holder(Protocol):
+    """Somebody who holds pages of a past, and can keep it elsewhere."""
+
+    @property
+    def block(self) -> int:
+        """How many blocks had been made."""
+        ...
+
+    @property
+    def pages(self) -> tuple[int, ...]:
+        """What it holds."""
+        ...
+
+    def leave_pool(self) -> None:
+        """Give the pages back and keep what they held in the memory of the host."""
+        ...
+
+
 class Histories:
-    """All histories over one pool."""
+    """All histories and marks over one pool."""
 
     def __init__(self) -> None:
         self._histories: WeakSet[History] = WeakSet()
+        self._holders: WeakSet[Holder] = WeakSet()
 
     def open(self, longest: int) -> History:
         """A history for one more session."""
@@ -85,10 +104,18 @@ class Histories:
         self._histories.add(history)
         return history
 
+    def hold(self, holder: Holder) -> None:
+        """One more mark, for as long as somebody has it."""
+        self._holders.add(holder)
+
     def make_room(self) -> bool:
-        """Forget the oldest moment of whoever remembers most; False if nobody remembers any."""
+        """Forget the oldest moment of whoever remembers most, else move the oldest mark out; False if there is none."""
         longest = max(self._histories, key=len, default=None)
-        if longest is None or not len(longest):
+        if longest is not None and len(longest):
+            longest.forget_oldest()
+            return True
+        oldest = min((mark for mark in self._holders if mark.pages), key=lambda mark: mark.block, default=None)
+        if oldest is None:
             return False
-        longest.forget_oldest()
+        oldest.leave_pool()
         return True

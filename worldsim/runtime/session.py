@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from worldsim.controls import Controls, Keys
-from worldsim.errors import ConfigError, NotReproduced, SessionClosed, SessionPaused
+from worldsim.errors import ConfigError, NotReproduced, PoolFull, SessionClosed, SessionPaused
 from worldsim.models.protocol import Codec
 from worldsim.runtime.batching import step_together
 from worldsim.runtime.chunk import Chunk
 from worldsim.runtime.history import Histories, History, Moment
 from worldsim.runtime.journal import Journal
+from worldsim.runtime.mark import Mark
 from worldsim.runtime.snapshot import Keep, Snapshot, check_keep, write_snapshot
 from worldsim.session.log import Opening, Record, Rewind, SessionLog, Step, Trail
 
@@ -32,30 +33,6 @@ class Home:
     begin: Callable[[Opening], Moment]
     longest: int
     histories: Histories = field(default_factory=Histories)
-
-
-class Mark:
-    """A moment of one session to come back to. It keeps that moment's memory until it is closed or dropped."""
-
-    def __init__(self, owner: object, moment: Moment) -> None:
-        self._owner = owner
-        self._moment = moment
-        self._closed = False
-
-    @property
-    def block(self) -> int:
-        """How many blocks had been made."""
-        return self._moment.block
-
-    @property
-    def pages(self) -> tuple[int, ...]:
-        """The pages of the pool that it holds."""
-        return self._moment.decoder.context.pages
-
-    def close(self) -> None:
-        """Give its memory back; the mark can no longer be used. Closing twice is fine."""
-        self._moment.decoder.close()
-        self._closed = True
 
 
 class Session:
@@ -145,7 +122,7 @@ class Session:
     def mark(self) -> Mark:
         """This moment, to rewind to. No key or value is copied."""
         self._check_open()
-        return Mark(self._line, self._moment.fork())
+        return Mark(self._line, self._moment.fork(), self._home.histories)
 
     def rewind(self, to: Mark | int) -> None:
         """Go back to a moment of this session, or of one that it shares a beginning with through forks.
@@ -160,6 +137,7 @@ class Session:
         Raises:
             ConfigError: the mark is of another session, or so many blocks have not been made.
             SessionClosed: the mark or the session was closed.
+            PoolFull: the mark's memory had to leave the pool, and there is no room for it to come back.
             NotReproduced: a moment that had to be lived again did not come out the same; nothing has changed.
         """
         self._check_open()
@@ -240,9 +218,23 @@ class Session:
     def _marked(self, mark: Mark) -> Moment:
         if mark._owner is not self._line:
             raise ConfigError("that mark is of another session; rewind the session that made it, or a fork of it")
-        if mark._closed:
-            raise SessionClosed("that mark was closed; rewind to another, and close a mark only when done with it")
-        return mark._moment.fork()
+        while True:
+            try:
+                return mark._again()
+            except PoolFull:
+                if not self._home.histories.make_room():
+                    return self._changed_places(mark)
+
+    def _changed_places(self, mark: Mark) -> Moment:
+        """The marked moment in the pages of the present, which keeps them if they are too few."""
+        decoder = self._moment.decoder
+        present = decoder.state()
+        decoder.close()
+        try:
+            return mark._again()
+        except PoolFull:
+            decoder.resume(present)
+            raise
 
     def _back(self, blocks: int) -> Moment:
         if not 0 <= blocks <= self.block:
