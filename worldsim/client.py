@@ -11,10 +11,9 @@ import base64
 import json
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import dataclass
 from threading import Thread
-from types import TracebackType
 from typing import Any, TypeVar
 
 import av
@@ -33,6 +32,9 @@ Answer = TypeVar("Answer")
 MOST_BYTES = 64 << 20
 """Of one message that a client reads."""
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.05, 5.0
+LOST = "the connection was lost before the answer came; it may have been done or not"
+UNASKED = {"block_failed", "UnknownName"}
+"""Codes of errors that answer no verb, but tell of a block or of keys that are held: `frame` raises them."""
 FINAL = {1000, 1008, 1009, 3000, 3003}
 """Codes after which it is no use to connect again, beside all from 4000 on."""
 
@@ -75,6 +77,11 @@ class Client:
         token: what the server was started with, if it asks for one.
         watch: name of a session to watch as a spectator; otherwise this is a player.
         ticket: of a session to go on with.
+
+    welcome: what the server says of itself and its world.
+    world: what the session is kept under.
+    blocks: how many had been made when the server last said, which it does in answer to verbs.
+    resumed: how often the connection was lost and taken up again.
     """
 
     def __init__(
@@ -82,6 +89,7 @@ class Client:
     ) -> None:
         self.welcome: Mapping[str, Any] = {}
         self.world = ""
+        self.blocks = 0
         self.resumed = 0
         self._url = url.rstrip("/") + "/v1/world"
         self._role: Role = "spectator" if watch else "player"
@@ -91,24 +99,19 @@ class Client:
         self._connection: ClientConnection | None = None
         self._media: deque[Media] = deque()
         self._answers: deque[dict[str, Any]] = deque()
+        self._troubles: deque[dict[str, Any]] = deque()
         self._news = asyncio.Condition()
         self._seen = (0, 0, -1)
         self._seq = 0
-        self._held: tuple[str, ...] = ()
+        self._held: tuple[str, ...] | None = None
         self._over: Exception | None = None
         self._reader: asyncio.Task[None] | None = None
-        self._resumes = False
         self._verb = asyncio.Lock()
         self._decoder: Any = None
 
     async def __aenter__(self) -> Client:
         await self._connect()
         self._reader = asyncio.create_task(self._read())
-        async with AsyncExitStack() as undo:
-            undo.push_async_callback(self.close)
-            if self._ticket is not None:
-                await self._answer("started", "watching")
-            undo.pop_all()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -149,26 +152,22 @@ class Client:
             SessionClosed: the session or the connection has ended.
         """
         async with self._news:
-            await self._news.wait_for(lambda: self._media or self._answers or self._over)
-            while self._answers and not self._verb.locked():
-                _raise(self._answers.popleft())
-            await self._news.wait_for(lambda: self._media or self._over)
-            if not self._media:
-                assert self._over is not None
+            await self._news.wait_for(lambda: self._media or self._troubles or self._over)
+            if self._troubles:
+                _raised(self._troubles.popleft())
+            if self._over and not self._media:
                 raise self._over
             media = self._media.popleft()
         frame = self._decode(media)
-        if Flag.LAST in media.flags and self._role == "player":
+        if Flag.LAST in media.flags and self._role == "player" and self._over is None:
             await self._say("ack", epoch=media.epoch, blocks=media.block + 1)
         return frame
 
     async def __aiter__(self) -> AsyncIterator[Frame]:
         """All frames until the session ends."""
-        while True:
-            try:
+        with suppress(SessionClosed):
+            while True:
                 yield await self.frame()
-            except SessionClosed:
-                return
 
     async def pause(self) -> None:
         """Make no block until `resume`."""
@@ -225,26 +224,26 @@ class Client:
         if self._reader is not None:
             self._reader.cancel()
             await asyncio.wait([self._reader])
+        await self._tell()
         if self._connection is not None:
             await self._connection.close()
 
     async def _connect(self) -> None:
         """Open a connection and say hello, as who this is and up to where frames have arrived."""
         connection = await connect(
-            self._url,
-            subprotocols=[Subprotocol(SUBPROTOCOL)],
-            compression=None,
-            max_size=MOST_BYTES,
-            proxy=None,
+            self._url, subprotocols=[Subprotocol(SUBPROTOCOL)], compression=None, max_size=MOST_BYTES, proxy=None
         )
         ticket, (epoch, block, _) = self._ticket or Ticket("", ""), self._seen
         hello = {"role": self._role, "codecs": [self._codec], "token": self._token, "session": ticket.session}
-        await connection.send(write_message("hello", **hello, resume=ticket.resume, epoch=epoch, blocks=block))
-        first = json.loads(await connection.recv())
-        if first["type"] != "welcome":
-            await connection.close()
-            _raise(first)
-        self.welcome, self._connection = first, connection
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(connection.close)
+            await connection.send(write_message("hello", **hello, resume=ticket.resume, epoch=epoch, blocks=block))
+            self.welcome = _raised(json.loads(await connection.recv()))
+            if self._ticket is not None:
+                # Nothing is said before this has come: whatever is said next makes the token before it worthless.
+                self._situate(_raised(json.loads(await connection.recv())))
+            undo.pop_all()
+        self._connection = connection
 
     async def _read(self) -> None:
         """Take in what the server says, over as many connections as it takes."""
@@ -255,6 +254,8 @@ class Client:
                     await self._take(message)
             except ConnectionClosed:
                 pass
+            except (ProtocolError, ValueError, LookupError) as error:
+                self._over = SessionClosed(f"the server says what cannot be read: {error}")
             await self._lost(self._connection)
 
     async def _take(self, message: str | bytes) -> None:
@@ -269,49 +270,57 @@ class Client:
         at = (media.epoch, media.block, media.frame)
         if at <= self._seen and media.epoch == self._seen[0] and Flag.AGAIN in media.flags:
             return
+        if media.epoch > self._seen[0]:
+            self._media.clear()
         self._media.append(media)
         is_last = Flag.LAST in media.flags
         self._seen = (media.epoch, media.block + is_last, -1 if is_last else media.frame)
 
     def _hear(self, told: dict[str, Any]) -> None:
+        self._situate(told)
+        if self._verb.locked() and told.get("code") not in UNASKED:
+            self._answers.append(told)
+        elif told["type"] == "error":
+            self._troubles.append(told)
+
+    def _situate(self, told: dict[str, Any]) -> None:
+        """Note which session this is, and where it is."""
         if told["type"] in ("started", "watching"):
             self._ticket = Ticket(told["session"], told.get("resume", ""))
         if told.get("epoch", 0) > self._seen[0]:
             self._media.clear()
-            self._seen = (told["epoch"], told["blocks"], -1)
-        self.world = told.get("world", self.world)
-        if self._resumes and told["type"] in ("started", "watching"):
-            self._resumes = False
-            if not self._verb.locked():
-                return
-            text = "the connection was lost before the answer came; ask again"
-            told = {"type": "error", "code": "lost", "message": text, "retry_after_ms": 0}
-        if told["type"] != "drain":
-            self._answers.append(told)
+            self._seen = (told["epoch"], 0, -1)
+        self._seq = max(self._seq, told.get("seq", 0))
+        self.world, self.blocks = told.get("world", self.world), told.get("blocks", self.blocks)
 
     async def _lost(self, connection: ClientConnection) -> None:
         """Connect again if that is of use; otherwise everything that waits is told."""
-        code = connection.close_code or 1006
+        code, reason = connection.close_code or 1006, connection.close_reason or "the connection was lost"
         ticket, wait = self._ticket, FIRST_WAIT_S
         lasts = asyncio.get_running_loop().time() + float(self.welcome["limits"]["resume_s"])
         while ticket is not None and self._over is None and code < 4000 and code not in FINAL:
             try:
                 await self._connect()
-                self._resumes = True
                 self.resumed += 1
-                if self._held and self._role == "player":
+                if self._held is not None:
                     await self.hold(self._held)
+                if self._verb.locked() and not self._answers:
+                    await self._take(write_message("error", code="lost", message=LOST, retry_after_ms=0))
                 return
-            except ProtocolError:
+            except ProtocolError as error:
+                reason = str(error)
                 break
             except (OSError, InvalidHandshake, ConnectionClosed):
                 if asyncio.get_running_loop().time() + wait > lasts:
                     break
                 await asyncio.sleep(wait)
                 wait = min(2 * wait, LONGEST_WAIT_S)
+        self._over = self._over or SessionClosed(f"the session has ended: {reason} (code {code})")
+        await self._tell()
+
+    async def _tell(self) -> None:
+        """Have everybody who waits look again."""
         async with self._news:
-            reason = connection.close_reason or "the connection was lost"
-            self._over = self._over or SessionClosed(f"the session has ended: {reason} (code {code})")
             self._news.notify_all()
 
     async def _control(self, *kinds: str, **fields: Any) -> dict[str, Any]:
@@ -321,20 +330,16 @@ class Client:
         """Say something and wait for an answer of one of these types; the last name is that of what is said."""
         *kinds, kind = kinds_and_type
         async with self._verb:
+            self._answers.clear()
             await self._say(kind, **fields)
-            return await self._answer(*kinds)
-
-    async def _answer(self, *kinds: str) -> dict[str, Any]:
-        while True:
-            async with self._news:
-                await self._news.wait_for(lambda: self._answers or self._over)
-                if not self._answers:
-                    assert self._over is not None
-                    raise self._over
-                answer = self._answers.popleft()
-            if answer["type"] in kinds:
-                return answer
-            _raise(answer)
+            while True:
+                async with self._news:
+                    await self._news.wait_for(lambda: self._answers or self._over)
+                    if self._over and not self._answers:
+                        raise self._over
+                    answer = _raised(self._answers.popleft())
+                if answer["type"] in kinds:
+                    return answer
 
     async def _say(self, kind: str, **fields: Any) -> None:
         if self._over is not None:
@@ -365,32 +370,33 @@ class Client:
             self._decoder = av.CodecContext.create("h264", "r")
             self._decoder.flags |= av.codec.context.Flags.low_delay
         (picture,) = self._decoder.decode(av.Packet(media.payload))
-        pixels: NDArray[np.uint8] = picture.to_ndarray(format="rgb24")
-        return pixels
+        return np.asarray(picture.to_ndarray(format="rgb24"), np.uint8)
 
 
-def _raise(told: dict[str, Any]) -> None:
-    """Raise what an error message says; other messages are nothing to raise."""
+def _raised(told: dict[str, Any]) -> dict[str, Any]:
+    """The message, unless it is an error, which is raised."""
     if told["type"] == "error":
         raise ProtocolError(told["code"], told["message"], retry_after_ms=told.get("retry_after_ms"))
+    return told
 
 
 class BlockingClient:
     """A `Client` for programs without asyncio; the same arguments, methods and errors. A context manager."""
 
     def __init__(self, url: str, **settings: Any) -> None:
+        self._client = Client(url, **settings)
         self._loop = asyncio.new_event_loop()
         self._thread = Thread(target=self._loop.run_forever, name="worldsim-client", daemon=True)
         self._thread.start()
-        self._client = self._wait(_made(url, settings))
 
     def __enter__(self) -> BlockingClient:
-        self._wait(self._client.__aenter__())
+        with ExitStack() as undo:
+            undo.callback(self.leave)
+            self._wait(self._client.__aenter__())
+            undo.pop_all()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     @property
@@ -402,6 +408,11 @@ class BlockingClient:
     def world(self) -> str:
         """What the session is kept under."""
         return self._client.world
+
+    @property
+    def blocks(self) -> int:
+        """How many had been made when the server last said."""
+        return self._client.blocks
 
     @property
     def ticket(self) -> Ticket | None:
@@ -422,11 +433,9 @@ class BlockingClient:
 
     def __iter__(self) -> Iterator[Frame]:
         """All frames until the session ends."""
-        while True:
-            try:
+        with suppress(SessionClosed):
+            while True:
                 yield self.frame()
-            except SessionClosed:
-                return
 
     def pause(self) -> None:
         """See Client.pause."""
@@ -477,17 +486,15 @@ class BlockingClient:
         self._end(self._client.leave())
 
     def _end(self, last: Coroutine[Any, Any, None]) -> None:
-        if self._loop.is_closed():
-            last.close()
-            return
-        self._wait(last)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        if not self._loop.is_closed():
+            self._wait(last)
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+        last.close()
 
     def _wait(self, asked: Coroutine[Any, Any, Answer]) -> Answer:
+        if self._loop.is_closed():
+            asked.close()
+            raise SessionClosed("this client was closed")
         return asyncio.run_coroutine_threadsafe(asked, self._loop).result()
-
-
-async def _made(url: str, settings: dict[str, Any]) -> Client:
-    return Client(url, **settings)

@@ -17,9 +17,16 @@ from worldsim.session.events import Codec
 
 JPEG = [cv2.IMWRITE_JPEG_QUALITY, 92, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
 FINE_PX = 256
-"""Below this height a frame is doubled for H.264, which keeps colours at half the resolution."""
+"""Below this height a frame is doubled for H.264, which keeps colours at half the resolution; one of odd sides too."""
 LARGEST_PX = 4096
 """Of the longer side of a picture that a client sends."""
+FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+SKIPPED_MARKERS = frozenset({0xC4, 0xCC, 0xDB, 0xDC, 0xDD, *range(0xE0, 0xF0), 0xFE})
+"""What may come in a JPEG before its frame: with a length, so that every reader sees the frame that was checked."""
+FILL = 0xFF
+PNG = b"\x89PNG\r\n\x1a\n"
+PNG_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
+TORN = "that image is torn; send a whole PNG or JPEG"
 
 
 class Encoder(Protocol):
@@ -77,7 +84,7 @@ class H264Encoder:
     all_keys = False
 
     def __init__(self, size: tuple[int, int], fps: int) -> None:
-        self._scale = 2 if size[0] < FINE_PX else 1
+        self._scale = 2 if size[0] < FINE_PX or size[0] % 2 or size[1] % 2 else 1
         self.size = size[1] * self._scale, size[0] * self._scale
         context = av.CodecContext.create("libx264", "w")
         assert isinstance(context, av.VideoCodecContext)
@@ -127,21 +134,44 @@ def picture_of(data: bytes, size: tuple[int, int]) -> NDArray[np.uint8]:
         raise ProtocolError(
             "bad_image", f"an image has 1 to {LARGEST_PX} pixels a side, this one says {width} x {height}"
         )
-    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    decoded = cv2.imdecode(np.frombuffer(_plain(data), np.uint8), cv2.IMREAD_COLOR)
     if decoded is None:
-        raise ProtocolError("bad_image", "that image is torn; send a whole PNG or JPEG")
+        raise ProtocolError("bad_image", TORN)
     fitted = cv2.resize(decoded, (size[1], size[0]), interpolation=cv2.INTER_AREA)
     return np.asarray(cv2.cvtColor(fitted, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def _declared(data: bytes) -> tuple[int, int]:
     """(width, height) as the header of a PNG or JPEG says."""
-    if data.startswith(b"\x89PNG\r\n\x1a\n") and data[12:16] == b"IHDR":
+    if data.startswith(PNG) and data[12:16] == b"IHDR":
         return int.from_bytes(data[16:20]), int.from_bytes(data[20:24])
     at = 2 if data.startswith(b"\xff\xd8") else len(data)
     while at + 9 <= len(data) and data[at] == 0xFF:
         marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4])
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+        if marker in FRAME_MARKERS:
             return int.from_bytes(data[at + 7 : at + 9]), int.from_bytes(data[at + 5 : at + 7])
-        at += 2 + length
+        if marker not in SKIPPED_MARKERS and marker != FILL:
+            break
+        at += 1 if marker == FILL else 2 + length
     raise ProtocolError("bad_image", "an image is a PNG or a JPEG; this is neither")
+
+
+def _plain(data: bytes) -> bytes:
+    """A PNG without all that is not its one picture; a JPEG as it is.
+
+    A reader makes room for all that a chunk says it holds, and the one of OpenCV may crash over a torn animation.
+
+    Raises:
+        ProtocolError: a chunk says that it is longer than what is there.
+    """
+    if not data.startswith(PNG):
+        return data
+    kept, at = [PNG], len(PNG)
+    while at < len(data):
+        end = at + 12 + int.from_bytes(data[at : at + 4])
+        if end > len(data):
+            raise ProtocolError("bad_image", TORN)
+        if data[at + 4 : at + 8] in PNG_CHUNKS:
+            kept.append(data[at:end])
+        at = end
+    return b"".join(kept)

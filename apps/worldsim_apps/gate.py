@@ -98,7 +98,7 @@ class Gate:
             return self._refuse(connection, HTTPStatus.NOT_FOUND, "path", f"worlds are at {PATH}")
         status, text = self.health()
         if status != HTTPStatus.OK:
-            return self._refuse(connection, status, "draining", text)
+            return self._later(connection, "draining", text.strip())
         if self.open >= self.door.connections:
             return self._later(
                 connection, "connections", f"{self.open} connections are open, which is all there may be"
@@ -108,25 +108,26 @@ class Gate:
         return None
 
     def _hosts(self) -> set[str]:
-        return {*self.door.hosts, *(f"{name}:{self.port}" for name in self._names())}
+        return {*map(str.lower, self.door.hosts), *(f"{name}:{self.port}" for name in self._names())}
 
     def _origins(self) -> set[str]:
-        return {*self.door.origins, *(f"http://{name}:{self.port}" for name in self._names())}
+        return {*map(str.lower, self.door.origins), *(f"http://{name}:{self.port}" for name in self._names())}
 
     def _names(self) -> set[str]:
-        host = self.door.host
+        host = self.door.host.lower()
         own = f"[{host}]" if ":" in host else host
         return {own, "localhost", "127.0.0.1", "[::1]"} if is_loopback(host) else {own}
 
     def _in_time(self, address: str, now: float) -> bool:
         """Take one from what that address may do now, if there is any left."""
-        most = 5 * self.door.handshakes_per_s
+        most = max(1.0, 5 * self.door.handshakes_per_s)
         left, then = self._rates.pop(address, (most, now))
         left = min(most, left + (now - then) * self.door.handshakes_per_s)
-        self._rates[address] = (max(0.0, left - 1), now)
+        is_in_time = left >= 1
+        self._rates[address] = (left - is_in_time, now)
         while len(self._rates) > MOST_ADDRESSES:
             self._rates.popitem(last=False)
-        return left >= 1
+        return is_in_time
 
     def _later(self, connection: ServerConnection, why: str, text: str) -> Response:
         response = self._refuse(connection, HTTPStatus.SERVICE_UNAVAILABLE, why, text)

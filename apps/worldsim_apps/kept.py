@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 from worldsim.errors import ProtocolError, SnapshotError
@@ -16,7 +17,7 @@ class Kept:
 
     Args:
         folder: made if it is not there.
-        most_bytes: it may grow to; beyond that nothing new is begun or saved.
+        most_bytes: it may grow to; beyond that nothing new is begun.
     """
 
     def __init__(self, folder: Path, *, most_bytes: int = 8 << 30) -> None:
@@ -30,7 +31,7 @@ class Kept:
         Raises:
             ProtocolError: the folder is full.
         """
-        if sum(path.stat().st_size for path in self._folder.iterdir()) > self._most_bytes:
+        if self._bytes() > self._most_bytes:
             raise ProtocolError("disk_full", f"this server keeps {self._most_bytes / 1e9:.0f} GB of worlds and no more")
         return secrets.token_hex(16)
 
@@ -43,7 +44,7 @@ class Kept:
         write_snapshot(self._path(name, ".world"), snapshot)
 
     def forget(self, name: str) -> None:
-        """Keep nothing under that name."""
+        """Drop the log of a session that nobody saw. What was saved of it stays."""
         self.log(name).unlink(missing_ok=True)
 
     def find(self, name: str) -> Snapshot:
@@ -63,6 +64,13 @@ class Kept:
         if not self.log(name).exists():
             raise ProtocolError("no_world", f"no world is kept under {name!r}")
         return Snapshot(keep="log", log=read_log(self.log(name)))
+
+    def _bytes(self) -> int:
+        total = 0
+        for path in self._folder.iterdir():
+            with suppress(FileNotFoundError):  # a file that was being written has been given its name meanwhile
+                total += path.stat().st_size
+        return total
 
     def _path(self, name: str, ending: str) -> Path:
         if not NAME.fullmatch(name):

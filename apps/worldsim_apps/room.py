@@ -47,13 +47,14 @@ class Room:
         self._play = Play(world.frames_per_block / world.fps / pace if pace else 0.0, monotonic(), stage.block)
         self._play.connected = False
         self._first = self._play.acked
-        self._token = ""
+        self._tokens: list[str] = []
         self._player: Viewer | None = None
         self._spectators: set[Viewer] = set()
         self._encoders: dict[Codec, Encoder] = {}
         self._unacked: deque[tuple[int, list[Media]]] = deque()
         self._verbs: deque[tuple[Viewer, Control]] = deque()
         self._acted: dict[int, float] = {}
+        self._seq = 0
         self._changed = asyncio.Event()
         self._over = False
         self._obeys = False
@@ -73,6 +74,11 @@ class Room:
         """Whether it only waits for a player who was lost, so that another may have its place."""
         return self.waits_since is not None and not self._obeys
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether nobody can enter any more."""
+        return self._ending is not None
+
     def enter(self, viewer: Viewer) -> None:
         """The first player, or another who was let in by a token."""
         if self._player is not None:
@@ -81,7 +87,7 @@ class Room:
         self._expiry.cancel()
         self._play.connected = True
         self._play.hear(monotonic())
-        viewer.tell("started", session=self.name, resume=self.new_token(), **self._situation())
+        viewer.tell("started", session=self.name, resume=self.new_token(), seq=self._seq, **self._situation())
         self._changed.set()
 
     @property
@@ -89,10 +95,13 @@ class Room:
         """Whether a player has shown that frames arrive, so that there is something to come back to."""
         return self._play.epoch > 0 or self._play.acked > self._first or self._first > 0
 
+    def _is_token(self, given: str) -> bool:
+        return any(hmac.compare_digest(_bytes(given), _bytes(token)) for token in self._tokens)
+
     def new_token(self) -> str:
-        """The token that the next connection of its player needs; the one before it is worth nothing."""
-        self._token = secrets.token_urlsafe(32)
-        return self._token
+        """The token that the next connection of its player needs."""
+        self._tokens.append(secrets.token_urlsafe(32))
+        return self._tokens[-1]
 
     def come_back(self, viewer: Viewer, hello: Hello) -> None:
         """A player whose connection was lost goes on, from the first block that has not arrived.
@@ -100,8 +109,9 @@ class Room:
         Raises:
             ProtocolError: the token is not the one that was given last, or what has arrived cannot have.
         """
-        if not hmac.compare_digest(_bytes(hello.resume), _bytes(self._token)):
+        if not self._is_token(hello.resume):
             raise ProtocolError("bad_token", "that token does not resume this session; it is good for once", close=3000)
+        self._tokens = [hello.resume]
         if self.codec not in hello.codecs:
             raise ProtocolError("no_codec", f"this session is sent as {self.codec}; say so in codecs", close=4400)
         if hello.epoch == self._play.epoch:
@@ -116,25 +126,32 @@ class Room:
         self._spectators.add(viewer)
         viewer.tell("watching", session=self.name, **self._situation())
 
-    def leave(self, viewer: Viewer) -> None:
-        """That connection is gone. A player is waited for if it has ever shown that frames arrive."""
+    def leave(self, viewer: Viewer) -> bool:
+        """That connection is gone; returns whether it was the player's.
+
+        A player is waited for if it has ever shown that frames arrive.
+        """
         self._spectators.discard(viewer)
         if viewer is not self._player:
-            return
+            return False
         self._player, self.waits_since = None, monotonic()
         self._play.connected = False
-        wait = self._hall.resume_s if self._was_seen else 0.0
-        self._expiry = asyncio.get_running_loop().call_later(wait, self._expire)
+        if not self.is_ending:
+            wait = self._hall.resume_s if self._was_seen else 0.0
+            self._expiry = asyncio.get_running_loop().call_later(wait, self._expire)
+        return True
 
     def act(self, action: Act) -> None:
         """The player holds other keys; UnknownName for a key that the world does not understand."""
         self._play.act(action, self._world.controls.check(action.keys))
+        self._seq = max(self._seq, action.seq)
         if len(self._acted) < MOST_VERBS:
             self._acted[action.seq] = monotonic()
 
     def hear(self, ack: Ack | None = None) -> None:
         """The player said something, perhaps that blocks have arrived."""
         self._play.hear(monotonic())
+        self._tokens = self._tokens[-1:]  # the newest has arrived; those before it were only good until then
         if ack is not None:
             self._play.ack(ack)
             self._prune()
@@ -158,22 +175,29 @@ class Room:
         self._changed.set()
         self._expiry.cancel()
         await asyncio.wait([self._drive])
-        for viewer in self._spectators:
+        for viewer in self._everybody():
             viewer.close(4410, "ended")
         try:
             if save and self._was_seen:
                 await self._stage.save()
+        except (WorldSimError, OSError):
+            log.exception("%s could not be saved; its log is all that is kept of it", self._stage.world)
         finally:
             await (self._stage.close() if self._was_seen else self._stage.forget())
             self._hall.rooms.pop(self.name, None)
 
     async def drain(self) -> None:
         """Keep the world and send everybody away, since the server stops."""
-        player = self._player
+        player, self._player = self._player, None
         await self.end()
         if player is not None:
-            player.tell("drain", world=self._stage.world)
+            if self._was_seen:
+                player.tell("drain", world=self._stage.world)
             player.close(1012, "restart")
+            await player.done()
+
+    def _everybody(self) -> list[Viewer]:
+        return [*self._spectators, *([self._player] if self._player else [])]
 
     def _expire(self) -> None:
         if self._ending is None:
@@ -216,6 +240,7 @@ class Room:
         shown = asyncio.ensure_future(self._hall.work(lambda: self._encode(made.result(), sample)))
         await asyncio.wait([shown])
         if (error := shown.exception()) is not None:
+            self._encoders.clear()
             await self._stage.rewind(1)
             self._fail(str(error))
             return
@@ -226,7 +251,7 @@ class Room:
 
     def _publish(self, shown: dict[Codec, list[Media]], block: int, sample: Sample) -> None:
         self._unacked.append((block, shown[self.codec]))
-        for viewer in (*self._spectators, *([self._player] if self._player else [])):
+        for viewer in self._everybody():
             if viewer.codec in shown:
                 viewer.show(shown[viewer.codec])
         for seq in [seq for seq in self._acted if seq <= sample.action]:
@@ -268,7 +293,7 @@ class Room:
     def _fail(self, why: str) -> None:
         """The block was taken back; the world stands still until the player says to go on."""
         self._hall.gauges.failed.inc()
-        self._play.paused = True
+        self._play.pause()
         if self._player is not None:
             self._player.tell("error", code="block_failed", message=why, retryable=True, **self._situation())
 
@@ -282,6 +307,7 @@ class Room:
             kind, values = await self._do(verb)
             viewer.tell(kind, **values)
         except ProtocolError as error:
+            error.close = None  # the session is as it was, such as one that is full for a fork
             viewer.refuse(error)
         except (WorldSimError, OSError) as error:
             viewer.refuse(ProtocolError(type(error).__name__, str(error)))
@@ -293,7 +319,7 @@ class Room:
         stage, play = self._stage, self._play
         match verb.op:
             case "pause":
-                play.paused = True
+                play.pause()
             case "resume":
                 play.resume(monotonic())
             case "step" if not play.paused:
@@ -323,7 +349,7 @@ class Room:
         """Nothing that was sent or waits counts any more."""
         self._play.jump(self._stage.block)
         self._unacked.clear()
-        for viewer in (*self._spectators, *([self._player] if self._player else [])):
+        for viewer in self._everybody():
             viewer.forget()
         for spectator in self._spectators:
             spectator.tell("state", **self._situation())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -110,16 +109,20 @@ class Server:
                 server_header=None,
             ) as listener:
                 self._gate.port = next(iter(listener.sockets)).getsockname()[1]
-                yield listener
-                await self._drain()
-                listener.close(code=1012, reason="restart")
+                try:
+                    yield listener
+                finally:
+                    await self._drain()
+                    listener.close(code=1012, reason="restart")
         finally:
+            await self._drain()  # who began while the others were sent away
             self.hall.workers.shutdown()
             self.hall.engine.close()
 
     async def _drain(self) -> None:
         self._draining = True
-        await asyncio.gather(*(room.drain() for room in list(self.hall.rooms.values())))
+        while self.hall.rooms:  # the last verb of one may be a fork
+            await asyncio.gather(*(room.drain() for room in list(self.hall.rooms.values())))
 
     def _sessions(self, state: str) -> int:
         return sum(room.state == state for room in self.hall.rooms.values())
@@ -204,8 +207,8 @@ class Visit:
     async def end(self) -> None:
         """The connection is gone."""
         if self._room is not None:
-            self._room.leave(self._viewer)
-            if self._said_bye and self._viewer.role == "player":
+            was_player = self._room.leave(self._viewer)
+            if self._said_bye and was_player:
                 await self._room.end(save=False)
         self._viewer.stop()
 
@@ -242,7 +245,7 @@ class Visit:
         if not codecs:
             raise ProtocolError("no_codec", f"frames come as {', '.join(ENCODERS)}; name one of them", close=4400)
         room = self._hall.rooms.get(hello.session)
-        if hello.session and room is None:
+        if hello.session and (room is None or room.is_ending):
             raise ProtocolError("no_session", "that session has ended; what was kept of it can be loaded", close=4410)
         self._viewer.become(hello.role, codecs[0])
         self._viewer.tell("welcome", **self._server.welcome())
@@ -269,7 +272,7 @@ class Visit:
     def _picture(self, image: str) -> Any:
         try:
             data = base64.b64decode(image, validate=True)
-        except binascii.Error as error:
+        except ValueError as error:  # binascii.Error is one
             raise ProtocolError("bad_image", f"an image is a PNG or JPEG in base64 ({error})") from error
         return picture_of(data, self._hall.engine.world.size)[None]
 

@@ -192,7 +192,7 @@ class Stage:
         begun = Snapshot(keep="log", log=SessionLog(opening=log.opening, steps=()))
         stage = cls(hall, world, await hall.admit(lambda: place.restore(begun, log=path), instead=instead))
         async with AsyncExitStack() as undo:
-            undo.push_async_callback(stage.close)
+            undo.push_async_callback(stage.forget)
             for recorded in log.steps:
                 await stage.step(recorded.keys)
                 if stage.live.session.latest != recorded:

@@ -42,6 +42,7 @@ PROMISED = {
     "Mark.block": "property",
     "Mark.pages": "property",
     "Mark.close": "(self)",
+    "Mark.leave_pool": "(self)",
     "Reality.over": "property",
     "Reality.simulator": "property",
     "Reality.step": "(self, keys=())",

@@ -133,7 +133,7 @@ class Engine:
 
     def _ask(self, step: _Step) -> None:
         with self._desk.changed:
-            if self._desk.closed or step.live in self._desk.stopped:
+            if self._desk.closed or step.live._closed:
                 raise SessionClosed("this session was closed; open another")
             self._desk.steps.append(step)
             self._desk.changed.notify()
@@ -146,9 +146,10 @@ class Engine:
                 self._desk.steps.remove(step)
                 step.outcome.cancel()
 
-    def _leave(self) -> None:
+    def _leave(self, live: LiveSession | None = None) -> None:
         with self._desk.changed:
             self._open -= 1
+            self._desk.stopped -= {live}
 
     def _work(self) -> None:
         while True:
@@ -228,7 +229,7 @@ class LiveSession:
         self.engine._stop(self)
         if not self.engine._desk.closed:
             self.engine.call(self.session.close).result()
-        self.engine._leave()
+        self.engine._leave(self)
 
 
 def pages_of_session(world: World) -> int:

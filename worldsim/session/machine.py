@@ -136,6 +136,10 @@ class Play:
         if ack.epoch == self.epoch:
             self.acked = max(self.acked, ack.blocks)
 
+    def pause(self) -> None:
+        """Make no block until it goes on or is allowed some; what it was allowed before is forgotten."""
+        self.paused, self._extra = True, 0
+
     def allow(self, blocks: int) -> None:
         """Make so many blocks although paused."""
         self._extra += blocks
@@ -154,7 +158,7 @@ class Play:
         """Seconds until the next block is due, None while something has to be heard first."""
         if not self.connected or self.made - self.acked >= WINDOW or (self.paused and not self._extra):
             return None
-        return max(0.0, self._next - now)
+        return 0.0 if self.paused else max(0.0, self._next - now)
 
     def begin(self, now: float) -> Sample:
         """What the block that is begun now is made under; the keys are up if the player has been silent."""
