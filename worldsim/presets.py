@@ -88,6 +88,9 @@ def explore_crafter(simulator: Simulator, seed: int) -> Explorer:
     return CrafterExplorer(simulator, seed)
 
 
+CRAFTER_ROWS = (1.0,) * 7 + (12.0,) * 2
+"""Seven rows of the map, and two of the inventory."""
+
 CRAFTER = WorldRecipe(
     name="crafter",
     simulator=Crafter,
@@ -105,11 +108,21 @@ CRAFTER = WorldRecipe(
     ),
     training=TrainingPlan(
         stages=(
-            Stage(updates=6_000, objective=BeliefForcing(frames=4, first=0, window=0), windows=8, lr=(1e-3, 1e-3)),
-            Stage(updates=2_000, objective=BeliefForcing(frames=8, first=4, copies=2), windows=3, lr=(1e-3, 1e-3)),
             Stage(
-                updates=2_500,
-                objective=BeliefForcing(frames=24, first=8, blocks=(1, 1, 2, 4)),
+                updates=4_000,
+                objective=BeliefForcing(frames=4, first=0, window=0, rows=CRAFTER_ROWS),
+                windows=8,
+                lr=(1e-3, 1e-3),
+            ),
+            Stage(
+                updates=800,
+                objective=BeliefForcing(frames=8, first=4, copies=2, rows=CRAFTER_ROWS),
+                windows=3,
+                lr=(1e-3, 1e-3),
+            ),
+            Stage(
+                updates=1_800,
+                objective=BeliefForcing(frames=24, first=8, blocks=(1, 1, 2, 4), rows=CRAFTER_ROWS),
                 windows=2,
                 lr=(1e-3, 1e-5),
             ),

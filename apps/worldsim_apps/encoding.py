@@ -16,6 +16,8 @@ from worldsim.errors import ProtocolError
 from worldsim.session.events import Codec
 
 JPEG = [cv2.IMWRITE_JPEG_QUALITY, 92, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+COLOURS = "colorprim=smpte170m:transfer=smpte170m:colormatrix=smpte170m"
+"""BT.601, as swscale converts: said in the stream, so that nobody has to guess."""
 FINE_PX = 256
 """Below this height a frame is doubled for H.264, which keeps colours at half the resolution; one of odd sides too."""
 LARGEST_PX = 4096
@@ -98,7 +100,7 @@ class H264Encoder:
             "profile": "baseline",
             "crf": "18",
             "forced-idr": "1",
-            "x264-params": "keyint=1000:min-keyint=1:scenecut=0:repeat-headers=1:annexb=1",
+            "x264-params": f"keyint=1000:min-keyint=1:scenecut=0:repeat-headers=1:annexb=1:{COLOURS}",
         }
         self._context = context
         self._count = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,6 +17,7 @@ import pytest
 import torch
 
 from worldsim import presets
+from worldsim.client import BlockingClient
 from worldsim.models.small.backbone import SmallBackbone, SmallConfig
 from worldsim.models.small.weights import save_weights
 from worldsim.runtime.session import Session
@@ -326,3 +328,48 @@ def test_the_shipped_demo_is_a_script_of_twenty_seconds():
     actions = read_actions(script, CONTROLS)
     assert actions.blocks[-1] < 20 * 8
     assert len(set(actions.held)) > 5
+
+
+@pytest.mark.timeout(180)  # seconds are enough, but not while other work has the cores
+def test_a_served_world_is_played_and_saved_when_the_server_is_told_to_stop(tmp_path):
+    command = [sys.executable, "-c", RUN, "serve", "--port", "0", "--max-sessions", "1", "--json"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        told = json.loads(server.stdout.readline())
+        assert told["world"] == "crafter"
+        with BlockingClient(told["url"].removesuffix("/v1/world")) as client:
+            client.start(seed=3, pace=0)
+            assert [client.frame().pixels.shape for _ in range(2)] == [(72, 72, 3)] * 2
+            server.send_signal(signal.SIGTERM)
+            for _ in client:
+                pass
+            kept = client.world
+        assert server.wait(60) == 0
+    assert (tmp_path / "worlds" / f"{kept}.world").exists()
+
+
+@pytest.mark.usefixtures("untrained")
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--host", "0.0.0.0"), "can be reached by others; start the server with a token"),
+        (("--port", "70000"), "a port is 0 to 65535"),
+        (("--max-sessions", "0"), "at least 1"),
+        (("--max-sessions", "100000"), "pages have room for"),
+        (("--world", "crofter"), "did you mean 'crafter'"),
+        (("--folder", "taken"), "taken"),
+    ],
+)
+def test_a_server_that_cannot_be_started_says_why(capsys, arguments, says):
+    Path("taken").write_text("a file")
+    code, out, error = run(capsys, "serve", *arguments)
+    assert (code, out) == (2, "")
+    assert says in error
+
+
+@pytest.mark.usefixtures("untrained")
+def test_a_port_that_is_taken_is_told(capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        code, _, error = run(capsys, "serve", "--port", str(taken.getsockname()[1]))
+    assert code == 2
+    assert "address already in use" in error

@@ -10,8 +10,8 @@ PROMISED = {
     "generate": "--world --actions --seconds --seed --start --policy --steps --frames-per-block --device --weights "
     "--output -o --log --json",
     "replay": "log --verify --output -o --device --weights --json",
-    "serve": "--world --host --port --max-sessions --token --origin --name --folder --frames-per-block --device --weights "
-    "--json",
+    "serve": "--world --host --port --max-sessions --token --origin --name --folder --frames-per-block --device "
+    "--weights --json",
     "record": "name --frames --seed --held-out --workers --output -o --json",
     "train": "name --data --out --minutes --updates --seed --device --compile --resume --weights --json",
     "info": "world --json",

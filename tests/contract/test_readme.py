@@ -24,8 +24,12 @@ def test_every_fence_says_what_it_holds() -> None:
     assert {name for name, _ in FENCES} == {"sh", "python", "text"}
 
 
+def serves(block: str) -> bool:
+    return block.startswith("worldsim serve ")
+
+
 @pytest.mark.timeout(180)  # seconds are enough, but not while other work has the cores
-@pytest.mark.parametrize("block", blocks("sh"))
+@pytest.mark.parametrize("block", [block for block in blocks("sh") if not serves(block)])
 def test_a_shell_block_runs(block: str, tmp_path: Path) -> None:
     lines = [line for line in block.splitlines() if not line.startswith(SET_UP)]
     for line in [line for line in lines if line.startswith("make ")]:
@@ -45,7 +49,21 @@ def test_a_shell_block_runs(block: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("block", blocks("python"))
+def test_what_is_served_is_played_by_the_program_below_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (command,) = [block.split() for block in blocks("sh") if serves(block)]
+    (program,) = [block for block in blocks("python") if "BlockingClient" in block]
+    path = str(Path(sys.executable).parent / command[0])
+    with subprocess.Popen([path, *command[1:]], cwd=tmp_path, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        assert "ws://127.0.0.1:8765" in server.stdout.readline()
+        monkeypatch.chdir(tmp_path)
+        exec(compile(program, "README.md", "exec"), {})
+        server.terminate()
+        assert server.wait(60) == 0
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("block", [block for block in blocks("python") if "BlockingClient" not in block])
 def test_a_python_block_runs(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     exec(compile(block, "README.md", "exec"), {})

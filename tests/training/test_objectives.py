@@ -162,6 +162,26 @@ def test_the_surprise_is_asked_of_the_noisy_streams_and_averaged() -> None:
     assert torch.equal(loss, surprise(noisy, previous, sigma, controls, attend, clean).mean())
 
 
+def test_rows_count_as_much_as_they_are_told_to() -> None:
+    backbone, latents, controls = believing(11), tiles(3, 5, seed=12), torch.zeros(3, 5, 2)
+
+    def loss(*rows: float) -> Tensor:
+        objective = BeliefForcing(frames=4, first=2, blocks=(1,), rows=rows)
+        return objective.loss(backbone, latents, controls, torch.Generator().manual_seed(13)).detach()
+
+    first, second = loss(1, 0), loss(0, 7)
+    assert not torch.isclose(first, second, rtol=1e-3)
+    assert torch.allclose(loss(), (first + second) / 2)
+    assert torch.allclose(loss(1, 1), loss())
+    assert torch.allclose(loss(1, 3), (first + 3 * second) / 4)
+
+
+def test_as_many_rows_must_count_as_there_are() -> None:
+    objective = BeliefForcing(frames=4, first=2, blocks=(1,), rows=(1, 1, 1))
+    with pytest.raises(ConfigError, match="there are 2 rows of tokens, and 3 say how much they count"):
+        objective.loss(believing(11), tiles(1, 5, seed=12), torch.zeros(1, 5, 2), torch.Generator().manual_seed(13))
+
+
 def test_only_beliefs_can_be_trained_as_beliefs() -> None:
     backbone = SmallBackbone(CONFIG, torch.Generator().manual_seed(14))
     with pytest.raises(ConfigError, match="holds no beliefs"):
@@ -170,7 +190,9 @@ def test_only_beliefs_can_be_trained_as_beliefs() -> None:
         )
 
 
-@pytest.mark.parametrize("wrong", [{"shift": 0.0}, {"context_noise": 1.0}, {"first": 3}])
+@pytest.mark.parametrize(
+    "wrong", [{"shift": 0.0}, {"context_noise": 1.0}, {"first": 3}, {"rows": (1, -1)}, {"rows": (0,)}]
+)
 def test_beliefs_under_settings_that_cannot_work_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError):
         BeliefForcing(**wrong)  # type: ignore[arg-type]

@@ -88,7 +88,11 @@ class DrawingBackbone(Backbone, Protocol):
     def surprise(
         self, noisy: Tensor, previous: Tensor, sigma: Tensor, controls: Tensor, attend: Attend, clean: Tensor, /
     ) -> Tensor:
-        """How little the clean frames [B, n, C, H, W] were expected of the last n of noisy, [B, n], with gradient."""
+        """How little the clean frames [B, n, C, H, W] were expected of the last n of noisy, with gradient.
+
+        Returns:
+            [B, n, rows, columns], in nats.
+        """
         ...
 
 

@@ -164,7 +164,8 @@ class Play:
         """What the block that is begun now is made under; the keys are up if the player has been silent."""
         if self.paused:
             self._extra = max(0, self._extra - 1)
-        self._next = max(self._next + self.period, now)
+        else:
+            self._next = max(self._next + self.period, now)
         if now - self._heard > SILENCE_S:
             self._newest = Sample(frozenset(), self._newest.action)
         return self._newest

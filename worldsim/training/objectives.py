@@ -64,6 +64,9 @@ class BeliefForcing:
     Args:
         frames, first, blocks, copies, window, context_noise: see PassPlan.
         shift: how far levels lean towards noise, see DiffusionForcing.
+        rows: how much the tokens of each row count against each other; all the same if empty. Since it does not depend
+            on what happens there, what is believed of each token stays what is likely. It is for tokens that tell
+            much and change seldom, such as a count: of all surprises theirs are too few to be learned from.
 
     Source: score interpolation, Dieleman et al. 2022 (arXiv:2211.15089), section 3.2: every level counts the same.
     """
@@ -75,11 +78,12 @@ class BeliefForcing:
     window: int | None = None
     shift: float = 3.0
     context_noise: float = 0.25
+    rows: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         check_pass_plan(self)
-        if self.shift <= 0:
-            raise ConfigError(f"need shift > 0, got {self}")
+        if self.shift <= 0 or (self.rows and not (min(self.rows) >= 0 < max(self.rows))):
+            raise ConfigError(f"need shift > 0 and rows that count 0 or more, some of them, got {self}")
 
     def loss(self, backbone: Backbone, latents: Tensor, controls: Tensor, generator: torch.Generator) -> Tensor:
         """The mean surprise of one pass in nats a token, a scalar with gradient. Arguments as for DiffusionForcing.
@@ -90,7 +94,15 @@ class BeliefForcing:
         window = open_pass(self, latents, controls, generator)
         sigma = _levels(window, self.shift, generator)
         inputs = window.inputs(backbone, add_noise(window.clean, sigma, generator), sigma)
-        return cast(DrawingBackbone, backbone).surprise(*inputs, window.clean).mean()
+        surprise = cast(DrawingBackbone, backbone).surprise(*inputs, window.clean)
+        if not self.rows:
+            return surprise.mean()
+        weights = torch.tensor(self.rows, dtype=surprise.dtype, device=surprise.device)
+        if len(weights) != surprise.shape[-2]:
+            raise ConfigError(
+                f"there are {surprise.shape[-2]} rows of tokens, and {len(weights)} say how much they count"
+            )
+        return (surprise.mean((0, 1, 3)) * weights).sum() / weights.sum()
 
 
 def _levels(window: TrainingPass, shift: float, generator: torch.Generator) -> Tensor:

@@ -154,7 +154,7 @@ class SmallBackbone(nn.Module):
         attend: Attend,
         clean: Tensor,
     ) -> Tensor:
-        """How little clean frames, [B, n, C, H, W], were expected of the last n given: [B, n], in nats a token.
+        """How little clean frames, [B, n, C, H, W], were expected of the last n given: [B, n, rows, columns], in nats.
 
         Raises:
             ConfigError: the backbone has no palette, so that it holds no beliefs.
@@ -164,7 +164,8 @@ class SmallBackbone(nn.Module):
         tokens, offset = self._run(noisy, previous, sigma, controls, attend)
         judged = clean.shape[1]
         found: Tensor = self.palette.surprise(tokens[:, -judged:], offset[:, -judged:], self.patchify(clean))
-        return found
+        each: Tensor = found.unflatten(2, (self.geometry.rows, self.geometry.columns))
+        return each
 
     def _run(
         self, noisy: Tensor, previous: Tensor, sigma: Tensor, controls: Tensor, attend: Attend

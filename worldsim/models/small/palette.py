@@ -94,11 +94,11 @@ class Palette(nn.Module):
         return near @ self.centres.float() + offset.float()
 
     def surprise(self, tokens: Tensor, offset: Tensor, patches: Tensor) -> Tensor:
-        """How little patches [B, F, tokens, P] were expected, [B, F], in nats a token (offsets by their square)."""
+        """How little patches [B, F, tokens, P] were expected, [B, F, tokens], in nats (offsets by their square)."""
         labels = self.nearest(patches)
         missed = F.cross_entropy(self.logits(tokens).flatten(0, -2), labels.flatten(), reduction="none")
         error = (patches - self.centres[labels] - offset).square().mean(-1) / (2 * OFFSET_DEVIATION**2)
-        return (missed.view(labels.shape) + error).mean(-1)
+        return missed.view(labels.shape) + error
 
     @torch.no_grad()
     def nearest(self, patches: Tensor) -> Tensor:

@@ -1,0 +1,346 @@
+"""The folder of worlds: what was kept is found again, torn or not, and nothing outside of it is touched."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from worldsim.errors import LogError, ProtocolError
+from worldsim.runtime import snapshot as snapshots
+from worldsim.testing.fakes import tiny_world
+from worldsim_apps.kept import Kept
+
+WALK = [{"KeyD"}, {"KeyD", "Space"}, set(), {"ArrowLeft"}, {"KeyA"}, {"Space"}, set()]
+NAME = "0123456789abcdef" * 2
+
+
+@pytest.fixture
+def kept(tmp_path):
+    return Kept(tmp_path / "worlds")
+
+
+def folder(kept: Kept) -> Path:
+    return kept.log(NAME).parent
+
+
+def names(kept: Kept) -> list[str]:
+    return sorted(path.name for path in folder(kept).iterdir())
+
+
+def lived(kept: Kept, name: str, blocks: int = 5):
+    """A session of the tiny world that is logged under that name."""
+    session = tiny_world().open(seed=4, log=kept.log(name))
+    for keys in WALK[:blocks]:
+        session.step(keys)
+    return session
+
+
+def future(session) -> list[str]:
+    return [step.frames for step in (session.step(keys) and session.latest for keys in WALK)]
+
+
+def refusal(call, *arguments) -> tuple[str, int | None, str]:
+    with pytest.raises(ProtocolError) as caught:
+        call(*arguments)
+    return caught.value.code, caught.value.close, str(caught.value)
+
+
+def tear(path: Path) -> None:
+    """Leave half of a file."""
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def test_the_folder_is_made_for_nobody_else(tmp_path):
+    Kept(tmp_path / "some" / "where")
+    assert (tmp_path / "some" / "where").stat().st_mode & 0o077 == 0
+    Kept(tmp_path / "some" / "where")
+
+
+def test_names_are_32_hexadecimal_digits_and_never_come_twice(kept):
+    drawn = [kept.new_name() for _ in range(1_000)]
+    assert all(re.fullmatch("[0-9a-f]{32}", name) for name in drawn)
+    assert len(set(drawn)) == 1_000
+    assert names(kept) == []
+
+
+def test_what_was_saved_is_found_and_goes_on_bit_for_bit(kept):
+    name = kept.new_name()
+    session = lived(kept, name)
+    kept.save(name, session.snapshot())
+    found = kept.find(name)
+    assert found.log == session.log
+    assert found.keep == "pages"
+    assert future(tiny_world().restore(found)) == future(session)
+    assert names(kept) == [f"{name}.log", f"{name}.world"]
+
+
+def test_what_was_saved_is_where_it_was_then_although_the_log_goes_on(kept):
+    name = kept.new_name()
+    session = lived(kept, name, 3)
+    kept.save(name, session.snapshot())
+    session.step()
+    assert len(kept.find(name).log.steps) == 3
+
+
+def test_what_was_never_saved_is_found_by_its_log(kept):
+    name = kept.new_name()
+    session = lived(kept, name)
+    found = kept.find(name)
+    assert (found.keep, found.state, found.log) == ("log", None, session.log)
+    assert future(tiny_world().restore(found)) == future(session)
+
+
+@pytest.mark.parametrize(
+    "damage", [tear, lambda path: path.write_bytes(b""), lambda path: path.write_bytes(b"x" * 999)]
+)
+def test_of_a_torn_world_the_one_that_was_saved_before_it_is_found(kept, damage):
+    name = kept.new_name()
+    session = lived(kept, name, 2)
+    kept.save(name, session.snapshot())
+    session.step()
+    kept.save(name, session.snapshot())
+    assert len(kept.find(name).log.steps) == 3
+    damage(folder(kept) / f"{name}.world")
+    found = kept.find(name)
+    assert len(found.log.steps) == 2
+    assert tiny_world().restore(found).block == 2
+
+
+def test_a_world_that_is_gone_is_found_as_it_was_saved_before(kept):
+    name = kept.new_name()
+    session = lived(kept, name, 2)
+    for _ in range(2):
+        kept.save(name, session.snapshot())
+    (folder(kept) / f"{name}.world").unlink()
+    assert len(kept.find(name).log.steps) == 2
+
+
+@pytest.mark.parametrize("saves", [1, 2])
+def test_of_torn_worlds_the_log_is_found(kept, saves):
+    name = kept.new_name()
+    session = lived(kept, name)
+    for _ in range(saves):
+        kept.save(name, session.snapshot())
+    for path in folder(kept).glob(f"{name}.world*"):
+        tear(path)
+    found = kept.find(name)
+    assert (found.keep, found.log) == ("log", session.log)
+
+
+def test_a_world_of_another_version_is_passed_over_as_a_torn_one_is(kept, monkeypatch):
+    name = kept.new_name()
+    session = lived(kept, name)
+    monkeypatch.setattr(snapshots, "FORMAT", snapshots.FORMAT + 1)
+    kept.save(name, session.snapshot())
+    monkeypatch.undo()
+    assert kept.find(name).keep == "log"
+
+
+def test_a_torn_log_is_found_up_to_where_it_is_whole(kept):
+    name = kept.new_name()
+    lived(kept, name, 5)
+    path = kept.log(name)
+    path.write_bytes(path.read_bytes()[:-3])
+    assert len(kept.find(name).log.steps) == 4
+
+
+def test_when_all_is_torn_it_is_said_so(kept):
+    name = kept.new_name()
+    session = lived(kept, name)
+    kept.save(name, session.snapshot())
+    for path in folder(kept).iterdir():
+        path.write_bytes(b"torn")
+    with pytest.raises(LogError, match="does not begin with a whole opening"):
+        kept.find(name)
+
+
+def test_when_a_world_is_torn_and_has_no_log_nothing_is_kept(kept):
+    name = kept.new_name()
+    kept.save(name, lived(kept, name).snapshot())
+    kept.forget(name)
+    tear(folder(kept) / f"{name}.world")
+    assert refusal(kept.find, name) == ("no_world", None, f"no world is kept under {name!r}")
+
+
+def test_of_a_session_that_is_forgotten_nothing_is_found(kept):
+    name, other = kept.new_name(), kept.new_name()
+    lived(kept, name)
+    lived(kept, other)
+    kept.forget(name)
+    assert refusal(kept.find, name) == ("no_world", None, f"no world is kept under {name!r}")
+    assert names(kept) == [f"{other}.log"]
+    kept.forget(name)
+
+
+def test_what_was_saved_is_not_forgotten(kept):
+    name = kept.new_name()
+    session = lived(kept, name)
+    kept.save(name, session.snapshot())
+    kept.forget(name)
+    assert kept.find(name).log == session.log
+    assert names(kept) == [f"{name}.world"]
+
+
+def test_a_save_that_fails_leaves_what_was_there(kept, monkeypatch):
+    name = kept.new_name()
+    session = lived(kept, name, 2)
+    kept.save(name, session.snapshot())
+    session.step()
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        kept.save(name, session.snapshot())
+    monkeypatch.undo()
+    assert len(kept.find(name).log.steps) == 2
+    assert names(kept) == [f"{name}.log", f"{name}.world"]
+
+
+def test_a_name_under_which_nothing_is_kept_is_named(kept):
+    assert refusal(kept.find, NAME) == ("no_world", None, f"no world is kept under {NAME!r}")
+
+
+BAD_NAMES = [
+    "",
+    ".",
+    "..",
+    "/",
+    "../" + NAME,
+    "../secret",
+    "..\\secret",
+    "../../../../etc/passwd",
+    "..%2fsecret",
+    "%2e%2e%2fsecret",
+    "....//secret",
+    "./" + NAME,
+    NAME + "/",
+    NAME + "/..",
+    NAME + "/../secret",
+    NAME[:-3] + "/..",
+    "../" + NAME[3:],
+    "/" + NAME[1:],
+    "/etc/passwd",
+    "/dev/zero",
+    "//server/share",
+    "\\\\server\\share",
+    "C:\\secret",
+    "file:///etc/passwd",
+    "~/secret",
+    "~root",
+    "$HOME",
+    "secret",
+    "secret.log",
+    "secret.world",
+    NAME + ".log",
+    NAME + ".world",
+    NAME + ".world.before",
+    NAME + "\n",
+    NAME + "\x00",
+    "\x00" + NAME[1:],
+    NAME[:-1],
+    NAME + "0",
+    " " + NAME[1:],
+    NAME[:-1] + " ",
+    NAME.upper(),
+    "g" * 32,
+    "*" * 32,
+    "?" * 32,
+    "." * 32,
+    "../" * 10 + "ab",
+    "\u0660" * 32,
+    "\uff10" * 32,
+    "\ud800" * 32,
+    "a" * 10_000,
+]
+
+
+@pytest.fixture(scope="module")
+def one_block():
+    """A session of one block, as it is saved."""
+    session = tiny_world().open(seed=4)
+    session.step({"KeyD"})
+    return session.snapshot()
+
+
+@pytest.fixture
+def untouched(tmp_path, kept, one_block, monkeypatch):
+    """Worlds in the folder, beside it and below it; none is read, and afterwards all is as it was."""
+    for name in ("secret", NAME):
+        for path in (tmp_path / name, folder(kept) / name, folder(kept) / "inside" / name):
+            snapshots.write_snapshot(path.with_name(f"{name}.world"), one_block)
+            path.with_name(f"{name}.log").write_bytes(one_block.log.encode())
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    def fail(*_: object) -> None:
+        raise AssertionError("a file was read or written")
+
+    with monkeypatch.context() as patched:
+        for name in ("read_snapshot", "write_snapshot", "read_log"):
+            patched.setattr(f"worldsim_apps.kept.{name}", fail)
+        yield
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.usefixtures("untouched")
+@pytest.mark.parametrize("name", BAD_NAMES, ids=lambda name: ascii(name[:40]))
+def test_a_name_that_is_none_reads_and_writes_nothing(kept, one_block, name):
+    says = ("no_world", None, "a world is kept under 32 hexadecimal digits, as `saved` named it")
+    assert refusal(kept.find, name) == says
+    assert refusal(kept.log, name) == says
+    assert refusal(kept.forget, name) == says
+    assert refusal(kept.save, name, one_block) == says
+
+
+def test_the_corpus_is_as_long_as_it_should_be():
+    assert len(set(BAD_NAMES)) >= 45
+
+
+@given(st.text(st.characters(), max_size=40) | st.from_regex(r"[0-9a-f/.]{30,33}", fullmatch=True))
+@example(NAME)
+def test_only_a_name_becomes_a_path_and_that_one_is_in_the_folder(tmp_path_factory, name):
+    home = tmp_path_factory.getbasetemp() / "kept"
+    kept = Kept(home)
+    try:
+        path = kept.log(name)
+    except ProtocolError:
+        assert not re.fullmatch("[0-9a-f]{32}", name)
+        return
+    assert path == home / f"{name}.log"
+    assert path.resolve().parent == home.resolve()
+
+
+def test_a_folder_that_is_full_begins_nothing_new_but_gives_back_what_it_has(tmp_path):
+    kept = Kept(tmp_path, most_bytes=2_000_000_000)
+    name = kept.new_name()
+    session = lived(kept, name)
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(2_000_000_001)
+    assert refusal(kept.new_name) == ("disk_full", None, "this server keeps 2 GB of worlds and no more")
+    kept.save(name, session.snapshot())
+    assert kept.find(name).log == session.log
+    (tmp_path / "large").unlink()
+    assert kept.new_name() != name
+
+
+@pytest.mark.parametrize("size", [999, 1_000, 1_001])
+def test_a_folder_is_full_when_all_in_it_is_more_than_it_may_be(tmp_path, size):
+    kept = Kept(tmp_path, most_bytes=1_000)
+    (tmp_path / f"{NAME}.log").write_bytes(bytes(400))
+    (tmp_path / f"{NAME}.world").write_bytes(bytes(size - 400))
+    if size > 1_000:
+        assert refusal(kept.new_name)[0] == "disk_full"
+    else:
+        kept.new_name()
+
+
+def test_a_file_that_goes_away_while_sizes_are_added_up_is_no_mistake(kept):
+    """As the unfinished part of a world does that is being saved; a link to nothing looks the same."""
+    (folder(kept) / f"{NAME}.world.7.part").symlink_to(folder(kept) / "nothing")
+    assert len(kept.new_name()) == 32
