@@ -282,6 +282,8 @@ class Client:
             self._answers.append(told)
         elif told["type"] == "error":
             self._troubles.append(told)
+        elif told["type"] == "drain":
+            self._ticket = None  # the session ends with the server; its world can be loaded from the next
 
     def _situate(self, told: dict[str, Any]) -> None:
         """Note which session this is, and where it is."""
