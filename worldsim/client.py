@@ -29,14 +29,11 @@ from worldsim.session.events import SUBPROTOCOL, Codec, Role, write_message
 from worldsim.session.wire import Flag, Media
 
 Answer = TypeVar("Answer")
-MOST_BYTES = 64 << 20
-"""Of one message that a client reads."""
+MOST_BYTES = 64 << 20  # of one message that a client reads
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.05, 5.0
 LOST = "the connection was lost before the answer came; it may have been done or not"
-UNASKED = {"block_failed", "UnknownName"}
-"""Codes of errors that answer no verb, but tell of a block or of keys that are held: `frame` raises them."""
-FINAL = {1000, 1008, 1009, 3000, 3003}
-"""Codes after which it is no use to connect again, beside all from 4000 on."""
+UNASKED = {"block_failed", "UnknownName"}  # codes of errors that answer no verb: `frame` raises them
+FINAL = {1000, 1008, 1009, 3000, 3003}  # codes after which it is no use to connect again, beside all from 4000 on
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -89,8 +86,7 @@ class Client:
     ) -> None:
         self.welcome: Mapping[str, Any] = {}
         self.world = ""
-        self.blocks = 0
-        self.resumed = 0
+        self.blocks = self.resumed = 0
         self._url = url.rstrip("/") + "/v1/world"
         self._role: Role = "spectator" if watch else "player"
         self._codec: Codec = codec
@@ -101,8 +97,7 @@ class Client:
         self._answers: deque[dict[str, Any]] = deque()
         self._troubles: deque[dict[str, Any]] = deque()
         self._news = asyncio.Condition()
-        self._seen = (0, 0, -1)
-        self._seq = 0
+        self._seen, self._seq = (0, 0, -1), 0
         self._held: tuple[str, ...] | None = None
         self._over: Exception | None = None
         self._reader: asyncio.Task[None] | None = None
@@ -278,12 +273,12 @@ class Client:
 
     def _hear(self, told: dict[str, Any]) -> None:
         self._situate(told)
-        if self._verb.locked() and told.get("code") not in UNASKED:
+        if told["type"] == "drain":
+            self._ticket = None  # the session ends with the server; its world can be loaded from the next
+        elif self._verb.locked() and told.get("code") not in UNASKED:
             self._answers.append(told)
         elif told["type"] == "error":
             self._troubles.append(told)
-        elif told["type"] == "drain":
-            self._ticket = None  # the session ends with the server; its world can be loaded from the next
 
     def _situate(self, told: dict[str, Any]) -> None:
         """Note which session this is, and where it is."""
@@ -330,9 +325,12 @@ class Client:
 
     async def _ask(self, *kinds_and_type: str, **fields: Any) -> dict[str, Any]:
         """Say something and wait for an answer of one of these types; the last name is that of what is said."""
+        return await asyncio.shield(self._asked(*kinds_and_type, **fields))
+
+    async def _asked(self, *kinds_and_type: str, **fields: Any) -> dict[str, Any]:
+        """What `_ask` waits for. It is not cancelled, so that nobody takes its answer for another."""
         *kinds, kind = kinds_and_type
         async with self._verb:
-            self._answers.clear()
             await self._say(kind, **fields)
             while True:
                 async with self._news:

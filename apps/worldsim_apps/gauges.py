@@ -16,7 +16,7 @@ class Gauges:
         self._registry = CollectorRegistry()
         self.block = Histogram(
             "worldsim_block_seconds",
-            "What a block takes, by stage: make (waiting for its turn included) and encode.",
+            "What a block takes, by stage: wait (for its turn), denoise, decode, commit, encode.",
             ["stage"],
             buckets=SECONDS,
             registry=self._registry,

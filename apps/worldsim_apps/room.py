@@ -245,8 +245,10 @@ class Room:
             self._fail(str(error))
             return
         self._play.finish()
-        self._hall.gauges.block.labels("make").observe(ready - began)
-        self._hall.gauges.block.labels("encode").observe(monotonic() - ready)
+        stages = {**made.result().seconds, "encode": monotonic() - ready}
+        stages["wait"] = max(0.0, monotonic() - began - sum(stages.values()))
+        for stage, seconds in stages.items():
+            self._hall.gauges.block.labels(stage).observe(seconds)
         self._publish(shown.result(), made.result().block, sample)
 
     def _publish(self, shown: dict[Codec, list[Media]], block: int, sample: Sample) -> None:

@@ -38,7 +38,7 @@ PROMISED = {
     "Session.pause": "(self)",
     "Session.resume": "(self)",
     "Session.close": "(self)",
-    "Chunk": "(*, frames, block, keys)",
+    "Chunk": "(*, frames, block, keys, seconds=<factory>)",
     "Mark.block": "property",
     "Mark.pages": "property",
     "Mark.close": "(self)",

@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -41,6 +42,7 @@ class _Turn:
     block: LatentBlock | None = None
     frames: Frames | None = None
     codec_state: Any = None
+    seconds: dict[str, float] = field(default_factory=dict)
 
 
 def step_together(
@@ -62,13 +64,17 @@ def step_together(
     for session, held, outcome in zip(sessions, keys, outcomes, strict=True):
         with _into(outcome):
             turns.append(_Turn(session, outcome, session._check(held)))
+    began = perf_counter()
     _propose(turns, between)
+    denoised = perf_counter()
     for turn in _left(turns):
         with _into(turn.outcome):
             _decode(turn)
+            turn.seconds |= {"denoise": denoised - began, "decode": perf_counter() - denoised}
+    decoded = perf_counter()
     for turn, before in _commit(_left(turns)):
         with _into(turn.outcome):
-            turn.outcome.set_result(_adopt(turn, before))
+            turn.outcome.set_result(_adopt(turn, before, decoded))
     return outcomes
 
 
@@ -163,7 +169,7 @@ def _write(turns: Sequence[_Turn]) -> None:
                 raise
 
 
-def _adopt(turn: _Turn, before: Moment) -> Chunk:
+def _adopt(turn: _Turn, before: Moment, decoded: float) -> Chunk:
     """Let the session go on from its block; if it cannot be logged it goes on from before it."""
     assert turn.block is not None
     assert turn.frames is not None
@@ -176,4 +182,5 @@ def _adopt(turn: _Turn, before: Moment) -> Chunk:
         frames=hashlib.sha256(turn.frames.tobytes()).hexdigest(),
     )
     session._adopt(Moment(decoder, turn.codec_state, Trail(step, before.trail)), before, step)
-    return Chunk(frames=turn.frames, block=step.block, keys=turn.keys)
+    turn.seconds["commit"] = perf_counter() - decoded
+    return Chunk(frames=turn.frames, block=step.block, keys=turn.keys, seconds=turn.seconds)

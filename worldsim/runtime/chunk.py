@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +20,11 @@ class Chunk:
     frames: uint8 [F, H, W, 3], RGB.
     block: number of the block they belong to, from 0.
     keys: the keys it was made under.
+    seconds: what it took, by stage: "denoise" (shared by all that made theirs together), "decode", and "commit", which
+        is the clean pass and the log; empty where it was not generated.
     """
 
     frames: Frames
     block: int
     keys: Keys
+    seconds: Mapping[str, float] = field(default_factory=dict)
