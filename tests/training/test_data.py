@@ -191,6 +191,20 @@ def test_windows_lie_inside_one_episode_and_every_one_is_equally_likely(tmp_path
 
 
 @pytest.mark.usefixtures("small_shards")
+def test_windows_that_end_with_an_action_are_all_drawn_and_no_others(tmp_path: Path) -> None:
+    record(RECORDING, tmp_path, Series(), frames=60)
+    episodes = Episodes(tmp_path, world="counting", held_out=False, device=CPU)
+    ends = [at + 2 for start, end in episodes.episodes for at in range(start, end - 2)]
+    wanted = {end for end in ends if episodes.controls[end, 0]}
+    frames, controls = episodes.sample(np.random.default_rng(1), windows=5_000, frames=3, last=0)
+    assert controls[:, -1, 0].all()
+    assert not controls[:, 0, 0].all()
+    assert len({frame.numpy().tobytes() for frame in frames}) == len(wanted) < len(ends)
+    with pytest.raises(DataError, match="no recorded window of 3 frames ends with action 1"):
+        episodes.sample(np.random.default_rng(1), windows=1, frames=3, last=1)
+
+
+@pytest.mark.usefixtures("small_shards")
 def test_windows_longer_than_every_episode_are_refused(tmp_path: Path) -> None:
     record(RECORDING, tmp_path, Series(), frames=30)
     episodes = Episodes(tmp_path, world="counting", held_out=False, device=CPU)

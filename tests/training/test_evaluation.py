@@ -92,6 +92,18 @@ def test_windows_are_those_of_the_episodes_behind_the_codec(episodes: Episodes) 
     assert torch.equal(controls, same)
 
 
+def test_actions_that_are_drawn_often_end_that_share_of_the_windows(episodes):
+    def share(**often):
+        windows = LatentWindows(episodes, CODEC, **often)
+        latents, controls = windows.sample(np.random.default_rng(2), windows=800, frames=3)
+        assert latents.shape[:2] == controls.shape[:2] == (800, 3)
+        return float(controls[:, -1, 0].mean())
+
+    plain = share()
+    assert share(often={0: 0.5}) == pytest.approx(0.5 + 0.5 * plain, abs=0.06)
+    assert share(often={0: 1.0}) == 1.0
+
+
 def test_who_repeats_the_last_frame_scores_as_if_it_had_stayed(episodes: Episodes) -> None:
     """Five of six tiles stay from one frame to the next, and of two frames ahead five and four."""
     found = evaluation(episodes).judge(Stays(CONFIG))

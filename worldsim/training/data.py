@@ -198,23 +198,40 @@ class Episodes:
             bounds += [(offset + a, offset + b) for a, b in pairwise(edges)]
             offset += len(part["frames"])
         self.episodes = tuple(bounds)
+        self._starts: dict[tuple[int, int | None], NDArray[np.int64]] = {}
 
-    def sample(self, rng: np.random.Generator, *, windows: int, frames: int) -> tuple[Tensor, Tensor]:
+    def sample(
+        self, rng: np.random.Generator, *, windows: int, frames: int, last: int | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Draw windows of consecutive frames of one episode each, every such window equally likely.
+
+        Args:
+            rng: the only source of randomness.
+            windows: how many.
+            frames: how long each is.
+            last: number of an action; only windows whose last frame it led to are drawn then.
 
         Returns:
             frames uint8 [windows, frames, H, W, 3] and controls float32 [windows, frames, A].
 
         Raises:
-            DataError: no episode is that long.
+            DataError: no episode is that long, or none has such a window.
         """
-        rooms = np.asarray([max(0, end - start - frames + 1) for start, end in self.episodes])
-        if not rooms.sum():
-            raise DataError(f"no recorded episode has {frames} frames; record longer ones or train on shorter windows")
-        edges = np.cumsum(rooms)
-        picks = rng.integers(edges[-1], size=windows)
-        which = np.searchsorted(edges, picks, side="right")
-        starts = [self.episodes[e][0] + int(p - (edges[e] - rooms[e])) for e, p in zip(which, picks, strict=True)]
-        at = torch.as_tensor(starts)[:, None] + torch.arange(frames)
+        if (frames, last) not in self._starts:
+            self._starts[frames, last] = self._starts_of(frames, last)
+        starts = self._starts[frames, last]
+        at = torch.from_numpy(starts[rng.integers(len(starts), size=windows)])[:, None] + torch.arange(frames)
         at = at.to(self.frames.device)
         return self.frames[at], self.controls[at]
+
+    def _starts_of(self, frames: int, last: int | None) -> NDArray[np.int64]:
+        """The first frames of all windows that may be drawn."""
+        ranges = [np.arange(start, end - frames + 1) for start, end in self.episodes if end - start >= frames]
+        if not ranges:
+            raise DataError(f"no recorded episode has {frames} frames; record longer ones or train on shorter windows")
+        starts = np.concatenate(ranges).astype(np.int64)
+        if last is not None:
+            starts = starts[self.controls[:, last].cpu().numpy()[starts + frames - 1] > 0.5]
+            if not len(starts):
+                raise DataError(f"no recorded window of {frames} frames ends with action {last}; record more")
+        return starts

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -25,15 +27,32 @@ SEED = 1 << 32
 
 
 class LatentWindows:
-    """Windows of recorded play as latents: episodes behind a codec. See worldsim.training.trainer.Windows."""
+    """Windows of recorded play as latents: episodes behind a codec. See worldsim.training.trainer.Windows.
 
-    def __init__(self, episodes: Episodes, codec: Codec[Any]) -> None:
+    Args:
+        episodes: where they are drawn from.
+        codec: of the world.
+        often: numbers of actions, each with the share of windows that are drawn from those whose last frame it led to.
+            What is seldom done is then learned sooner; what follows from it is not changed by being seen more often.
+    """
+
+    def __init__(
+        self, episodes: Episodes, codec: Codec[Any], often: Mapping[int, float] = MappingProxyType({})
+    ) -> None:
         self._episodes = episodes
         self._codec = codec
+        self._often = dict(often)
 
     def sample(self, rng: np.random.Generator, *, windows: int, frames: int) -> tuple[Tensor, Tensor]:
         """Latents float32 [windows, frames, C, H, W] and controls float32 [windows, frames, A]."""
-        pixels, controls = self._episodes.sample(rng, windows=windows, frames=frames)
+        lasts: list[int | None] = [None, *self._often]
+        counts = rng.multinomial(windows, [1 - sum(self._often.values()), *self._often.values()])
+        drawn = [
+            self._episodes.sample(rng, windows=int(count), frames=frames, last=last)
+            for last, count in zip(lasts, counts, strict=True)
+            if count
+        ]
+        pixels, controls = (torch.cat(part) for part in zip(*drawn, strict=True))
         return torch.stack([self._codec.encode(window, self._codec.open())[0] for window in pixels]), controls
 
 

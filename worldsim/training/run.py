@@ -143,7 +143,8 @@ def _trainer(recipe: Recipe, episodes: Episodes, run: Run) -> Trainer:
         for layer in backbone.layers:
             for part in ("before", "after"):
                 setattr(layer, part, torch.compile(getattr(layer, part)))
-    return Trainer(backbone, replace(recipe.training, seed=run.seed), LatentWindows(episodes, recipe.codec))
+    windows = LatentWindows(episodes, recipe.codec, recipe.training.often)
+    return Trainer(backbone, replace(recipe.training, seed=run.seed), windows)
 
 
 def _begin_from(backbone: SmallBackbone, weights: Path) -> None:

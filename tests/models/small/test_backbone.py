@@ -222,3 +222,25 @@ def test_a_size_that_cannot_work_is_refused(wrong: dict[str, int]) -> None:
     sizes = {"channels": 3, "height": 4, "width": 6, "controls": 5, "dim": 32, "layers": 1, "heads": 2}
     with pytest.raises(ConfigError):
         SmallBackbone(SmallConfig(**(sizes | wrong)))  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def test_a_glance_tells_every_token_of_a_frame_what_changed_anywhere_in_the_frame_before() -> None:
+    blind, given = replace(CONFIG, layers=1), inputs(1, seed=30)
+    changed = [tensor.clone() for tensor in given]
+    changed[1][0, 2, :, 0, 0] += 3
+
+    def moved(config: SmallConfig) -> Tensor:
+        backbone = drawn(config)
+        answers = [backbone(*each, lambda _layer, q, _k, _v: torch.zeros_like(q)) for each in (given, changed)]
+        return backbone.patchify((answers[1] - answers[0]).abs()).amax(-1)[0] > 1e-6
+
+    assert moved(replace(blind, glance=3))[2].all()
+    assert not moved(replace(blind, glance=3))[[0, 1, 3, 4, 5]].any()
+    assert moved(blind)[2].sum() == 4  # the patch itself and its neighbours, from its corner
+
+
+def test_a_glance_tells_nothing_before_anything_is_learned() -> None:
+    with_glance = SmallBackbone(replace(CONFIG, glance=3), torch.Generator().manual_seed(4))
+    assert with_glance.glance is not None
+    assert not with_glance.glance(torch.randn(1, 2, 6, 12)).any()

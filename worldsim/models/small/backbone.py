@@ -35,7 +35,8 @@ CLEAN_DEVIATION = 0.5
 class SmallConfig:
     """The size of one small backbone. Lengths are in tokens, channels or layers; controls in numbers a frame.
 
-    palette and unlikely are those of worldsim.models.small.palette; a palette of 0 is none.
+    palette and unlikely are those of worldsim.models.small.palette; a palette of 0 is none. glance is how many numbers
+    of each patch of the previous frame every token is told, all patches at once; 0 is none.
     """
 
     channels: int
@@ -51,11 +52,12 @@ class SmallConfig:
     theta: float = 100.0
     palette: int = 0
     unlikely: float = 0.0
+    glance: int = 0
 
     def __post_init__(self) -> None:
         sizes = (self.channels, self.height, self.width, self.controls, self.patch, self.dim, self.layers, self.heads)
-        if min(*sizes, self.head_dim, self.mlp_ratio) < 1 or self.theta <= 0 or self.palette < 0:
-            raise ConfigError(f"every size of a backbone is at least 1, theta over 0 and palette 0 or more, got {self}")
+        if min(*sizes, self.head_dim, self.mlp_ratio) < 1 or self.theta <= 0 or min(self.palette, self.glance) < 0:
+            raise ConfigError(f"sizes are at least 1, theta over 0, palette and glance 0 or more, got {self}")
         if not 0 <= self.unlikely <= 1:
             raise ConfigError(f"unlikely is a share of the likeliest patch, in [0, 1], got {self.unlikely}")
         if self.head_dim % 8:
@@ -102,6 +104,7 @@ class SmallBackbone(nn.Module):
         dim, patch_values = config.dim, config.patch_values
         self.embed = nn.Linear(patch_values, dim)
         self.around = nn.Conv2d(patch_values, dim, 3, padding=1, bias=False)
+        self.glance = Glance(config) if config.glance else None
         self.place = nn.Parameter(torch.zeros(self.geometry.tokens_per_frame, dim))
         self.noise_level = nn.Sequential(nn.Linear(2 * NOISE_FREQUENCIES, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.steer = nn.Linear(config.controls, dim)
@@ -175,6 +178,8 @@ class SmallBackbone(nn.Module):
         told = noisy * _gain(sigma)[:, :, None, None, None]
         tokens = self.embed(self.patchify(told).to(self.embed.weight.dtype)) + self._surroundings(previous)
         steer = self.steer(controls.to(tokens.dtype))  # [B, F, D]
+        if self.glance is not None:
+            tokens = tokens + self.glance(self.patchify(previous))[:, :, None]
         tokens = (tokens + self.place.to(tokens.dtype) + steer[:, :, None]).flatten(1, 2)
         level = F.silu(self.noise_level(_waves(sigma).to(steer.dtype)) + steer)
         modulation = self.modulation(level).unflatten(-1, (6, -1))  # [B, F, 6, D]
@@ -212,11 +217,32 @@ class SmallBackbone(nn.Module):
                 bound = module.weight[0].numel() ** -0.5
                 for weight in module.parameters():
                     nn.init.uniform_(weight, -bound, bound, generator=generator)
-        aim = [] if self.palette is None else [self.palette.aim]
-        for layer in (self.head, self.modulation, self.head_modulation, *aim):
+        more = [] if self.palette is None else [self.palette.aim]
+        more += [] if self.glance is None else [self.glance.all]
+        for layer in (self.head, self.modulation, self.head_modulation, *more):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
         nn.init.normal_(self.place, std=0.02, generator=generator)
+
+
+class Glance(nn.Module):
+    """What the whole of a frame looks like, in few numbers for each of its patches, told to every token at once.
+
+    What a key does may be decided in one place and shown in another, far from it. Attention can carry that, once both
+    ends have learned what to say and where to listen; here one layer is enough.
+    """
+
+    def __init__(self, config: SmallConfig) -> None:
+        super().__init__()
+        tokens = config.geometry().tokens_per_frame
+        self.each = nn.Linear(config.patch_values, config.glance)
+        self.all = nn.Linear(tokens * config.glance, config.dim)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Patches [B, F, tokens, P]; returns [B, F, D]."""
+        few = self.each(patches.to(self.each.weight.dtype))
+        told: Tensor = self.all(few.flatten(2))
+        return told
 
 
 class SmallLayer(nn.Module):
