@@ -22,7 +22,7 @@ from worldsim.training.data import play
 
 START_FRAMES = 28
 PLACES: dict[str, tuple[tuple[int, int], ...]] = {
-    "crafter": ((39, 120), (9, 40), (20, 80), (43, 40), (48, 80), (24, 40), (59, 120), (34, 80)),
+    "crafter": ((7, 120), (22, 80), (44, 80), (29, 80), (3, 40), (12, 40), (43, 120), (2, 80)),
 }
 """Seed and last frame of each starting place: beach, coast, hills, forest, ores beside lava, meadow, bay, dusk."""
 

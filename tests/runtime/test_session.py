@@ -18,7 +18,8 @@ from worldsim.decoding.loop import decode_blocks
 from worldsim.decoding.video import VideoDecoder
 from worldsim.errors import ConfigError, NotReproduced, PoolFull, SessionClosed, SessionPaused, UnknownName
 from worldsim.runtime.journal import read_log
-from worldsim.runtime.session import Mark, Session
+from worldsim.runtime.mark import Mark
+from worldsim.runtime.session import Session
 from worldsim.runtime.world import World
 from worldsim.testing.fakes import DifferenceCodec, tiny_world
 
@@ -409,3 +410,43 @@ def hashes_of(world: World) -> list[tuple[str, str]]:
     with world.open(seed=4) as session:
         fingerprint(session)
         return hashes(session)
+
+
+def test_the_latest_step_is_that_of_the_newest_block_and_goes_back_with_it(world):
+    session = world.open(seed=4)
+    assert session.latest is None
+    chunks = [session.step(keys) for keys in WALK[:3]]
+    assert session.latest is not None
+    assert (session.latest.block, session.latest.keys) == (2, chunks[2].keys)
+    assert session.latest == session.log.steps[-1]
+    session.rewind(2)
+    assert session.latest == session.log.steps[-1]
+    session.rewind(1)
+    assert session.latest is None
+
+
+def test_a_session_says_how_far_it_can_go_back_at_once():
+    world = tiny_world(pages=400)
+    session = world.open(seed=4)
+    longest = world.remembered_frames
+    for blocks in range(1, longest + 3):
+        session.step()
+        assert session.remembered == min(blocks, longest)
+    session.rewind(5)
+    assert session.remembered == longest - 5
+
+
+def test_a_snapshot_is_a_copy_that_the_session_does_not_change_any_more(world, tmp_path):
+    session = world.open(seed=4)
+    fingerprint(session, WALK[:2])
+    snapshot = session.snapshot()
+    after = fingerprint(session, WALK[2:4])
+    restored = world.restore(snapshot)
+    assert restored.block == 2
+    assert fingerprint(restored, WALK[2:4]) == after
+
+
+def test_a_chunk_tells_what_it_took_by_stage(world):
+    chunk = world.open(seed=4).step({"KeyD"})
+    assert list(chunk.seconds) == ["denoise", "decode", "commit"]
+    assert all(seconds > 0 for seconds in chunk.seconds.values())
