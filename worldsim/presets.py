@@ -110,19 +110,19 @@ CRAFTER = WorldRecipe(
     training=TrainingPlan(
         stages=(
             Stage(
-                updates=2_250,
+                updates=3_000,
                 objective=BeliefForcing(frames=4, first=0, window=0, rows=CRAFTER_ROWS),
                 windows=8,
                 lr=(1e-3, 1e-3),
             ),
             Stage(
-                updates=600,
+                updates=500,
                 objective=BeliefForcing(frames=8, first=4, copies=2, rows=CRAFTER_ROWS),
                 windows=3,
                 lr=(1e-3, 1e-3),
             ),
             Stage(
-                updates=1_700,
+                updates=1_500,
                 objective=BeliefForcing(frames=24, first=8, blocks=(1, 1, 2, 4), rows=CRAFTER_ROWS),
                 windows=2,
                 lr=(1e-3, 1e-5),

@@ -33,9 +33,10 @@ class Room:
         stage: the session.
         codec: what its player is sent.
         pace: world time for a second, 0 for as fast as it is acknowledged.
+        awaited: whether it has a past that its first player knows, so that it is kept as if that had been seen here.
     """
 
-    def __init__(self, hall: Hall, stage: Stage, codec: Codec, pace: float) -> None:
+    def __init__(self, hall: Hall, stage: Stage, codec: Codec, pace: float, *, awaited: bool = False) -> None:
         world = hall.engine.world
         self.name = secrets.token_hex(16)
         self.codec = codec
@@ -44,6 +45,7 @@ class Room:
         self._stage = stage
         self._world = world
         self._pace = pace
+        self._awaited = awaited
         self._play = Play(world.frames_per_block / world.fps / pace if pace else 0.0, monotonic(), stage.block)
         self._play.connected = False
         self._first = self._play.acked
@@ -55,10 +57,12 @@ class Room:
         self._verbs: deque[tuple[Viewer, Control]] = deque()
         self._acted: dict[int, float] = {}
         self._seq = 0
+        self._failed = ""
         self._changed = asyncio.Event()
         self._over = False
         self._obeys = False
         self._ending: asyncio.Task[None] | None = None
+        stage.wanted = lambda: not self._over
         self._expiry = asyncio.get_running_loop().call_later(hall.resume_s, self._expire)
         hall.rooms[self.name] = self
         self._drive = asyncio.create_task(self._run())
@@ -93,7 +97,7 @@ class Room:
     @property
     def _was_seen(self) -> bool:
         """Whether a player has shown that frames arrive, so that there is something to come back to."""
-        return self._play.epoch > 0 or self._play.acked > self._first or self._first > 0
+        return self._awaited or self._play.epoch > 0 or self._play.acked > self._first
 
     def _is_token(self, given: str) -> bool:
         return any(hmac.compare_digest(_bytes(given), _bytes(token)) for token in self._tokens)
@@ -118,6 +122,7 @@ class Room:
             self._play.ack(Ack(epoch=hello.epoch, blocks=hello.blocks))
             self._prune()
         self.enter(viewer)
+        self._tell_failed()
         for _, block in self._unacked:
             viewer.show([replace(media, flags=media.flags | Flag.AGAIN) for media in block])
 
@@ -213,7 +218,13 @@ class Room:
 
     def _situation(self) -> dict[str, Any]:
         play = self._play
-        return {"epoch": play.epoch, "blocks": play.made, "paused": play.paused, "world": self._stage.world}
+        return {
+            "epoch": play.epoch,
+            "blocks": play.made,
+            "paused": play.paused,
+            "world": self._stage.world,
+            "exact": self._stage.exact,
+        }
 
     async def _run(self) -> None:
         while not self._over:
@@ -252,6 +263,7 @@ class Room:
         self._publish(shown.result(), made.result().block, sample)
 
     def _publish(self, shown: dict[Codec, list[Media]], block: int, sample: Sample) -> None:
+        self._failed = ""
         self._unacked.append((block, shown[self.codec]))
         for viewer in self._everybody():
             if viewer.codec in shown:
@@ -296,8 +308,13 @@ class Room:
         """The block was taken back; the world stands still until the player says to go on."""
         self._hall.gauges.failed.inc()
         self._play.pause()
-        if self._player is not None:
-            self._player.tell("error", code="block_failed", message=why, retryable=True, **self._situation())
+        self._failed = why
+        self._tell_failed()
+
+    def _tell_failed(self) -> None:
+        """Tell the player that the next block failed, if it did, even while nobody was there."""
+        if self._failed and self._player is not None:
+            self._player.tell("error", code="block_failed", message=self._failed, retryable=True, **self._situation())
 
     def _prune(self) -> None:
         while self._unacked and self._unacked[0][0] < self._play.acked:
@@ -334,13 +351,14 @@ class Room:
                 await stage.save()
                 return "saved", {"world": stage.world, "block": stage.block}
             case "fork":
-                twin = Room(self._hall, await stage.fork(), self.codec, self._pace)
+                branch = await stage.fork()
+                twin = Room(self._hall, branch, self.codec, self._pace, awaited=branch.block > 0)
                 return "forked", {"session": twin.name, "resume": twin.new_token()}
             case "rewind":
                 await (stage.rewind(verb.blocks) if verb.mark is None else stage.go_to(verb.mark))
                 self._jump()
             case "load":
-                await stage.become(await Stage.load(self._hall, verb.world, instead=True))
+                await stage.become(await Stage.load(self._hall, verb.world, instead=True, wanted=stage.wanted))
                 self._jump()
             case "reset":
                 await stage.become(await Stage.open(self._hall, seed=verb.seed, start=verb.start, instead=True))
@@ -349,6 +367,7 @@ class Room:
 
     def _jump(self) -> None:
         """Nothing that was sent or waits counts any more."""
+        self._failed = ""
         self._play.jump(self._stage.block)
         self._unacked.clear()
         for viewer in self._everybody():

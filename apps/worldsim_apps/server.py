@@ -16,6 +16,7 @@ from typing import Any
 from websockets.asyncio.server import Server as Listener
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
+from websockets.protocol import State
 
 from worldsim.errors import ProtocolError, WorldSimError
 from worldsim.runtime.engine import Engine
@@ -183,6 +184,7 @@ class Visit:
     def __init__(self, server: Server, connection: ServerConnection, limits: Limits) -> None:
         self._server = server
         self._hall = server.hall
+        self._connection = connection
         self._dialogue = Dialogue(limits, monotonic())
         self._viewer = Viewer(connection, server.hall.gauges)
         self._room: Room | None = None
@@ -225,7 +227,7 @@ class Visit:
                     beginning["frames"] = await self._hall.work(lambda: self._picture(heard.image))
                 self._begin(await Stage.open(self._hall, **beginning), heard.pace)
             case Control() if room is None:
-                self._begin(await Stage.load(self._hall, heard.world), 1.0)
+                self._begin(await Stage.load(self._hall, heard.world, wanted=self._is_there), 1.0)
             case Control() if room is not None:
                 room.ask(self._viewer, heard)
             case Act() if room is not None:
@@ -241,7 +243,8 @@ class Visit:
 
     def _greet(self, hello: Hello) -> None:
         self._server.check(hello.token)
-        codecs: list[Codec] = [codec for codec in hello.codecs if codec in ENCODERS]
+        codecs: list[Codec] = [codec for codec in ENCODERS if codec in hello.codecs]
+        codecs.sort(key=hello.codecs.index)
         if not codecs:
             raise ProtocolError("no_codec", f"frames come as {', '.join(ENCODERS)}; name one of them", close=4400)
         room = self._hall.rooms.get(hello.session)
@@ -264,6 +267,9 @@ class Visit:
         room = Room(self._hall, stage, self._viewer.codec, pace)
         room.enter(self._viewer)
         self._enter(room)
+
+    def _is_there(self) -> bool:
+        return self._connection.state is State.OPEN
 
     def _enter(self, room: Room) -> None:
         self._room = room

@@ -36,7 +36,7 @@ class Hello:
     """The first message of a client.
 
     role: who steers, or who watches.
-    codecs: those that the client can show, the best first.
+    codecs: those that the client can show, the best first; such as are not known are passed over.
     token: what the server was started with, if it asks for one.
     session: which session to watch, or to go on with.
     resume: the single-use token of that session, from its `started`; only a player has one.
@@ -44,7 +44,7 @@ class Hello:
     """
 
     role: Role = "player"
-    codecs: tuple[Codec, ...] = field(default=("jpeg",), metadata={"most": 8})
+    codecs: tuple[str, ...] = field(default=("jpeg",), metadata={"most": 8})
     token: str = _text(256)
     session: str = _text(32)
     resume: str = _text(64)

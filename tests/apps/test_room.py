@@ -1,0 +1,524 @@
+"""A room waits for a player who was lost, lets in whoever has the token, and gives everything back when it ends."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from tests.apps.serving import WALK, alone, bounded, errors_logged, hall_of, settled
+from worldsim.errors import ProtocolError, UnknownName
+from worldsim.session.events import Ack, Act, Control, Hello
+from worldsim.session.wire import Flag, Media
+from worldsim_apps.room import MOST_VERBS, Room
+from worldsim_apps.stage import Hall, Stage
+
+
+class Seen:
+    """A viewer that remembers all that it was told and shown."""
+
+    role = "player"
+
+    def __init__(self, codec: Any = "raw") -> None:
+        self.codec = codec
+        self.told: list[dict[str, Any]] = []
+        self.shown: list[Media] = []
+        self.closed: tuple[int, str] | None = None
+        self.forgot = 0
+
+    def tell(self, kind: str, **values: Any) -> None:
+        self.told.append({"type": kind, **values})
+
+    def refuse(self, error: ProtocolError) -> None:
+        self.tell("error", code=error.code, message=str(error), close=error.close)
+
+    def show(self, block: list[Media]) -> None:
+        self.shown += block
+
+    def forget(self) -> None:
+        self.forgot += 1
+        self.shown.clear()
+
+    def close(self, code: int, reason: str) -> None:
+        self.closed = self.closed or (code, reason)
+
+    async def done(self) -> None:
+        self.tell("done")
+
+    @property
+    def kinds(self) -> list[str]:
+        """The types of what it was told."""
+        return [told["type"] for told in self.told]
+
+
+async def opened(hall: Hall, *, seed: int = 3, pace: float = 0.0) -> tuple[Room, Any]:
+    """A room and its player, who has been told so."""
+    room, one = Room(hall, await Stage.open(hall, seed=seed), "raw", pace), Seen()
+    room.enter(one)
+    assert one.kinds == ["started"]
+    return room, one
+
+
+async def played(room: Room, one: Any, blocks: int = 2) -> None:
+    """Take and acknowledge so many blocks."""
+    await settled(lambda: len(one.shown) >= 2)
+    for number in range(blocks):
+        room.hear(Ack(epoch=0, blocks=number + 1))
+        await settled(lambda number=number: len(one.shown) == number + 3)
+
+
+async def asked(room: Room, one: Any, op: Any, **fields: Any) -> dict[str, Any]:
+    """What a verb is answered with."""
+    before = len(one.told)
+    room.ask(one, Control(op=op, **fields))
+    await settled(lambda: len(one.told) > before)
+    return dict(one.told[before])
+
+
+def token(one: Any) -> str:
+    """The newest token that it was given."""
+    return str([told["resume"] for told in one.told if "resume" in told][-1])
+
+
+def hello(one: Any, **fields: Any) -> Hello:
+    """What a player says that comes back with the newest token of that one."""
+    return Hello(**{"codecs": ("raw",), "resume": token(one), **fields})
+
+
+@bounded
+async def test_a_session_that_waits_too_long_is_saved_and_ends(tmp_path):
+    async with hall_of(tmp_path, resume_s=0.1) as hall:
+        room, one = await opened(hall)
+        world = one.told[0]["world"]
+        await played(room, one)
+        assert room.leave(one)
+        assert (room.state, room.may_end, hall.rooms) == ("waiting", True, {room.name: room})
+        await settled(lambda: not hall.rooms)
+        assert hall.engine.open_sessions == 0
+        stage = await Stage.load(hall, world)
+        assert stage.block == 4
+        await stage.close()
+
+
+@bounded
+async def test_a_session_of_which_nothing_was_acknowledged_does_not_wait_and_leaves_nothing(tmp_path):
+    async with hall_of(tmp_path) as hall:
+        room, one = await opened(hall)
+        await settled(lambda: len(one.shown) == 2)
+        assert list(tmp_path.iterdir()) != []
+        room.leave(one)
+        await settled(lambda: not hall.rooms)
+        assert list(tmp_path.iterdir()) == []
+
+
+@bounded
+async def test_one_who_comes_back_in_time_stops_the_clock(tmp_path):
+    async with hall_of(tmp_path, resume_s=0.15) as hall:
+        room, one = await opened(hall)
+        await played(room, one)
+        room.leave(one)
+        other: Any = Seen()
+        room.come_back(other, hello(one, blocks=2))
+        assert (room.state, room.may_end) == ("live", False)
+        await asyncio.sleep(0.3)
+        assert hall.rooms == {room.name: room}
+
+
+@bounded
+async def test_a_session_stands_still_while_it_waits(tmp_path):
+    async with hall_of(tmp_path) as hall:
+        room, one = await opened(hall)
+        await played(room, one)
+        room.leave(one)
+        room.hear(Ack(epoch=0, blocks=4))
+        await asyncio.sleep(0.1)
+        other: Any = Seen()
+        room.come_back(other, hello(one, blocks=4))
+        assert other.told[0]["blocks"] == 4
+        await settled(lambda: len(other.shown) == 2)
+        assert [media.block for media in other.shown] == [4, 5]
+
+
+@bounded
+async def test_exactly_what_has_not_arrived_is_sent_again_and_marked(tmp_path):
+    async with hall_of(tmp_path) as hall:
+        room, one = await opened(hall)
+        await played(room, one, 3)
+        room.leave(one)
+        other: Any = Seen()
+        room.come_back(other, hello(one, blocks=4))
+        assert [(media.block, Flag.AGAIN in media.flags) for media in other.shown] == [(4, True)]
+        assert other.shown[0].payload == one.shown[4].payload
+        await settled(lambda: len(other.shown) == 2)
+        assert [(media.block, Flag.AGAIN in media.flags) for media in other.shown] == [(4, True), (5, False)]
+        third: Any = Seen()
+        room.come_back(third, hello(other, epoch=7, blocks=99))  # of another time, so it says nothing
+        assert [(media.block, Flag.AGAIN in media.flags) for media in third.shown] == [(4, True), (5, True)]
+        assert [media.payload for media in [*one.shown[:4], *third.shown]] == alone([()] * 6, seed=3)
+
+
+@bounded
+async def test_a_token_is_good_until_the_next_has_arrived(tmp_path):
+    async with hall_of(tmp_path) as hall:
+        room, one = await opened(hall)
+        await played(room, one)
+        first = token(one)
+        others: list[Any] = [Seen() for _ in range(5)]
+        for other in others[:3]:  # none of them learns its token
+            room.leave(one)
+            room.come_back(other, Hello(codecs=("raw",), resume=first))
+        room.hear()
+        for wrong in (first, token(others[0]), token(others[1]), "", "\ud800"):
+            with pytest.raises(ProtocolError, match="good for once") as refused:
+                room.come_back(others[3], Hello(codecs=("raw",), resume=wrong))
+            assert (refused.value.code, refused.value.close) == ("bad_token", 3000)
+        room.come_back(others[4], hello(others[2]))
+        assert others[2].closed == (4409, "replaced")
+        assert (others[3].told, others[3].closed) == ([], None)
+
+
+@bounded
+async def test_one_who_cannot_show_what_the_session_is_sent_as_is_refused(tmp_path):
+    async with hall_of(tmp_path) as hall:
+        room, one = await opened(hall)
+        with pytest.raises(ProtocolError, match="this session is sent as raw") as refused:
+            room.come_back(Seen(), hello(one, codecs=("jpeg", "h264")))
+        assert (refused.value.code, refused.value.close) == ("no_codec", 4400)
+        assert one.closed is None
+
+
+@bounded
+async def test_one_who_was_replaced_is_no_longer_the_player(tmp_path):
+    async with hall_of(tmp_path) as hall:
+        room, one = await opened(hall)
+        await played(room, one)
+        other: Any = Seen()
+        room.come_back(other, hello(one, blocks=4))
+        assert one.closed == (4409, "replaced")
+        assert not room.leave(one)
+        assert room.state == "live"
+        shown = len(one.shown)
+        await settled(lambda: len(other.shown) == 2)
+        assert len(one.shown) == shown
+        assert room.leave(other)
+
+
+@bounded
+async def test_nobody_enters_a_room_that_is_ending_and_who_is_there_is_told(tmp_path):
+    async with hall_of(tmp_path) as hall:
+        room, one = await opened(hall)
+        await played(room, one)
+        other: Any = Seen()
+        room.watch(other)
+        assert other.kinds == ["watching"]
+        assert not room.is_ending
+        ending = asyncio.create_task(room.end())
+        await asyncio.sleep(0)
+        assert room.is_ending
+        await ending
+        await room.end()
+        assert (one.closed, other.closed) == ((4410, "ended"), (4410, "ended"))
+        room.leave(one)
+        assert room._expiry.cancelled()
+        assert hall.rooms == {}
+
+
+@bounded
+async def test_a_player_who_is_sent_away_is_told_first_where_the_world_is_kept(tmp_path):
+    async with hall_of(tmp_path) as hall:
+        room, one = await opened(hall)
+        await played(room, one)
+        await room.drain()
+        assert one.told[-2:] == [{"type": "drain", "world": one.told[0]["world"]}, {"type": "done"}]
+        assert one.closed == (1012, "restart")
+        assert (tmp_path / f"{one.told[0]['world']}.world").exists()
+
+
+@bounded
+async def test_one_who_has_only_begun_is_sent_away_without_a_world(tmp_path):
+    async with hall_of(tmp_path) as hall:
+        room, one = await opened(hall)
+        await room.drain()
+        assert one.kinds == ["started", "done"]
+        assert one.closed == (1012, "restart")
+        assert list(tmp_path.iterdir()) == []
+
+
+@bounded
+async def test_a_world_that_cannot_be_saved_still_gives_its_place_back(tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    async with hall_of(tmp_path) as hall:
+        room, one = await opened(hall)
+        await played(room, one)
+        monkeypatch.setattr("worldsim_apps.kept.write_snapshot", full)
+        with errors_logged() as records:
+            await room.end()
+        (record,) = records
+        world = one.told[0]["world"]
+        assert record.getMessage() == f"{world} could not be saved; its log is all that is kept of it"
+        assert (hall.engine.open_sessions, hall.rooms) == (0, {})
+        stage = await Stage.load(hall, world)
+        assert stage.block == 4
+        await stage.close()
+
+
+@bounded
+async def test_verbs_are_answered_in_the_order_in_which_they_were_said(tmp_path):
+    async with hall_of(tmp_path) as hall:
+        room, one = await opened(hall)
+        one.told.clear()
+        for op, fields in (
+            ("pause", {}),
+            ("mark", {}),
+            ("rewind", {"blocks": 10**6}),
+            ("save", {}),
+            ("fork", {}),
+            ("rewind", {"mark": 0}),
+            ("step", {"blocks": 2}),
+            ("reset", {"seed": 1}),
+            ("resume", {}),
+            ("step", {}),
+        ):
+            room.ask(one, Control(op=op, **fields))
+        await settled(lambda: len(one.told) == 10)
+        wanted = ["state", "marked", "error", "saved", "forked", "state", "state", "state", "state", "error"]
+        assert one.kinds == wanted
+        assert [told["epoch"] for told in one.told if "epoch" in told] == [0, 1, 1, 2, 2]
+        assert [told["code"] for told in one.told if "code" in told] == ["ConfigError", "not_paused"]
+        await settled(lambda: [media.epoch for media in one.shown] == [2, 2])
+
+
+@bounded
+async def test_only_so_many_verbs_may_wait(tmp_path, monkeypatch):
+    go_on = asyncio.Event()
+
+    async def slow(self):
+        await go_on.wait()
+        return 0
+
+    monkeypatch.setattr(Stage, "mark", slow)
+    async with hall_of(tmp_path) as hall:
+        room, one = await opened(hall)
+        room.ask(one, Control(op="mark"))
+        await settled(lambda: room._obeys)
+        for _ in range(MOST_VERBS):
+            room.ask(one, Control(op="mark"))
+        with pytest.raises(ProtocolError, match="64 verbs wait to be done") as refused:
+            room.ask(one, Control(op="mark"))
+        assert (refused.value.code, refused.value.close) == ("too_fast", 4429)
+        go_on.set()
+        await settled(lambda: one.kinds.count("marked") == 65)
+
+
+@bounded
+async def test_a_verb_that_is_refused_never_ends_the_connection(tmp_path):
+    async with hall_of(tmp_path, sessions=1) as hall:
+        room, one = await opened(hall)
+        told = await asked(room, one, "fork")
+        assert (told["code"], told["close"], one.closed) == ("full", None, None)
+
+
+@bounded
+async def test_a_session_that_is_obeying_does_not_give_its_place_away(tmp_path, monkeypatch):
+    go_on = asyncio.Event()
+
+    async def slow(self):
+        await go_on.wait()
+
+    monkeypatch.setattr(Stage, "save", slow)
+    async with hall_of(tmp_path) as hall:
+        room, one = await opened(hall)
+        await played(room, one)
+        room.ask(one, Control(op="save"))
+        await settled(lambda: room._obeys)
+        room.leave(one)
+        assert not room.may_end
+        go_on.set()
+        await settled(lambda: room.may_end)
+
+
+@bounded
+async def test_pause_forgets_the_steps_that_were_allowed(tmp_path):
+    async with hall_of(tmp_path) as hall:
+        room, one = await opened(hall)
+        await asked(room, one, "pause")
+        await asked(room, one, "reset")
+        await asked(room, one, "step", blocks=10**6)
+        await settled(lambda: len(one.shown) == 2)
+        told = await asked(room, one, "pause")
+        assert (told["paused"], told["blocks"]) == (True, 2)
+        room.hear(Ack(epoch=1, blocks=2))
+        await asyncio.sleep(0.1)
+        assert len(one.shown) == 2
+
+
+@bounded
+async def test_a_fork_that_nobody_comes_for_is_saved_if_it_has_a_past(tmp_path):
+    async with hall_of(tmp_path, resume_s=0.2) as hall:
+        room, one = await opened(hall)
+        await asked(room, one, "pause")
+        await asked(room, one, "reset")
+        await asked(room, one, "fork")
+        await asked(room, one, "step", blocks=2)
+        await settled(lambda: len(one.shown) == 2)
+        await asked(room, one, "fork")
+        assert len(hall.rooms) == 3
+        await settled(lambda: len(hall.rooms) == 1)
+        assert len(list(tmp_path.glob("*.world"))) == 1
+        assert len(list(tmp_path.glob("*.log"))) == 3  # of this session before and after it was reset, and the fork
+
+
+@bounded
+async def test_a_fork_can_be_entered_with_its_token_alone(tmp_path):
+    async with hall_of(tmp_path) as hall:
+        room, one = await opened(hall)
+        await played(room, one)
+        told = await asked(room, one, "fork")
+        twin, other = hall.rooms[told["session"]], Seen()
+        with pytest.raises(ProtocolError):
+            twin.come_back(other, hello(one, resume=""))
+        twin.come_back(other, hello(one))
+        assert (other.told[0]["session"], other.told[0]["epoch"], other.told[0]["blocks"]) == (twin.name, 0, 4)
+        await settled(lambda: len(other.shown) == 2)
+        assert [media.block for media in other.shown] == [4, 5]
+
+
+@bounded
+async def test_after_a_jump_nothing_from_before_is_sent_again(tmp_path):
+    async with hall_of(tmp_path) as hall:
+        room, one = await opened(hall)
+        await played(room, one)
+        spectator: Any = Seen()
+        room.watch(spectator)
+        await asked(room, one, "pause")
+        await asked(room, one, "rewind", blocks=3)
+        assert (one.forgot, spectator.forgot) == (1, 1)
+        assert spectator.told[-1] == {
+            "type": "state",
+            "epoch": 1,
+            "blocks": 1,
+            "paused": True,
+            "world": one.told[0]["world"],
+            "exact": True,
+        }
+        room.leave(one)
+        other: Any = Seen()
+        room.come_back(other, hello(one, epoch=0, blocks=4))
+        assert (other.told[0]["epoch"], other.told[0]["blocks"], other.shown) == (1, 1, [])
+
+
+@bounded
+async def test_spectators_are_shown_the_same_in_the_codec_that_they_asked_for(tmp_path):
+    async with hall_of(tmp_path) as hall:
+        room, one = await opened(hall)
+        same, other = Seen(), Seen("h264")
+        room.watch(same)
+        room.watch(other)
+        await played(room, one)
+        await settled(lambda: len(other.shown) >= 2 and len(same.shown) >= 2)
+        assert same.shown == one.shown[-len(same.shown) :]
+        assert {media.codec for media in other.shown} == {"h264"}
+        assert [media.block for media in other.shown] == [media.block for media in one.shown[-len(other.shown) :]]
+        room.leave(other)
+        shown = len(other.shown)
+        room.hear(Ack(epoch=0, blocks=4))
+        await settled(lambda: len(one.shown) == 6)
+        assert len(other.shown) == shown
+
+
+@bounded
+async def test_a_spectator_that_comes_while_a_block_is_encoded_is_shown_the_next(tmp_path, monkeypatch):
+    encode, loop, other = Room._encode, asyncio.get_running_loop(), Seen("jpeg")
+
+    async def join(room: Room) -> None:
+        room.watch(other)
+
+    def joined(room: Room, *block: Any) -> Any:
+        found = encode(room, *block)
+        if not other.told:
+            asyncio.run_coroutine_threadsafe(join(room), loop).result(20)
+        return found
+
+    monkeypatch.setattr(Room, "_encode", joined)
+    async with hall_of(tmp_path) as hall:
+        room, one = await opened(hall)
+        await played(room, one)
+        assert [media.block for media in other.shown] == [1, 2, 3]
+        assert {media.codec for media in other.shown} == {"jpeg"}
+
+
+@bounded
+async def test_an_encoder_that_has_failed_is_not_used_again(tmp_path):
+    class Broken:
+        codec, size, all_keys = "raw", (10, 6), True
+
+        def encode(self, frames: Any) -> list[bytes]:
+            raise RuntimeError("broken for good")
+
+    async with hall_of(tmp_path) as hall:
+        room, one = await opened(hall)
+        await played(room, one)
+        room._encoders["raw"] = Broken()
+        room.hear(Ack(epoch=0, blocks=3))
+        await settled(lambda: one.kinds[-1] == "error")
+        assert (one.told[-1]["message"], one.told[-1]["blocks"]) == ("broken for good", 4)
+        await asked(room, one, "resume")
+        await settled(lambda: len(one.shown) == 5)
+        assert [media.payload for media in one.shown] == alone([()] * 5, seed=3)
+
+
+@bounded
+async def test_a_block_that_fails_while_nobody_is_there_shows_when_the_player_comes_back(tmp_path, monkeypatch):
+    async with hall_of(tmp_path) as hall:
+        room, one = await opened(hall)
+        await played(room, one)
+        making, go_on, step = asyncio.Event(), asyncio.Event(), Stage.step
+
+        async def failing(self, keys):
+            making.set()
+            await go_on.wait()
+            raise OSError(5, "Input/output error")
+
+        monkeypatch.setattr(Stage, "step", failing)
+        room.hear(Ack(epoch=0, blocks=4))
+        await making.wait()
+        room.leave(one)
+        go_on.set()
+        await settled(lambda: room._play.paused)
+        monkeypatch.setattr(Stage, "step", step)
+        assert "error" not in one.kinds
+        other: Any = Seen()
+        room.come_back(other, hello(one, blocks=4))
+        assert (other.told[0]["blocks"], other.told[0]["paused"], room.state) == (4, True, "paused")
+        assert (other.told[1]["code"], other.told[1]["message"]) == ("block_failed", "[Errno 5] Input/output error")
+        await asked(room, other, "resume")
+        await settled(lambda: len(other.shown) == 2)
+        assert [media.payload for media in other.shown] == alone([()] * 6, seed=3)[-2:]
+        third: Any = Seen()
+        room.come_back(third, hello(other, blocks=6))
+        assert third.kinds == ["started"]
+
+
+@bounded
+async def test_what_is_held_counts_from_the_next_block_and_late_news_does_not(tmp_path):
+    async with hall_of(tmp_path) as hall:
+        room, one = await opened(hall)
+        await asked(room, one, "pause")
+        await asked(room, one, "reset", seed=3)
+        with pytest.raises(UnknownName, match="there is no key 'KeyQ'"):
+            room.act(Act(seq=9, keys=("KeyQ",)))
+        for seq, keys in enumerate(WALK[:4], start=1):
+            room.act(Act(seq=seq, keys=tuple(keys)))
+            room.act(Act(seq=seq - 1, keys=("Space",)))
+            await asked(room, one, "step")
+            await settled(lambda seq=seq: len(one.shown) == seq)
+            room.hear(Ack(epoch=1, blocks=seq))
+        assert [media.payload for media in one.shown] == alone(WALK[:4], seed=3)
+        assert [media.action for media in one.shown] == [1, 2, 3, 4]
+        assert "worldsim_action_to_frame_seconds_count 4.0" in hall.gauges.text().decode()
+        other: Any = Seen()
+        room.come_back(other, hello(one))
+        assert other.told[0]["seq"] == 4

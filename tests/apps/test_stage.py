@@ -1,0 +1,309 @@
+"""What is done to a session between two blocks succeeds or leaves it as it was, and takes no more than its place."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+
+from tests.apps.serving import WALK, alone, bounded, hall_of, settled
+from worldsim.errors import ConfigError, LogError, ProtocolError, SessionClosed
+from worldsim.session.machine import Play
+from worldsim.testing.fakes import tiny_world
+from worldsim_apps.room import Room
+from worldsim_apps.stage import Hall, Stage
+
+
+async def walk(stage: Stage, keys: Iterable[Iterable[str]]) -> list[bytes]:
+    """The pixels of blocks under these keys."""
+    return [frame.tobytes() for held in keys for frame in (await stage.step(held)).frames]
+
+
+async def waiting(hall: Hall, seed: int, *, blocks: int = 2) -> Room:
+    """A room whose player has seen something and was lost."""
+    room = Room(hall, await Stage.open(hall, seed=seed), "raw", 0.0)
+    await walk(room._stage, WALK[:blocks])
+    room._play = Play(0.0, 0.0, blocks)
+    room._play.connected = False
+    room._play.epoch = 1
+    return room
+
+
+@bounded
+async def test_a_stage_shows_what_a_session_shows(tmp_path):
+    async with hall_of(tmp_path) as hall:
+        stage = await Stage.open(hall, seed=3)
+        assert await walk(stage, WALK) == alone(WALK, seed=3)
+        assert (stage.block, hall.engine.open_sessions) == (8, 1)
+        await stage.close()
+        assert hall.engine.open_sessions == 0
+        assert [path.name for path in tmp_path.iterdir()] == [f"{stage.world}.log"]
+        with pytest.raises(SessionClosed):
+            await stage.step(())
+
+
+@bounded
+async def test_what_is_forgotten_leaves_no_file(tmp_path):
+    async with hall_of(tmp_path) as hall:
+        stage = await Stage.open(hall, seed=3)
+        await walk(stage, WALK[:2])
+        await stage.forget()
+        assert (list(tmp_path.iterdir()), hall.engine.open_sessions) == ([], 0)
+
+
+@bounded
+async def test_a_beginning_that_fails_takes_no_place_and_leaves_no_file(tmp_path):
+    async with hall_of(tmp_path, sessions=1) as hall:
+        for _ in range(3):
+            with pytest.raises(ConfigError, match="no starting place 5"):
+                await Stage.open(hall, start=5)
+            with pytest.raises(ProtocolError, match="no world is kept under"):
+                await Stage.load(hall, "0" * 32)
+        assert (list(tmp_path.iterdir()), hall.engine.open_sessions) == ([], 0)
+
+
+@bounded
+async def test_when_all_places_are_taken_by_somebody_it_is_said_so(tmp_path):
+    async with hall_of(tmp_path, sessions=2) as hall:
+        stages = [await Stage.open(hall, seed=seed) for seed in range(2)]
+        for begin in (lambda: Stage.open(hall), stages[0].fork):
+            with pytest.raises(ProtocolError, match="all 2 places are taken; try again in a while") as refused:
+                await begin()
+            assert (refused.value.code, refused.value.close, refused.value.retry_after_ms) == ("full", 1013, 2_000)
+        for stage in stages:
+            await stage.close()
+
+
+@bounded
+async def test_whoever_waits_longest_for_a_lost_player_makes_room_and_is_saved(tmp_path):
+    async with hall_of(tmp_path, sessions=3) as hall:
+        rooms = [await waiting(hall, seed) for seed in range(3)]
+        rooms[0].waits_since, rooms[1].waits_since, rooms[2].waits_since = 30.0, 10.0, 20.0
+        worlds = [room._stage.world for room in rooms]
+        stage = await Stage.open(hall, seed=9)
+        assert set(hall.rooms) == {rooms[0].name, rooms[2].name}
+        assert [path.stem for path in tmp_path.glob("*.world")] == [worlds[1]]
+        stages = [stage, await Stage.open(hall, seed=8), await Stage.open(hall, seed=7)]
+        assert (hall.rooms, hall.engine.open_sessions) == ({}, 3)
+        for stage in stages:
+            await stage.close()
+        stage = await Stage.load(hall, worlds[1])
+        assert await walk(stage, WALK[2:]) == alone(WALK, seed=1)[2:]
+        await stage.close()
+
+
+@bounded
+async def test_who_is_there_or_is_obeying_makes_no_room(tmp_path):
+    async with hall_of(tmp_path, sessions=2) as hall:
+        rooms = [await waiting(hall, seed) for seed in range(2)]
+        rooms[0].waits_since, rooms[1]._obeys = None, True
+        with pytest.raises(ProtocolError, match="all 2 places are taken"):
+            await Stage.open(hall)
+        assert len(hall.rooms) == 2
+
+
+@bounded
+async def test_of_two_who_come_for_one_place_one_gets_it(tmp_path):
+    async with hall_of(tmp_path, sessions=1) as hall:
+        await waiting(hall, 3)
+        got = await asyncio.gather(*(Stage.open(hall, seed=seed) for seed in range(4)), return_exceptions=True)
+        stages = [one for one in got if isinstance(one, Stage)]
+        refused = [one for one in got if isinstance(one, ProtocolError)]
+        assert (len(stages), [error.code for error in refused]) == (1, ["full"] * 3)
+        await stages[0].close()
+
+
+@bounded
+async def test_a_mark_holds_no_memory_and_is_found_again(tmp_path):
+    async with hall_of(tmp_path) as hall:
+        stage = await Stage.open(hall, seed=3)
+        shown = await walk(stage, WALK[:3])
+        used = hall.engine.world.pool.used
+        assert [await stage.mark(), await stage.mark()] == [0, 1]
+        assert hall.engine.world.pool.used == used
+        shown += await walk(stage, WALK[3:])
+        world = stage.world
+        await stage.go_to(1)
+        assert (stage.block, stage.world) == (3, world)
+        assert await walk(stage, WALK[3:]) == shown[3:]
+        for wrong in (2, 99):
+            with pytest.raises(ProtocolError, match=f"there is no mark {wrong}; marks are numbered from 0"):
+                await stage.go_to(wrong)
+        await stage.close()
+
+
+@bounded
+async def test_a_mark_on_a_branch_that_was_left_is_lived_again_in_place_of_this_one(tmp_path):
+    async with hall_of(tmp_path, world=tiny_world(pages=21), sessions=1) as hall:
+        stage = await Stage.open(hall, seed=3)
+        assert await stage.mark() == 0
+        await walk(stage, WALK[:5])
+        assert await stage.mark() == 1
+        rest, world = await walk(stage, WALK[5:]), stage.world
+        await stage.rewind(6)
+        await walk(stage, [{"Space"}] * 5)
+        await stage.go_to(1)
+        assert (stage.block, hall.engine.open_sessions) == (5, 1)
+        assert stage.world != world
+        assert await walk(stage, WALK[5:]) == rest
+        await stage.become(await Stage.open(hall, seed=8, instead=True))
+        assert await walk(stage, WALK[:2]) == alone(WALK[:2], seed=8)
+        await stage.go_to(0)
+        assert await walk(stage, WALK) == alone(WALK, seed=3)
+        await stage.go_to(1)
+        assert await walk(stage, WALK[5:]) == rest
+        await stage.close()
+
+
+@bounded
+async def test_there_are_only_so_many_marks(tmp_path, monkeypatch):
+    monkeypatch.setattr("worldsim_apps.stage.MOST_MARKS", 3)
+    async with hall_of(tmp_path) as hall:
+        stage = await Stage.open(hall, seed=3)
+        assert [await stage.mark() for _ in range(3)] == [0, 1, 2]
+        with pytest.raises(ProtocolError, match="a session has at most 3 marks") as refused:
+            await stage.mark()
+        assert (refused.value.code, refused.value.close) == ("too_many", None)
+        await stage.close()
+
+
+@bounded
+async def test_going_back_further_than_is_remembered_lives_it_again(tmp_path):
+    async with hall_of(tmp_path, world=tiny_world(pages=16), sessions=1) as hall:
+        stage, keys = await Stage.open(hall, seed=3), [*WALK] * 3
+        shown, world = await walk(stage, keys), stage.world
+        remembered = stage.live.session.remembered
+        assert remembered < 20
+        await stage.rewind(remembered)
+        assert (stage.world, stage.block) == (world, 24 - remembered)
+        await stage.rewind(stage.block - 2)
+        assert stage.world != world
+        assert await walk(stage, keys[2:]) == shown[2:]
+        with pytest.raises(ConfigError, match="24 blocks have been made"):
+            await stage.rewind(25)
+        assert (stage.block, hall.engine.open_sessions) == (24, 1)
+        await stage.close()
+
+
+@bounded
+async def test_a_past_that_is_not_wanted_any_more_changes_nothing_and_leaves_no_file(tmp_path):
+    async with hall_of(tmp_path, world=tiny_world(pages=16), sessions=1) as hall:
+        stage, keys = await Stage.open(hall, seed=3), [*WALK] * 3
+        shown, world, asked = await walk(stage, keys[:23]), stage.world, iter([True, False])
+        stage.wanted = lambda: next(asked)
+        with pytest.raises(ProtocolError, match="nobody waits for that world any more"):
+            await stage.rewind(20)
+        await stage.save()
+        assert (stage.world, stage.block, hall.engine.open_sessions) == (world, 23, 1)
+        assert sorted(path.name for path in tmp_path.iterdir()) == [f"{world}.log", f"{world}.world"]
+        assert shown + await walk(stage, keys[23:]) == alone(keys, seed=3)
+        await stage.close()
+
+
+@bounded
+async def test_a_past_that_does_not_come_out_the_same_says_that_it_is_not_exact(tmp_path, monkeypatch):
+    async with hall_of(tmp_path, world=tiny_world(pages=16), sessions=1) as hall:
+        stage, keys = await Stage.open(hall, seed=3), [*WALK] * 3
+        await walk(stage, keys[:23])
+        await stage.rewind(20)
+        assert (stage.block, stage.exact) == (3, True)
+        await walk(stage, keys[3:23])
+        with monkeypatch.context() as patch:
+            patch.setattr("worldsim.runtime.session.Session.latest", property(lambda _: None))
+            await stage.rewind(20)
+        assert (stage.block, stage.exact) == (3, False)
+        await stage.close()
+
+
+@bounded
+async def test_others_make_their_blocks_while_a_past_is_lived_again(tmp_path):
+    async with hall_of(tmp_path) as hall:
+        stage, other = await Stage.open(hall, seed=3), await Stage.open(hall, seed=4)
+        await walk(stage, [*WALK] * 3)
+        await stage.mark()
+        await stage.rewind(20)
+        await walk(stage, WALK)
+        left = asyncio.create_task(stage.go_to(0))
+        blocks = 0
+        while not left.done():
+            await other.step(())
+            blocks += 1
+        assert blocks > 1
+        assert left.exception() is None
+        await stage.close()
+        await other.close()
+
+
+@bounded
+async def test_a_saved_world_goes_on_at_once_and_one_that_was_only_logged_is_lived_again(tmp_path):
+    async with hall_of(tmp_path) as hall:
+        stage = await Stage.open(hall, seed=3)
+        await walk(stage, WALK[:3])
+        await stage.save()
+        rest, world = await walk(stage, WALK[3:]), stage.world
+        await stage.close()
+        saved = await Stage.load(hall, world)
+        assert (saved.block, saved.world != world) == (3, True)
+        assert await walk(saved, WALK[3:]) == rest
+        await saved.close()
+        (tmp_path / f"{world}.world").unlink()
+        lived = await Stage.load(hall, world)
+        assert lived.block == 8
+        assert await walk(lived, WALK[:1]) == alone([*WALK, WALK[0]], seed=3)[-1:]
+        await lived.close()
+
+
+@bounded
+async def test_a_log_of_another_world_is_refused(tmp_path):
+    async with hall_of(tmp_path, world=tiny_world(frames_per_block=2)) as hall:
+        stage = await Stage.open(hall, seed=3)
+        await walk(stage, WALK[:2])
+        await stage.save()
+        await stage.close()
+    for saved in (True, False):
+        if not saved:
+            (tmp_path / f"{stage.world}.world").unlink()
+        async with hall_of(tmp_path) as hall:
+            with pytest.raises(LogError, match="that session was lived with plan"):
+                await Stage.load(hall, stage.world)
+            assert hall.engine.open_sessions == 0
+
+
+@bounded
+async def test_a_fork_has_a_name_and_a_log_of_its_own(tmp_path):
+    async with hall_of(tmp_path) as hall:
+        stage = await Stage.open(hall, seed=3)
+        await walk(stage, WALK[:3])
+        await stage.mark()
+        twin = await stage.fork()
+        assert (twin.block, twin.world != stage.world) == (3, True)
+        with pytest.raises(ProtocolError, match="there is no mark 0"):
+            await twin.go_to(0)
+        rest = await walk(stage, WALK[3:])
+        await stage.forget()
+        assert await walk(twin, WALK[3:]) == rest
+        await twin.close()
+        lived = await Stage.load(hall, twin.world)
+        assert lived.block == 8
+        await lived.close()
+
+
+@bounded
+async def test_a_world_is_begun_from_given_frames(tmp_path):
+    picture = np.arange(180, dtype=np.uint8).reshape(1, 6, 10, 3)
+    async with hall_of(tmp_path) as hall:
+        stage = await Stage.open(hall, seed=3, frames=picture)
+        assert await walk(stage, WALK) == alone(WALK, seed=3, frames=picture)
+        await stage.close()
+
+
+@bounded
+async def test_work_that_takes_long_does_not_hold_up_the_thread_of_the_connections(tmp_path):
+    async with hall_of(tmp_path) as hall:
+        go_on, seen = asyncio.Event(), asyncio.get_running_loop()
+        work = asyncio.create_task(hall.work(lambda: asyncio.run_coroutine_threadsafe(go_on.wait(), seen).result(20)))
+        await settled(lambda: True)
+        go_on.set()
+        assert await work is True

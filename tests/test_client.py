@@ -1,0 +1,591 @@
+"""A client shows what the world makes, tells what goes wrong, and goes on by itself when its connection is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+import worldsim.runtime.batching as batching
+from tests.apps.serving import WALK, alone, bounded, serving, settled, talk
+from worldsim.client import BlockingClient, Client, Frame, Ticket
+from worldsim.errors import ProtocolError, SessionClosed
+from worldsim.testing.fakes import tiny_world
+from worldsim_apps.stage import Stage
+
+
+@asynccontextmanager
+async def playing(url: str, *, seed: int = 3, codec: Any = "raw") -> AsyncIterator[Client]:
+    """A client whose session is paused before its first block, in epoch 1."""
+    async with Client(url, codec=codec) as client:
+        await client.start(seed=seed, pace=0)
+        await client.pause()
+        await client.rewind(client.blocks)
+        yield client
+
+
+async def walk(client: Client, keys: Iterable[Iterable[str]]) -> list[bytes]:
+    """The payloads of blocks under these keys, one step at a time."""
+    return [(await one_step(client, held)).payload for held in keys]
+
+
+async def one_step(client: Client, held: Iterable[str]) -> Frame:
+    await client.hold(held)
+    await client.step()
+    return await client.frame()
+
+
+def cut(client: Client) -> None:
+    """Lose the connection as a cable does that is pulled."""
+    assert client._connection is not None
+    client._connection.transport.abort()
+
+
+async def code_of(waiting: Any) -> str:
+    """The code of the error that this ends with."""
+    with pytest.raises(ProtocolError) as caught:
+        await waiting
+    return caught.value.code
+
+
+@bounded
+async def test_a_client_shows_what_the_world_makes_under_its_keys(tmp_path):
+    async with serving(tmp_path) as (_, url), Client(url, codec="raw") as client:
+        assert (client.welcome["name"], client.welcome["size"], client.ticket) == ("dot", [6, 10], None)
+        await client.start(seed=3, pace=0)
+        await client.pause()
+        await client.rewind(client.blocks)
+        assert await client.hold(["KeyD", "Space"]) == 1
+        await client.step()
+        frame = await client.frame()
+        assert (frame.block, frame.frame, frame.epoch, frame.action, frame.seconds) == (0, 0, 1, 1, 0.0)
+        assert (frame.pixels.shape, frame.pixels.dtype) == ((6, 10, 3), np.uint8)
+        assert frame.pixels.tobytes() == frame.payload == alone([{"KeyD", "Space"}], seed=3)[0]
+        assert (await one_step(client, ())).seconds == 0.25
+
+
+@bounded
+async def test_frames_come_as_long_as_they_are_taken(tmp_path):
+    async with serving(tmp_path) as (server, url), Client(url, codec="raw") as client:
+        await client.start(seed=3, pace=0)
+        shown = []
+        async for frame in client:
+            shown.append(frame.payload)
+            if len(shown) == 10:
+                break
+        assert shown == alone([()] * 10, seed=3)
+        await settled(lambda: server.hall.rooms[client.ticket.session]._play.made == 12)  # and two more ahead
+        await asyncio.sleep(0.1)
+        assert server.hall.rooms[client.ticket.session]._play.made == 12
+
+
+@pytest.mark.parametrize(
+    ("codec", "size", "away"), [("raw", (6, 10), 0), ("jpeg", (6, 10), 40), ("h264", (12, 20), 80)]
+)
+@pytest.mark.parametrize("frames", [1, 3])
+def test_what_is_decoded_has_the_right_size_and_looks_right(tmp_path, codec, size, away, frames):
+    @bounded
+    async def live():
+        wanted = alone(WALK, world=tiny_world(frames_per_block=frames), seed=3)
+        async with (
+            serving(tmp_path, world=tiny_world(frames_per_block=frames)) as (_, url),
+            playing(url, codec=codec) as client,
+        ):
+            pictures = []
+            for keys in WALK:
+                await client.hold(keys)
+                await client.step()
+                pictures += [(await client.frame()).pixels for _ in range(frames)]
+            assert {(picture.shape, picture.dtype) for picture in pictures} == {((*size, 3), np.dtype(np.uint8))}
+            scale = size[0] // 6
+            for picture, payload in zip(pictures, wanted, strict=True):
+                small = picture.reshape(6, scale, 10, scale, 3).mean((1, 3))
+                exact = np.frombuffer(payload, np.uint8).reshape(6, 10, 3)
+                assert abs(small - exact).mean() <= away
+
+    live()
+
+
+@bounded
+async def test_every_verb(tmp_path):
+    async with AsyncExitStack() as stack:
+        _, url = await stack.enter_async_context(serving(tmp_path))
+        client = await stack.enter_async_context(playing(url))
+        first = await walk(client, WALK[:3])
+        mark = await client.mark()
+        world = await client.save()
+        ticket = await client.fork()
+        rest = await walk(client, WALK[3:])
+        assert first + rest == alone(WALK, seed=3)
+        await client.rewind(mark=mark)
+        assert await walk(client, WALK[3:]) == rest
+        await client.rewind(4)
+        assert (client.blocks, await walk(client, WALK[4:])) == (4, rest[1:])
+        await client.load(world)
+        assert (client.blocks, client.world != world) == (3, True)
+        assert await walk(client, WALK[3:]) == rest
+        await client.reset(seed=5, start=1)
+        assert await walk(client, WALK) == alone(WALK, seed=5, start=1)
+        await client.resume()
+        assert [(await client.frame()).payload for _ in range(2)] == alone([*WALK, *[WALK[-1]] * 2], seed=5, start=1)[
+            -2:
+        ]
+        await client.pause()
+        assert await client.ping() > 0
+        twin = await stack.enter_async_context(Client(url, codec="raw", ticket=ticket))
+        await twin.pause()
+        await twin.rewind(twin.blocks - 3)
+        assert await walk(twin, WALK[3:]) == rest
+
+
+@bounded
+async def test_a_saved_world_can_be_loaded_in_place_of_a_start(tmp_path):
+    async with serving(tmp_path) as (_, url):
+        async with playing(url) as client:
+            shown = await walk(client, WALK[:3])
+            world = await client.save()
+        async with Client(url, codec="raw") as client:
+            await client.load(world)
+            await client.pause()
+            await client.rewind(client.blocks - 3)
+            assert shown + await walk(client, WALK[3:5]) == alone(WALK[:5], seed=3)
+
+
+@bounded
+async def test_a_world_can_be_begun_from_a_picture(tmp_path):
+    picture = np.arange(180, dtype=np.uint8).reshape(6, 10, 3)
+    async with serving(tmp_path) as (_, url), Client(url, codec="raw") as client:
+        await client.start(seed=3, image=cv2.imencode(".png", picture[..., ::-1])[1].tobytes(), pace=0)
+        assert (await client.frame()).payload == alone([()], seed=3, frames=picture[None])[0]
+
+
+@bounded
+async def test_what_goes_wrong_is_raised_with_its_code_where_it_was_asked(tmp_path):
+    async with serving(tmp_path, sessions=1) as (_, url), playing(url) as client:
+        assert await code_of(client.start()) == "started"
+        assert await code_of(client.rewind(99)) == "ConfigError"
+        assert await code_of(client.rewind(mark=7)) == "no_mark"
+        assert await code_of(client.load("0" * 32)) == "no_world"
+        assert await code_of(client.fork()) == "full"
+        await client.resume()
+        assert await code_of(client.step()) == "not_paused"
+        async with Client(url) as other:
+            with pytest.raises(ProtocolError, match="all 1 places are taken") as caught:
+                await other.start()
+            assert (caught.value.code, caught.value.retry_after_ms) == ("full", 2_000)
+
+
+@bounded
+async def test_who_is_not_let_in_is_told_why(tmp_path):
+    async with serving(tmp_path, token="right") as (_, url):
+        assert await code_of(Client(url).__aenter__()) == "bad_token"
+        assert await code_of(Client(url, token="right", watch="1" * 32).__aenter__()) == "no_session"
+        async with Client(url, codec="raw", token="right") as client:
+            await client.start(seed=3, pace=0)
+            await client.frame()
+            wrong = Ticket(client.ticket.session, "wrong")
+            assert await code_of(Client(url, codec="raw", token="right", ticket=wrong).__aenter__()) == "bad_token"
+            assert await code_of(Client(url, token="right", ticket=client.ticket).__aenter__()) == "no_codec"
+            await client.frame()
+    with pytest.raises(OSError, match="Connect call failed"):
+        await Client(url).__aenter__()
+
+
+@bounded
+async def test_an_unknown_key_is_told_with_the_next_frame_and_not_by_a_verb(tmp_path):
+    async with serving(tmp_path) as (_, url), playing(url) as client:
+        await client.hold(["KeyQ"])
+        assert await client.mark() == 0
+        assert await code_of(client.frame()) == "UnknownName"
+        assert await walk(client, WALK) == alone(WALK, seed=3)
+
+
+@bounded
+async def test_a_block_that_failed_is_told_with_the_next_frame_and_not_by_a_verb(tmp_path, monkeypatch):
+    async with serving(tmp_path) as (server, url), playing(url) as client:
+        shown = await walk(client, WALK[:2])
+        with monkeypatch.context() as patch:
+            patch.setattr(batching, "_decode", lambda turn: 1 / 0)
+            await client.hold(WALK[2])
+            await client.step()
+            assert await client.mark() == 0
+            assert await client.mark() == 1
+            assert await code_of(client.frame()) == "block_failed"
+        assert await client.mark() == 2
+        assert shown + await walk(client, WALK[2:]) == alone(WALK, seed=3)
+        assert server.hall.gauges.failed._value.get() == 1
+
+
+@bounded
+async def test_a_block_that_failed_while_the_connection_was_lost_is_told_too(tmp_path, monkeypatch):
+    async with serving(tmp_path) as (server, url), playing(url) as client:
+        shown = await walk(client, WALK[:2])
+        with monkeypatch.context() as patch:
+            patch.setattr(batching, "_decode", lambda turn: 1 / 0)
+            client._connection.transport.pause_reading()
+            await client.hold(WALK[2])
+            stepping = asyncio.create_task(client.step())
+            await settled(lambda: server.hall.gauges.failed._value.get() == 1)
+            cut(client)
+            assert await code_of(stepping) == "lost"
+            assert await code_of(client.frame()) == "block_failed"
+        assert shown + await walk(client, WALK[2:]) == alone(WALK, seed=3)
+
+
+@bounded
+async def test_a_lost_connection_is_taken_up_again_and_no_frame_is_missing_or_twice(tmp_path):
+    async with serving(tmp_path) as (_, url), playing(url) as client:
+        shown, ticket = await walk(client, WALK[:2]), client.ticket
+        for number in range(2, len(WALK)):
+            cut(client)
+            await settled(lambda number=number: client.resumed == number - 1)
+            shown += await walk(client, WALK[number : number + 1])
+        assert shown == alone(WALK, seed=3)
+        assert client.ticket.session == ticket.session
+        assert client.ticket.resume != ticket.resume
+
+
+@bounded
+async def test_blocks_that_were_under_way_when_the_connection_was_lost_come_again(tmp_path):
+    wanted = alone([()] * 40, world=tiny_world(frames_per_block=2), seed=3)
+    async with serving(tmp_path, world=tiny_world(frames_per_block=2)) as (_, url), Client(url, codec="raw") as client:
+        await client.start(seed=3, pace=0)
+        shown = []
+        for number in range(80):
+            shown.append((await client.frame()).payload)
+            if number % 7 == 5:
+                await client.ping()  # the first acknowledgement has arrived: there is something to come back to
+                cut(client)
+        assert shown == wanted
+        assert client.resumed == 11
+
+
+@bounded
+async def test_what_is_held_is_said_again_even_if_that_is_nothing(tmp_path):
+    async with serving(tmp_path) as (_, url), playing(url) as client:
+        shown = await walk(client, [{"KeyD"}])
+        for keys in ({"Space"}, (), {"KeyA"}):
+            cut(client)
+            await client.hold(keys)
+            await settled(lambda: client._connection.state.name == "OPEN")
+            await client.step()
+            shown.append((await client.frame()).payload)
+        assert shown == alone([{"KeyD"}, {"Space"}, (), {"KeyA"}], seed=3)
+
+
+@bounded
+async def test_a_verb_whose_answer_is_lost_says_so_and_the_next_gets_its_own(tmp_path, monkeypatch):
+    saving, go_on = asyncio.Event(), asyncio.Event()
+    save = Stage.save
+
+    async def slow(self):
+        saving.set()
+        await go_on.wait()
+        await save(self)
+
+    async with serving(tmp_path) as (_, url), playing(url) as client:
+        shown = await walk(client, WALK[:3])
+        with monkeypatch.context() as patch:
+            patch.setattr(Stage, "save", slow)
+            lost = asyncio.create_task(client.save())
+            await saving.wait()
+            cut(client)
+            with pytest.raises(ProtocolError, match="it may have been done or not") as caught:
+                await lost
+            assert (caught.value.code, caught.value.retry_after_ms) == ("lost", 0)
+            go_on.set()
+            assert await client.mark() == 0
+            assert await client.save() == client.world
+        assert shown + await walk(client, WALK[3:]) == alone(WALK, seed=3)
+
+
+@bounded
+async def test_the_answer_to_a_verb_that_nobody_waits_for_any_more_is_given_to_no_other(tmp_path, monkeypatch):
+    go_on, save = asyncio.Event(), Stage.save
+
+    async def slow(self):
+        await go_on.wait()
+        await save(self)
+
+    monkeypatch.setattr(Stage, "save", slow)
+    async with serving(tmp_path) as (_, url), playing(url) as client:
+        for verb in (client.save, client.resume, client.pause):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(verb(), 0.05)
+        asyncio.get_running_loop().call_later(0.1, go_on.set)
+        await client.step()
+        assert (await client.frame()).block == 0
+        assert await code_of(client.rewind(99)) == "ConfigError"
+        await client.resume()
+        assert (await client.frame()).block == 1
+
+
+@bounded
+async def test_a_jump_whose_answer_is_lost_does_not_lose_the_frames_behind_it(tmp_path):
+    async with serving(tmp_path) as (server, url), playing(url) as client:
+        await walk(client, WALK[:4])
+        await client.resume()
+        room = server.hall.rooms[client.ticket.session]
+        await settled(lambda: room._play.made == 6 and len(client._media) == 2)
+        client._connection.transport.pause_reading()
+        lost = asyncio.create_task(client.rewind(6))
+        await settled(lambda: room._play.epoch == 2 and room._play.made == 2)
+        cut(client)
+        assert await code_of(lost) == "lost"
+        held = [(frame.epoch, frame.block, frame.payload) for frame in [await client.frame() for _ in range(5)]]
+        wanted = alone([WALK[3]] * 5, seed=3)
+        assert held == [(2, block, wanted[block]) for block in range(5)]
+
+
+@bounded
+async def test_a_jump_that_is_made_after_its_player_came_back_begins_a_new_epoch_for_it(tmp_path, monkeypatch):
+    turning, go_on = asyncio.Event(), asyncio.Event()
+    go_to = Stage.go_to
+
+    async def slow(self, mark):
+        turning.set()
+        await go_on.wait()
+        await go_to(self, mark)
+
+    monkeypatch.setattr(Stage, "go_to", slow)
+    async with serving(tmp_path) as (_, url), playing(url) as client:
+        mark = await client.mark()
+        await walk(client, WALK[:4])
+        await client.resume()
+        await settled(lambda: len(client._media) == 2)
+        lost = asyncio.create_task(client.rewind(mark=mark))
+        await turning.wait()
+        cut(client)
+        assert await code_of(lost) == "lost"
+        assert [media.epoch for media in client._media] == [1, 1]
+        go_on.set()
+        await settled(lambda: client._media and client._media[0].epoch == 2)
+        held = [(frame.epoch, frame.block, frame.payload) for frame in [await client.frame() for _ in range(5)]]
+        wanted = alone([WALK[3]] * 5, seed=3)
+        assert held == [(2, block, wanted[block]) for block in range(5)]
+
+
+@bounded
+async def test_a_client_that_leaves_hands_its_session_to_the_next_with_its_ticket(tmp_path):
+    async with serving(tmp_path) as (_, url):
+        async with playing(url) as client:
+            shown = await walk(client, WALK[:3])
+            await client.leave()
+            ticket = client.ticket
+        async with Client(url, codec="raw", ticket=ticket) as client:
+            assert client.blocks == 3
+            shown += await walk(client, WALK[3:5])
+            await client.leave()
+            ticket = client.ticket
+        async with Client(url, codec="raw", ticket=ticket) as client:
+            assert shown + await walk(client, WALK[5:]) == alone(WALK, seed=3)
+
+
+@bounded
+async def test_one_who_goes_on_with_a_ticket_releases_no_key_of_the_one_before(tmp_path):
+    async with serving(tmp_path) as (_, url):
+        async with playing(url) as client:
+            shown = await walk(client, [{"KeyD"}])
+            await client.leave()
+        async with Client(url, codec="raw", ticket=client.ticket) as client:
+            cut(client)
+            await settled(lambda: client.resumed == 1)
+            await client.step()
+            assert [*shown, (await client.frame()).payload] == alone([{"KeyD"}] * 2, seed=3)
+
+
+@bounded
+async def test_a_spectator_watches_and_may_not_steer(tmp_path):
+    async with serving(tmp_path) as (_, url), playing(url) as client:
+        session = client.ticket.session
+        async with Client(url, codec="raw", watch=session) as other:
+            shown = await walk(client, WALK)
+            assert [(await other.frame()).payload for _ in WALK] == shown
+            assert await code_of(other.pause()) == "not_yours"
+            await client.reset(seed=5)
+            shown = await walk(client, WALK[:2])
+            assert [(await other.frame()).payload for _ in range(2)] == shown
+            cut(other)
+            await settled(lambda: other.resumed == 1)
+            shown = await walk(client, WALK[2:4])
+            assert [(await other.frame()).payload for _ in range(2)] == shown
+            await client.close()
+            with pytest.raises(SessionClosed, match=r"ended \(code 4410\)"):
+                await other.frame()
+
+
+@bounded
+async def test_a_client_that_was_closed_says_so_and_can_be_closed_twice(tmp_path):
+    async with serving(tmp_path) as (server, url), playing(url) as client:
+        waiting = [asyncio.create_task(client.frame()), asyncio.create_task(anext(aiter(client), None))]
+        await asyncio.sleep(0)
+        await client.close()
+        with pytest.raises(SessionClosed, match="this client was closed"):
+            await waiting[0]
+        assert await waiting[1] is None
+        await client.close()
+        await client.leave()
+        for late in (client.frame, client.pause, client.mark, lambda: client.hold(())):
+            with pytest.raises(SessionClosed, match="this client was closed"):
+                await late()
+        await settled(lambda: not server.hall.rooms)
+
+
+@bounded
+async def test_a_client_can_be_closed_while_it_connects_again(tmp_path):
+    async with serving(tmp_path) as (server, url), playing(url) as client:
+        await walk(client, WALK[:2])
+        before = server._gate.open
+        cut(client)
+        await asyncio.sleep(0)
+        await client.leave()
+        await settled(lambda: server._gate.open < before)
+
+
+@bounded
+async def test_when_the_server_ends_the_session_has_ended_and_its_world_is_known(tmp_path, monkeypatch):
+    saving, go_on, save = asyncio.Event(), asyncio.Event(), Stage.save
+
+    async def slow(self):
+        saving.set()
+        await go_on.wait()
+        await save(self)
+
+    async with AsyncExitStack() as stack:
+        async with serving(tmp_path) as (_, url):
+            client = await stack.enter_async_context(playing(url))
+            busy = await stack.enter_async_context(playing(url, seed=4))
+            idle = await stack.enter_async_context(Client(url))
+            await walk(client, WALK[:2])
+            await walk(busy, WALK[:2])
+            monkeypatch.setattr(Stage, "save", slow)
+            asked = asyncio.create_task(busy.save())
+            await saving.wait()
+            late = asyncio.create_task(busy.mark())
+            asyncio.get_running_loop().call_later(0.1, go_on.set)
+        assert await asked == busy.world
+        with pytest.raises(SessionClosed, match=r"restart \(code 1012\)"):
+            await late
+        with pytest.raises(SessionClosed, match=r"restart \(code 1012\)"):
+            await client.frame()
+        with pytest.raises(SessionClosed, match=r"restart \(code 1012\)"):
+            await client.save()
+        with pytest.raises(SessionClosed, match=r"restart \(code 1012\)"):
+            await idle.start()
+    monkeypatch.setattr(Stage, "save", save)
+    async with serving(tmp_path) as (_, url), playing(url, seed=9) as other:
+        for one in (client, busy):
+            await other.load(one.world)
+            assert other.blocks == 2
+
+
+@bounded
+async def test_when_the_server_is_gone_for_good_the_session_has_ended(tmp_path):
+    async with serving(tmp_path, resume_s=0.3) as (server, url), playing(url) as client:
+        await walk(client, WALK[:2])
+        client._url = "ws://127.0.0.1:9/v1/world"  # where nobody listens
+        cut(client)
+        with pytest.raises(SessionClosed, match=r"the connection was lost \(code 1006\)"):
+            await client.frame()
+        assert client.resumed == 0
+        await settled(lambda: not server.hall.rooms)
+
+
+@bounded
+async def test_when_the_session_is_gone_the_server_says_what_can_be_done(tmp_path):
+    async with serving(tmp_path) as (server, url), playing(url) as client:
+        await walk(client, WALK[:2])
+        room = server.hall.rooms[client.ticket.session]
+        client._connection.transport.pause_reading()
+        await room.end()
+        cut(client)
+        with pytest.raises(SessionClosed, match="what was kept of it can be loaded"):
+            await client.frame()
+
+
+@bounded
+async def test_frames_that_have_arrived_are_shown_before_the_end_is_told(tmp_path):
+    async with serving(tmp_path) as (_, url), playing(url) as client:
+        await client.step(2)
+        await settled(lambda: len(client._media) == 2)
+        hello = {"session": client.ticket.session, "resume": client.ticket.resume}
+        async with talk(url, role="player", **hello):
+            await settled(lambda: client._over)
+            assert [frame.payload async for frame in client] == alone([()] * 2, seed=3)
+            with pytest.raises(SessionClosed, match=r"replaced \(code 4409\)"):
+                await client.frame()
+
+
+@bounded
+async def test_a_server_that_makes_no_sense_ends_the_session(tmp_path):
+    async with serving(tmp_path) as (server, url), playing(url) as client:
+        (viewer,) = server.hall.rooms[client.ticket.session]._everybody()
+        await viewer._connection.send(b"no frame")
+        with pytest.raises(SessionClosed, match="a frame has 40 bytes of header or more"):
+            await client.frame()
+
+
+@bounded
+async def test_a_program_without_asyncio_plays_just_the_same(tmp_path):
+    def play(url: str) -> list[bytes]:
+        with BlockingClient(url, codec="raw") as client:
+            assert client.welcome["name"] == "dot"
+            client.start(seed=3, pace=0)
+            client.pause()
+            client.rewind(client.blocks)
+            shown = []
+            for keys in WALK[:4]:
+                client.hold(keys)
+                client.step()
+                shown.append(client.frame().payload)
+            mark, world, ticket = client.mark(), client.save(), client.fork()
+            assert client.ping() > 0
+            client.rewind(mark=mark)
+            client.reset(seed=8)
+            client.load(world)
+            assert client.world != world
+            assert client.ticket.session != ticket.session
+            client.hold(WALK[4])
+            client.resume()
+            for frame in client:
+                shown.append(frame.payload)
+                if len(shown) == 6:
+                    client.close()
+            with pytest.raises(SessionClosed, match="this client was closed"):
+                client.frame()
+            return shown
+
+    async with serving(tmp_path) as (_, url):
+        shown = await asyncio.to_thread(play, url)
+        assert shown[:6] == alone([*WALK[:5], WALK[4]], seed=3)
+    assert not [thread for thread in threading.enumerate() if thread.name == "worldsim-client"]
+
+
+@bounded
+async def test_a_blocking_client_that_cannot_connect_leaves_no_thread(tmp_path):
+    async with serving(tmp_path, token="right") as (_, url):
+        for error, settings in ((ProtocolError, {}), (TypeError, {"colour": "red"})):
+            with pytest.raises(error):
+                await asyncio.to_thread(BlockingClient(url, **settings).__enter__)
+    with pytest.raises(OSError, match="Connect call failed"):
+        await asyncio.to_thread(BlockingClient(url).__enter__)
+    assert not [thread for thread in threading.enumerate() if thread.name == "worldsim-client"]
+
+
+@bounded
+async def test_a_blocking_client_that_waits_in_one_thread_can_be_closed_in_another(tmp_path):
+    async with serving(tmp_path) as (_, url):
+        client = await asyncio.to_thread(BlockingClient(url, codec="raw").__enter__)
+        await asyncio.to_thread(client.start, seed=3, pace=0)
+        await asyncio.to_thread(client.pause)
+        waiting = asyncio.create_task(asyncio.to_thread(lambda: [frame.block for frame in client]))
+        await asyncio.sleep(0.2)
+        await asyncio.to_thread(client.leave)
+        assert len(await waiting) <= 2
+        await asyncio.to_thread(client.close)
