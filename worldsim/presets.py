@@ -90,6 +90,8 @@ def explore_crafter(simulator: Simulator, seed: int) -> Explorer:
 
 CRAFTER_ROWS = (1.0,) * 7 + (12.0,) * 2
 """Seven rows of the map, and two of the inventory."""
+CRAFTER_UNLIKELY = (0.05,) * 7 + (0.5,) * 2
+"""What enters the view is drawn in all its variety; what follows from a key is what most likely follows."""
 
 CRAFTER = WorldRecipe(
     name="crafter",
@@ -104,7 +106,7 @@ CRAFTER = WorldRecipe(
         layers=6,
         head_dim=32,
         palette=576,
-        unlikely=0.05,
+        unlikely=CRAFTER_UNLIKELY,
         glance=16,
     ),
     training=TrainingPlan(
@@ -122,7 +124,7 @@ CRAFTER = WorldRecipe(
                 lr=(1e-3, 1e-3),
             ),
             Stage(
-                updates=1_500,
+                updates=1_350,
                 objective=BeliefForcing(frames=24, first=8, blocks=(1, 1, 2, 4), rows=CRAFTER_ROWS),
                 windows=2,
                 lr=(1e-3, 1e-5),

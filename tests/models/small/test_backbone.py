@@ -216,6 +216,8 @@ def test_it_computes_in_half_precision_without_a_warning() -> None:
         {"patch": 4},
         {"palette": -1},
         {"unlikely": 1.5},
+        {"unlikely": (0.1, 0.2)},
+        {"unlikely": (0.1, 0.2, 0.3, -0.1)},
     ],
 )
 def test_a_size_that_cannot_work_is_refused(wrong: dict[str, int]) -> None:
@@ -244,3 +246,19 @@ def test_a_glance_tells_nothing_before_anything_is_learned() -> None:
     with_glance = SmallBackbone(replace(CONFIG, glance=3), torch.Generator().manual_seed(4))
     assert with_glance.glance is not None
     assert not with_glance.glance(torch.randn(1, 2, 6, 12)).any()
+
+
+@torch.no_grad()
+def test_what_is_unlikely_may_differ_from_row_to_row() -> None:
+    config = replace(BELIEVING, unlikely=(0.0, 1.0))
+    backbone, given = drawn(config), inputs(1, seed=31)
+    dice = [torch.full((1, FRAMES, 2, 3), dot) for dot in (0.01, 0.99)]
+    one, other = (backbone.patchify(backbone(*given, causal(backbone, 1), each))[0] for each in dice)
+    differs = (one != other).any(-1).unflatten(1, (2, 3))
+    assert differs[:, 0].any()
+    assert not differs[:, 1].any()  # the likeliest, whatever the dice say
+
+
+def test_a_list_of_what_is_unlikely_as_a_weights_file_has_it_equals_the_tuple() -> None:
+    assert replace(BELIEVING, unlikely=[0.1, 0.2]) == replace(BELIEVING, unlikely=(0.1, 0.2))  # type: ignore[arg-type]
+    assert replace(BELIEVING, unlikely=0.1).shares == (0.1, 0.1)

@@ -14,9 +14,9 @@ from worldsim.models.small.palette import OFFSET_DEVIATION, SHARPNESS, Palette
 SIZE, VALUES, DIM = 5, 6, 8
 
 
-def filled(seed: int, unlikely: float = 0.0) -> Palette:
+def filled(seed: int) -> Palette:
     generator = torch.Generator().manual_seed(seed)
-    palette = Palette(SIZE, VALUES, DIM, unlikely)
+    palette = Palette(SIZE, VALUES, DIM)
     palette.fill(torch.randn(SIZE, VALUES, generator=generator))
     return palette
 
@@ -39,14 +39,16 @@ def test_draws_follow_the_law_of_the_logits() -> None:
 
 
 def test_what_is_unlikely_beside_the_likeliest_is_never_drawn_and_the_rest_keep_their_odds() -> None:
-    palette = filled(21, unlikely=0.25)
+    palette = filled(21)
     logits = torch.tensor([0.5, 0.24, 1.0, 0.1, 0.26]).log()
     count = 20_000
     dice = torch.rand(count, generator=torch.Generator().manual_seed(22))
-    picks = palette.nearest(palette.estimate(logits.expand(count, SIZE), torch.zeros(count, VALUES), dice))
-    law = torch.tensor([0.5, 0.0, 1.0, 0.0, 0.26]) / 1.76
-    found = torch.bincount(picks, minlength=SIZE) / count
-    assert ((found - law).abs() <= 5 * (law * (1 - law) / count).sqrt()).all()
+    unlikely = torch.tensor([0.25, 0.7]).repeat(count // 2)
+    drawn = palette.estimate(logits.expand(count, SIZE), torch.zeros(count, VALUES), dice, unlikely)
+    picks = palette.nearest(drawn).unflatten(0, (-1, 2))
+    for column, law in enumerate((torch.tensor([0.5, 0.0, 1.0, 0.0, 0.26]) / 1.76, torch.eye(SIZE)[2])):
+        found = torch.bincount(picks[:, column], minlength=SIZE) / (count // 2)
+        assert ((found - law).abs() <= 5 * (law * (1 - law) / (count // 2)).sqrt()).all()
 
 
 @pytest.mark.parametrize("dot", [0.0, 1.0 - 2**-24])
@@ -67,7 +69,7 @@ def test_equal_dice_draw_equal_patches_and_the_offset_is_added_to_whichever() ->
 
 def test_shades_of_one_patch_are_no_choice_but_their_mean() -> None:
     """Patches 0 and 1 are nearly the same: whichever is drawn, what comes is between them, by their odds."""
-    palette = Palette(SIZE, VALUES, DIM, 0.0)
+    palette = Palette(SIZE, VALUES, DIM)
     centres = noise(SIZE, VALUES, seed=23)
     centres[1] = centres[0] + 0.02
     palette.fill(centres)

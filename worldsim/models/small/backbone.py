@@ -35,8 +35,9 @@ CLEAN_DEVIATION = 0.5
 class SmallConfig:
     """The size of one small backbone. Lengths are in tokens, channels or layers; controls in numbers a frame.
 
-    palette and unlikely are those of worldsim.models.small.palette; a palette of 0 is none. glance is how many numbers
-    of each patch of the previous frame every token is told, all patches at once; 0 is none.
+    palette and unlikely are those of worldsim.models.small.palette; a palette of 0 is none, and unlikely is one share
+    for all tokens or one for each of their rows. glance is how many numbers of each patch of the previous frame every
+    token is told, all patches at once; 0 is none.
     """
 
     channels: int
@@ -51,17 +52,28 @@ class SmallConfig:
     mlp_ratio: int = 4
     theta: float = 100.0
     palette: int = 0
-    unlikely: float = 0.0
+    unlikely: float | tuple[float, ...] = 0.0
     glance: int = 0
 
     def __post_init__(self) -> None:
         sizes = (self.channels, self.height, self.width, self.controls, self.patch, self.dim, self.layers, self.heads)
         if min(*sizes, self.head_dim, self.mlp_ratio) < 1 or self.theta <= 0 or min(self.palette, self.glance) < 0:
             raise ConfigError(f"sizes are at least 1, theta over 0, palette and glance 0 or more, got {self}")
-        if not 0 <= self.unlikely <= 1:
-            raise ConfigError(f"unlikely is a share of the likeliest patch, in [0, 1], got {self.unlikely}")
+        rows = self.height // self.patch
+        if not isinstance(self.unlikely, float | int):  # a weights file has a list
+            object.__setattr__(self, "unlikely", tuple(self.unlikely))
+        shares = self.shares
+        if len(shares) != rows or not 0 <= min(shares) <= max(shares) <= 1:
+            raise ConfigError(
+                f"unlikely is a share of the likeliest patch, or one for each of {rows} rows, got {shares}"
+            )
         if self.head_dim % 8:
             raise ConfigError(f"heads of {self.head_dim} do not divide among three axes; use a multiple of 8")
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """What is unlikely in each row of tokens."""
+        return self.unlikely if isinstance(self.unlikely, tuple) else (self.unlikely,) * (self.height // self.patch)
 
     @property
     def patch_values(self) -> int:
@@ -112,7 +124,7 @@ class SmallBackbone(nn.Module):
         self.layers = nn.ModuleList(SmallLayer(config) for _ in range(config.layers))
         self.head_modulation = nn.Linear(dim, 2 * dim)
         self.head = nn.Linear(dim, patch_values)
-        self.palette = Palette(config.palette, patch_values, dim, config.unlikely) if config.palette else None
+        self.palette = Palette(config.palette, patch_values, dim) if config.palette else None
         self._initialise(generator)
 
     @property
@@ -145,7 +157,7 @@ class SmallBackbone(nn.Module):
         tokens, numbers = self._run(noisy, previous, sigma, controls, attend)
         if self.palette is not None:
             dots = None if dice is None else dice.flatten(2)
-            numbers = self.palette.estimate(self.palette.logits(tokens), numbers, dots)
+            numbers = self.palette.estimate(self.palette.logits(tokens), numbers, dots, self._unlikely(tokens))
         return self._unpatchify(numbers).to(noisy.dtype)
 
     def surprise(
@@ -188,6 +200,11 @@ class SmallBackbone(nn.Module):
         shift, scale = self.head_modulation(level).chunk(2, dim=-1)
         tokens = _modulate(tokens, shift, scale).unflatten(1, (frames, -1))
         return tokens, self.head(tokens)
+
+    def _unlikely(self, tokens: Tensor) -> Tensor:
+        """What is unlikely at each token, [tokens]."""
+        shares = torch.tensor(self.config.shares, device=tokens.device)
+        return shares.repeat_interleave(self.geometry.columns)
 
     def _surroundings(self, previous: Tensor) -> Tensor:
         """What lay around every token one frame before, [B, F, C, H, W] to [B, F, tokens, D]."""

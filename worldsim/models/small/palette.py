@@ -37,13 +37,10 @@ class Palette(nn.Module):
         size: K.
         patch_values: P.
         dim: width of the tokens that hold the beliefs.
-        unlikely: a patch less likely than this share of the likeliest is never drawn. Source: min-p sampling,
-            Nguyen et al. 2024 (arXiv:2407.01082), section 3.
     """
 
-    def __init__(self, size: int, patch_values: int, dim: int, unlikely: float) -> None:
+    def __init__(self, size: int, patch_values: int, dim: int) -> None:
         super().__init__()
-        self.unlikely = unlikely
         self.centres = nn.Parameter(torch.zeros(size, patch_values), requires_grad=False)
         self.codes = nn.Parameter(torch.zeros(size, patch_values), requires_grad=False)
         self.aim = nn.Linear(dim, patch_values)
@@ -70,7 +67,7 @@ class Palette(nn.Module):
         logits: Tensor = (self.aim(tokens) @ self.codes.to(tokens.dtype).T).float() + self.bias
         return logits
 
-    def estimate(self, logits: Tensor, offset: Tensor, dice: Tensor | None) -> Tensor:
+    def estimate(self, logits: Tensor, offset: Tensor, dice: Tensor | None, unlikely: float | Tensor = 0.0) -> Tensor:
         """The mean patch, or a drawn one, [..., P], float32.
 
         A drawn patch is the mean of those near it, each as likely as it is believed to be: two shades of one tile are
@@ -80,11 +77,14 @@ class Palette(nn.Module):
             logits: [..., K].
             offset: from the centre, whichever it is, [..., P].
             dice: uniform numbers in [0, 1), [...]; None asks for the mean.
+            unlikely: a patch less likely than this share of the likeliest is never drawn; fits [...]. 0.5 leaves a
+                choice between two only where neither is twice as likely as the other. Source: min-p sampling, Nguyen
+                et al. 2024 (arXiv:2407.01082), section 3.
         """
         law = logits.softmax(-1)
         if dice is None:
             return law @ self.centres.float() + offset.float()
-        likely = law * (law >= self.unlikely * law.max(-1, keepdim=True).values)
+        likely = law * (law >= (law.max(-1).values * unlikely)[..., None])
         reached = likely.cumsum(-1)
         picks = torch.searchsorted(reached, dice.to(reached)[..., None] * reached[..., -1:], right=True)[..., 0]
         # A product that rounds up to the whole would pick what lies past the last likely patch.
