@@ -327,9 +327,9 @@ class Room:
             viewer.tell(kind, **values)
         except ProtocolError as error:
             error.close = None  # the session is as it was, such as one that is full for a fork
-            viewer.refuse(error)
+            viewer.refuse(error, "control")
         except (WorldSimError, OSError) as error:
-            viewer.refuse(ProtocolError(type(error).__name__, str(error)))
+            viewer.refuse(ProtocolError(type(error).__name__, str(error)), "control")
         finally:
             self._obeys = False
 

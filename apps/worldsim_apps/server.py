@@ -34,6 +34,7 @@ from worldsim.session.events import (
     Ping,
     Prompt,
     Start,
+    type_of,
 )
 from worldsim.session.machine import SILENCE_S, WINDOW, Dialogue, Limits
 from worldsim_apps.encoding import ENCODERS, picture_of
@@ -202,9 +203,9 @@ class Visit:
         try:
             await self._do(self._dialogue.hear(message, monotonic()))
         except ProtocolError as error:
-            self._viewer.refuse(error)
+            self._viewer.refuse(error, type_of(message))
         except (WorldSimError, OSError) as error:
-            self._viewer.refuse(ProtocolError(type(error).__name__, str(error)))
+            self._viewer.refuse(ProtocolError(type(error).__name__, str(error)), type_of(message))
 
     async def end(self) -> None:
         """The connection is gone."""

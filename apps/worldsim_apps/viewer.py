@@ -62,11 +62,12 @@ class Viewer:
         self._texts.append(write_message(kind, **values))
         self._some.set()
 
-    def refuse(self, error: ProtocolError) -> None:
-        """Tell what went wrong, and close the connection if that is how bad it is."""
+    def refuse(self, error: ProtocolError, to: str | None) -> None:
+        """Tell what went wrong with a message of that type, and close the connection if that is how bad it is."""
         self._gauges.refused.labels(error.code).inc()
         after = {} if error.retry_after_ms is None else {"retry_after_ms": error.retry_after_ms}
-        self.tell("error", code=error.code, message=str(error), retryable=error.retry_after_ms is not None, **after)
+        retryable = error.retry_after_ms is not None
+        self.tell("error", to=to, code=error.code, message=str(error), retryable=retryable, **after)
         if error.close is not None:
             self.close(error.close, error.code)
 

@@ -30,7 +30,8 @@ class Seen:
     def tell(self, kind: str, **values: Any) -> None:
         self.told.append({"type": kind, **values})
 
-    def refuse(self, error: ProtocolError) -> None:
+    def refuse(self, error: ProtocolError, to: str) -> None:
+        assert to == "control"
         self.tell("error", code=error.code, message=str(error), close=error.close)
 
     def show(self, block: list[Media]) -> None:

@@ -186,9 +186,9 @@ def test_what_is_refused_is_told_and_counted_and_may_end_the_connection(error, t
     @bounded
     async def live():
         async with viewing() as (viewer, connection, gauges):
-            viewer.refuse(error)
+            viewer.refuse(error, "start")
             await settled(lambda: connection.sent and viewer.is_closing == (connection.closed is not None))
-            assert connection.sent == [{"type": "error", "code": error.code, "message": "none", **told}]
+            assert connection.sent == [{"type": "error", "to": "start", "code": error.code, "message": "none", **told}]
             assert (connection.closed or (None,))[0] == closed
             assert figure(gauges, f'worldsim_refused_total{{reason="{error.code}"}}') == 1
 

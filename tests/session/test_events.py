@@ -25,6 +25,7 @@ from worldsim.session.events import (
     Prompt,
     Start,
     read_message,
+    type_of,
     write_message,
 )
 
@@ -401,3 +402,20 @@ def test_nothing_else_is_a_name(name):
 
 def test_the_protocol_has_its_name():
     assert SUBPROTOCOL == "worldsim.v1"
+
+
+@pytest.mark.parametrize(
+    ("message", "kind"),
+    [
+        ('{"type":"start","seed":-1}', "start"),
+        ('{"type":"dance"}', None),
+        ('{"type":7}', None),
+        ("{", None),
+        ("[1]", None),
+        ("7", None),
+        (b"\xff\x00", None),
+        ("[" * 60_000, None),
+    ],
+)
+def test_the_type_of_a_message_is_told_where_it_can_be_made_out(message, kind):
+    assert type_of(message) == kind

@@ -69,16 +69,26 @@ def test_a_torn_log_is_read_up_to_its_last_whole_record(cut):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_flipped_bit_ends_the_log_before_the_record_that_it_is_in(seed):
+def test_a_flipped_bit_in_the_last_record_ends_the_log_before_it(seed):
     rng = random.Random(seed)
     whole = bytearray(text(OPENING, *(step(block) for block in range(5))))
-    first = len(text(OPENING))
-    at = rng.randrange(first, len(whole))
-    whole[at] ^= 1 << rng.randrange(8)
+    last = len(text(OPENING, *(step(block) for block in range(4))))
+    whole[rng.randrange(last, len(whole))] ^= 1 << rng.randrange(8)
     log = SessionLog.decode(bytes(whole))
-    assert log.whole <= at
-    assert log.steps == tuple(step(block) for block in range(len(log.steps)))
-    assert len(log.steps) < 5
+    assert (log.whole, log.steps) == (last, tuple(step(block) for block in range(4)))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_flipped_bit_before_whole_records_is_damage_and_no_torn_end(seed):
+    rng = random.Random(seed)
+    records = [OPENING, *(step(block) for block in range(5))]
+    whole = bytearray(text(*records))
+    first, last = len(text(OPENING)), len(text(*records[:-1])) - 1
+    at = rng.randrange(first, last)
+    line = whole[:at].count(b"\n") + 1
+    whole[at] ^= 1 << rng.randrange(8)
+    with pytest.raises(LogError, match=f"line {line} is damaged, and whole records follow it"):
+        SessionLog.decode(bytes(whole))
 
 
 @pytest.mark.parametrize(

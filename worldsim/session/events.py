@@ -170,6 +170,15 @@ def read_message(text: str) -> Message:
         raise ProtocolError("bad_field", f"{given['type']}: a field is missing ({error})") from error
 
 
+def type_of(message: str | bytes) -> str | None:
+    """The type that a message says it is of, None where none of those that are known can be made out."""
+    try:
+        said = json.loads(message)["type"]
+    except (ValueError, RecursionError, TypeError, KeyError):
+        return None
+    return said if isinstance(said, str) and said in MESSAGES else None
+
+
 def write_message(kind: str, **values: Any) -> str:
     """The text of a message of that type, to either end."""
     return json.dumps({"type": kind, **values}, separators=(",", ":"))

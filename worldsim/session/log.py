@@ -152,14 +152,28 @@ def _plain(record: Record, *names: str) -> dict[str, Any]:
 
 
 def _records(text: bytes) -> Iterator[tuple[Record, int]]:
-    """The whole records of a text, each with the place where it ends; stops at the first that is torn."""
-    end = 0
-    for line in text.splitlines(keepends=True):
-        body, tab, checksum = line.rpartition(b"\t")
-        if not tab or checksum != b"%08x\n" % zlib.crc32(body):
+    """The whole records of a text, each with the place where it ends; stops where the text is torn.
+
+    Only an end can be torn. A record that is not whole although whole ones follow was damaged, and is a LogError.
+    """
+    end, lines = 0, text.split(b"\n")
+    for number, line in enumerate(lines):
+        body = _whole(line)
+        if body is None or number == len(lines) - 1:
+            if any(_whole(later) is not None for later in lines[number + 1 :]):
+                raise LogError(
+                    f"line {number + 1} is damaged, and whole records follow it; keep the file, and cut a copy "
+                    "off before that line to go on from there"
+                )
             return
-        end += len(line)
+        end += len(line) + 1
         yield _decode(json.loads(body)), end
+
+
+def _whole(line: bytes) -> bytes | None:
+    """What a line says, None if its checksum is not right."""
+    body, tab, checksum = line.rpartition(b"\t")
+    return body if tab and checksum == b"%08x" % zlib.crc32(body) else None
 
 
 def _decode(fields: dict[str, Any]) -> Record:

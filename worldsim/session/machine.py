@@ -115,7 +115,8 @@ class Play:
         self._next = now
 
     def hear(self, now: float) -> None:
-        """The player said something, whatever it was."""
+        """The player said something, whatever it was; after a silence the keys stay up until the next action."""
+        self._release(now)
         self._heard = now
 
     def act(self, action: Act, keys: frozenset[str]) -> None:
@@ -166,9 +167,12 @@ class Play:
             self._extra = max(0, self._extra - 1)
         else:
             self._next = max(self._next + self.period, now)
+        self._release(now)
+        return self._newest
+
+    def _release(self, now: float) -> None:
         if now - self._heard > SILENCE_S:
             self._newest = Sample(frozenset(), self._newest.action)
-        return self._newest
 
     def finish(self) -> None:
         """The block has been made."""

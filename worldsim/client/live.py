@@ -1,8 +1,4 @@
-"""A client of a world that is served over WebSocket, for programs: `Client` for asyncio, `BlockingClient` for all else.
-
-A connection that is lost is taken up again by itself, where it was, as long as the server waits for it. The protocol is
-described in docs/protocol.md.
-"""
+"""The client for asyncio: one connection to a world, and as many after it as it takes."""
 
 from __future__ import annotations
 
@@ -10,10 +6,9 @@ import asyncio
 import base64
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping
-from contextlib import AsyncExitStack, ExitStack, suppress
-from dataclasses import dataclass
-from threading import Thread
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import av
@@ -24,7 +19,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.typing import Subprotocol
 
-from worldsim.errors import ProtocolError, SessionClosed
+from worldsim.errors import ConfigError, ProtocolError, SessionClosed
 from worldsim.session.events import SUBPROTOCOL, Codec, Role, write_message
 from worldsim.session.wire import Flag, Media
 
@@ -32,7 +27,7 @@ Answer = TypeVar("Answer")
 MOST_BYTES = 64 << 20  # of one message that a client reads
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.05, 5.0
 LOST = "the connection was lost before the answer came; it may have been done or not"
-UNASKED = {"block_failed", "UnknownName"}  # codes of errors that answer no verb: `frame` raises them
+ANSWERED = {"hello", "start", "control", "ping"}  # what errors answer; others are raised by `frame`
 FINAL = {1000, 1008, 1009, 3000, 3003}  # codes after which it is no use to connect again, beside all from 4000 on
 
 
@@ -48,13 +43,13 @@ class Frame:
     payload: the bytes that it was sent as.
     """
 
-    pixels: NDArray[np.uint8]
+    pixels: NDArray[np.uint8] = field(repr=False)
     block: int
     frame: int
     epoch: int
     action: int
     seconds: float
-    payload: bytes
+    payload: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +82,7 @@ class Client:
         self.welcome: Mapping[str, Any] = {}
         self.world = ""
         self.blocks = self.resumed = 0
-        self._url = url.rstrip("/") + "/v1/world"
+        self._url = url.rstrip("/").removesuffix("/v1/world") + "/v1/world"
         self._role: Role = "spectator" if watch else "player"
         self._codec: Codec = codec
         self._token = token
@@ -103,6 +98,7 @@ class Client:
         self._reader: asyncio.Task[None] | None = None
         self._verb = asyncio.Lock()
         self._decoder: Any = None
+        self._left = False
 
     async def __aenter__(self) -> Client:
         await self._connect()
@@ -111,6 +107,11 @@ class Client:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` or `leave` was called."""
+        return self._left
 
     @property
     def ticket(self) -> Ticket | None:
@@ -133,7 +134,13 @@ class Client:
         await self._ask("started", "start", seed=seed, start=start, image=picture, pace=pace)
 
     async def hold(self, keys: Iterable[str]) -> int:
-        """Hold these keys from the next block on; returns the number of the action, which frames carry."""
+        """Hold these keys from the next block on; returns the number of the action, which frames carry.
+
+        Raises:
+            ConfigError: keys is a text, not a set of names. A key that the world does not know is told by `frame`.
+        """
+        if isinstance(keys, str):
+            raise ConfigError(f"keys are a set of names, got the text {keys!r}; pass {{{keys!r}}}")
         self._seq += 1
         self._held = tuple(sorted(keys))
         await self._say("action", seq=self._seq, keys=list(self._held))
@@ -146,6 +153,7 @@ class Client:
             ProtocolError: a block could not be made; the world stands still until `resume`.
             SessionClosed: the session or the connection has ended.
         """
+        self._check_connected()
         async with self._news:
             await self._news.wait_for(lambda: self._media or self._troubles or self._over)
             if self._troubles:
@@ -159,10 +167,14 @@ class Client:
         return frame
 
     async def __aiter__(self) -> AsyncIterator[Frame]:
-        """All frames until the session ends."""
-        with suppress(SessionClosed):
-            while True:
+        """All frames until this client is closed; errors as for `frame`, also where the session has ended otherwise."""
+        while True:
+            try:
                 yield await self.frame()
+            except SessionClosed:
+                if self._left:
+                    return
+                raise
 
     async def pause(self) -> None:
         """Make no block until `resume`."""
@@ -180,7 +192,7 @@ class Client:
         """The number of a mark of this moment, for `rewind`."""
         return int((await self._control("marked", op="mark"))["mark"])
 
-    async def rewind(self, blocks: int = 0, *, mark: int | None = None) -> None:
+    async def rewind(self, blocks: int = 1, *, mark: int | None = None) -> None:
         """Go back so many blocks, or to a mark."""
         await self._control("state", op="rewind", blocks=blocks, mark=mark)
 
@@ -215,7 +227,7 @@ class Client:
 
     async def leave(self) -> None:
         """End the connection alone: the session waits for whoever comes with its ticket, for a minute."""
-        self._over = self._over or SessionClosed("this client was closed")
+        self._over, self._left = self._over or SessionClosed("this client was closed"), True
         if self._reader is not None:
             self._reader.cancel()
             await asyncio.wait([self._reader])
@@ -275,10 +287,10 @@ class Client:
         self._situate(told)
         if told["type"] == "drain":
             self._ticket = None  # the session ends with the server; its world can be loaded from the next
-        elif self._verb.locked() and told.get("code") not in UNASKED:
-            self._answers.append(told)
-        elif told["type"] == "error":
+        elif told["type"] == "error" and told.get("to") not in ANSWERED:
             self._troubles.append(told)
+        elif self._verb.locked():
+            self._answers.append(told)
 
     def _situate(self, told: dict[str, Any]) -> None:
         """Note which session this is, and where it is."""
@@ -302,7 +314,7 @@ class Client:
                 if self._held is not None:
                     await self.hold(self._held)
                 if self._verb.locked() and not self._answers:
-                    await self._take(write_message("error", code="lost", message=LOST, retry_after_ms=0))
+                    await self._take(write_message("error", to="control", code="lost", message=LOST, retry_after_ms=0))
                 return
             except ProtocolError as error:
                 reason = str(error)
@@ -341,7 +353,12 @@ class Client:
                 if answer["type"] in kinds:
                     return answer
 
+    def _check_connected(self) -> None:
+        if self._reader is None:
+            raise ConfigError("a client is connected for as long as its context lasts; write `async with Client(...)`")
+
     async def _say(self, kind: str, **fields: Any) -> None:
+        self._check_connected()
         if self._over is not None:
             raise self._over
         assert self._connection is not None
@@ -378,123 +395,3 @@ def _raised(told: dict[str, Any]) -> dict[str, Any]:
     if told["type"] == "error":
         raise ProtocolError(told["code"], told["message"], retry_after_ms=told.get("retry_after_ms"))
     return told
-
-
-class BlockingClient:
-    """A `Client` for programs without asyncio; the same arguments, methods and errors. A context manager."""
-
-    def __init__(self, url: str, **settings: Any) -> None:
-        self._client = Client(url, **settings)
-        self._loop = asyncio.new_event_loop()
-        self._thread = Thread(target=self._loop.run_forever, name="worldsim-client", daemon=True)
-        self._thread.start()
-
-    def __enter__(self) -> BlockingClient:
-        with ExitStack() as undo:
-            undo.callback(self.leave)
-            self._wait(self._client.__aenter__())
-            undo.pop_all()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    @property
-    def welcome(self) -> Mapping[str, Any]:
-        """What the server says of itself and its world."""
-        return self._client.welcome
-
-    @property
-    def world(self) -> str:
-        """What the session is kept under."""
-        return self._client.world
-
-    @property
-    def blocks(self) -> int:
-        """How many had been made when the server last said."""
-        return self._client.blocks
-
-    @property
-    def ticket(self) -> Ticket | None:
-        """See Client.ticket."""
-        return self._client.ticket
-
-    def start(self, *, seed: int = 0, start: int | None = None, image: bytes = b"", pace: float = 1.0) -> None:
-        """See Client.start."""
-        self._wait(self._client.start(seed=seed, start=start, image=image, pace=pace))
-
-    def hold(self, keys: Iterable[str]) -> int:
-        """See Client.hold."""
-        return self._wait(self._client.hold(keys))
-
-    def frame(self) -> Frame:
-        """See Client.frame."""
-        return self._wait(self._client.frame())
-
-    def __iter__(self) -> Iterator[Frame]:
-        """All frames until the session ends."""
-        with suppress(SessionClosed):
-            while True:
-                yield self.frame()
-
-    def pause(self) -> None:
-        """See Client.pause."""
-        self._wait(self._client.pause())
-
-    def resume(self) -> None:
-        """See Client.resume."""
-        self._wait(self._client.resume())
-
-    def step(self, blocks: int = 1) -> None:
-        """See Client.step."""
-        self._wait(self._client.step(blocks))
-
-    def mark(self) -> int:
-        """See Client.mark."""
-        return self._wait(self._client.mark())
-
-    def rewind(self, blocks: int = 0, *, mark: int | None = None) -> None:
-        """See Client.rewind."""
-        self._wait(self._client.rewind(blocks, mark=mark))
-
-    def fork(self) -> Ticket:
-        """See Client.fork."""
-        return self._wait(self._client.fork())
-
-    def save(self) -> str:
-        """See Client.save."""
-        return self._wait(self._client.save())
-
-    def load(self, world: str) -> None:
-        """See Client.load."""
-        self._wait(self._client.load(world))
-
-    def reset(self, *, seed: int = 0, start: int | None = None) -> None:
-        """See Client.reset."""
-        self._wait(self._client.reset(seed=seed, start=start))
-
-    def ping(self) -> float:
-        """See Client.ping."""
-        return self._wait(self._client.ping())
-
-    def close(self) -> None:
-        """End the session, the connection and the thread. Closing twice is fine."""
-        self._end(self._client.close())
-
-    def leave(self) -> None:
-        """See Client.leave; the thread ends too."""
-        self._end(self._client.leave())
-
-    def _end(self, last: Coroutine[Any, Any, None]) -> None:
-        if not self._loop.is_closed():
-            self._wait(last)
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-            self._loop.close()
-        last.close()
-
-    def _wait(self, asked: Coroutine[Any, Any, Answer]) -> Answer:
-        if self._loop.is_closed():
-            asked.close()
-            raise SessionClosed("this client was closed")
-        return asyncio.run_coroutine_threadsafe(asked, self._loop).result()

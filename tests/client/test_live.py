@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -14,8 +13,8 @@ import pytest
 
 import worldsim.runtime.batching as batching
 from tests.apps.serving import WALK, alone, bounded, serving, settled, talk
-from worldsim.client import BlockingClient, Client, Frame, Ticket
-from worldsim.errors import ProtocolError, SessionClosed
+from worldsim.client import Client, Frame, Ticket
+from worldsim.errors import ConfigError, ProtocolError, SessionClosed
 from worldsim.testing.fakes import tiny_world
 from worldsim_apps.stage import Stage
 
@@ -517,9 +516,9 @@ async def test_frames_that_have_arrived_are_shown_before_the_end_is_told(tmp_pat
         hello = {"session": client.ticket.session, "resume": client.ticket.resume}
         async with talk(url, role="player", **hello):
             await settled(lambda: client._over)
-            assert [frame.payload async for frame in client] == alone([()] * 2, seed=3)
+            assert [(await client.frame()).payload for _ in range(2)] == alone([()] * 2, seed=3)
             with pytest.raises(SessionClosed, match=r"replaced \(code 4409\)"):
-                await client.frame()
+                [frame async for frame in client]
 
 
 @bounded
@@ -532,60 +531,40 @@ async def test_a_server_that_makes_no_sense_ends_the_session(tmp_path):
 
 
 @bounded
-async def test_a_program_without_asyncio_plays_just_the_same(tmp_path):
-    def play(url: str) -> list[bytes]:
-        with BlockingClient(url, codec="raw") as client:
-            assert client.welcome["name"] == "dot"
-            client.start(seed=3, pace=0)
-            client.pause()
-            client.rewind(client.blocks)
-            shown = []
-            for keys in WALK[:4]:
-                client.hold(keys)
-                client.step()
-                shown.append(client.frame().payload)
-            mark, world, ticket = client.mark(), client.save(), client.fork()
-            assert client.ping() > 0
-            client.rewind(mark=mark)
-            client.reset(seed=8)
-            client.load(world)
-            assert client.world != world
-            assert client.ticket.session != ticket.session
-            client.hold(WALK[4])
-            client.resume()
-            for frame in client:
-                shown.append(frame.payload)
-                if len(shown) == 6:
-                    client.close()
-            with pytest.raises(SessionClosed, match="this client was closed"):
-                client.frame()
-            return shown
-
-    async with serving(tmp_path) as (_, url):
-        shown = await asyncio.to_thread(play, url)
-        assert shown[:6] == alone([*WALK[:5], WALK[4]], seed=3)
-    assert not [thread for thread in threading.enumerate() if thread.name == "worldsim-client"]
+async def test_keys_held_before_a_session_has_begun_are_no_answer_to_what_is_asked_next(tmp_path):
+    async with serving(tmp_path) as (_, url), Client(url, codec="raw") as client:
+        await client.hold({"KeyD"})
+        await client.start(seed=3, pace=0)
+        with pytest.raises(ProtocolError, match="say start first"):
+            await client.frame()
+        assert (await client.frame()).block == 0
 
 
 @bounded
-async def test_a_blocking_client_that_cannot_connect_leaves_no_thread(tmp_path):
-    async with serving(tmp_path, token="right") as (_, url):
-        for error, settings in ((ProtocolError, {}), (TypeError, {"colour": "red"})):
-            with pytest.raises(error):
-                await asyncio.to_thread(BlockingClient(url, **settings).__enter__)
-    with pytest.raises(OSError, match="Connect call failed"):
-        await asyncio.to_thread(BlockingClient(url).__enter__)
-    assert not [thread for thread in threading.enumerate() if thread.name == "worldsim-client"]
+async def test_a_text_is_not_taken_for_a_set_of_keys(tmp_path):
+    async with serving(tmp_path) as (_, url), playing(url) as client:
+        with pytest.raises(ConfigError, match="got the text 'KeyD'"):
+            await client.hold("KeyD")
 
 
 @bounded
-async def test_a_blocking_client_that_waits_in_one_thread_can_be_closed_in_another(tmp_path):
+async def test_a_client_outside_of_its_context_says_how_it_is_used(tmp_path):
     async with serving(tmp_path) as (_, url):
-        client = await asyncio.to_thread(BlockingClient(url, codec="raw").__enter__)
-        await asyncio.to_thread(client.start, seed=3, pace=0)
-        await asyncio.to_thread(client.pause)
-        waiting = asyncio.create_task(asyncio.to_thread(lambda: [frame.block for frame in client]))
-        await asyncio.sleep(0.2)
-        await asyncio.to_thread(client.leave)
-        assert len(await waiting) <= 2
-        await asyncio.to_thread(client.close)
+        for ask in (Client(url).frame, Client(url).start):
+            with pytest.raises(ConfigError, match="async with Client"):
+                await ask()
+
+
+@bounded
+async def test_a_url_may_name_the_path_too_and_a_frame_is_short_to_print(tmp_path):
+    async with serving(tmp_path) as (_, url), Client(url + "/v1/world", codec="raw") as client:
+        await client.start(seed=3, pace=0)
+        assert len(repr(await client.frame())) < 200
+
+
+@bounded
+async def test_a_rewind_goes_back_one_block_if_nothing_else_is_said(tmp_path):
+    async with serving(tmp_path) as (_, url), playing(url) as client:
+        await walk(client, WALK[:3])
+        await client.rewind()
+        assert client.blocks == 2
