@@ -18,6 +18,7 @@ import torch
 
 from worldsim import presets
 from worldsim.client import BlockingClient
+from worldsim.errors import SessionClosed
 from worldsim.models.small.backbone import SmallBackbone, SmallConfig
 from worldsim.models.small.weights import save_weights
 from worldsim.runtime.session import Session
@@ -341,8 +342,8 @@ def test_a_served_world_is_played_and_saved_when_the_server_is_told_to_stop(tmp_
             client.start(seed=3, pace=0)
             assert [client.frame().pixels.shape for _ in range(2)] == [(72, 72, 3)] * 2
             server.send_signal(signal.SIGTERM)
-            for _ in client:
-                pass
+            with pytest.raises(SessionClosed, match="restart"):
+                list(client)
             kept = client.world
         assert server.wait(60) == 0
     assert (tmp_path / "worlds" / f"{kept}.world").exists()

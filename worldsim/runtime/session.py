@@ -282,8 +282,8 @@ def relive(
             if verify and cast(Trail, session._moment.trail).step != recorded:
                 raise NotReproduced(
                     f"block {recorded.block} came out otherwise than it was recorded on {dict(log.opening.machine)}; "
-                    "live it again on such a machine, with that library and as many threads; what was made beside other "
-                    "sessions was rounded together with them, and never comes out the same alone"
+                    "live it again on such a machine, with that library and as many threads; what was made beside "
+                    "other sessions was rounded together with them and comes out otherwise alone"
                 )
             if on_chunk is not None:
                 on_chunk(chunk)
