@@ -69,8 +69,12 @@ def floor(config: SmallConfig, *, frames: int, past: int, calls: int, dtype: tor
     ends = [(dim, patch), (dim, 9 * patch), (patch, dim)]
     if config.palette:
         ends += [(patch, dim), (config.palette, patch)]
+    if config.glance:
+        ends += [(config.glance, patch)]
     weights = [torch.randn(shape, dtype=dtype) for shape in (*ends, *shapes * config.layers)]
     x = {width: torch.randn(own, width, dtype=dtype) for width in {weight.shape[1] for weight in weights}}
+    glance = torch.randn(frames, tokens * config.glance, dtype=dtype)
+    told = torch.randn(dim, tokens * config.glance, dtype=dtype)
     q = torch.randn(1, own, config.heads, config.head_dim, dtype=dtype).transpose(1, 2)
     k, v = torch.randn(2, 1, seen, config.heads, config.head_dim, dtype=dtype).transpose(2, 3)
 
@@ -78,6 +82,7 @@ def floor(config: SmallConfig, *, frames: int, past: int, calls: int, dtype: tor
         for _ in range(calls):
             for weight in weights:
                 linear(x[weight.shape[1]], weight)
+            linear(glance, told)
             for _ in range(config.layers):
                 scaled_dot_product_attention(q, k, v)
 

@@ -133,7 +133,7 @@ CRAFTER = WorldRecipe(
         warmup=50,
         often={[action.name for action in Crafter.controls.actions].index("do"): 0.4},
     ),
-    policy=Window(frames=12),
+    policy=Window(frames=24),
     shift=3.0,
 )
 
