@@ -112,10 +112,16 @@ CRAFTER = WorldRecipe(
     training=TrainingPlan(
         stages=(
             Stage(
-                updates=3_000,
+                updates=3_500,
+                objective=BeliefForcing(frames=4, first=0, window=0, rows=CRAFTER_ROWS),
+                windows=4,
+                lr=(2e-3, 2e-3),
+            ),
+            Stage(
+                updates=11_500,
                 objective=BeliefForcing(frames=4, first=0, window=0, rows=CRAFTER_ROWS),
                 windows=8,
-                lr=(1e-3, 1e-3),
+                lr=(2e-3, 1e-3),
             ),
             Stage(
                 updates=500,

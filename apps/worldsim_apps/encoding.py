@@ -20,7 +20,7 @@ COLOURS = "colorprim=smpte170m:transfer=smpte170m:colormatrix=smpte170m"
 """BT.601, as swscale converts: said in the stream, so that nobody has to guess."""
 FINE_PX = 256
 """Below this height a frame is doubled for H.264, which keeps colours at half the resolution; one of odd sides too."""
-LARGEST_PX = 4096
+LARGEST_PX = 2048
 """Of the longer side of a picture that a client sends."""
 FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 SKIPPED_MARKERS = frozenset({0xC4, 0xCC, 0xDB, 0xDC, 0xDD, *range(0xE0, 0xF0), 0xFE})

@@ -10,6 +10,7 @@ from worldsim.errors import ProtocolError, SnapshotError
 from worldsim.runtime.journal import read_log
 from worldsim.runtime.snapshot import Snapshot, read_snapshot, write_snapshot
 from worldsim.session.events import NAME
+from worldsim.session.log import SessionLog, Step
 
 
 class Kept:
@@ -47,23 +48,32 @@ class Kept:
         """Drop the log of a session that nobody saw. What was saved of it stays."""
         self.log(name).unlink(missing_ok=True)
 
-    def find(self, name: str) -> Snapshot:
-        """What is kept under that name: what was saved, or else the log.
+    def find(self, name: str) -> tuple[Snapshot, tuple[Step, ...]]:
+        """What is kept under that name: what was saved, or else the log, and the steps that the log has beyond it.
 
         Raises:
             ProtocolError: nothing is.
             SnapshotError, LogError: it is torn.
         """
-        saved = self._path(name, ".world")
-        for path in (saved, saved.with_name(f"{saved.name}.before")):
+        log = read_log(self.log(name)) if self.log(name).exists() else None
+        saved = self._saved(name)
+        if saved is None and log is None:
+            raise ProtocolError("no_world", f"no world is kept under {name!r}")
+        if saved is None or (log is not None and not _leads_on(saved.log, log)):
+            assert log is not None
+            return Snapshot(keep="log", log=log), ()
+        return saved, () if log is None else log.steps[len(saved.log.steps) :]
+
+    def _saved(self, name: str) -> Snapshot | None:
+        """The newest whole file of that name."""
+        newest = self._path(name, ".world")
+        for path in (newest, newest.with_name(f"{newest.name}.before")):
             if path.exists():
                 try:
                     return read_snapshot(path)
                 except SnapshotError:
                     continue
-        if not self.log(name).exists():
-            raise ProtocolError("no_world", f"no world is kept under {name!r}")
-        return Snapshot(keep="log", log=read_log(self.log(name)))
+        return None
 
     def _bytes(self) -> int:
         total = 0
@@ -76,3 +86,8 @@ class Kept:
         if not NAME.fullmatch(name):
             raise ProtocolError("no_world", "a world is kept under 32 hexadecimal digits, as `saved` named it")
         return self._folder / f"{name}{ending}"
+
+
+def _leads_on(saved: SessionLog, log: SessionLog) -> bool:
+    """Whether what was saved is where the log was at some time, and not a branch that it has left."""
+    return saved.opening == log.opening and log.steps[: len(saved.steps)] == saved.steps

@@ -97,7 +97,12 @@ class Room:
     @property
     def _was_seen(self) -> bool:
         """Whether a player has shown that frames arrive, so that there is something to come back to."""
-        return self._awaited or self._play.epoch > 0 or self._play.acked > self._first
+        return self._awaited or self._has_news
+
+    @property
+    def _has_news(self) -> bool:
+        """Whether anything has happened in it that a player knows of; what it began from is kept already."""
+        return self._play.epoch > 0 or self._play.acked > self._first
 
     def _is_token(self, given: str) -> bool:
         return any(hmac.compare_digest(_bytes(given), _bytes(token)) for token in self._tokens)
@@ -183,8 +188,8 @@ class Room:
         for viewer in self._everybody():
             viewer.close(4410, "ended")
         try:
-            if save and self._was_seen:
-                await self._stage.save()
+            if save and self._has_news:
+                await self._stage.put_away()
         except (WorldSimError, OSError):
             log.exception("%s could not be saved; its log is all that is kept of it", self._stage.world)
         finally:
@@ -248,7 +253,7 @@ class Room:
             self._fail("no block" if made.cancelled() else str(error))
             return
         ready = monotonic()
-        shown = asyncio.ensure_future(self._hall.work(lambda: self._encode(made.result(), sample)))
+        shown = asyncio.ensure_future(self._hall.encode(lambda: self._encode(made.result(), sample)))
         await asyncio.wait([shown])
         if (error := shown.exception()) is not None:
             self._encoders.clear()
@@ -325,6 +330,8 @@ class Room:
         try:
             kind, values = await self._do(verb)
             viewer.tell(kind, **values)
+            if kind == "state" and self._player is not None and viewer is not self._player:
+                self._player.tell(kind, **values)  # the player was replaced while the verb was done
         except ProtocolError as error:
             error.close = None  # the session is as it was, such as one that is full for a fork
             viewer.refuse(error, "control")
@@ -348,8 +355,8 @@ class Room:
             case "mark":
                 return "marked", {"mark": await stage.mark(), "block": stage.block}
             case "save":
-                await stage.save()
-                return "saved", {"world": stage.world, "block": stage.block}
+                block = stage.block
+                return "saved", {"world": await stage.save(), "block": block}
             case "fork":
                 branch = await stage.fork()
                 twin = Room(self._hall, branch, self.codec, self._pace, awaited=branch.block > 0)

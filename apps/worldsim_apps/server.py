@@ -46,6 +46,8 @@ from worldsim_apps.stage import Hall, Stage
 from worldsim_apps.viewer import Viewer
 
 PING_S = 10
+MOST_UNREAD = 4 << 20
+"""Bytes that may wait for a client that does not read. Answers to its pings are not held back by anything else."""
 WRITE_LIMIT = 256 * 1024
 
 
@@ -65,6 +67,16 @@ class Settings:
     sessions: int | None = None
     resume_s: float = 60.0
     limits: Limits = field(default_factory=Limits)
+
+
+class Guarded(ServerConnection):
+    """A connection that is given up when its client asks and asks and never reads."""
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio.Protocol."""
+        super().data_received(data)
+        if self.transport.get_write_buffer_size() > MOST_UNREAD:
+            self.transport.abort()
 
 
 class Server:
@@ -99,6 +111,7 @@ class Server:
                 door.host,
                 door.port,
                 process_request=self._gate,
+                create_connection=Guarded,
                 subprotocols=[SUBPROTOCOL],  # type: ignore[list-item]
                 compression=None,
                 max_size=MOST_TEXT,
@@ -119,6 +132,7 @@ class Server:
         finally:
             await self._drain()  # who began while the others were sent away
             self.hall.workers.shutdown()
+            self.hall.encoders.shutdown()
             self.hall.engine.close()
 
     async def _drain(self) -> None:
@@ -224,10 +238,14 @@ class Visit:
                 self._greet(heard)
             case Start():
                 beginning: dict[str, Any] = {"seed": heard.seed, "start": heard.start}
+                self._hall.check_place()
+                if heard.image and heard.start is not None:
+                    raise ProtocolError("bad_field", "start: begin from a start or from an image, not from both")
                 if heard.image:
                     beginning["frames"] = await self._hall.work(lambda: self._picture(heard.image))
                 self._begin(await Stage.open(self._hall, **beginning), heard.pace)
             case Control() if room is None:
+                self._hall.check_place()
                 self._begin(await Stage.load(self._hall, heard.world, wanted=self._is_there), 1.0)
             case Control() if room is not None:
                 room.ask(self._viewer, heard)

@@ -14,7 +14,7 @@ from worldsim.runtime.chunk import Chunk
 from worldsim.runtime.engine import Engine, LiveSession
 from worldsim.runtime.session import Session
 from worldsim.runtime.snapshot import Snapshot
-from worldsim.session.log import SessionLog
+from worldsim.session.log import SessionLog, Step
 from worldsim_apps.gauges import Gauges
 from worldsim_apps.kept import Kept
 
@@ -34,7 +34,8 @@ class Hall:
     gauges: where they are measured.
     resume_s: how long one waits for a player whose connection was lost.
     rooms: those that are open, by the name of their session.
-    workers: threads that encode and write.
+    encoders: threads that encode.
+    workers: a thread for all else that takes long: reading and writing worlds, unpacking pictures.
     """
 
     engine: Engine
@@ -42,33 +43,48 @@ class Hall:
     gauges: Gauges
     resume_s: float
     rooms: dict[str, Room] = field(default_factory=dict)
-    workers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, thread_name_prefix="encoder"))
+    encoders: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, thread_name_prefix="encoder"))
+    workers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="worker"))
 
     async def work(self, call: Callable[[], Any]) -> Any:
         """What a call gives that takes too long for the thread of the connections."""
         return await asyncio.get_running_loop().run_in_executor(self.workers, call)
 
-    async def admit(self, begin: Callable[[], Session], *, instead: bool = False) -> LiveSession:
+    async def encode(self, call: Callable[[], Any]) -> Any:
+        """What an encoder gives; nothing else that takes long is in its way."""
+        return await asyncio.get_running_loop().run_in_executor(self.encoders, call)
+
+    def check_place(self) -> None:
+        """Raise ProtocolError unless there is a place, or somebody who would make room."""
+        if self.engine.open_sessions >= self.engine.capacity and not any(room.may_end for room in self.rooms.values()):
+            raise self._full()
+
+    def _full(self) -> ProtocolError:
+        text = f"all {self.engine.capacity} places are taken; try again in a while"
+        return ProtocolError("full", text, close=1013, retry_after_ms=RETRY_MS)
+
+    async def admit(self, begin: Callable[[], Session], *, instead: bool = False, evict: bool = True) -> LiveSession:
         """A session in the engine; whoever has waited longest for a lost player makes room for it.
 
         Args:
             begin: makes it.
             instead: it takes the place of one that is closed next.
+            evict: whether somebody who waits makes room for it.
 
         Raises:
             ProtocolError: every place is taken by somebody who is there.
         """
         engine = self.engine
-        if engine.open_sessions >= engine.capacity and not instead:
+        if engine.open_sessions >= engine.capacity and evict and not instead:
             waiting = [room for room in self.rooms.values() if room.may_end]
             if waiting:
                 await min(waiting, key=lambda room: room.waits_since or 0.0).end()
         try:
             if engine.open_sessions >= engine.capacity and not instead:
-                raise EngineFull(f"all {engine.capacity} places are taken; try again in a while")
+                raise self._full()
             return await asyncio.to_thread(lambda: engine.admit(begin, instead=instead))
         except EngineFull as error:
-            raise ProtocolError("full", str(error), close=1013, retry_after_ms=RETRY_MS) from error
+            raise self._full() from error
 
 
 class Stage:
@@ -121,12 +137,11 @@ class Stage:
             ProtocolError: nothing is kept under that name, there is no place, or it is no longer wanted.
             LogError, SnapshotError: what is kept is torn, or of another world.
         """
-        snapshot = await hall.work(lambda: hall.kept.find(name))
+        snapshot, beyond = await hall.work(lambda: hall.kept.find(name))
         if snapshot.state is None:
-            return await cls._relive(hall, snapshot.log, instead=instead, wanted=wanted)
-        world = hall.kept.new_name()
-        place, log = hall.engine.world, hall.kept.log(world)
-        return cls(hall, world, await hall.admit(lambda: place.restore(snapshot, log=log), instead=instead))
+            begun = Snapshot(keep="log", log=SessionLog(opening=snapshot.log.opening, steps=()))
+            return await cls._relive(hall, begun, snapshot.log.steps, instead=instead, wanted=wanted)
+        return await cls._relive(hall, snapshot, beyond, instead=instead, wanted=wanted)
 
     @property
     def block(self) -> int:
@@ -164,16 +179,25 @@ class Stage:
         else:
             await self._turn_to(wanted)
 
-    async def save(self) -> None:
-        """Keep it as it is now, with all that it takes to go on at once."""
+    async def save(self) -> str:
+        """Keep it as it is now under a name of its own, which is returned; what happens later does not change it."""
+        name = self._hall.kept.new_name()
+        await self._save_as(name)
+        return name
+
+    async def put_away(self) -> None:
+        """Keep it under the name of its log, so that it can go on at once from its end."""
+        await self._save_as(self.world)
+
+    async def _save_as(self, name: str) -> None:
         snapshot = await self._do(lambda session: session.snapshot())
-        await self._hall.work(lambda: self._hall.kept.save(self.world, snapshot))
+        await self._hall.work(lambda: self._hall.kept.save(name, snapshot))
 
     async def fork(self) -> Stage:
         """A second session that begins with this one's past."""
         world = self._hall.kept.new_name()
         log, session = self._hall.kept.log(world), self.live.session
-        return Stage(self._hall, world, await self._hall.admit(lambda: session.fork(log=log)))
+        return Stage(self._hall, world, await self._hall.admit(lambda: session.fork(log=log), evict=False))
 
     async def close(self) -> None:
         """Give the place back. What was logged and saved stays."""
@@ -190,18 +214,20 @@ class Stage:
         await asyncio.to_thread(left.close)
 
     async def _turn_to(self, log: SessionLog) -> None:
-        await self.become(await self._relive(self._hall, log, instead=True, wanted=self.wanted))
+        begun = Snapshot(keep="log", log=SessionLog(opening=log.opening, steps=()))
+        await self.become(await self._relive(self._hall, begun, log.steps, instead=True, wanted=self.wanted))
 
     @classmethod
-    async def _relive(cls, hall: Hall, log: SessionLog, *, instead: bool, wanted: Callable[[], bool]) -> Stage:
-        """A session that has lived that log, block by block in turn with the others."""
+    async def _relive(
+        cls, hall: Hall, begun: Snapshot, steps: tuple[Step, ...], *, instead: bool, wanted: Callable[[], bool]
+    ) -> Stage:
+        """A session that has lived these steps after a snapshot, block by block in turn with the others."""
         world = hall.kept.new_name()
         place, path = hall.engine.world, hall.kept.log(world)
-        begun = Snapshot(keep="log", log=SessionLog(opening=log.opening, steps=()))
         stage = cls(hall, world, await hall.admit(lambda: place.restore(begun, log=path), instead=instead))
         async with AsyncExitStack() as undo:
             undo.push_async_callback(stage.forget)
-            for recorded in log.steps:
+            for recorded in steps:
                 if not wanted():
                     raise ProtocolError("ended", "nobody waits for that world any more")
                 await stage.step(recorded.keys)

@@ -72,7 +72,7 @@ def test_what_was_saved_is_found_and_goes_on_bit_for_bit(kept):
     name = kept.new_name()
     session = lived(kept, name)
     kept.save(name, session.snapshot())
-    found = kept.find(name)
+    found, _ = kept.find(name)
     assert found.log == session.log
     assert found.keep == "pages"
     assert future(tiny_world().restore(found)) == future(session)
@@ -84,13 +84,13 @@ def test_what_was_saved_is_where_it_was_then_although_the_log_goes_on(kept):
     session = lived(kept, name, 3)
     kept.save(name, session.snapshot())
     session.step()
-    assert len(kept.find(name).log.steps) == 3
+    assert len(kept.find(name)[0].log.steps) == 3
 
 
 def test_what_was_never_saved_is_found_by_its_log(kept):
     name = kept.new_name()
     session = lived(kept, name)
-    found = kept.find(name)
+    found, _ = kept.find(name)
     assert (found.keep, found.state, found.log) == ("log", None, session.log)
     assert future(tiny_world().restore(found)) == future(session)
 
@@ -104,9 +104,9 @@ def test_of_a_torn_world_the_one_that_was_saved_before_it_is_found(kept, damage)
     kept.save(name, session.snapshot())
     session.step()
     kept.save(name, session.snapshot())
-    assert len(kept.find(name).log.steps) == 3
+    assert len(kept.find(name)[0].log.steps) == 3
     damage(folder(kept) / f"{name}.world")
-    found = kept.find(name)
+    found, _ = kept.find(name)
     assert len(found.log.steps) == 2
     assert tiny_world().restore(found).block == 2
 
@@ -117,7 +117,7 @@ def test_a_world_that_is_gone_is_found_as_it_was_saved_before(kept):
     for _ in range(2):
         kept.save(name, session.snapshot())
     (folder(kept) / f"{name}.world").unlink()
-    assert len(kept.find(name).log.steps) == 2
+    assert len(kept.find(name)[0].log.steps) == 2
 
 
 @pytest.mark.parametrize("saves", [1, 2])
@@ -128,7 +128,7 @@ def test_of_torn_worlds_the_log_is_found(kept, saves):
         kept.save(name, session.snapshot())
     for path in folder(kept).glob(f"{name}.world*"):
         tear(path)
-    found = kept.find(name)
+    found, _ = kept.find(name)
     assert (found.keep, found.log) == ("log", session.log)
 
 
@@ -138,7 +138,7 @@ def test_a_world_of_another_version_is_passed_over_as_a_torn_one_is(kept, monkey
     monkeypatch.setattr(snapshots, "FORMAT", snapshots.FORMAT + 1)
     kept.save(name, session.snapshot())
     monkeypatch.undo()
-    assert kept.find(name).keep == "log"
+    assert kept.find(name)[0].keep == "log"
 
 
 def test_a_torn_log_is_found_up_to_where_it_is_whole(kept):
@@ -146,7 +146,7 @@ def test_a_torn_log_is_found_up_to_where_it_is_whole(kept):
     lived(kept, name, 5)
     path = kept.log(name)
     path.write_bytes(path.read_bytes()[:-3])
-    assert len(kept.find(name).log.steps) == 4
+    assert len(kept.find(name)[0].log.steps) == 4
 
 
 def test_when_all_is_torn_it_is_said_so(kept):
@@ -182,7 +182,7 @@ def test_what_was_saved_is_not_forgotten(kept):
     session = lived(kept, name)
     kept.save(name, session.snapshot())
     kept.forget(name)
-    assert kept.find(name).log == session.log
+    assert kept.find(name)[0].log == session.log
     assert names(kept) == [f"{name}.world"]
 
 
@@ -199,7 +199,7 @@ def test_a_save_that_fails_leaves_what_was_there(kept, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         kept.save(name, session.snapshot())
     monkeypatch.undo()
-    assert len(kept.find(name).log.steps) == 2
+    assert len(kept.find(name)[0].log.steps) == 2
     assert names(kept) == [f"{name}.log", f"{name}.world"]
 
 
@@ -324,7 +324,7 @@ def test_a_folder_that_is_full_begins_nothing_new_but_gives_back_what_it_has(tmp
         file.truncate(2_000_000_001)
     assert refusal(kept.new_name) == ("disk_full", None, "this server keeps 2 GB of worlds and no more")
     kept.save(name, session.snapshot())
-    assert kept.find(name).log == session.log
+    assert kept.find(name)[0].log == session.log
     (tmp_path / "large").unlink()
     assert kept.new_name() != name
 

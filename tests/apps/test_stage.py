@@ -241,13 +241,18 @@ async def test_a_saved_world_goes_on_at_once_and_one_that_was_only_logged_is_liv
     async with hall_of(tmp_path) as hall:
         stage = await Stage.open(hall, seed=3)
         await walk(stage, WALK[:3])
-        await stage.save()
+        name = await stage.save()
+        await stage.put_away()
         rest, world = await walk(stage, WALK[3:]), stage.world
         await stage.close()
-        saved = await Stage.load(hall, world)
-        assert (saved.block, saved.world != world) == (3, True)
+        saved = await Stage.load(hall, name)
+        assert (saved.block, saved.exact, len({saved.world, world, name})) == (3, True, 3)
         assert await walk(saved, WALK[3:]) == rest
         await saved.close()
+        beyond = await Stage.load(hall, world)  # where it was put away, and what its log has beyond that
+        assert (beyond.block, beyond.exact) == (8, True)
+        assert await walk(beyond, WALK[:1]) == alone([*WALK, WALK[0]], seed=3)[-1:]
+        await beyond.close()
         (tmp_path / f"{world}.world").unlink()
         lived = await Stage.load(hall, world)
         assert lived.block == 8

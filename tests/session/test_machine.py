@@ -532,6 +532,8 @@ class Plays(RuleBasedStateMachine):
     def act(self, seq, keys, counts):
         if counts:
             self.real.hear(self.now)
+            if self.now - self.naive.heard > SILENCE_S:
+                self.naive.released_at = self.naive.held.action
             self.naive.heard = self.now
         self.real.act(Act(seq=seq, keys=tuple(keys)), keys)
         if seq > max((one for one, _ in self.naive.actions), default=0):

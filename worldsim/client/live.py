@@ -261,7 +261,7 @@ class Client:
                     await self._take(message)
             except ConnectionClosed:
                 pass
-            except (ProtocolError, ValueError, LookupError) as error:
+            except (ProtocolError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
                 self._over = SessionClosed(f"the server says what cannot be read: {error}")
             await self._lost(self._connection)
 
@@ -300,7 +300,9 @@ class Client:
             self._media.clear()
             self._seen = (told["epoch"], 0, -1)
         self._seq = max(self._seq, told.get("seq", 0))
-        self.world, self.blocks = told.get("world", self.world), told.get("blocks", self.blocks)
+        self.blocks = told.get("blocks", self.blocks)
+        if told["type"] != "saved":  # a saved world has a name of its own
+            self.world = told.get("world", self.world)
 
     async def _lost(self, connection: ClientConnection) -> None:
         """Connect again if that is of use; otherwise everything that waits is told."""

@@ -159,12 +159,12 @@ class Engine:
                     for outcome in (*(c.outcome for c in self._desk.calls), *(s.outcome for s in self._desk.steps)):
                         outcome.cancel()
                     return
-                calls = list(self._desk.calls)
-                self._desk.calls.clear()
-                due = [] if calls else self._due()
-            for asked in calls:
-                if asked.outcome.set_running_or_notify_cancel():
-                    attempt(asked.call, asked.outcome)
+                # One call, then a round of blocks: a queue of calls that never ends must not keep the sessions waiting.
+                asked = self._desk.calls.popleft() if self._desk.calls else None
+            if asked is not None and asked.outcome.set_running_or_notify_cancel():
+                attempt(asked.call, asked.outcome)
+            with self._desk.changed:
+                due = [] if self._desk.closed else self._due()
             if due:
                 self._make(due)
 

@@ -33,8 +33,13 @@ class Journal:
         except FileExistsError as error:
             raise ConfigError(f"{path} exists and a log is never overwritten; name another file") from error
         journal = cls(path, descriptor)
-        journal._write(log.encode())
-        _sync_folder(path.parent)
+        try:
+            journal._write(log.encode())
+            _sync_folder(path.parent)
+        except OSError:
+            journal.close()
+            path.unlink()
+            raise
         return journal
 
     @classmethod
@@ -60,9 +65,15 @@ class Journal:
             self._descriptor = -1
 
     def _write(self, text: bytes) -> None:
-        while text:
-            text = text[os.write(self._descriptor, text) :]
-        os.fsync(self._descriptor)
+        """Write all of it, or nothing: what was written of a record that failed must not stand before the next."""
+        whole = os.fstat(self._descriptor).st_size
+        try:
+            while text:
+                text = text[os.write(self._descriptor, text) :]
+            os.fsync(self._descriptor)
+        except OSError:
+            os.ftruncate(self._descriptor, whole)
+            raise
 
 
 def read_log(path: Path) -> SessionLog:

@@ -153,8 +153,7 @@ class World:
             start=None if given else self.origin.starts.pick(seed) if start is None else start,
             given=given,
         )
-        moment = self._begin(opening)
-        return Session(self._home, moment, opening, self._journal(log, SessionLog(opening=opening, steps=())))
+        return self._session(self._begin(opening), SessionLog(opening=opening, steps=()), log)
 
     def go_on(self, log: Path | str) -> Session:
         """The session of a log file, as it was when its last whole record was written; it goes on with that file.
@@ -204,7 +203,7 @@ class World:
             for step in steps:
                 trail = Trail(step, trail)
             moment = Moment(decoder, snapshot.codec_state, trail)
-        return Session(self._home, moment, opening, self._journal(log, snapshot.log))
+        return self._session(moment, snapshot.log, log)
 
     def reality(self, *, seed: int = 0) -> Reality:
         """The real engine, on the episode of that seed, in chunks of the same length."""
@@ -242,8 +241,13 @@ class World:
         if wrong := [f"{name} {theirs[name]}, here it is {ours[name]}" for name in ours if theirs[name] != ours[name]]:
             raise LogError(f"that session was lived with {'; '.join(wrong)}; load the world as it was then")
 
-    def _journal(self, path: Path | str | None, log: SessionLog) -> Journal | None:
-        return None if path is None else Journal.begin(Path(path), log)
+    def _session(self, moment: Moment, log: SessionLog, path: Path | str | None) -> Session:
+        """A session at that moment, with that log in a new file if there is a path; it holds nothing if that fails."""
+        with ExitStack() as undo:
+            undo.callback(moment.decoder.close)
+            journal = None if path is None else Journal.begin(Path(path), log)
+            undo.pop_all()
+        return Session(self._home, moment, log.opening, journal)
 
     def _plan(self) -> dict[str, Any]:
         plan = self.plan

@@ -139,6 +139,9 @@ MESSAGES: Mapping[str, type[Message]] = {
 }
 
 
+HINTS = {name: get_type_hints(kind) for name, kind in MESSAGES.items()}
+
+
 def read_message(text: str) -> Message:
     """The message that a client wrote.
 
@@ -159,7 +162,7 @@ def read_message(text: str) -> Message:
         raise ProtocolError(
             "unknown_type", f"no message is called {given['type'][:40]!r}; known: {', '.join(MESSAGES)}"
         )
-    hints = get_type_hints(kind)
+    hints = HINTS[given["type"]]
     values: dict[str, Any] = {}
     for one in fields(kind):
         if one.name in given:
@@ -186,14 +189,17 @@ def write_message(kind: str, **values: Any) -> str:
 
 def _fit(kind: str, name: str, wanted: Any, value: Any, most: int | None) -> Any:
     """The value as a field of that type; ProtocolError where it does not fit."""
-    if _fits(wanted, value) and (most is None or _size(value) <= most):
+    if (most is None or _size(value) <= most) and _fits(wanted, value):
         return tuple(value) if get_origin(wanted) is tuple else float(value) if wanted is float else value
     limit = "" if most is None else f" of at most {most}"
     raise ProtocolError("bad_field", f"{kind}: {name} is {_described(wanted)}{limit}, got {json.dumps(value)[:60]}")
 
 
 def _size(value: Any) -> float:
-    return len(value) if isinstance(value, str | list) else value
+    """Before anything that takes longer the longer a value is; 0 of what has no size, which fits nothing anyway."""
+    if isinstance(value, str | list):
+        return len(value)
+    return value if isinstance(value, int | float) else 0
 
 
 def _fits(wanted: Any, value: Any) -> bool:

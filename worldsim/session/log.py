@@ -167,7 +167,17 @@ def _records(text: bytes) -> Iterator[tuple[Record, int]]:
                 )
             return
         end += len(line) + 1
-        yield _decode(json.loads(body)), end
+        yield _decode(_fields(body)), end
+
+
+def _fields(body: bytes) -> dict[str, Any]:
+    try:
+        fields: dict[str, Any] = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise LogError(f"a whole record is not one of a session log ({error!r})") from error
+    if not isinstance(fields, dict):
+        raise LogError("a whole record is not one of a session log: it is no object")
+    return fields
 
 
 def _whole(line: bytes) -> bytes | None:
