@@ -128,7 +128,7 @@ def picture_of(data: bytes, size: tuple[int, int]) -> NDArray[np.uint8]:
     """A PNG or JPEG that a client sent, as a frame uint8 [H, W, 3] of that (height, width).
 
     Raises:
-        ProtocolError: it is neither, torn, or larger than 4,096 pixels a side; its header is read before anything is
+        ProtocolError: it is neither, torn, or larger than 2,048 pixels a side; its header is read before anything is
             unpacked.
     """
     width, height = _declared(data)

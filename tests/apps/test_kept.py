@@ -344,3 +344,22 @@ def test_a_file_that_goes_away_while_sizes_are_added_up_is_no_mistake(kept):
     """As the unfinished part of a world does that is being saved; a link to nothing looks the same."""
     (folder(kept) / f"{NAME}.world.7.part").symlink_to(folder(kept) / "nothing")
     assert len(kept.new_name()) == 32
+
+
+def test_what_a_log_has_beyond_what_was_saved_comes_with_it(kept):
+    session = lived(kept, NAME, blocks=2)
+    kept.save(NAME, session.snapshot())
+    for keys in WALK[2:5]:
+        session.step(keys)
+    saved, beyond = kept.find(NAME)
+    assert (saved.keep, len(saved.log.steps)) == ("pages", 2)
+    assert beyond == session.log.steps[2:]
+
+
+def test_a_log_that_has_left_what_was_saved_counts_alone(kept):
+    session = lived(kept, NAME, blocks=3)
+    kept.save(NAME, session.snapshot())
+    session.rewind(2)
+    session.step({"Space"})
+    found, beyond = kept.find(NAME)
+    assert (found.keep, found.log, beyond) == ("log", session.log, ())

@@ -403,7 +403,7 @@ async def test_a_world_is_begun_from_a_picture(tmp_path):
         ({"image": "A"}, "bad_image"),
         ({"image": "\u00e9\u00e9\u00e9\u00e9"}, "bad_image"),
         ({"image": png(PICTURE)[:-40]}, "bad_image"),
-        ({"image": png(PICTURE), "start": 1}, "ConfigError"),
+        ({"image": png(PICTURE), "start": 1}, "bad_field"),
         ({"start": 3}, "ConfigError"),
         ({"start": 2**64 - 1}, "ConfigError"),
         ({"pace": 17}, "bad_field"),
@@ -815,7 +815,7 @@ async def test_a_session_that_begins_while_the_server_ends_leaves_nothing_behind
 
 
 @bounded
-async def test_a_fork_that_is_made_while_the_server_ends_is_saved_too(tmp_path, monkeypatch):
+async def test_a_fork_that_is_made_while_the_server_ends_is_kept_too(tmp_path, monkeypatch):
     forking, go_on = asyncio.Event(), asyncio.Event()
     fork = Stage.fork
 
@@ -835,7 +835,8 @@ async def test_a_fork_that_is_made_while_the_server_ends_is_saved_too(tmp_path, 
             await server._drain()
             assert server.hall.rooms == {}
         assert (await one.end())[0] == 1012
-    assert len(list(tmp_path.glob("*.world"))) == 2
+    assert len(list(tmp_path.glob("*.world"))) == 1
+    assert len(list(tmp_path.glob("*.log"))) == 2  # nobody came for the fork, so its log is all that it takes
 
 
 @bounded
@@ -881,3 +882,28 @@ async def test_the_real_process_drains_when_it_is_told_to_end(tmp_path):
     async with serving(tmp_path) as (_, url), player(url) as other:
         await other.jump("load", world=one.world)
         assert shown + await other.walk(WALK[3:]) == alone(WALK, seed=3)
+
+
+@bounded
+async def test_whoever_asks_by_pings_and_never_reads_is_let_go(tmp_path, monkeypatch):
+    monkeypatch.setattr("worldsim_apps.server.MOST_UNREAD", 100_000)
+    async with serving(tmp_path) as (server, url), player(url, seed=3) as other:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        head = (
+            f"GET /v1/world HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        )
+        head += "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+        writer.write(f"{head}Sec-WebSocket-Protocol: worldsim.v1\r\n\r\n".encode())
+        await reader.readuntil(b"\r\n\r\n")
+        writer.transport.pause_reading()
+        ping = bytes([0x89, 0x80 | 125, 0, 0, 0, 0]) + bytes(125)
+
+        async def ask_for_ever():
+            while True:
+                writer.write(ping * 100)
+                await writer.drain()
+
+        with pytest.raises(ConnectionError):
+            await ask_for_ever()
+        writer.transport.abort()
+        assert len(await other.walk(WALK[:2])) == 2

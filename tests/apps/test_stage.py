@@ -195,7 +195,7 @@ async def test_a_past_that_is_not_wanted_any_more_changes_nothing_and_leaves_no_
         stage.wanted = lambda: next(asked)
         with pytest.raises(ProtocolError, match="nobody waits for that world any more"):
             await stage.rewind(20)
-        await stage.save()
+        await stage.put_away()
         assert (stage.world, stage.block, hall.engine.open_sessions) == (world, 23, 1)
         assert sorted(path.name for path in tmp_path.iterdir()) == [f"{world}.log", f"{world}.world"]
         assert shown + await walk(stage, keys[23:]) == alone(keys, seed=3)
@@ -265,7 +265,7 @@ async def test_a_log_of_another_world_is_refused(tmp_path):
     async with hall_of(tmp_path, world=tiny_world(frames_per_block=2)) as hall:
         stage = await Stage.open(hall, seed=3)
         await walk(stage, WALK[:2])
-        await stage.save()
+        await stage.put_away()
         await stage.close()
     for saved in (True, False):
         if not saved:

@@ -184,3 +184,19 @@ def test_capacity_is_planned_by_pages_before_anything_is_opened():
     for wrong in ({"sessions": 10}, {"sessions": 0}, {"together": 0}):
         with pytest.raises(ConfigError, match="64 pages have room for 9 sessions of 7 pages each"):
             Engine(tiny_world(pages=64, policy=Window(frames=5)), **wrong)
+
+
+def test_calls_that_never_end_leave_a_round_of_blocks_between_two_of_them(engine):
+    session, hold, calls = engine.open(seed=3), threading.Event(), []
+    engine.call(lambda: hold.wait(30))
+    waiting = [session.step() for _ in range(4)]
+
+    def again():
+        calls.append(sum(block.done() for block in waiting))
+        if calls[-1] < 4:
+            engine.call(again)
+
+    engine.call(again)
+    hold.set()
+    wait(waiting, 30)
+    assert calls[:4] == [1, 2, 3, 4]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -110,4 +111,41 @@ def test_a_log_that_was_changed_is_not_gone_on_with(tmp_path):
     Journal.begin(path, SessionLog(opening=log.opening, steps=(forged,))).close()
     with pytest.raises(NotReproduced, match="block 0 came out otherwise"):
         world.go_on(path)
+    assert world.pool.used == 0
+
+
+@pytest.mark.parametrize("fails", ["write", "fsync"])
+def test_a_record_that_could_not_be_written_leaves_nothing_behind(tmp_path, monkeypatch, fails):
+    """The disk is full after half of a record, or breaks once it is written: what follows is read all the same."""
+    with tiny_world().open(seed=4, log=tmp_path / "walk.log") as session:
+        session.step()
+        with monkeypatch.context() as patch:
+            write = os.write
+
+            def half(descriptor: int, text: bytes) -> int:
+                if len(text) < 20:
+                    raise OSError(errno.ENOSPC, "no space left")
+                return write(descriptor, text[: len(text) // 2])
+
+            def broken(descriptor: int) -> None:
+                raise OSError(errno.EIO, "the disk broke")
+
+            patch.setattr(os, fails, half if fails == "write" else broken)
+            with pytest.raises(OSError, match=r"no space left|the disk broke"):
+                session.step({"KeyD"})
+        session.step({"KeyA"})
+        assert read_log(tmp_path / "walk.log").steps == session.log.steps
+        assert len(session.log.steps) == 2
+
+
+def test_a_log_that_cannot_be_begun_leaves_no_file_and_no_memory(tmp_path, monkeypatch):
+    world = tiny_world()
+
+    def broken(descriptor: int) -> None:
+        raise OSError(errno.EIO, "the disk broke")
+
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(OSError, match="the disk broke"):
+        world.open(seed=4, log=tmp_path / "walk.log")
+    assert list(tmp_path.iterdir()) == []
     assert world.pool.used == 0
