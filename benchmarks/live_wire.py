@@ -26,7 +26,7 @@ from worldsim.testing.fakes import tiny_world
 
 PATH = "/v1/world"
 KEYS = (frozenset({"KeyD"}), frozenset({"Space"}), frozenset[str](), frozenset({"KeyA"}))
-WARM = 60
+WARM = 200
 STREAM_S = 60.0
 """A stream that has not ended after so long has come to a stop."""
 SETTLE_S = 10.0

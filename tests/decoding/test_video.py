@@ -312,8 +312,8 @@ def test_a_block_that_finds_no_page_changes_nothing_and_is_made_the_same_once_th
         (latents_for(2)[:, :0], controls_for(2, 0)[:, :0], r"got \[1, 0, 12, 3, 5\]"),
         (latents_for(2).expand(2, -1, -1, -1, -1), controls_for(2, 0), r"got \[2, 2, 12, 3, 5\]"),
         (latents_for(2)[..., :4], controls_for(2, 0), r"got \[1, 2, 12, 3, 4\]"),
-        (latents_for(2), controls_for(3, 0), r"controls \[1, 2, 3\], got \[1, 3, 3\]"),
-        (latents_for(2), controls_for(2, 0)[..., :2], r"controls \[1, 2, 3\], got \[1, 2, 2\]"),
+        (latents_for(2), controls_for(3, 0), r"controls \[1, 2, 6\], got \[1, 3, 6\]"),
+        (latents_for(2), controls_for(2, 0)[..., :2], r"controls \[1, 2, 6\], got \[1, 2, 2\]"),
     ],
 )
 def test_a_past_of_another_shape_is_refused_before_any_of_it_is_committed(latents, controls, told):
@@ -326,7 +326,7 @@ def test_a_past_of_another_shape_is_refused_before_any_of_it_is_committed(latent
 def test_a_decoder_without_a_past_or_with_controls_of_another_length_proposes_nothing():
     with pytest.raises(ConfigError, match="prefill at least one"):
         VideoDecoder(BACKBONE, pool_of(8), plan_of(), 5).propose(controls_for(1, 0))
-    with pytest.raises(ShapeError, match=r"controls \[1, 1, 3\], got \[1, 2, 3\]"):
+    with pytest.raises(ShapeError, match=r"controls \[1, 1, 6\], got \[1, 2, 6\]"):
         decoder_with(2).propose(controls_for(2, 0))
 
 
