@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import av
 import cv2
@@ -23,7 +23,6 @@ from worldsim.errors import ConfigError, ProtocolError, SessionClosed
 from worldsim.session.events import SUBPROTOCOL, Codec, Role, write_message
 from worldsim.session.wire import Flag, Media
 
-Answer = TypeVar("Answer")
 MOST_BYTES = 64 << 20  # of one message that a client reads
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.05, 5.0
 LOST = "the connection was lost before the answer came; it may have been done or not"
