@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
-from collections import OrderedDict
-from collections.abc import Callable
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from time import monotonic
@@ -17,6 +18,10 @@ from worldsim.errors import ConfigError, ProtocolError
 
 PATH = "/v1/world"
 MOST_ADDRESSES = 4_096
+SHARE = 1 / 4
+"""What one other machine may have of what there is for all. This one, and so a proxy that runs on it, may have all."""
+SILENT = 2
+"""For every connection that there may be, so many may be open: those that ask for health, or say nothing yet, too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +32,7 @@ class Door:
     token: what a client must say first; needed wherever others than this machine can connect.
     origins: pages of other servers that may connect, such as "https://example.org", beside pages of this one.
     hosts: names that this server is called by, beside its address, such as "example.org:8765".
-    connections: how many at once.
+    connections: how many at once; a quarter of them of one other machine.
     handshakes_per_s: new connections of one address, on average; five times as many at once.
     """
 
@@ -71,7 +76,7 @@ class Gate:
     figures: the answer of /metrics.
     refused: told the reason of every refusal.
     port: where the server listens, once it does.
-    open: how many connections there are.
+    reached: how many connections there are, those that are none of WebSocket too.
     """
 
     door: Door
@@ -79,7 +84,8 @@ class Gate:
     figures: Callable[[], bytes]
     refused: Callable[[str], None]
     port: int = 0
-    open: int = 0
+    reached: int = 0
+    _open: Counter[str] = field(default_factory=Counter)
     _rates: OrderedDict[str, tuple[float, float]] = field(default_factory=OrderedDict)
 
     def __call__(self, connection: ServerConnection, request: Request) -> Response | None:
@@ -99,13 +105,40 @@ class Gate:
         status, text = self.health()
         if status != HTTPStatus.OK:
             return self._later(connection, "draining", text.strip())
+        address = str(connection.remote_address[0])
         if self.open >= self.door.connections:
             return self._later(
                 connection, "connections", f"{self.open} connections are open, which is all there may be"
             )
-        if not self._in_time(str(connection.remote_address[0]), monotonic()):
+        if not is_loopback(address) and self._open[address] >= max(1, SHARE * self.door.connections):
+            return self._later(connection, "address", f"{self._open[address]} connections from there are open")
+        if not self._in_time(address, monotonic()):
             return self._later(connection, "handshakes", "too many connections at once from there")
         return None
+
+    @property
+    def open(self) -> int:
+        """How many connections became WebSockets and have not ended."""
+        return self._open.total()
+
+    @contextmanager
+    def inside(self, address: str) -> Iterator[None]:
+        """Count a connection from there for as long as the context lasts."""
+        self._open[address] += 1
+        try:
+            yield
+        finally:
+            self._open[address] -= 1
+            self._open += Counter()  # drops those that are at 0
+
+    def reach(self) -> bool:
+        """Count one more connection that has said nothing yet; whether it may stay. Each is to `leave`."""
+        self.reached += 1
+        return self.reached <= SILENT * self.door.connections
+
+    def leave(self) -> None:
+        """One of those that have reached the server is gone."""
+        self.reached -= 1
 
     def _hosts(self) -> set[str]:
         return {*map(str.lower, self.door.hosts), *(f"{name}:{self.port}" for name in self._names())}

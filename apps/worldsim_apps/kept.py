@@ -2,29 +2,46 @@
 
 from __future__ import annotations
 
+import os
+import re
 import secrets
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from time import monotonic
 
-from worldsim.errors import ProtocolError, SnapshotError
+from worldsim.errors import LogError, ProtocolError, SnapshotError
 from worldsim.runtime.journal import read_log
 from worldsim.runtime.snapshot import Snapshot, read_snapshot, write_snapshot
 from worldsim.session.events import NAME
 from worldsim.session.log import SessionLog, Step
+from worldsim_apps.gate import SHARE, is_loopback
+
+COUNT_S = 10.0
+UNFINISHED = re.compile(r"\.(\d+)\.part$")
 
 
 class Kept:
     """See the module. Names are drawn here and checked here; nothing that a client says becomes a path.
 
     Args:
-        folder: made if it is not there.
-        most_bytes: it may grow to; beyond that nothing new is begun.
+        folder: made if it is not there. What a process that was killed had begun to write there is removed.
+        most_bytes: it may grow to; beyond that nothing new is begun. What one other machine saves is at most a quarter
+            of that, for as long as the server runs.
     """
 
     def __init__(self, folder: Path, *, most_bytes: int = 8 << 30) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._folder = folder
         self._most_bytes = most_bytes
+        for path in folder.glob("*.part"):
+            if not _is_being_written(path):
+                path.unlink(missing_ok=True)
+        self._sizes: dict[str, int] = {}
+        self._counted = -COUNT_S
+        self._count()
+        self._saved_by: Counter[str] = Counter()
 
     def new_name(self) -> str:
         """A name that nobody can guess.
@@ -32,7 +49,9 @@ class Kept:
         Raises:
             ProtocolError: the folder is full.
         """
-        if self._bytes() > self._most_bytes:
+        if self.bytes > self._most_bytes and monotonic() - self._counted >= COUNT_S:
+            self._count()  # somebody may have made room
+        if self.bytes > self._most_bytes:
             raise ProtocolError("disk_full", f"this server keeps {self._most_bytes / 1e9:.0f} GB of worlds and no more")
         return secrets.token_hex(16)
 
@@ -40,9 +59,38 @@ class Kept:
         """Where the log of the session of that name is written."""
         return self._path(name, ".log")
 
-    def save(self, name: str, snapshot: Snapshot) -> None:
-        """Keep a snapshot under the name of its session; OSError if it cannot be written."""
-        write_snapshot(self._path(name, ".world"), snapshot)
+    @property
+    def bytes(self) -> int:
+        """What the folder holds, but for the logs of sessions that live."""
+        return sum(self._sizes.values())
+
+    def save(self, name: str, snapshot: Snapshot, owner: str = "127.0.0.1") -> None:
+        """Keep a snapshot under that name.
+
+        Args:
+            name: of a session, or one of its own.
+            snapshot: what is kept.
+            owner: address of whoever plays it.
+
+        Raises:
+            ProtocolError: that machine has saved as much as one may.
+            OSError: it could not be written.
+        """
+        if not is_loopback(owner) and self._saved_by[owner] > SHARE * self._most_bytes:
+            most = SHARE * self._most_bytes / 1e9
+            raise ProtocolError("too_much", f"this server keeps {most:.3g} GB of worlds for one machine and no more")
+        path = self._path(name, ".world")
+        write_snapshot(path, snapshot)
+        for written in (path, _before(path)):
+            if written.exists():
+                size = _size(written)
+                self._saved_by[owner] += size - self._sizes.get(written.name, 0)
+                self._sizes[written.name] = size
+
+    def settle(self, name: str) -> None:
+        """The session of that name has ended: its log grows no more."""
+        path = self.log(name)
+        self._sizes[path.name] = _size(path)
 
     def forget(self, name: str) -> None:
         """Drop the log of a session that nobody saw. What was saved of it stays."""
@@ -55,7 +103,8 @@ class Kept:
             ProtocolError: nothing is.
             SnapshotError, LogError: it is torn.
         """
-        log = read_log(self.log(name)) if self.log(name).exists() else None
+        with self._unnamed():
+            log = read_log(self.log(name)) if self.log(name).exists() else None
         saved = self._saved(name)
         if saved is None and log is None:
             raise ProtocolError("no_world", f"no world is kept under {name!r}")
@@ -67,7 +116,7 @@ class Kept:
     def _saved(self, name: str) -> Snapshot | None:
         """The newest whole file of that name."""
         newest = self._path(name, ".world")
-        for path in (newest, newest.with_name(f"{newest.name}.before")):
+        for path in (newest, _before(newest)):
             if path.exists():
                 try:
                     return read_snapshot(path)
@@ -75,12 +124,17 @@ class Kept:
                     continue
         return None
 
-    def _bytes(self) -> int:
-        total = 0
-        for path in self._folder.iterdir():
-            with suppress(FileNotFoundError):  # a file that was being written has been given its name meanwhile
-                total += path.stat().st_size
-        return total
+    def _count(self) -> None:
+        self._sizes = {path.name: _size(path) for path in self._folder.iterdir()}
+        self._counted = monotonic()
+
+    @contextmanager
+    def _unnamed(self) -> Iterator[None]:
+        """Errors that go to clients do not say where on this machine the folder is."""
+        try:
+            yield
+        except LogError as error:
+            raise LogError(str(error).replace(f"{self._folder}{os.sep}", "")) from error
 
     def _path(self, name: str, ending: str) -> Path:
         if not NAME.fullmatch(name):
@@ -91,3 +145,26 @@ class Kept:
 def _leads_on(saved: SessionLog, log: SessionLog) -> bool:
     """Whether what was saved is where the log was at some time, and not a branch that it has left."""
     return saved.opening == log.opening and log.steps[: len(saved.steps)] == saved.steps
+
+
+def _size(path: Path) -> int:
+    with suppress(FileNotFoundError):  # a file that was being written has been given its name meanwhile
+        return path.stat().st_size
+    return 0
+
+
+def _before(path: Path) -> Path:
+    """Where write_snapshot leaves what was there before."""
+    return path.with_name(f"{path.name}.before")
+
+
+def _is_being_written(path: Path) -> bool:
+    """Whether the process that began to write a file is still there, such as another server over one folder."""
+    found = UNFINISHED.search(path.name)
+    try:
+        os.kill(int(found[1]) if found else 0, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return found is not None

@@ -22,6 +22,8 @@ from worldsim_apps.stage import Hall, Stage
 from worldsim_apps.viewer import Viewer
 
 MOST_VERBS = 64
+KEPT_EVERY_S = 30
+"""World time after which a session is saved again; what is newer has to be lived again after the server was killed."""
 log = logging.getLogger(__name__)
 
 
@@ -62,7 +64,9 @@ class Room:
         self._over = False
         self._obeys = False
         self._ending: asyncio.Task[None] | None = None
-        stage.wanted = lambda: not self._over
+        self._farewell = (4410, "ended")
+        self._keeping: asyncio.Task[None] | None = None
+        stage.wanted = self._lives_again
         self._expiry = asyncio.get_running_loop().call_later(hall.resume_s, self._expire)
         hall.rooms[self.name] = self
         self._drive = asyncio.create_task(self._run())
@@ -92,6 +96,7 @@ class Room:
         self._play.connected = True
         self._play.hear(monotonic())
         viewer.tell("started", session=self.name, resume=self.new_token(), seq=self._seq, **self._situation())
+        self._tell_spectators()
         self._changed.set()
 
     @property
@@ -146,6 +151,7 @@ class Room:
             return False
         self._player, self.waits_since = None, monotonic()
         self._play.connected = False
+        self._tell_spectators()
         if not self.is_ending:
             wait = self._hall.resume_s if self._was_seen else 0.0
             self._expiry = asyncio.get_running_loop().call_later(wait, self._expire)
@@ -186,12 +192,12 @@ class Room:
         self._expiry.cancel()
         await asyncio.wait([self._drive])
         for viewer in self._everybody():
-            viewer.close(4410, "ended")
+            viewer.close(*self._farewell)
         try:
+            if self._keeping is not None:
+                await asyncio.wait([self._keeping])
             if save and self._has_news:
-                await self._stage.put_away()
-        except (WorldSimError, OSError):
-            log.exception("%s could not be saved; its log is all that is kept of it", self._stage.world)
+                await self._put_away()
         finally:
             await (self._stage.close() if self._was_seen else self._stage.forget())
             self._hall.rooms.pop(self.name, None)
@@ -199,6 +205,7 @@ class Room:
     async def drain(self) -> None:
         """Keep the world and send everybody away, since the server stops."""
         player, self._player = self._player, None
+        self._farewell = (1012, "restart")
         await self.end()
         if player is not None:
             if self._was_seen:
@@ -227,6 +234,7 @@ class Room:
             "epoch": play.epoch,
             "blocks": play.made,
             "paused": play.paused,
+            "waiting": self._player is None,
             "world": self._stage.world,
             "exact": self._stage.exact,
         }
@@ -273,10 +281,29 @@ class Room:
         for viewer in self._everybody():
             if viewer.codec in shown:
                 viewer.show(shown[viewer.codec])
+        self._keep(block + 1)
         for seq in [seq for seq in self._acted if seq <= sample.action]:
             heard = self._acted.pop(seq)
             if seq == sample.action:
                 self._hall.gauges.action.observe(monotonic() - heard)
+
+    def _keep(self, blocks: int) -> None:
+        """Save the session now and then while it goes on."""
+        every = max(1, KEPT_EVERY_S * self._world.fps // self._world.frames_per_block)
+        is_free = self._keeping is None or self._keeping.done()
+        if blocks % every == 0 and is_free and self._was_seen:
+            self._keeping = asyncio.create_task(self._put_away())
+
+    async def _put_away(self) -> None:
+        try:
+            await self._stage.put_away()
+        except (WorldSimError, OSError):
+            log.exception("%s could not be saved; its log is all that is kept of it", self._stage.world)
+
+    def _lives_again(self, done: int, of: int) -> bool:
+        if self._player is not None:
+            self._player.tell_progress(done, of)
+        return not self._over
 
     def _encode(self, chunk: Chunk, sample: Sample) -> dict[Codec, list[Media]]:
         codecs = {self.codec, *(viewer.codec for viewer in tuple(self._spectators))}
@@ -379,6 +406,9 @@ class Room:
         self._unacked.clear()
         for viewer in self._everybody():
             viewer.forget()
+        self._tell_spectators()
+
+    def _tell_spectators(self) -> None:
         for spectator in self._spectators:
             spectator.tell("state", **self._situation())
 

@@ -8,6 +8,7 @@ import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from time import monotonic
@@ -70,7 +71,26 @@ class Settings:
 
 
 class Guarded(ServerConnection):
-    """A connection that is given up when its client asks and asks and never reads."""
+    """A connection that is given up when its client asks and asks and never reads, or when too many are open.
+
+    Args:
+        gate: counts it, from before it says anything.
+    """
+
+    def __init__(self, gate: Gate, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._gate = gate
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See asyncio.Protocol."""
+        super().connection_made(transport)
+        if not self._gate.reach():
+            self.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio.Protocol."""
+        self._gate.leave()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
@@ -111,7 +131,7 @@ class Server:
                 door.host,
                 door.port,
                 process_request=self._gate,
-                create_connection=Guarded,
+                create_connection=partial(Guarded, self._gate),  # type: ignore[arg-type]
                 subprotocols=[SUBPROTOCOL],  # type: ignore[list-item]
                 compression=None,
                 max_size=MOST_TEXT,
@@ -150,21 +170,19 @@ class Server:
 
     async def _talk(self, connection: ServerConnection) -> None:
         """Everything that one connection says, from its hello to its end."""
-        self._gate.open += 1
         visit = Visit(self, connection, self._settings.limits)
-        try:
-            async with asyncio.timeout(self._settings.limits.hello_s) as deadline:
-                async for message in connection:
+        with self._gate.inside(visit.address):
+            try:
+                while True:
+                    async with asyncio.timeout_at(visit.deadline):
+                        message = await connection.recv()
                     await visit.hear(message)
-                    if visit.has_said_hello:
-                        deadline.reschedule(None)
-        except TimeoutError:
-            await connection.close(3008, "hello")
-        except ConnectionClosed:
-            pass
-        finally:
-            self._gate.open -= 1
-            await visit.end()
+            except TimeoutError:
+                await connection.close(3008, "start" if visit.has_said_hello else "hello")
+            except ConnectionClosed:
+                pass
+            finally:
+                await visit.end()
 
     def welcome(self) -> dict[str, Any]:
         """What a client has to know of this server and its world."""
@@ -204,11 +222,23 @@ class Visit:
         self._viewer = Viewer(connection, server.hall.gauges)
         self._room: Room | None = None
         self._said_bye = False
+        self._start_s = limits.start_s
+        self._until = asyncio.get_running_loop().time() + limits.hello_s
+
+    @property
+    def address(self) -> str:
+        """Where the client is."""
+        return self._viewer.address
 
     @property
     def has_said_hello(self) -> bool:
         """Whether the client has said who it is."""
         return self._dialogue.role is not None
+
+    @property
+    def deadline(self) -> float | None:
+        """Until when something has to be heard, by the clock of the loop; None once it plays or watches a session."""
+        return None if self._room is not None else self._until
 
     async def hear(self, message: str | bytes) -> None:
         """Do what the client says, or tell it why not."""
@@ -269,6 +299,7 @@ class Visit:
         room = self._hall.rooms.get(hello.session)
         if hello.session and (room is None or room.is_ending):
             raise ProtocolError("no_session", "that session has ended; what was kept of it can be loaded", close=4410)
+        self._until = asyncio.get_running_loop().time() + self._start_s
         self._viewer.become(hello.role, codecs[0])
         self._viewer.tell("welcome", **self._server.welcome())
         if room is None:
@@ -283,11 +314,13 @@ class Visit:
         self._enter(room)
 
     def _begin(self, stage: Stage, pace: float) -> None:
+        stage.owner = self.address
         room = Room(self._hall, stage, self._viewer.codec, pace)
         room.enter(self._viewer)
         self._enter(room)
 
-    def _is_there(self) -> bool:
+    def _is_there(self, done: int, of: int) -> bool:
+        self._viewer.tell_progress(done, of)
         return self._connection.state is State.OPEN
 
     def _enter(self, room: Room) -> None:

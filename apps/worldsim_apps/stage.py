@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 RETRY_MS = 2_000
 MOST_MARKS = 256
+Wanted = Callable[[int, int], bool]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,16 +96,19 @@ class Stage:
         world: what it is kept under.
         live: the session.
 
+    owner: address of whoever plays it.
     exact: whether all of it came out as it was first made, bit for bit. What is lived again beside other sessions,
         or was made beside some at first, agrees about: blocks that are made together are rounded together.
-    wanted: asked between two blocks that are lived again whether anybody still waits for them.
+    wanted: told between two blocks that are lived again how many are and of how many; says whether anybody still
+        waits for them.
     """
 
     def __init__(self, hall: Hall, world: str, live: LiveSession) -> None:
         self.world = world
         self.live = live
+        self.owner = "127.0.0.1"
         self.exact = True
-        self.wanted: Callable[[], bool] = lambda: True
+        self.wanted: Wanted = lambda done, of: True
         self._hall = hall
         self._marks: list[SessionLog] = []
 
@@ -123,7 +127,7 @@ class Stage:
 
     @classmethod
     async def load(
-        cls, hall: Hall, name: str, *, instead: bool = False, wanted: Callable[[], bool] = lambda: True
+        cls, hall: Hall, name: str, *, instead: bool = False, wanted: Wanted = lambda done, of: True
     ) -> Stage:
         """A session that goes on where a kept one was: at once if it was saved, else its log is lived again.
 
@@ -191,27 +195,32 @@ class Stage:
 
     async def _save_as(self, name: str) -> None:
         snapshot = await self._do(lambda session: session.snapshot())
-        await self._hall.work(lambda: self._hall.kept.save(name, snapshot))
+        await self._hall.work(lambda: self._hall.kept.save(name, snapshot, self.owner))
 
     async def fork(self) -> Stage:
         """A second session that begins with this one's past."""
         world = self._hall.kept.new_name()
         log, session = self._hall.kept.log(world), self.live.session
-        return Stage(self._hall, world, await self._hall.admit(lambda: session.fork(log=log), evict=False))
+        twin = Stage(self._hall, world, await self._hall.admit(lambda: session.fork(log=log), evict=False))
+        twin.owner, twin.exact = self.owner, self.exact
+        return twin
 
     async def close(self) -> None:
         """Give the place back. What was logged and saved stays."""
         await asyncio.to_thread(self.live.close)
+        self._hall.kept.settle(self.world)
 
     async def forget(self) -> None:
         """Give the place back and keep nothing."""
-        await self.close()
+        await asyncio.to_thread(self.live.close)
         self._hall.kept.forget(self.world)
 
     async def become(self, other: Stage) -> None:
         """Go on as another session, whose place this one takes."""
-        left, self.live, self.world, self.exact = self.live, other.live, other.world, other.exact
+        left, name = self.live, self.world
+        self.live, self.world, self.exact = other.live, other.world, other.exact
         await asyncio.to_thread(left.close)
+        self._hall.kept.settle(name)
 
     async def _turn_to(self, log: SessionLog) -> None:
         begun = Snapshot(keep="log", log=SessionLog(opening=log.opening, steps=()))
@@ -219,7 +228,7 @@ class Stage:
 
     @classmethod
     async def _relive(
-        cls, hall: Hall, begun: Snapshot, steps: tuple[Step, ...], *, instead: bool, wanted: Callable[[], bool]
+        cls, hall: Hall, begun: Snapshot, steps: tuple[Step, ...], *, instead: bool, wanted: Wanted
     ) -> Stage:
         """A session that has lived these steps after a snapshot, block by block in turn with the others."""
         world = hall.kept.new_name()
@@ -227,8 +236,8 @@ class Stage:
         stage = cls(hall, world, await hall.admit(lambda: place.restore(begun, log=path), instead=instead))
         async with AsyncExitStack() as undo:
             undo.push_async_callback(stage.forget)
-            for recorded in steps:
-                if not wanted():
+            for done, recorded in enumerate(steps):
+                if not wanted(done, len(steps)):
                     raise ProtocolError("ended", "nobody waits for that world any more")
                 await stage.step(recorded.keys)
                 stage.exact = stage.exact and stage.live.session.latest == recorded

@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
+from time import monotonic
 from typing import Any
 
 from websockets.asyncio.server import ServerConnection
@@ -19,6 +20,7 @@ from worldsim_apps.gauges import Gauges
 
 SEND_S = 10.0
 """A message that takes longer than this ends the connection: whoever is at the other end does not read."""
+PROGRESS_S = 1.0
 MOST_FRAMES = 32
 """Frames that may wait for a spectator."""
 MOST_TEXTS = 256
@@ -43,7 +45,13 @@ class Viewer:
         self._last: tuple[int, str] | None = None
         self._number = 0
         self._some = asyncio.Event()
+        self._progress = 0.0
         self._sender = asyncio.create_task(self._send())
+
+    @property
+    def address(self) -> str:
+        """Where the client is."""
+        return str(self._connection.remote_address[0])
 
     @property
     def is_closing(self) -> bool:
@@ -61,6 +69,15 @@ class Viewer:
             self._connection.transport.abort()
         self._texts.append(write_message(kind, **values))
         self._some.set()
+
+    def tell_progress(self, done: int, of: int) -> None:
+        """Tell how much has been lived again, once a second at most."""
+        now = monotonic()
+        if not done:
+            self._progress = now
+        elif now - self._progress >= PROGRESS_S:
+            self._progress = now
+            self.tell("reliving", blocks=done, of=of)
 
     def refuse(self, error: ProtocolError, to: str | None) -> None:
         """Tell what went wrong with a message of that type, and close the connection if that is how bad it is."""

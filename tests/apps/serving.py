@@ -86,12 +86,13 @@ async def serving(
     resume_s: float = 60.0,
     limits: Limits | None = None,
     token: str = "",
+    connections: int = 1_000,
     logged: Sequence[str] = (),
 ) -> AsyncIterator[tuple[Server, str]]:
     """A server of the tiny world and its address; when it has ended it holds nothing, and has logged these errors."""
     world = world or tiny_world()
     settings = Settings(
-        door=Door(port=0, handshakes_per_s=1e6, connections=1_000, token=token),
+        door=Door(port=0, handshakes_per_s=1e6, connections=connections, token=token),
         folder=folder,
         sessions=sessions,
         resume_s=resume_s,

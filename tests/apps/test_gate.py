@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
@@ -45,9 +46,15 @@ class House:
     door: Door = field(default_factory=Door)
     health: tuple[HTTPStatus, str] = (HTTPStatus.OK, "ok\n")
     refused: list[str] = field(default_factory=list)
+    stay: ExitStack = field(default_factory=ExitStack)
 
     def __post_init__(self) -> None:
         self.gate = Gate(self.door, lambda: self.health, lambda: b"# figures\n", self.refused.append, port=PORT)
+
+    def fill(self, count: int, address: str = "127.0.0.1") -> None:
+        """Let so many connections in that stay."""
+        for _ in range(count):
+            self.stay.enter_context(self.gate.inside(address))
 
     def ask(self, path: str = PATH, *, address: str = "127.0.0.1", **headers: list[str] | str) -> Response | None:
         """The answer to a request; its Host is that of the server unless another is given."""
@@ -358,7 +365,7 @@ def test_health_is_told(house, path):
 
 def test_figures_are_told_whether_or_not_the_server_is_full_or_stopping(house):
     house.health = HTTPStatus.SERVICE_UNAVAILABLE, "draining\n"
-    house.gate.open = 10**6
+    house.fill(64)
     response = house.ask("/metrics")
     assert (response.status_code, response.body) == (200, b"# figures\n")
     assert response.headers["Content-Type"].startswith("text/plain")
@@ -374,15 +381,42 @@ def test_a_server_that_is_about_to_stop_lets_nobody_in(house):
 
 def test_so_many_connections_may_be_open_and_no_more(clock):
     house = House(Door(connections=3))
-    house.gate.open = 2
+    house.fill(2)
     assert house.ask() is None
-    house.gate.open = 3
-    response = house.ask()
-    answer = refusal(house, response)
-    assert answer == (503, "3 connections are open, which is all there may be\n", "connections")
-    assert response.headers["Retry-After"] == "2"
-    house.gate.open = 2
+    with house.gate.inside("127.0.0.1"):
+        response = house.ask()
+        answer = refusal(house, response)
+        assert answer == (503, "3 connections are open, which is all there may be\n", "connections")
+        assert response.headers["Retry-After"] == "2"
     assert house.ask() is None
+
+
+@pytest.mark.parametrize(("connections", "most"), [(64, 16), (8, 2), (3, 1), (1, 1)])
+def test_another_machine_has_a_quarter_of_the_connections_and_this_one_all(clock, connections, most):
+    house = House(Door(connections=connections, token="t", host="0.0.0.0", hosts=(OWN,)))
+    house.fill(most - 1, address="192.0.2.1")
+    assert house.ask(address="192.0.2.1") is None
+    with house.gate.inside("192.0.2.1"):
+        answer = refusal(house, house.ask(address="192.0.2.1"))
+        if most < connections:
+            assert answer == (503, f"{most} connections from there are open\n", "address")
+            assert house.ask(address="192.0.2.2") is None
+            assert house.ask(address="127.0.0.1") is None
+    assert house.ask(address="192.0.2.1") is None
+
+
+def test_connections_that_say_nothing_are_counted_too(house):
+    assert [house.gate.reach() for _ in range(130)] == [True] * 128 + [False] * 2
+    for _ in range(3):
+        house.gate.leave()
+    assert house.gate.reach()
+
+
+def test_addresses_that_have_left_are_forgotten(house):
+    for at in range(100):
+        with house.gate.inside(f"192.0.2.{at}"):
+            pass
+    assert not house.gate._open
 
 
 def test_one_address_may_connect_so_often(house, clock):

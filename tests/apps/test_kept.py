@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from worldsim.errors import LogError, ProtocolError
 from worldsim.runtime import snapshot as snapshots
 from worldsim.testing.fakes import tiny_world
+from worldsim_apps import kept as module
 from worldsim_apps.kept import Kept
 
 WALK = [{"KeyD"}, {"KeyD", "Space"}, set(), {"ArrowLeft"}, {"KeyA"}, {"Space"}, set()]
@@ -316,24 +317,80 @@ def test_only_a_name_becomes_a_path_and_that_one_is_in_the_folder(tmp_path_facto
     assert path.resolve().parent == home.resolve()
 
 
-def test_a_folder_that_is_full_begins_nothing_new_but_gives_back_what_it_has(tmp_path):
-    kept = Kept(tmp_path, most_bytes=2_000_000_000)
-    name = kept.new_name()
-    session = lived(kept, name)
+def test_a_folder_that_is_full_begins_nothing_new_but_gives_back_what_it_has(tmp_path, monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(module, "monotonic", lambda: now)
     with (tmp_path / "large").open("wb") as file:
         file.truncate(2_000_000_001)
+    kept, name = Kept(tmp_path, most_bytes=2_000_000_000), NAME
+    session = lived(kept, name)
     assert refusal(kept.new_name) == ("disk_full", None, "this server keeps 2 GB of worlds and no more")
     kept.save(name, session.snapshot())
     assert kept.find(name)[0].log == session.log
     (tmp_path / "large").unlink()
+    now += 9.9
+    assert refusal(kept.new_name)[0] == "disk_full"
+    now += 0.2
     assert kept.new_name() != name
+
+
+def test_what_was_saved_and_the_logs_of_what_has_ended_fill_the_folder(tmp_path):
+    kept = Kept(tmp_path)
+    session = lived(kept, NAME)
+    assert kept.bytes == 0
+    kept.settle(NAME)
+    log = kept.log(NAME).stat().st_size
+    assert kept.bytes == log
+    for _ in range(3):  # the newest and the one before it
+        kept.save(NAME, session.snapshot())
+    world = (tmp_path / f"{NAME}.world").stat().st_size
+    assert kept.bytes == log + 2 * world == Kept(tmp_path).bytes
+
+
+def test_another_machine_saves_a_quarter_of_the_folder_and_this_one_all(tmp_path):
+    kept = Kept(tmp_path)
+    session = lived(kept, NAME)
+    kept.save(NAME, session.snapshot())
+    size = (tmp_path / f"{NAME}.world").stat().st_size
+    kept = Kept(tmp_path, most_bytes=12 * size)
+
+    def save(owner: str) -> None:
+        kept.save(kept.new_name(), session.snapshot(), owner)
+
+    for _ in range(4):
+        save("192.0.2.1")
+    assert refusal(save, "192.0.2.1")[0] == "too_much"
+    save("192.0.2.2")
+    for _ in range(6):
+        save("127.0.0.1")
+    assert kept.bytes == 12 * size + kept.log(NAME).stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("name", "stays"), [("a.world.{pid}.part", True), ("a.world.4194305.part", False), ("a.world.part", False)]
+)
+def test_what_a_killed_process_had_begun_to_write_is_removed(tmp_path, name, stays):
+    path = tmp_path / name.format(pid=os.getpid())
+    path.write_bytes(bytes(10))
+    Kept(tmp_path)
+    assert path.exists() is stays
+
+
+def test_a_torn_log_is_refused_without_a_word_of_where_it_lies(kept):
+    lived(kept, NAME)
+    path = kept.log(NAME)
+    path.write_text(path.read_text().replace("KeyD", "KeyE", 1))
+    with pytest.raises(LogError) as caught:
+        kept.find(NAME)
+    assert NAME in str(caught.value)
+    assert str(folder(kept)) not in str(caught.value)
 
 
 @pytest.mark.parametrize("size", [999, 1_000, 1_001])
 def test_a_folder_is_full_when_all_in_it_is_more_than_it_may_be(tmp_path, size):
-    kept = Kept(tmp_path, most_bytes=1_000)
     (tmp_path / f"{NAME}.log").write_bytes(bytes(400))
     (tmp_path / f"{NAME}.world").write_bytes(bytes(size - 400))
+    kept = Kept(tmp_path, most_bytes=1_000)
     if size > 1_000:
         assert refusal(kept.new_name)[0] == "disk_full"
     else:

@@ -11,6 +11,7 @@ from tests.apps.serving import WALK, alone, bounded, errors_logged, hall_of, set
 from worldsim.errors import ProtocolError, UnknownName
 from worldsim.session.events import Ack, Act, Control, Hello
 from worldsim.session.wire import Flag, Media
+from worldsim.testing.fakes import tiny_world
 from worldsim_apps.room import MOST_VERBS, Room
 from worldsim_apps.stage import Hall, Stage
 
@@ -26,9 +27,13 @@ class Seen:
         self.shown: list[Media] = []
         self.closed: tuple[int, str] | None = None
         self.forgot = 0
+        self.progress: list[tuple[int, int]] = []
 
     def tell(self, kind: str, **values: Any) -> None:
         self.told.append({"type": kind, **values})
+
+    def tell_progress(self, done: int, of: int) -> None:
+        self.progress.append((done, of))
 
     def refuse(self, error: ProtocolError, to: str) -> None:
         assert to == "control"
@@ -67,6 +72,13 @@ async def played(room: Room, one: Any, blocks: int = 2) -> None:
     for number in range(blocks):
         room.hear(Ack(epoch=0, blocks=number + 1))
         await settled(lambda number=number: len(one.shown) == number + 3)
+
+
+async def played_on(room: Room, one: Any, until: int) -> None:
+    """Take and acknowledge blocks until so many have been made."""
+    while room._play.made < until:
+        room.hear(Ack(epoch=0, blocks=room._play.made))
+        await asyncio.sleep(0.001)
 
 
 async def asked(room: Room, one: Any, op: Any, **fields: Any) -> dict[str, Any]:
@@ -402,13 +414,16 @@ async def test_after_a_jump_nothing_from_before_is_sent_again(tmp_path):
             "epoch": 1,
             "blocks": 1,
             "paused": True,
+            "waiting": False,
             "world": one.told[0]["world"],
             "exact": True,
         }
         room.leave(one)
+        assert spectator.told[-1]["waiting"]
         other: Any = Seen()
         room.come_back(other, hello(one, epoch=0, blocks=4))
         assert (other.told[0]["epoch"], other.told[0]["blocks"], other.shown) == (1, 1, [])
+        assert not spectator.told[-1]["waiting"]
 
 
 @bounded
@@ -523,3 +538,53 @@ async def test_what_is_held_counts_from_the_next_block_and_late_news_does_not(tm
         other: Any = Seen()
         room.come_back(other, hello(one))
         assert other.told[0]["seq"] == 4
+
+
+@bounded
+async def test_a_session_is_saved_now_and_then_so_that_little_is_lived_again_after_a_kill(tmp_path, monkeypatch):
+    monkeypatch.setattr("worldsim_apps.room.KEPT_EVERY_S", 2)
+    async with hall_of(tmp_path) as hall:
+        room, one = await opened(hall)
+        world = room._stage.world
+        every = 2 * hall.engine.world.fps // hall.engine.world.frames_per_block
+        await played(room, one, every - 3)
+        assert not (tmp_path / f"{world}.world").exists()
+        await played_on(room, one, every + 2)
+        await settled(lambda: (tmp_path / f"{world}.world").exists() and room._keeping.done())
+        saved, beyond = hall.kept.find(world)  # as it is on the disk if the process is killed now
+        assert (saved.keep, len(saved.log.steps)) == ("pages", every)
+        assert 0 < len(beyond) <= 4
+        again = hall.engine.call(lambda: hall.engine.world.restore(saved)).result()
+        assert again.block == every
+        again.close()
+
+
+@bounded
+async def test_a_session_that_cannot_be_saved_now_and_then_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr("worldsim_apps.room.KEPT_EVERY_S", 1)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    async with hall_of(tmp_path) as hall:
+        monkeypatch.setattr(hall.kept, "save", full)
+        with errors_logged() as logged:
+            room, one = await opened(hall)
+            await played(room, one, 12)
+            await settled(lambda: logged)
+            monkeypatch.undo()
+            await played_on(room, one, 16)
+        assert "error" not in one.kinds
+        assert all("could not be saved; its log is all" in record.getMessage() for record in logged)
+
+
+@bounded
+async def test_how_far_a_past_is_that_is_lived_again_is_told_to_the_player(tmp_path):
+    async with hall_of(tmp_path, world=tiny_world(pages=16), sessions=1) as hall:
+        room, one = await opened(hall)
+        await played(room, one, 20)
+        await asked(room, one, "pause")
+        assert one.progress == []
+        await asked(room, one, "rewind", blocks=18)
+        made = one.progress[-1][1]
+        assert one.progress == [(done, made) for done in range(made)]

@@ -8,7 +8,8 @@ import json
 import signal
 import subprocess
 import sys
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
+from time import monotonic
 from typing import Any
 
 import cv2
@@ -484,6 +485,38 @@ async def test_one_who_has_said_hello_may_be_silent(tmp_path):
 
 
 @bounded
+async def test_one_who_plays_nothing_for_too_long_is_sent_away_and_a_player_is_not(tmp_path):
+    limits = Limits(start_s=0.3)
+    async with serving(tmp_path, limits=limits) as (_, url), talk(url, role="player") as idle, player(url) as one:
+        await idle.say("ping")
+        await idle.hear("pong")
+        began = monotonic()
+        assert await idle.end() == (3008, "start")
+        assert monotonic() - began < 2
+        await asyncio.sleep(0.3)
+        assert len(await one.walk(WALK[:2])) == 2
+
+
+@bounded
+async def test_connections_that_never_speak_are_too_many_at_twice_those_that_may_be_open(tmp_path):
+    async with AsyncExitStack() as stack:
+        server, url = await stack.enter_async_context(serving(tmp_path, connections=4))
+        one = await stack.enter_async_context(player(url, seed=3))
+        silent = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(12)]
+        for _, writer in silent:
+            stack.callback(writer.transport.abort)
+        await settled(lambda: server._gate.reached == 8)
+        for reader, _ in silent[7:]:
+            with suppress(ConnectionError):
+                assert await reader.read() == b""
+        assert len(await one.walk(WALK[:2])) == 2
+        for _, writer in silent:
+            writer.transport.abort()
+        await settled(lambda: server._gate.reached == 1)
+        await stack.enter_async_context(talk(url, role="player"))
+
+
+@bounded
 async def test_a_message_that_is_too_long_closes_with_1009(tmp_path):
     async with serving(tmp_path) as (_, url):
         code, _, errors = await closed_after(url, HELLO, json.dumps({"type": "ping", "pad": "a" * 65_536}))
@@ -783,7 +816,7 @@ async def test_a_server_that_ends_saves_every_world_and_the_next_one_goes_on_wit
         for one, _ in players:
             assert (await one.hear("drain"))["world"] == one.world
             assert await one.end() == (1012, "restart")
-        assert await spectator.end() == (4410, "ended")
+        assert await spectator.end() == (1012, "restart")
         assert await quiet.end() == (1012, "restart")
     async with serving(tmp_path) as (_, url), player(url) as other:
         for seed, (one, shown) in enumerate(players):
@@ -849,10 +882,10 @@ async def test_a_world_that_cannot_be_saved_does_not_keep_the_others_from_it(tmp
             await other.walk(WALK[:2])
             save = server.hall.kept.save
 
-            def failing(name, snapshot):
+            def failing(name, snapshot, owner):
                 if name == one.world:
                     raise OSError(28, "No space left on device")
-                save(name, snapshot)
+                save(name, snapshot, owner)
 
             monkeypatch.setattr(server.hall.kept, "save", failing)
         assert (await one.hear("drain"))["world"] == one.world

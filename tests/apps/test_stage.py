@@ -192,7 +192,7 @@ async def test_a_past_that_is_not_wanted_any_more_changes_nothing_and_leaves_no_
     async with hall_of(tmp_path, world=tiny_world(pages=16), sessions=1) as hall:
         stage, keys = await Stage.open(hall, seed=3), [*WALK] * 3
         shown, world, asked = await walk(stage, keys[:23]), stage.world, iter([True, False])
-        stage.wanted = lambda: next(asked)
+        stage.wanted = lambda done, of: of == 3 and next(asked)
         with pytest.raises(ProtocolError, match="nobody waits for that world any more"):
             await stage.rewind(20)
         await stage.put_away()

@@ -244,3 +244,20 @@ async def test_over_a_real_connection_one_who_does_not_read_is_let_go_and_the_ot
             assert shown + await one.walk(WALK[4:]) == alone(WALK, seed=3)
             other.connection.transport.abort()
         assert figure(server.hall.gauges, 'worldsim_refused_total{reason="not_reading"}') == 1
+
+
+@bounded
+async def test_progress_is_told_once_a_second_at_most_and_not_before(monkeypatch):
+    now = 50.0
+    monkeypatch.setattr("worldsim_apps.viewer.monotonic", lambda: now)
+    async with viewing() as (viewer, connection, _):
+        for done in range(40):
+            viewer.tell_progress(done, 40)
+            now += 0.25
+        await settled(lambda: len(connection.sent) == 9)
+        assert [told["blocks"] for told in connection.sent] == [*range(4, 40, 4)]
+        assert {(told["type"], told["of"]) for told in connection.sent} == {("reliving", 40)}
+        viewer.tell_progress(0, 9)
+        viewer.tell_progress(1, 9)
+        await asyncio.sleep(0.01)
+        assert len(connection.sent) == 9

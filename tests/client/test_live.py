@@ -5,18 +5,42 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.typing import Subprotocol
 
 import worldsim.runtime.batching as batching
 from tests.apps.serving import WALK, alone, bounded, serving, settled, talk
-from worldsim.client import Client, Frame, Ticket
+from worldsim.client import Client, Frame, Ticket, live
 from worldsim.errors import ConfigError, ProtocolError, SessionClosed
+from worldsim.session.events import SUBPROTOCOL
+from worldsim.session.wire import Flag, Media
 from worldsim.testing.fakes import tiny_world
 from worldsim_apps.stage import Stage
+
+JPEG_OF_2_BY_2 = cv2.imencode(".jpg", np.zeros((2, 2, 3), np.uint8))[1].tobytes()
+
+
+def media_of(codec: Any) -> Media:
+    return Media(
+        flags=Flag.KEY | Flag.FIRST,
+        epoch=0,
+        block=0,
+        frame=0,
+        frames=1,
+        time_us=0,
+        number=0,
+        action=0,
+        codec=codec,
+        width=10,
+        height=6,
+        payload=b"",
+    )
 
 
 @asynccontextmanager
@@ -528,6 +552,34 @@ async def test_a_server_that_makes_no_sense_ends_the_session(tmp_path):
         await viewer._connection.send(b"no frame")
         with pytest.raises(SessionClosed, match="a frame has 40 bytes of header or more"):
             await client.frame()
+
+
+@pytest.mark.parametrize("codec", ["raw", "jpeg", "h264"])
+@pytest.mark.parametrize("payload", [b"", b"no picture", bytes(200), JPEG_OF_2_BY_2])
+def test_a_picture_that_cannot_be_read_or_has_another_size_is_told_with_the_next_frame(tmp_path, codec, payload):
+    @bounded
+    async def live():
+        async with serving(tmp_path) as (_, url), playing(url, codec=codec) as client:
+            client._media.append(replace(media_of(codec), payload=payload))
+            assert await code_of(client.frame()) == "bad_media"
+            await client.step()
+            assert (await client.frame()).block == 0
+
+    live()
+
+
+@bounded
+async def test_a_server_that_never_answers_a_hello_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(live, "ANSWER_S", 0.2)
+
+    async def silent(connection: ServerConnection) -> None:
+        await connection.wait_closed()
+
+    async with serve(silent, "127.0.0.1", 0, subprotocols=[Subprotocol(SUBPROTOCOL)]) as listener:
+        port = next(iter(listener.sockets)).getsockname()[1]
+        with pytest.raises(TimeoutError):
+            async with Client(f"ws://127.0.0.1:{port}"):
+                pass
 
 
 @bounded

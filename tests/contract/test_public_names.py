@@ -35,6 +35,7 @@ PROMISED = {
     "Session.fork": "(self, *, log=None)",
     "Session.save": "(self, path, *, keep='pages')",
     "Session.snapshot": "(self, *, keep='pages')",
+    "Session.set_prompt": "(self, text: str)",
     "Session.pause": "(self)",
     "Session.resume": "(self)",
     "Session.close": "(self)",

@@ -450,3 +450,13 @@ def test_a_chunk_tells_what_it_took_by_stage(world):
     chunk = world.open(seed=4).step({"KeyD"})
     assert list(chunk.seconds) == ["denoise", "decode", "commit"]
     assert all(seconds > 0 for seconds in chunk.seconds.values())
+
+
+def test_a_world_of_keys_says_that_it_has_no_prompt_and_goes_on():
+    session = tiny_world().open(seed=3)
+    with pytest.raises(ConfigError, match="dot is steered by keys alone and has no prompt to set to 'a red dot'"):
+        session.set_prompt("a red dot")
+    session.step({"KeyD"})
+    session.close()
+    with pytest.raises(SessionClosed):
+        session.set_prompt("")

@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from worldsim.cache.policy import Full
+from worldsim.decoding.video import VideoDecoder
 from worldsim.errors import ConfigError, PoolFull, ShapeError, UnknownName
 from worldsim.runtime.session import Session
 from worldsim.testing.fakes import DotSimulator, tiny_world
@@ -41,6 +42,20 @@ def test_a_session_can_begin_from_the_frames_and_keys_of_a_start():
     frames, _ = WORLD.origin.starts.get(1)
     begun = WORLD.open(seed=9, frames=frames.numpy(), keys=[set(), *[{"KeyD"}] * 4], hour=4)
     assert np.array_equal(shown(begun), shown(WORLD.open(seed=9, start=1)))
+
+
+def test_what_a_start_comes_to_is_computed_once_and_equal_for_every_seed(monkeypatch):
+    world, other = tiny_world(frames_per_block=2), tiny_world(frames_per_block=2)
+    calls = []
+    prefill = VideoDecoder.prefill
+    monkeypatch.setattr(VideoDecoder, "prefill", lambda *given: (calls.append(1), prefill(*given)))
+    shows = [shown(world.open(seed=seed, start=2)) for seed in (4, 9, 4)]
+    assert len(calls) == 1
+    assert np.array_equal(shows[0], shown(other.open(seed=4, start=2)))
+    assert np.array_equal(shows[1], shown(tiny_world(frames_per_block=2).open(seed=9, start=2)))
+    assert np.array_equal(shows[2], shows[0])
+    world.open(start=1)
+    assert len(calls) == 4
 
 
 def test_the_hour_given_is_that_of_the_last_frame_and_shows_unlike_one_that_is_not_known():

@@ -24,6 +24,7 @@ from worldsim.session.events import SUBPROTOCOL, Codec, Role, write_message
 from worldsim.session.wire import Flag, Media
 
 MOST_BYTES = 64 << 20  # of one message that a client reads
+ANSWER_S = 10.0  # for a server to answer a hello
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.05, 5.0
 LOST = "the connection was lost before the answer came; it may have been done or not"
 ANSWERED = {"hello", "start", "control", "ping"}  # what errors answer; others are raised by `frame`
@@ -149,7 +150,7 @@ class Client:
         """The next frame. A block counts as arrived, and a further one is made, when its last frame is taken.
 
         Raises:
-            ProtocolError: a block could not be made; the world stands still until `resume`.
+            ProtocolError: a block could not be made; the world stands still until `resume`. Or what came is no frame.
             SessionClosed: the session or the connection has ended.
         """
         self._check_connected()
@@ -241,7 +242,7 @@ class Client:
         )
         ticket, (epoch, block, _) = self._ticket or Ticket("", ""), self._seen
         hello = {"role": self._role, "codecs": [self._codec], "token": self._token, "session": ticket.session}
-        async with AsyncExitStack() as undo:
+        async with AsyncExitStack() as undo, asyncio.timeout(ANSWER_S):
             undo.push_async_callback(connection.close)
             await connection.send(write_message("hello", **hello, resume=ticket.resume, epoch=epoch, blocks=block))
             self.welcome = _raised(json.loads(await connection.recv()))
@@ -378,11 +379,24 @@ class Client:
         )
 
     def _pixels(self, media: Media) -> NDArray[np.uint8]:
+        try:
+            pixels = self._unpacked(media)
+        except (ValueError, cv2.error, av.FFmpegError) as error:
+            self._decoder = None
+            raise ProtocolError("bad_media", f"frame {media.block}:{media.frame} cannot be read: {error}") from error
+        if pixels.shape != (media.height, media.width, 3):
+            raise ProtocolError(
+                "bad_media", f"a frame said to be {media.width} x {media.height} has the shape {list(pixels.shape)}"
+            )
+        return pixels
+
+    def _unpacked(self, media: Media) -> NDArray[np.uint8]:
         if media.codec == "raw":
             return np.frombuffer(media.payload, np.uint8).reshape(media.height, media.width, 3)
         if media.codec == "jpeg":
             bgr = cv2.imdecode(np.frombuffer(media.payload, np.uint8), cv2.IMREAD_COLOR)
-            assert bgr is not None
+            if bgr is None:
+                raise ValueError("no JPEG")
             return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
         if self._decoder is None:
             self._decoder = av.CodecContext.create("h264", "r")

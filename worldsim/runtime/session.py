@@ -191,6 +191,15 @@ class Session:
         codec_state = None if keep == "log" else self._moment.codec_state
         return Snapshot(keep=keep, log=self.log, state=state, codec_state=codec_state)
 
+    def set_prompt(self, text: str) -> None:
+        """Tell the world something in words, from the next block on.
+
+        Raises:
+            ConfigError: the world is steered by keys alone, as the bundled ones are.
+        """
+        self._check_open()
+        raise ConfigError(f"{self._opening.world} is steered by keys alone and has no prompt to set to {text[:40]!r}")
+
     def pause(self) -> None:
         """Make no block until it is resumed. Pausing twice is fine."""
         self._check_open()

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from worldsim.cache.policy import policy_text
 from worldsim.cache.pool import PagePool
 from worldsim.controls import Controls
-from worldsim.decoding.video import VideoDecoder, VideoPlan
+from worldsim.decoding.video import VideoDecoder, VideoPlan, VideoState
 from worldsim.errors import ConfigError, LogError, PoolFull, ShapeError
 from worldsim.models.protocol import Backbone, Codec
 from worldsim.runtime.chunk import Chunk
@@ -67,6 +68,7 @@ class World:
         self.plan = plan
         self.pool = pool
         self._engine = origin.simulator()
+        self._begun: dict[int, tuple[VideoState, Any]] = {}
         self._home = Home(
             codec=codec,
             controls=self._engine.controls,
@@ -210,25 +212,36 @@ class World:
         return Reality(self.origin.simulator(), seed=seed, frames_per_block=self.frames_per_block)
 
     def _begin(self, opening: Opening) -> Moment:
-        """The moment that an opening describes."""
+        """The moment that an opening describes; what a starting place comes to is computed once and kept."""
+        if opening.start in self._begun:
+            state, codec_state = self._begun[opening.start]
+            return Moment(self._filled(opening.seed, lambda decoder: decoder.resume(state)), codec_state, None)
+        pixels, controls = (part.to(self.pool.device) for part in self._past(opening))
+        latents, codec_state = self._home.codec.encode(pixels, self._home.codec.open())
+        decoder = self._filled(opening.seed, lambda decoder: decoder.prefill(latents[None], controls[None]))
+        if opening.start is not None:
+            self._begun[opening.start] = decoder.state(), codec_state
+        return Moment(decoder, codec_state, None)
+
+    def _past(self, opening: Opening) -> tuple[Tensor, Tensor]:
+        """The frames that an opening begins from, uint8 [F, H, W, 3], and what steered them, [F, A]."""
         if opening.given is None:
             assert opening.start is not None
-            pixels, controls = self.origin.starts.get(opening.start)
-        else:
-            array = np.frombuffer(opening.given.pixels, dtype=np.uint8).reshape(opening.given.shape)
-            pixels = torch.from_numpy(array.copy())
-            controls = torch.tensor(self._steering(opening.given))
-        decoder = VideoDecoder(self.backbone, self.pool, self.plan, opening.seed)
-        latents, state = self._home.codec.encode(pixels.to(self.pool.device), self._home.codec.open())
+            return self.origin.starts.get(opening.start)
+        array = np.frombuffer(opening.given.pixels, dtype=np.uint8).reshape(opening.given.shape)
+        return torch.from_numpy(array.copy()), torch.tensor(self._steering(opening.given))
+
+    def _filled(self, seed: int, fill: Callable[[VideoDecoder], None]) -> VideoDecoder:
+        """A decoder that is given a past; what sessions remember is forgotten for it where it has to be."""
         while True:
+            decoder = VideoDecoder(self.backbone, self.pool, self.plan, seed)
             try:
-                decoder.prefill(latents[None], controls.to(self.pool.device)[None])
-                return Moment(decoder, state, None)
+                fill(decoder)
+                return decoder
             except PoolFull:
                 decoder.close()
                 if not self._home.histories.make_room():
                     raise
-                decoder = VideoDecoder(self.backbone, self.pool, self.plan, opening.seed)
 
     def _live(self, log: SessionLog) -> Moment:
         self._check(log.opening)

@@ -25,10 +25,12 @@ class Limits:
     """What one connection may do.
 
     hello_s: seconds until the first message must be there.
+    start_s: seconds after it until the connection plays or watches a session.
     messages_per_s: on average; burst: how many at once.
     """
 
     hello_s: float = 5.0
+    start_s: float = 300.0
     messages_per_s: float = 120.0
     burst: int = 240
 
