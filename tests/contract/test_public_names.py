@@ -35,7 +35,7 @@ PROMISED = {
     "Session.fork": "(self, *, log=None)",
     "Session.save": "(self, path, *, keep='pages')",
     "Session.snapshot": "(self, *, keep='pages')",
-    "Session.set_prompt": "(self, text: str)",
+    "Session.set_prompt": "(self, text)",
     "Session.pause": "(self)",
     "Session.resume": "(self)",
     "Session.close": "(self)",
