@@ -2,7 +2,10 @@ PYTHON ?= python3
 BIN = .venv/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint soak clean
+.PHONY: play demo test lint soak clean
+
+play: .venv/.run
+	$(BIN)/worldsim serve --world crafter --open
 
 demo: .venv/.run
 	$(BIN)/worldsim generate --world crafter --actions worldsim/assets/crafter/demo.jsonl --seconds 20 -o out/demo.mp4

@@ -1,6 +1,7 @@
 """The command `worldsim`: generate a walk, live one again, record and train a world, say what is here.
 
-Exit codes: 0 done; 2 wrong input, told in one line on stderr; 130 stopped by Ctrl-C.
+Exit codes: 0 done; 1 something that the bundled world needs is missing, says `doctor`; 2 wrong input, told in one line
+on stderr; 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -133,8 +134,15 @@ def replay(
     with progress(f"replay {log}", max(1, blocks), quiet=as_json) as bar:
         film_log(world, read, output, verify=verify, on_block=lambda: bar.advance(1))
     done = "are as they were recorded, bit for bit" if verify else "were made again, and compared with nothing"
-    text = f"{log}: {blocks} blocks {done}" + (f"; {output}" if output else "")
-    fields = {"log": str(log), "blocks": blocks, "verified": verify, "output": str(output) if output else None}
+    torn = f"; a record after them, of which {read.torn} bytes were written, was left out" if read.torn else ""
+    text = f"{log}: {blocks} blocks {done}{torn}" + (f"; {output}" if output else "")
+    fields = {
+        "log": str(log),
+        "blocks": blocks,
+        "torn_bytes": read.torn,
+        "verified": verify,
+        "output": str(output) if output else None,
+    }
     _report(fields if as_json else text)
 
 
@@ -145,9 +153,9 @@ def serve(
     host: Annotated[str, typer.Option(help="The address to listen at; any other than this machine needs a token.")] = (
         "127.0.0.1"
     ),
-    port: Annotated[int, typer.Option(help="The port to listen at; 0 is any that is free.")] = 8765,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="The port to listen at; 0 is any that is free.")] = 8765,
     max_sessions: Annotated[
-        int | None, typer.Option(help="Sessions at once; by default as many as there is memory for.")
+        int | None, typer.Option(min=1, help="Sessions at once; by default as many as there is memory for.")
     ] = None,
     token: Annotated[
         str, typer.Option(envvar="WORLDSIM_TOKEN", show_envvar=True, help="What clients must know to connect.")
@@ -160,10 +168,12 @@ def serve(
     weights: Annotated[
         Path | None, typer.Option(help="A weights file of worldsim train in place of the shipped one.")
     ] = None,
+    show: Annotated[bool, typer.Option("--open", help="Open the player page in a browser.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Serve a world over WebSocket until SIGTERM or Ctrl-C; every world is then saved."""
+    """Serve a world over WebSocket, and a page to play it, until SIGTERM or Ctrl-C; every world is then saved."""
     import asyncio
+    import webbrowser
 
     import worldsim
     from worldsim_apps.gate import Door
@@ -171,13 +181,17 @@ def serve(
 
     door = Door(host=host, port=port, token=token, origins=tuple(origin or ()), hosts=tuple(name or ()))
     settings = Settings(door=door, folder=folder, sessions=max_sessions)
-    place = worldsim.load(world, device=device, frames_per_block=frames_per_block, weights=weights)
+    loaded = worldsim.load(world, device=device, frames_per_block=frames_per_block, weights=weights)
 
     def on_ready(port: int) -> None:
-        url = f"ws://{f'[{host}]' if ':' in host else host}:{port}/v1/world"
-        _report({"world": world, "url": url, "folder": str(folder)} if as_json else f"{world} is served at {url}")
+        place = f"{f'[{host}]' if ':' in host else host}:{port}"
+        page, url = f"http://{place}/", f"ws://{place}/v1/world"
+        fields = {"world": world, "page": page, "url": url, "folder": str(folder)}
+        _report(fields if as_json else f"{world} is played at {page} and served at {url}")
+        if show and not webbrowser.open(page):
+            typer.echo(f"no browser could be opened here; open {page} in one", err=True)
 
-    asyncio.run(run(place, settings, on_ready))
+    asyncio.run(run(loaded, settings, on_ready))
 
 
 @app.command()
@@ -280,6 +294,17 @@ def info(
     if world is not None:
         fields = {"world": _describe(world), **fields}
     _report(fields if as_json else "\n".join(_lines(fields)))
+
+
+@app.command()
+def doctor(as_json: Json = False) -> int:
+    """Say what works here and what to do about the rest; exits with 1 if the bundled world cannot be lived in."""
+    from worldsim_apps.doctor import examine, is_fit, table
+
+    checks = [*examine()]
+    fit = is_fit(checks)
+    _report({"fit": fit, "checks": [check.to_dict() for check in checks]} if as_json else table(checks))
+    return 0 if fit else 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

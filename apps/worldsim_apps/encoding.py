@@ -20,12 +20,14 @@ COLOURS = "colorprim=smpte170m:transfer=smpte170m:colormatrix=smpte170m"
 """BT.601, as swscale converts: said in the stream, so that nobody has to guess."""
 FINE_PX = 256
 """Below this height a frame is doubled for H.264, which keeps colours at half the resolution; one of odd sides too."""
-LARGEST_PX = 2048
+LARGEST_PX = 1_280
 """Of the longer side of a picture that a client sends."""
 FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 SKIPPED_MARKERS = frozenset({0xC4, 0xCC, 0xDB, 0xDC, 0xDD, *range(0xE0, 0xF0), 0xFE})
 """What may come in a JPEG before its frame: with a length, so that every reader sees the frame that was checked."""
 FILL = 0xFF
+MOST_SCANS = 16
+"""Of a JPEG; each goes over the whole picture, however little of it there is."""
 PNG = b"\x89PNG\r\n\x1a\n"
 PNG_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 TORN = "that image is torn; send a whole PNG or JPEG"
@@ -128,7 +130,7 @@ def picture_of(data: bytes, size: tuple[int, int]) -> NDArray[np.uint8]:
     """A PNG or JPEG that a client sent, as a frame uint8 [H, W, 3] of that (height, width).
 
     Raises:
-        ProtocolError: it is neither, torn, or larger than 2,048 pixels a side; its header is read before anything is
+        ProtocolError: it is neither, torn, or larger than 1,280 pixels a side; its header is read before anything is
             unpacked.
     """
     width, height = _declared(data)
@@ -136,6 +138,8 @@ def picture_of(data: bytes, size: tuple[int, int]) -> NDArray[np.uint8]:
         raise ProtocolError(
             "bad_image", f"an image has 1 to {LARGEST_PX} pixels a side, this one says {width} x {height}"
         )
+    if data.count(b"\xff\xda") > MOST_SCANS and not data.startswith(PNG):
+        raise ProtocolError("bad_image", f"a JPEG has at most {MOST_SCANS} scans here; send a baseline one, or a PNG")
     decoded = cv2.imdecode(np.frombuffer(_plain(data), np.uint8), cv2.IMREAD_COLOR)
     if decoded is None:
         raise ProtocolError("bad_image", TORN)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import re
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -15,6 +16,8 @@ from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request, Response
 
 from worldsim.errors import ConfigError, ProtocolError
+from worldsim.session.machine import Budget
+from worldsim_apps.pages import FILMS, answer
 
 PATH = "/v1/world"
 MOST_ADDRESSES = 4_096
@@ -22,6 +25,9 @@ SHARE = 1 / 4
 """What one other machine may have of what there is for all. This one, and so a proxy that runs on it, may have all."""
 SILENT = 2
 """For every connection that there may be, so many may be open: those that ask for health, or say nothing yet, too."""
+HOST = re.compile(r"([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")
+ORIGIN = re.compile(rf"[a-z][a-z0-9+.-]*://{HOST.pattern}")
+EVERYWHERE = {"0.0.0.0", "::"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,14 +53,41 @@ class Door:
     def __post_init__(self) -> None:
         if not self.token and not is_loopback(self.host):
             raise ConfigError(f"{self.host} can be reached by others; start the server with a token, or on 127.0.0.1")
-        if not 0 <= self.port < 2**16 or self.connections < 1 or self.handshakes_per_s <= 0:
-            raise ConfigError(f"a port is 0 to 65535 and limits are at least 1, got {self.port}, {self.connections}")
+        if not 0 <= self.port < 2**16:
+            raise ConfigError(f"a port is a number from 0 to 65535, 0 for any that is free; got {self.port}")
+        if self.connections < 1 or self.handshakes_per_s <= 0:
+            raise ConfigError(
+                f"a server takes 1 connection or more, got {self.connections}, and {self.handshakes_per_s} a second"
+            )
+        for origin in self.origins:
+            if not ORIGIN.fullmatch(origin.lower()):
+                raise ConfigError(f'an origin is like "https://example.org", without a path; got {origin!r}')
+        for name in self.hosts:
+            if not HOST.fullmatch(name.lower()):
+                raise ConfigError(f'a name of the server is like "example.org:8765", got {name!r}')
 
     def check(self, token: str) -> None:
         """Raise ProtocolError unless that is the token, or none is asked for."""
         given, wanted = (text.encode(errors="surrogatepass") for text in (token, self.token))
         if self.token and not hmac.compare_digest(given, wanted):
             raise ProtocolError("bad_token", "hello needs the token that the server was started with", close=3000)
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _budget(known: OrderedDict[str, Budget], address: str, per_s: float) -> Budget:
+    """What an address may still do; those that have come least lately are forgotten."""
+    budget = known.pop(address, None) or Budget(per_s, max(1.0, 5 * per_s), monotonic())
+    known[address] = budget
+    while len(known) > MOST_ADDRESSES:
+        known.popitem(last=False)
+    return budget
 
 
 def is_loopback(host: str) -> bool:
@@ -75,6 +108,8 @@ class Gate:
     health: the answer of /healthz, its status and its text.
     figures: the answer of /metrics.
     refused: told the reason of every refusal.
+    pages: answers to the paths of the player page.
+    film: the recording of that name, if there is one.
     port: where the server listens, once it does.
     reached: how many connections there are, those that are none of WebSocket too.
     """
@@ -83,23 +118,32 @@ class Gate:
     health: Callable[[], tuple[HTTPStatus, str]]
     figures: Callable[[], bytes]
     refused: Callable[[str], None]
+    pages: Mapping[str, Response] = field(default_factory=dict)
+    film: Callable[[str], bytes | None] = lambda name: None
     port: int = 0
     reached: int = 0
     _open: Counter[str] = field(default_factory=Counter)
-    _rates: OrderedDict[str, tuple[float, float]] = field(default_factory=OrderedDict)
+    _silent: dict[tuple[object, str], Callable[[], None]] = field(default_factory=dict)
+    _asks: OrderedDict[str, Budget] = field(default_factory=OrderedDict)
+    _arrivals: OrderedDict[str, Budget] = field(default_factory=OrderedDict)
 
     def __call__(self, connection: ServerConnection, request: Request) -> Response | None:
         """The answer to a request, or None to let it become a WebSocket."""
         hosts, origins = request.headers.get_all("Host"), request.headers.get_all("Origin")
         path = request.path.partition("?")[0]
-        if len(hosts) != 1 or hosts[0].lower() not in self._hosts():
-            return self._refuse(connection, HTTPStatus.MISDIRECTED_REQUEST, "host", "this server is not called that")
-        if len(origins) > 1 or (origins and origins[0] not in self._origins()):
+        if len(hosts) != 1 or not self._is_called(hosts[0].lower()):
+            text = "this server is not called that; whoever runs it can tell it another name with --name"
+            return self._refuse(connection, HTTPStatus.MISDIRECTED_REQUEST, "host", text)
+        if len(origins) > 1 or (origins and not self._is_ours(origins[0], hosts[0].lower())):
             return self._refuse(connection, HTTPStatus.FORBIDDEN, "origin", "pages of that origin may not connect")
         if path == "/healthz":
             return connection.respond(*self.health())
         if path == "/metrics":
             return connection.respond(HTTPStatus.OK, self.figures().decode())
+        if path in self.pages:
+            return self.pages[path]
+        if path.startswith(FILMS) and (film := self.film(path.removeprefix(FILMS).removesuffix(".mp4"))) is not None:
+            return answer(film, "video/mp4", Content_Disposition="inline")
         if request.path != PATH:
             return self._refuse(connection, HTTPStatus.NOT_FOUND, "path", f"worlds are at {PATH}")
         status, text = self.health()
@@ -112,7 +156,7 @@ class Gate:
             )
         if not is_loopback(address) and self._open[address] >= max(1, SHARE * self.door.connections):
             return self._later(connection, "address", f"{self._open[address]} connections from there are open")
-        if not self._in_time(address, monotonic()):
+        if not _budget(self._asks, address, self.door.handshakes_per_s).take(monotonic()):
             return self._later(connection, "handshakes", "too many connections at once from there")
         return None
 
@@ -131,36 +175,50 @@ class Gate:
             self._open[address] -= 1
             self._open += Counter()  # drops those that are at 0
 
-    def reach(self) -> bool:
-        """Count one more connection that has said nothing yet; whether it may stay. Each is to `leave`."""
-        self.reached += 1
-        return self.reached <= SILENT * self.door.connections
+    def reach(self, connection: object, address: str, drop: Callable[[], None]) -> None:
+        """Count one more connection that has said nothing yet; each is to `leave`.
 
-    def leave(self) -> None:
+        If there are too many, the one that has been silent for longest is dropped; one of an address that comes too
+        often, or of another machine that has its share already, is dropped itself.
+        """
+        self.reached += 1
+        most = SILENT * self.door.connections
+        theirs = sum(where == address for _, where in self._silent)
+        is_often = not _budget(self._arrivals, address, 2 * self.door.handshakes_per_s).take(monotonic())
+        if is_often or (not is_loopback(address) and theirs >= max(1, SHARE * most)):
+            self.refused("connections")
+            return drop()
+        self._silent[connection, address] = drop
+        if self.reached > most and self._silent:
+            self.refused("connections")
+            self._silent.pop(next(iter(self._silent)))()
+
+    def speak(self, connection: object, address: str) -> None:
+        """That connection became a WebSocket."""
+        self._silent.pop((connection, address), None)
+
+    def leave(self, connection: object, address: str) -> None:
         """One of those that have reached the server is gone."""
         self.reached -= 1
+        self.speak(connection, address)
 
-    def _hosts(self) -> set[str]:
-        return {*map(str.lower, self.door.hosts), *(f"{name}:{self.port}" for name in self._names())}
+    def _is_called(self, host: str) -> bool:
+        """Whether that is a name of this server; where it listens at all addresses, each of them is."""
+        if host in map(str.lower, self.door.hosts) or host in (f"{name}:{self.port}" for name in self._names()):
+            return True
+        name, _, port = host.rpartition(":")
+        return self.door.host in EVERYWHERE and port == str(self.port) and _is_address(name.strip("[]"))
 
-    def _origins(self) -> set[str]:
-        return {*map(str.lower, self.door.origins), *(f"http://{name}:{self.port}" for name in self._names())}
+    def _is_ours(self, origin: str, host: str) -> bool:
+        """Whether pages of that origin may connect: those of this server are, at whichever of its addresses."""
+        known = {*map(str.lower, self.door.origins), *(f"http://{name}:{self.port}" for name in self._names())}
+        return origin in known or (self.door.host in EVERYWHERE and origin == f"http://{host}")
 
     def _names(self) -> set[str]:
         host = self.door.host.lower()
         own = f"[{host}]" if ":" in host else host
-        return {own, "localhost", "127.0.0.1", "[::1]"} if is_loopback(host) else {own}
-
-    def _in_time(self, address: str, now: float) -> bool:
-        """Take one from what that address may do now, if there is any left."""
-        most = max(1.0, 5 * self.door.handshakes_per_s)
-        left, then = self._rates.pop(address, (most, now))
-        left = min(most, left + (now - then) * self.door.handshakes_per_s)
-        is_in_time = left >= 1
-        self._rates[address] = (left - is_in_time, now)
-        while len(self._rates) > MOST_ADDRESSES:
-            self._rates.popitem(last=False)
-        return is_in_time
+        is_here = is_loopback(host) or host in EVERYWHERE
+        return {own, "localhost", "127.0.0.1", "[::1]"} if is_here else {own}
 
     def _later(self, connection: ServerConnection, why: str, text: str) -> Response:
         response = self._refuse(connection, HTTPStatus.SERVICE_UNAVAILABLE, why, text)

@@ -12,13 +12,10 @@ from typing import Any
 
 from worldsim.runtime.chunk import Chunk
 from worldsim.runtime.session import Session
-from worldsim.runtime.video import VideoWriter
+from worldsim.runtime.video import VideoWriter, shown_scale
 from worldsim.runtime.world import World
 from worldsim.session.log import SessionLog
 from worldsim_apps.actions import Actions
-
-SHOWN_HEIGHT_PX = 576
-"""Worlds are small; they are enlarged by the largest whole factor that stays within this height."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +55,8 @@ def film(
 ) -> Film:
     """Play the actions in the session for that many frames and write what is seen to path, an MP4 file.
 
+    The keys held are its subtitles.
+
     Ctrl-C ends it after the block it is in; the file then holds what was made until there.
 
     Args:
@@ -67,13 +66,13 @@ def film(
         VideoError: the file cannot be written to its end; the part written plays.
     """
     height, width = world.size
-    scale = _scale(world)
+    scale = shown_scale(world.size)
     began = perf_counter()
     with VideoWriter(path, size=world.size, fps=world.fps, scale=scale) as video, _interruptible() as is_stopped:
         for block in range(-(-frames // world.frames_per_block)):
-            chunk = session.step(actions.keys_at(block))
-            added = chunk.frames[: frames - video.frames]
-            video.write(added)
+            keys = actions.keys_at(block)
+            added = session.step(keys).frames[: frames - video.frames]
+            video.write(added, keys)
             on_frames(len(added))
             if is_stopped():
                 break
@@ -101,18 +100,15 @@ def film_log(world: World, log: SessionLog, path: Path | None, *, verify: bool, 
     with ExitStack() as stack:
         video = None
         if path is not None:
-            video = stack.enter_context(VideoWriter(path, size=world.size, fps=world.fps, scale=_scale(world)))
+            scale = shown_scale(world.size)
+            video = stack.enter_context(VideoWriter(path, size=world.size, fps=world.fps, scale=scale))
 
         def show(chunk: Chunk) -> None:
             if video is not None:
-                video.write(chunk.frames)
+                video.write(chunk.frames, chunk.keys)
             on_block()
 
         world.replay(log, verify=verify, on_chunk=show)
-
-
-def _scale(world: World) -> int:
-    return max(1, SHOWN_HEIGHT_PX // world.size[0])
 
 
 @contextmanager

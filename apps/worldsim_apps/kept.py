@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic
+from typing import NamedTuple
 
-from worldsim.errors import LogError, ProtocolError, SnapshotError
+from worldsim.errors import ConfigError, LogError, ProtocolError, SnapshotError, WorldSimError
 from worldsim.runtime.journal import read_log
 from worldsim.runtime.snapshot import Snapshot, read_snapshot, write_snapshot
 from worldsim.session.events import NAME
@@ -19,7 +20,21 @@ from worldsim.session.log import SessionLog, Step
 from worldsim_apps.gate import SHARE, is_loopback
 
 COUNT_S = 10.0
+MOST_FILM = 256 << 20
 UNFINISHED = re.compile(r"\.(\d+)\.part$")
+
+
+class Found(NamedTuple):
+    """What is kept under a name.
+
+    snapshot: where it goes on from; with a log alone, of that log.
+    beyond: the steps that the log has after it.
+    damage: what of it could not be read, in words; nothing if that is "".
+    """
+
+    snapshot: Snapshot
+    beyond: tuple[Step, ...]
+    damage: str
 
 
 class Kept:
@@ -32,6 +47,8 @@ class Kept:
     """
 
     def __init__(self, folder: Path, *, most_bytes: int = 8 << 30) -> None:
+        if folder.exists() and not folder.is_dir():
+            raise ConfigError(f"worlds are kept in a folder, and {folder} is none; name another with --folder")
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._folder = folder
         self._most_bytes = most_bytes
@@ -49,9 +66,9 @@ class Kept:
         Raises:
             ProtocolError: the folder is full.
         """
-        if self.bytes > self._most_bytes and monotonic() - self._counted >= COUNT_S:
+        if self.size > self._most_bytes and monotonic() - self._counted >= COUNT_S:
             self._count()  # somebody may have made room
-        if self.bytes > self._most_bytes:
+        if self.size > self._most_bytes:
             raise ProtocolError("disk_full", f"this server keeps {self._most_bytes / 1e9:.0f} GB of worlds and no more")
         return secrets.token_hex(16)
 
@@ -60,7 +77,7 @@ class Kept:
         return self._path(name, ".log")
 
     @property
-    def bytes(self) -> int:
+    def size(self) -> int:
         """What the folder holds, but for the logs of sessions that live."""
         return sum(self._sizes.values())
 
@@ -87,54 +104,62 @@ class Kept:
                 self._saved_by[owner] += size - self._sizes.get(written.name, 0)
                 self._sizes[written.name] = size
 
+    def film(self, name: str) -> Path:
+        """Where a recording of that name is written."""
+        return self._path(name, ".mp4")
+
+    def read_film(self, name: str) -> bytes | None:
+        """A recording, if there is one of that name that is not too large to be handed out whole."""
+        path = self.film(name) if NAME.fullmatch(name) else None
+        return path.read_bytes() if path is not None and 0 < _size(path) <= MOST_FILM else None
+
     def settle(self, name: str) -> None:
-        """The session of that name has ended: its log grows no more."""
-        path = self.log(name)
-        self._sizes[path.name] = _size(path)
+        """The session or the recording of that name has ended: its file grows no more."""
+        for path in (self.log(name), self.film(name)):
+            if path.exists():
+                self._sizes[path.name] = _size(path)
 
     def forget(self, name: str) -> None:
         """Drop the log of a session that nobody saw. What was saved of it stays."""
         self.log(name).unlink(missing_ok=True)
 
-    def find(self, name: str) -> tuple[Snapshot, tuple[Step, ...]]:
+    def find(self, name: str) -> Found:
         """What is kept under that name: what was saved, or else the log, and the steps that the log has beyond it.
+
+        Of two that were kept, one is enough, also if the other is damaged; what that costs is told.
 
         Raises:
             ProtocolError: nothing is.
-            SnapshotError, LogError: it is torn.
+            SnapshotError, LogError: it is damaged.
         """
-        with self._unnamed():
-            log = read_log(self.log(name)) if self.log(name).exists() else None
-        saved = self._saved(name)
-        if saved is None and log is None:
-            raise ProtocolError("no_world", f"no world is kept under {name!r}")
-        if saved is None or (log is not None and not _leads_on(saved.log, log)):
-            assert log is not None
-            return Snapshot(keep="log", log=log), ()
-        return saved, () if log is None else log.steps[len(saved.log.steps) :]
-
-    def _saved(self, name: str) -> Snapshot | None:
-        """The newest whole file of that name."""
+        saved: Snapshot | None = None
+        log: SessionLog | None = None
+        damage: list[WorldSimError] = []
         newest = self._path(name, ".world")
         for path in (newest, _before(newest)):
-            if path.exists():
-                try:
-                    return read_snapshot(path)
-                except SnapshotError:
-                    continue
-        return None
+            with self._told(damage):
+                saved = saved or (read_snapshot(path) if path.exists() else None)
+        with self._told(damage):
+            log = read_log(self.log(name)) if self.log(name).exists() else None
+        if saved is None and log is None:
+            raise damage[0] if damage else ProtocolError("no_world", f"no world is kept under {name!r}")
+        told = "; ".join(map(str, damage))
+        if saved is None or (log is not None and not _leads_on(saved.log, log)):
+            assert log is not None
+            return Found(Snapshot(keep="log", log=log), (), told)
+        return Found(saved, () if log is None else log.steps[len(saved.log.steps) :], told)
+
+    @contextmanager
+    def _told(self, damage: list[WorldSimError]) -> Iterator[None]:
+        """Add what is damaged to a list, without a word of where on this machine the folder is."""
+        try:
+            yield
+        except (LogError, SnapshotError) as error:
+            damage.append(type(error)(str(error).replace(f"{self._folder}{os.sep}", "")))
 
     def _count(self) -> None:
         self._sizes = {path.name: _size(path) for path in self._folder.iterdir()}
         self._counted = monotonic()
-
-    @contextmanager
-    def _unnamed(self) -> Iterator[None]:
-        """Errors that go to clients do not say where on this machine the folder is."""
-        try:
-            yield
-        except LogError as error:
-            raise LogError(str(error).replace(f"{self._folder}{os.sep}", "")) from error
 
     def _path(self, name: str, ending: str) -> Path:
         if not NAME.fullmatch(name):

@@ -18,7 +18,8 @@ from worldsim.session.events import Ack, Act, Codec, Control, Hello
 from worldsim.session.machine import Play, Sample
 from worldsim.session.wire import Flag, Media
 from worldsim_apps.encoding import ENCODERS, Encoder
-from worldsim_apps.stage import Hall, Stage
+from worldsim_apps.pages import film_of
+from worldsim_apps.stage import Hall, Stage, refusal_of
 from worldsim_apps.viewer import Viewer
 
 MOST_VERBS = 64
@@ -80,7 +81,7 @@ class Room:
     @property
     def may_end(self) -> bool:
         """Whether it only waits for a player who was lost, so that another may have its place."""
-        return self.waits_since is not None and not self._obeys
+        return self.waits_since is not None and not self._obeys and not self.is_ending
 
     @property
     def is_ending(self) -> bool:
@@ -196,7 +197,7 @@ class Room:
         try:
             if self._keeping is not None:
                 await asyncio.wait([self._keeping])
-            if save and self._has_news:
+            if save and (self._has_news or self._awaited):
                 await self._put_away()
         finally:
             await (self._stage.close() if self._was_seen else self._stage.forget())
@@ -237,6 +238,7 @@ class Room:
             "waiting": self._player is None,
             "world": self._stage.world,
             "exact": self._stage.exact,
+            **({"damage": self._stage.damage} if self._stage.damage else {}),
         }
 
     async def _run(self) -> None:
@@ -307,12 +309,19 @@ class Room:
 
     def _encode(self, chunk: Chunk, sample: Sample) -> dict[Codec, list[Media]]:
         codecs = {self.codec, *(viewer.codec for viewer in tuple(self._spectators))}
-        world, found = self._world, {}
-        for codec in codecs:
-            encoder = self._encoders.get(codec) or ENCODERS[codec](world.size, world.fps)
-            self._encoders[codec] = encoder
-            found[codec] = self._pack(encoder, chunk, sample)
-        return found
+        return {codec: self._pack(self._encoder(codec), chunk, sample) for codec in codecs}
+
+    def _encoder(self, codec: Codec) -> Encoder:
+        if codec not in self._encoders:
+            self._encoders[codec] = ENCODERS[codec](self._world.size, self._world.fps)
+        return self._encoders[codec]
+
+    async def _look(self, viewer: Viewer) -> None:
+        """Show one viewer what the world looks like now, beside its blocks."""
+        now = Chunk(frames=(await self._stage.look())[None], block=max(0, self._stage.block - 1), keys=frozenset())
+        encoder, sample = self._encoder(viewer.codec), Sample(frozenset(), 0)
+        (media,) = await self._hall.encode(lambda: self._pack(encoder, now, sample))
+        viewer.show([replace(media, flags=media.flags | Flag.STILL)])
 
     def _pack(self, encoder: Encoder, chunk: Chunk, sample: Sample) -> list[Media]:
         count = len(chunk.frames)
@@ -355,19 +364,19 @@ class Room:
     async def _obey(self, viewer: Viewer, verb: Control) -> None:
         self._obeys = True
         try:
-            kind, values = await self._do(verb)
+            kind, values = await self._do(viewer, verb)
             viewer.tell(kind, **values)
-            if kind == "state" and self._player is not None and viewer is not self._player:
+            if kind == "state" and viewer.role == "player" and self._player not in (None, viewer):
                 self._player.tell(kind, **values)  # the player was replaced while the verb was done
         except ProtocolError as error:
             error.close = None  # the session is as it was, such as one that is full for a fork
             viewer.refuse(error, "control")
         except (WorldSimError, OSError) as error:
-            viewer.refuse(ProtocolError(type(error).__name__, str(error)), "control")
+            viewer.refuse(refusal_of(error), "control")
         finally:
             self._obeys = False
 
-    async def _do(self, verb: Control) -> tuple[str, dict[str, Any]]:
+    async def _do(self, viewer: Viewer, verb: Control) -> tuple[str, dict[str, Any]]:
         """Do it and give the type and the fields of the answer."""
         stage, play = self._stage, self._play
         match verb.op:
@@ -379,15 +388,20 @@ class Room:
                 raise ProtocolError("not_paused", "a world is stepped while it is paused; say pause first")
             case "step":
                 play.allow(verb.blocks)
+            case "look":
+                await self._look(viewer)
             case "mark":
                 return "marked", {"mark": await stage.mark(), "block": stage.block}
+            case "record":
+                name, seconds = await stage.film(on=verb.on)
+                return ("state", self._situation()) if verb.on else ("recorded", film_of(name, seconds))
             case "save":
                 block = stage.block
                 return "saved", {"world": await stage.save(), "block": block}
             case "fork":
                 branch = await stage.fork()
                 twin = Room(self._hall, branch, self.codec, self._pace, awaited=branch.block > 0)
-                return "forked", {"session": twin.name, "resume": twin.new_token()}
+                return "forked", {"session": twin.name, "resume": twin.new_token(), "world": branch.world}
             case "rewind":
                 await (stage.rewind(verb.blocks) if verb.mark is None else stage.go_to(verb.mark))
                 self._jump()

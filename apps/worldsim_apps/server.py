@@ -8,6 +8,7 @@ import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
+from errno import EADDRINUSE
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -17,9 +18,10 @@ from typing import Any
 from websockets.asyncio.server import Server as Listener
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
-from websockets.protocol import State
+from websockets.frames import Frame, Opcode
+from websockets.protocol import Event, State
 
-from worldsim.errors import ProtocolError, WorldSimError
+from worldsim.errors import ConfigError, ProtocolError, WorldSimError
 from worldsim.runtime.engine import Engine
 from worldsim.runtime.world import World
 from worldsim.session.events import (
@@ -37,19 +39,23 @@ from worldsim.session.events import (
     Start,
     type_of,
 )
-from worldsim.session.machine import SILENCE_S, WINDOW, Dialogue, Limits
+from worldsim.session.machine import SILENCE_S, WINDOW, Budget, Dialogue, Limits
 from worldsim_apps.encoding import ENCODERS, picture_of
 from worldsim_apps.gate import Door, Gate
 from worldsim_apps.gauges import Gauges
 from worldsim_apps.kept import Kept
+from worldsim_apps.pages import player_pages
 from worldsim_apps.room import Room
-from worldsim_apps.stage import Hall, Stage
+from worldsim_apps.stage import Hall, Stage, refusal_of
 from worldsim_apps.viewer import Viewer
 
 PING_S = 10
 MOST_UNREAD = 4 << 20
 """Bytes that may wait for a client that does not read. Answers to its pings are not held back by anything else."""
 WRITE_LIMIT = 256 * 1024
+PIECE = 4_096
+SPARE_PER_S, SPARE_AT_ONCE = 60, 600
+"""Frames of WebSocket that begin no message: pings, pongs, and the pieces of messages that come in many."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,23 +86,39 @@ class Guarded(ServerConnection):
     def __init__(self, gate: Gate, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._gate = gate
+        self._spare = Budget(SPARE_PER_S, SPARE_AT_ONCE, monotonic())
+
+    @property
+    def _address(self) -> str:
+        return str(self.remote_address[0])
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio.Protocol."""
         super().connection_made(transport)
-        if not self._gate.reach():
-            self.transport.abort()
+        self._gate.reach(id(self), self._address, self.transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol."""
-        self._gate.leave()
+        self._gate.leave(id(self), self._address)
         super().connection_lost(exc)
 
-    def data_received(self, data: bytes) -> None:
-        """See asyncio.Protocol."""
-        super().data_received(data)
-        if self.transport.get_write_buffer_size() > MOST_UNREAD:
+    def process_event(self, event: Event) -> None:
+        """See ServerConnection."""
+        is_spare = isinstance(event, Frame) and event.opcode not in (Opcode.TEXT, Opcode.BINARY, Opcode.CLOSE)
+        if is_spare and not self._spare.take(monotonic()):
+            self._gate.refused("frames")
             self.transport.abort()
+            return
+        super().process_event(event)
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio.Protocol; in pieces, so that little is read of what is too much."""
+        for at in range(0, len(data), PIECE):
+            if self.transport.is_closing():
+                return
+            super().data_received(data[at : at + PIECE])
+            if self.transport.get_write_buffer_size() > MOST_UNREAD:
+                self.transport.abort()
 
 
 class Server:
@@ -112,9 +134,17 @@ class Server:
         self._settings = settings
         self._draining = False
         engine = Engine(world, sessions=settings.sessions)
+        kept = Kept(settings.folder)
         gauges = Gauges(lambda: world.pool.used, self._sessions)
-        self.hall = Hall(engine, Kept(settings.folder), gauges, settings.resume_s)
-        self._gate = Gate(settings.door, self._health, gauges.text, lambda why: gauges.refused.labels(why).inc())
+        self.hall = Hall(engine, kept, gauges, settings.resume_s)
+        self._gate = Gate(
+            settings.door,
+            self._health,
+            gauges.text,
+            lambda why: gauges.refused.labels(why).inc(),
+            player_pages(),
+            kept.read_film,
+        )
 
     @property
     def port(self) -> int:
@@ -149,10 +179,17 @@ class Server:
                 finally:
                     await self._drain()
                     listener.close(code=1012, reason="restart")
+        except OSError as error:
+            if error.errno != EADDRINUSE:
+                raise
+            raise ConfigError(
+                f"port {door.port} of {door.host} is taken; choose another with --port, or 0 for any that is free"
+            ) from error
         finally:
             await self._drain()  # who began while the others were sent away
             self.hall.workers.shutdown()
             self.hall.encoders.shutdown()
+            self.hall.unpackers.shutdown()
             self.hall.engine.close()
 
     async def _drain(self) -> None:
@@ -171,6 +208,7 @@ class Server:
     async def _talk(self, connection: ServerConnection) -> None:
         """Everything that one connection says, from its hello to its end."""
         visit = Visit(self, connection, self._settings.limits)
+        self._gate.speak(id(connection), visit.address)
         with self._gate.inside(visit.address):
             try:
                 while True:
@@ -249,7 +287,7 @@ class Visit:
         except ProtocolError as error:
             self._viewer.refuse(error, type_of(message))
         except (WorldSimError, OSError) as error:
-            self._viewer.refuse(ProtocolError(type(error).__name__, str(error)), type_of(message))
+            self._viewer.refuse(refusal_of(error), type_of(message))
 
     async def end(self) -> None:
         """The connection is gone."""
@@ -272,7 +310,7 @@ class Visit:
                 if heard.image and heard.start is not None:
                     raise ProtocolError("bad_field", "start: begin from a start or from an image, not from both")
                 if heard.image:
-                    beginning["frames"] = await self._hall.work(lambda: self._picture(heard.image))
+                    beginning["frames"] = await self._hall.unpack(lambda: self._picture(heard.image))
                 self._begin(await Stage.open(self._hall, **beginning), heard.pace)
             case Control() if room is None:
                 self._hall.check_place()

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from worldsim.errors import EngineFull, ProtocolError
+import numpy as np
+from numpy.typing import NDArray
+
+from worldsim.errors import EngineFull, ProtocolError, WorldSimError
 from worldsim.runtime.chunk import Chunk
 from worldsim.runtime.engine import Engine, LiveSession
+from worldsim.runtime.mark import Mark
+from worldsim.runtime.recording import Recording
 from worldsim.runtime.session import Session
 from worldsim.runtime.snapshot import Snapshot
 from worldsim.session.log import SessionLog, Step
@@ -22,7 +28,11 @@ if TYPE_CHECKING:
     from worldsim_apps.room import Room
 
 RETRY_MS = 2_000
+TURN_S = 20.0
+"""How long one waits for the memory to go over to another world, which somebody with a long past may need longer."""
 MOST_MARKS = 256
+HELD_MARKS = 4
+"""The newest marks of a session, which are gone back to at once wherever it is."""
 Wanted = Callable[[int, int], bool]
 
 
@@ -36,7 +46,10 @@ class Hall:
     resume_s: how long one waits for a player whose connection was lost.
     rooms: those that are open, by the name of their session.
     encoders: threads that encode.
-    workers: a thread for all else that takes long: reading and writing worlds, unpacking pictures.
+    workers: a thread that reads and writes worlds.
+    unpackers: a thread that unpacks the pictures that clients send.
+    turn: held by whoever is about to take the place of another session.
+    left: set when somebody's place was taken.
     """
 
     engine: Engine
@@ -46,6 +59,14 @@ class Hall:
     rooms: dict[str, Room] = field(default_factory=dict)
     encoders: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, thread_name_prefix="encoder"))
     workers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="worker"))
+
+    unpackers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="unpacker"))
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    left: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def unpack(self, call: Callable[[], Any]) -> Any:
+        """What unpacking a picture gives; a hostile one is in the way of others alone."""
+        return await asyncio.get_running_loop().run_in_executor(self.unpackers, call)
 
     async def work(self, call: Callable[[], Any]) -> Any:
         """What a call gives that takes too long for the thread of the connections."""
@@ -69,23 +90,47 @@ class Hall:
 
         Args:
             begin: makes it.
-            instead: it takes the place of one that is closed next.
+            instead: it takes the place of one that is closed next. If the memory has no room for both it waits its
+                turn, and no longer than TURN_S.
             evict: whether somebody who waits makes room for it.
 
         Raises:
-            ProtocolError: every place is taken by somebody who is there.
+            ProtocolError: every place is taken by somebody who is there, or its turn did not come.
         """
-        engine = self.engine
-        if engine.open_sessions >= engine.capacity and evict and not instead:
-            waiting = [room for room in self.rooms.values() if room.may_end]
-            if waiting:
-                await min(waiting, key=lambda room: room.waits_since or 0.0).end()
+        async with AsyncExitStack() as turn:
+            if instead:
+                await self._wait_turn(turn)
+            return await self._admit(begin, instead=instead, evict=evict)
+
+    async def _wait_turn(self, turn: AsyncExitStack) -> None:
+        """Wait until the engine has a place for one who takes that of another, and let nobody else look meanwhile."""
         try:
-            if engine.open_sessions >= engine.capacity and not instead:
+            async with asyncio.timeout(TURN_S):
+                await turn.enter_async_context(self.turn)
+                while self.engine.open_sessions >= self.engine.places:
+                    self.left.clear()
+                    await self.left.wait()
+        except TimeoutError:
+            text = "there is no memory to go over to another world while others do; try again in a while"
+            raise ProtocolError("full", text, retry_after_ms=RETRY_MS) from None
+
+    async def _admit(self, begin: Callable[[], Session], *, instead: bool, evict: bool) -> LiveSession:
+        engine = self.engine
+        while engine.open_sessions >= engine.capacity and not instead:
+            waiting = [room for room in self.rooms.values() if room.may_end and evict]
+            if not waiting:
                 raise self._full()
+            await min(waiting, key=lambda room: room.waits_since or 0.0).end()
+        try:
             return await asyncio.to_thread(lambda: engine.admit(begin, instead=instead))
         except EngineFull as error:
             raise self._full() from error
+
+
+def refusal_of(error: WorldSimError | OSError) -> ProtocolError:
+    """What a client is told of an error; where on this machine a file is, is none of its business."""
+    text = error.strerror or "the file system failed" if isinstance(error, OSError) else str(error)
+    return ProtocolError(type(error).__name__, text)
 
 
 class Stage:
@@ -97,6 +142,7 @@ class Stage:
         live: the session.
 
     owner: address of whoever plays it.
+    damage: what of the files that it was loaded from could not be read, in words.
     exact: whether all of it came out as it was first made, bit for bit. What is lived again beside other sessions,
         or was made beside some at first, agrees about: blocks that are made together are rounded together.
     wanted: told between two blocks that are lived again how many are and of how many; says whether anybody still
@@ -107,10 +153,13 @@ class Stage:
         self.world = world
         self.live = live
         self.owner = "127.0.0.1"
+        self.damage = ""
         self.exact = True
         self.wanted: Wanted = lambda done, of: True
         self._hall = hall
         self._marks: list[SessionLog] = []
+        self._held: OrderedDict[int, Mark] = OrderedDict()
+        self._film: tuple[str, Recording] | None = None
 
     @classmethod
     async def open(cls, hall: Hall, *, instead: bool = False, **beginning: Any) -> Stage:
@@ -139,13 +188,17 @@ class Stage:
 
         Raises:
             ProtocolError: nothing is kept under that name, there is no place, or it is no longer wanted.
-            LogError, SnapshotError: what is kept is torn, or of another world.
+            LogError, SnapshotError: all that is kept is damaged, or it is of another world.
         """
-        snapshot, beyond = await hall.work(lambda: hall.kept.find(name))
+        snapshot, beyond, damage = await hall.work(lambda: hall.kept.find(name))
         if snapshot.state is None:
-            begun = Snapshot(keep="log", log=SessionLog(opening=snapshot.log.opening, steps=()))
-            return await cls._relive(hall, begun, snapshot.log.steps, instead=instead, wanted=wanted)
-        return await cls._relive(hall, snapshot, beyond, instead=instead, wanted=wanted)
+            beyond, snapshot = (
+                snapshot.log.steps,
+                Snapshot(keep="log", log=SessionLog(opening=snapshot.log.opening, steps=())),
+            )
+        stage = await cls._relive(hall, snapshot, beyond, instead=instead, wanted=wanted)
+        stage.damage = damage
+        return stage
 
     @property
     def block(self) -> int:
@@ -156,12 +209,20 @@ class Stage:
         """The next block; errors as for Session.step."""
         return await asyncio.wrap_future(self.live.step(keys))
 
+    async def look(self) -> NDArray[np.uint8]:
+        """What the world looks like now, uint8 [H, W, 3]."""
+        return cast("NDArray[np.uint8]", await self._do(lambda session: session.look()))
+
     async def mark(self) -> int:
-        """The number of a mark of this moment. It holds no memory but what happened."""
+        """The number of a mark of this moment. The newest few hold memory, the others but what happened."""
         if len(self._marks) >= MOST_MARKS:
             raise ProtocolError("too_many", f"a session has at most {MOST_MARKS} marks")
-        self._marks.append(await self._do(lambda session: session.log))
-        return len(self._marks) - 1
+        number = len(self._marks)
+        log, mark = await self._do(lambda session: (session.log, session.mark()))
+        self._marks.append(log)
+        self._held[number] = mark
+        await self._drop(most=HELD_MARKS)
+        return number
 
     async def rewind(self, blocks: int) -> None:
         """Go back so many blocks: at once as far as is remembered, else by living them again.
@@ -177,11 +238,33 @@ class Stage:
         """Go back to a mark, or over to it if it is on a branch that was left."""
         if not 0 <= mark < len(self._marks):
             raise ProtocolError("no_mark", f"there is no mark {mark}; marks are numbered from 0 as `marked` said")
+        if (held := self._held.get(mark)) is not None:
+            await self._do(lambda session: session.rewind(held))
+            return
         wanted, lived = self._marks[mark], await self._do(lambda session: session.log)
         if lived.opening == wanted.opening and lived.steps[: len(wanted.steps)] == wanted.steps:
             await self.rewind(len(lived.steps) - len(wanted.steps))
         else:
             await self._turn_to(wanted)
+
+    async def film(self, *, on: bool) -> tuple[str, float]:
+        """Begin to record what the session shows, or end that; returns the name of the film and its seconds so far.
+
+        Raises:
+            ProtocolError: it is being recorded already, or is not.
+            VideoError: the film could not be written to its end; what is in its file plays.
+        """
+        if on == (self._film is not None):
+            raise ProtocolError("recording", f"this session is {'' if on else 'not '}being recorded")
+        kept, world = self._hall.kept, self._hall.engine.world
+        if self._film is None:
+            name = kept.new_name()
+            self._film = name, await self._do(lambda session: session.record(kept.film(name)))
+            return name, 0.0
+        (name, recording), self._film = self._film, None
+        await asyncio.wrap_future(self._hall.engine.call(recording.close))
+        kept.settle(name)
+        return name, recording.frames / world.fps
 
     async def save(self) -> str:
         """Keep it as it is now under a name of its own, which is returned; what happens later does not change it."""
@@ -207,20 +290,24 @@ class Stage:
 
     async def close(self) -> None:
         """Give the place back. What was logged and saved stays."""
+        await self._drop()
         await asyncio.to_thread(self.live.close)
         self._hall.kept.settle(self.world)
 
     async def forget(self) -> None:
         """Give the place back and keep nothing."""
+        await self._drop()
         await asyncio.to_thread(self.live.close)
         self._hall.kept.forget(self.world)
 
     async def become(self, other: Stage) -> None:
         """Go on as another session, whose place this one takes."""
-        left, name = self.live, self.world
-        self.live, self.world, self.exact = other.live, other.world, other.exact
+        await self._drop()
+        left, name, had_begun = self.live, self.world, self.block > 0
+        self.live, self.world, self.exact, self.damage = other.live, other.world, other.exact, other.damage
         await asyncio.to_thread(left.close)
-        self._hall.kept.settle(name)
+        self._hall.left.set()
+        (self._hall.kept.settle if had_begun else self._hall.kept.forget)(name)
 
     async def _turn_to(self, log: SessionLog) -> None:
         begun = Snapshot(keep="log", log=SessionLog(opening=log.opening, steps=()))
@@ -235,6 +322,7 @@ class Stage:
         place, path = hall.engine.world, hall.kept.log(world)
         stage = cls(hall, world, await hall.admit(lambda: place.restore(begun, log=path), instead=instead))
         async with AsyncExitStack() as undo:
+            undo.callback(hall.left.set)
             undo.push_async_callback(stage.forget)
             for done, recorded in enumerate(steps):
                 if not wanted(done, len(steps)):
@@ -243,6 +331,12 @@ class Stage:
                 stage.exact = stage.exact and stage.live.session.latest == recorded
             undo.pop_all()
         return stage
+
+    async def _drop(self, most: int = 0) -> None:
+        """Give the memory of all but so many marks back, on the engine's thread."""
+        while len(self._held) > most:
+            _, mark = self._held.popitem(last=False)
+            await asyncio.wrap_future(self._hall.engine.call(mark.close))
 
     async def _do(self, verb: Callable[[Session], Any]) -> Any:
         return await asyncio.wrap_future(self.live.do(verb))

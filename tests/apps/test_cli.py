@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,13 @@ def decode(path: Path) -> tuple[int, tuple[int, ...], float]:
         return len(shapes), shapes[0], float(stream.average_rate)
 
 
+def subtitles(path: Path) -> list[tuple[int, str]]:
+    """The frame from which on each text is shown, in a video of eight frames a second and less than a second."""
+    with av.open(path) as file:
+        packets = [packet for packet in file.demux(file.streams.subtitles[0]) if packet.size]
+        return [(round(float(packet.pts * packet.time_base) * 8), bytes(packet)[2:].decode()) for packet in packets]
+
+
 def run(capsys: Any, *arguments: str) -> tuple[int, str, str]:
     code = main(arguments)
     out, err = capsys.readouterr()
@@ -76,6 +84,7 @@ def test_generate_writes_the_video_and_reports_in_json(untrained, capsys):
     wanted = {"world": "crafter", "seed": 0, "start": 3, "path": "new/walk.mp4", "frames": 5, "fps": 8}
     assert wanted.items() <= told.items()
     assert told["took_s"] > 0
+    assert subtitles(Path("new/walk.mp4")) == [(0, ""), (2, "KeyD")]
 
 
 def test_generate_tells_a_person_what_it_wrote(untrained, capsys):
@@ -91,8 +100,35 @@ def test_a_logged_walk_is_lived_again_from_its_log_alone(untrained, capsys):
     assert (code, err) == (0, "")
     assert out == "logs/walk.log: 5 blocks are as they were recorded, bit for bit; again.mp4\n"
     assert Path("again.mp4").read_bytes() == Path("out/world.mp4").read_bytes()
+    assert subtitles(Path("again.mp4")) == [(0, "")]
     code, out, _ = run(capsys, "replay", "logs/walk.log", "--json")
-    assert json.loads(out) == {"log": "logs/walk.log", "blocks": 5, "verified": False, "output": None}
+    told = {"log": "logs/walk.log", "blocks": 5, "torn_bytes": 0, "verified": False, "output": None}
+    assert json.loads(out) == told
+
+
+def test_a_replay_says_that_a_torn_record_was_left_out(untrained, capsys):
+    assert run(capsys, "generate", *FAST, "--log", "walk.log")[0] == 0
+    Path("walk.log").write_bytes(Path("walk.log").read_bytes()[:-7])
+    last = len(Path("walk.log").read_bytes().splitlines()[-1])
+    code, out, err = run(capsys, "replay", "walk.log", "--verify")
+    assert (code, err) == (0, "")
+    assert out == (
+        "walk.log: 4 blocks are as they were recorded, bit for bit; "
+        f"a record after them, of which {last} bytes were written, was left out\n"
+    )
+    code, out, _ = run(capsys, "replay", "walk.log", "--json")
+    assert (json.loads(out)["blocks"], json.loads(out)["torn_bytes"]) == (4, last)
+
+
+def test_a_saved_session_is_told_from_a_log_and_from_weights(untrained, capsys):
+    with presets.load("crafter").open() as session:
+        session.save("life.save")
+    code, out, err = run(capsys, "replay", "life.save")
+    assert (code, out) == (2, "")
+    assert err == "worldsim: life.save is a saved session and no log; worldsim.restore goes on with it\n"
+    code, out, err = run(capsys, "generate", *FAST, "--weights", "life.save")
+    assert (code, out) == (2, "")
+    assert err.startswith("worldsim: life.save is a saved session and no weights file; worldsim.restore goes on with")
 
 
 def test_a_log_that_does_not_come_out_the_same_or_is_none_is_refused_in_a_line(untrained, capsys):
@@ -307,6 +343,26 @@ def test_info_says_of_a_world_that_is_not_shipped_how_to_train_it(untrained, cap
     assert "worldsim train crafter" in json.loads(out)["world"]["card"]["weights"]
 
 
+def test_the_doctor_tells_a_person_and_a_program(untrained, capsys):
+    code, out, err = run(capsys, "doctor")
+    assert (code, err) == (0, "")
+    assert "ok       video encoder     libx264" in out
+    code, out, err = run(capsys, "doctor", "--json")
+    assert (code, err) == (0, "")
+    told = json.loads(out)
+    assert told["fit"] is True
+    assert "world crafter" in [check["name"] for check in told["checks"]]
+
+
+def test_the_doctor_exits_with_1_where_the_bundled_world_cannot_be_lived_in(untrained, capsys):
+    (untrained / "weights.safetensors").unlink()
+    code, out, err = run(capsys, "doctor")
+    assert (code, err) == (1, "")
+    assert "missing  world crafter" in out
+    assert "worldsim train crafter" in out
+    assert json.loads(run(capsys, "doctor", "--json")[1])["fit"] is False
+
+
 def test_the_real_command_exits_with_2_and_one_line():
     done = subprocess.run(
         [sys.executable, "-c", RUN, "info", "nowhere"], capture_output=True, text=True, timeout=50, check=False
@@ -354,11 +410,11 @@ def test_a_served_world_is_played_and_saved_when_the_server_is_told_to_stop(tmp_
     ("arguments", "says"),
     [
         (("--host", "0.0.0.0"), "can be reached by others; start the server with a token"),
-        (("--port", "70000"), "a port is 0 to 65535"),
-        (("--max-sessions", "0"), "at least 1"),
+        (("--port", "70000"), "'--port': Input should be less than or equal to 65535"),
+        (("--max-sessions", "0"), "'--max-sessions': Input should be greater than or equal to 1"),
         (("--max-sessions", "100000"), "pages have room for"),
         (("--world", "crofter"), "did you mean 'crafter'"),
-        (("--folder", "taken"), "taken"),
+        (("--folder", "taken"), "worlds are kept in a folder, and taken is none"),
     ],
 )
 def test_a_server_that_cannot_be_started_says_why(capsys, arguments, says):
@@ -371,6 +427,23 @@ def test_a_server_that_cannot_be_started_says_why(capsys, arguments, says):
 @pytest.mark.usefixtures("untrained")
 def test_a_port_that_is_taken_is_told(capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        code, _, error = run(capsys, "serve", "--port", str(taken.getsockname()[1]))
+        port = taken.getsockname()[1]
+        code, _, error = run(capsys, "serve", "--port", str(port))
     assert code == 2
-    assert "address already in use" in error
+    assert f"port {port} of 127.0.0.1 is taken; choose another with --port" in error
+
+
+@pytest.mark.usefixtures("untrained")
+@pytest.mark.parametrize("opens", [True, False])
+def test_the_page_is_opened_in_a_browser_or_it_is_said_where_it_is(capsys, monkeypatch, opens):
+    opened: list[str] = []
+
+    async def served(world: object, settings: object, on_ready: Callable[[int], None]) -> None:
+        on_ready(1234)
+
+    monkeypatch.setattr("worldsim_apps.server.run", served)
+    monkeypatch.setattr("webbrowser.open", lambda url: opened.append(url) or opens)
+    code, out, error = run(capsys, "serve", "--open", "--json")
+    assert (code, opened) == (0, ["http://127.0.0.1:1234/"])
+    assert json.loads(out)["page"] == opened[0]
+    assert error == "" if opens else "open http://127.0.0.1:1234/ in one" in error

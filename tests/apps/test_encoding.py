@@ -271,7 +271,7 @@ def test_a_png_of_the_right_size_comes_through_as_it_is():
 
 
 @pytest.mark.parametrize("ending", [".png", ".jpg"])
-@pytest.mark.parametrize("size", [(1, 1), (1, 200), (200, 1), (12, 20), (3, 5), (2048, 1), (1, 2048), (719, 1283)])
+@pytest.mark.parametrize("size", [(1, 1), (1, 200), (200, 1), (12, 20), (3, 5), (1280, 1), (1, 1280), (719, 1279)])
 def test_a_picture_of_any_size_is_made_to_fit(ending, size):
     pixels = plain((10, 120, 240), size)[0]
     pixels[size[0] // 2 :] = (240, 120, 10)
@@ -360,7 +360,7 @@ def unpacking_fails(monkeypatch):
 @pytest.mark.usefixtures("unpacking_fails")
 @pytest.mark.parametrize("data", BOMBS.values(), ids=BOMBS)
 def test_a_picture_that_says_it_is_too_large_or_nothing_is_not_unpacked(data):
-    with pytest.raises(ProtocolError, match=r"an image has 1 to 2048 pixels a side, this one says \d+ x \d+") as caught:
+    with pytest.raises(ProtocolError, match=r"an image has 1 to 1280 pixels a side, this one says \d+ x \d+") as caught:
         picture_of(data, SIZE)
     assert (caught.value.code, caught.value.close) == ("bad_image", None)
 
@@ -492,3 +492,18 @@ def test_a_garbled_picture_does_no_more_than_be_refused(whole, seed):
 def test_no_bytes_do_more_than_be_refused(data, beginning):
     with pytest.raises(ProtocolError):
         picture_of(beginning + data, SIZE)
+
+
+def scans(count: int) -> bytes:
+    """A progressive JPEG that says it goes over itself so many times."""
+    whole = cv2.imencode(".jpg", np.zeros((1_280, 1_280, 3), np.uint8), [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
+    last = whole.rindex(b"\xff\xda")
+    return whole[:last] + whole[last:-2] * count + whole[-2:]
+
+
+def test_a_jpeg_that_goes_over_itself_again_and_again_is_refused_before_it_is_unpacked(monkeypatch):
+    assert picture_of(scans(1), (72, 72)).shape == (72, 72, 3)
+    monkeypatch.setattr(cv2, "imdecode", None)
+    for count in (16, 2_000):
+        with pytest.raises(ProtocolError, match="a JPEG has at most 16 scans here"):
+            picture_of(scans(count), (72, 72))

@@ -16,9 +16,11 @@ from websockets.server import ServerProtocol
 from worldsim.errors import ConfigError, ProtocolError
 from worldsim_apps import gate as module
 from worldsim_apps.gate import MOST_ADDRESSES, PATH, Door, Gate, is_loopback
+from worldsim_apps.pages import answer
 
 PORT = 8765
 OWN = f"127.0.0.1:{PORT}"
+NOT_CALLED = "this server is not called that; whoever runs it can tell it another name with --name\n"
 
 
 class Connection:
@@ -237,7 +239,7 @@ BAD_HOSTS = [
 @pytest.mark.parametrize("host", BAD_HOSTS)
 def test_a_name_that_was_made_to_point_here_is_refused_whatever_is_asked_for(house, host, path):
     answer = refusal(house, house.ask(path, Host=host))
-    assert answer == (421, "this server is not called that\n", "host")
+    assert answer == (421, NOT_CALLED, "host")
 
 
 @pytest.mark.parametrize("hosts", [[], [OWN, OWN], [OWN, "evil.example"], ["evil.example", OWN], [OWN, ""]])
@@ -363,6 +365,26 @@ def test_health_is_told(house, path):
     assert house.refused == []
 
 
+def test_the_page_is_handed_out_to_whoever_may_see_it(house):
+    page = answer(b"<p>", "text/html")
+    house.gate.pages = {"/": page}
+    assert house.ask("/") is page
+    assert house.ask("/?codec=h264") is page
+    assert house.ask("/index.html").status_code == 404
+    assert house.ask("/", Host="evil.example").status_code == 421
+    assert house.ask("/", Origin="http://evil.example").status_code == 403
+    house.health = HTTPStatus.SERVICE_UNAVAILABLE, "draining\n"
+    assert house.ask("/") is page
+
+
+def test_a_film_is_handed_out_to_whoever_knows_its_name(house):
+    house.gate.film = {"abc": b"film"}.get
+    told = house.ask("/v1/recordings/abc.mp4")
+    assert (told.status_code, told.body, told.headers["Content-Type"]) == (200, b"film", "video/mp4")
+    assert house.ask("/v1/recordings/abd.mp4").status_code == 404
+    assert house.ask("/v1/recordings/abc.mp4", Host="evil.example").status_code == 421
+
+
 def test_figures_are_told_whether_or_not_the_server_is_full_or_stopping(house):
     house.health = HTTPStatus.SERVICE_UNAVAILABLE, "draining\n"
     house.fill(64)
@@ -406,10 +428,67 @@ def test_another_machine_has_a_quarter_of_the_connections_and_this_one_all(clock
 
 
 def test_connections_that_say_nothing_are_counted_too(house):
-    assert [house.gate.reach() for _ in range(130)] == [True] * 128 + [False] * 2
-    for _ in range(3):
-        house.gate.leave()
-    assert house.gate.reach()
+    dropped: list[int] = []
+    for at in range(130):
+        house.gate.reach(at, "127.0.0.1", lambda at=at: dropped.append(at))
+    assert dropped == [0, 1]
+    assert house.refused == ["connections"] * 2
+    for at in (0, 1, 7):
+        house.gate.leave(at, "127.0.0.1")
+    house.gate.reach(130, "127.0.0.1", lambda: dropped.append(130))
+    assert (dropped, house.gate.reached) == ([0, 1], 128)
+
+
+def test_the_one_that_has_been_silent_for_longest_makes_room_and_none_that_speaks(clock):
+    house, dropped = House(Door(connections=2, handshakes_per_s=1e3)), []
+    for at in range(4):
+        house.gate.reach(at, "127.0.0.1", lambda at=at: dropped.append(at))
+    house.gate.speak(0, "127.0.0.1")
+    house.gate.reach(4, "127.0.0.1", lambda: dropped.append(4))
+    assert dropped == [1]
+
+
+def test_silent_connections_of_another_machine_take_a_quarter_and_keep_nobody_else_out(house):
+    dropped: list[tuple[str, int]] = []
+    for address, count in (("192.0.2.1", 40), ("192.0.2.2", 1), ("127.0.0.1", 1)):
+        for at in range(count):
+            house.gate.reach(at, address, lambda address=address, at=at: dropped.append((address, at)))
+    assert dropped == [("192.0.2.1", at) for at in range(32, 40)]
+
+
+def test_an_address_that_comes_too_often_is_dropped_before_it_says_anything(clock):
+    house, dropped = House(Door(handshakes_per_s=1, connections=10_000)), []
+    for at in range(12):
+        house.gate.reach(at, "127.0.0.1", lambda at=at: dropped.append(at))
+    assert dropped == [10, 11]
+    clock.now += 0.5
+    house.gate.reach(12, "127.0.0.1", lambda: dropped.append(12))
+    assert dropped == [10, 11]
+
+
+def test_a_server_for_everywhere_is_called_by_each_of_its_addresses_and_by_no_name_it_was_not_told(clock):
+    house = House(Door(host="0.0.0.0", token="word", hosts=("play.example:8765",)))
+    for host in (f"192.0.2.9:{PORT}", OWN, f"localhost:{PORT}", f"[2001:db8::1]:{PORT}", "play.example:8765"):
+        assert house.ask(Host=host) is None
+    for host in (f"evil.example:{PORT}", "192.0.2.9", "192.0.2.9:80", f"192.0.2.9.evil.example:{PORT}", ""):
+        assert house.ask(Host=host).status_code == 421
+    assert house.ask(Host=f"192.0.2.9:{PORT}", Origin=f"http://192.0.2.9:{PORT}") is None
+    assert house.ask(Host=f"192.0.2.9:{PORT}", Origin=f"http://192.0.2.8:{PORT}").status_code == 403
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"origins": ("foo",)},
+        {"origins": ("https://a.example/path",)},
+        {"hosts": ("foo bar",)},
+        {"hosts": ("http://a",)},
+    ],
+    ids=str,
+)
+def test_names_and_origins_that_can_be_none_are_refused_at_once(setting):
+    with pytest.raises(ConfigError, match=r"is like \"(https://)?example.org"):
+        Door(**setting)
 
 
 def test_addresses_that_have_left_are_forgotten(house):
@@ -461,7 +540,7 @@ def test_requests_that_are_refused_for_another_reason_take_nothing_from_an_addre
 def test_addresses_are_remembered_up_to_a_number(house):
     for number in range(MOST_ADDRESSES + 500):
         assert house.ask(address=f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}") is None
-    assert len(house.gate._rates) == MOST_ADDRESSES
+    assert len(house.gate._asks) == MOST_ADDRESSES
 
 
 def test_of_the_addresses_those_that_came_last_are_remembered(house, clock, monkeypatch):
@@ -471,7 +550,7 @@ def test_of_the_addresses_those_that_came_last_are_remembered(house, clock, monk
     house.ask(address="10.0.0.2")
     assert house.ask(address="10.0.0.1") is not None
     house.ask(address="10.0.0.3")
-    assert set(house.gate._rates) == {"10.0.0.1", "10.0.0.3"}
+    assert set(house.gate._asks) == {"10.0.0.1", "10.0.0.3"}
     assert house.ask(address="10.0.0.1") is not None
 
 
@@ -590,5 +669,5 @@ def test_where_others_can_connect_a_token_is_needed(host):
     ids=str,
 )
 def test_a_door_that_lets_nobody_in_is_refused(setting):
-    with pytest.raises(ConfigError, match="a port is 0 to 65535 and limits are at least 1"):
+    with pytest.raises(ConfigError, match=r"a port is a number from 0 to 65535|a server takes 1 connection or more"):
         Door(**setting)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from worldsim.errors import LogError, ProtocolError
+from worldsim.errors import LogError, ProtocolError, SnapshotError
 from worldsim.runtime import snapshot as snapshots
 from worldsim.testing.fakes import tiny_world
 from worldsim_apps import kept as module
@@ -73,7 +73,7 @@ def test_what_was_saved_is_found_and_goes_on_bit_for_bit(kept):
     name = kept.new_name()
     session = lived(kept, name)
     kept.save(name, session.snapshot())
-    found, _ = kept.find(name)
+    found, *_ = kept.find(name)
     assert found.log == session.log
     assert found.keep == "pages"
     assert future(tiny_world().restore(found)) == future(session)
@@ -91,7 +91,7 @@ def test_what_was_saved_is_where_it_was_then_although_the_log_goes_on(kept):
 def test_what_was_never_saved_is_found_by_its_log(kept):
     name = kept.new_name()
     session = lived(kept, name)
-    found, _ = kept.find(name)
+    found, *_ = kept.find(name)
     assert (found.keep, found.state, found.log) == ("log", None, session.log)
     assert future(tiny_world().restore(found)) == future(session)
 
@@ -107,7 +107,7 @@ def test_of_a_torn_world_the_one_that_was_saved_before_it_is_found(kept, damage)
     kept.save(name, session.snapshot())
     assert len(kept.find(name)[0].log.steps) == 3
     damage(folder(kept) / f"{name}.world")
-    found, _ = kept.find(name)
+    found, *_ = kept.find(name)
     assert len(found.log.steps) == 2
     assert tiny_world().restore(found).block == 2
 
@@ -129,7 +129,7 @@ def test_of_torn_worlds_the_log_is_found(kept, saves):
         kept.save(name, session.snapshot())
     for path in folder(kept).glob(f"{name}.world*"):
         tear(path)
-    found, _ = kept.find(name)
+    found, *_ = kept.find(name)
     assert (found.keep, found.log) == ("log", session.log)
 
 
@@ -156,16 +156,41 @@ def test_when_all_is_torn_it_is_said_so(kept):
     kept.save(name, session.snapshot())
     for path in folder(kept).iterdir():
         path.write_bytes(b"torn")
-    with pytest.raises(LogError, match="does not begin with a whole opening"):
+    with pytest.raises(SnapshotError, match=f"^{name}.world is no whole snapshot"):
         kept.find(name)
 
 
-def test_when_a_world_is_torn_and_has_no_log_nothing_is_kept(kept):
+def test_a_damaged_log_keeps_nothing_from_what_was_saved_and_it_is_told(kept):
+    name = kept.new_name()
+    session = lived(kept, name, blocks=2)
+    kept.save(name, session.snapshot())
+    saved = session.log
+    session.step({"KeyD"})
+    path = kept.log(name)
+    for damaged in (b"", b"garbage", path.read_bytes().replace(b"KeyD", b"KeyE", 1)):
+        path.write_bytes(damaged)
+        found, beyond, damage = kept.find(name)
+        assert (found.keep, found.log, beyond) == ("pages", saved, ())
+        assert f"{name}.log" in damage
+
+
+def test_a_torn_world_is_told_where_its_log_is_whole(kept):
+    name = kept.new_name()
+    session = lived(kept, name)
+    kept.save(name, session.snapshot())
+    tear(folder(kept) / f"{name}.world")
+    found, beyond, damage = kept.find(name)
+    assert (found.keep, found.log, beyond) == ("log", session.log, ())
+    assert damage.startswith(f"{name}.world is no whole snapshot")
+
+
+def test_when_a_world_is_torn_and_has_no_log_that_is_said(kept):
     name = kept.new_name()
     kept.save(name, lived(kept, name).snapshot())
     kept.forget(name)
     tear(folder(kept) / f"{name}.world")
-    assert refusal(kept.find, name) == ("no_world", None, f"no world is kept under {name!r}")
+    with pytest.raises(SnapshotError, match=f"^{name}.world is no whole snapshot"):
+        kept.find(name)
 
 
 def test_of_a_session_that_is_forgotten_nothing_is_found(kept):
@@ -337,14 +362,14 @@ def test_a_folder_that_is_full_begins_nothing_new_but_gives_back_what_it_has(tmp
 def test_what_was_saved_and_the_logs_of_what_has_ended_fill_the_folder(tmp_path):
     kept = Kept(tmp_path)
     session = lived(kept, NAME)
-    assert kept.bytes == 0
+    assert kept.size == 0
     kept.settle(NAME)
     log = kept.log(NAME).stat().st_size
-    assert kept.bytes == log
+    assert kept.size == log
     for _ in range(3):  # the newest and the one before it
         kept.save(NAME, session.snapshot())
     world = (tmp_path / f"{NAME}.world").stat().st_size
-    assert kept.bytes == log + 2 * world == Kept(tmp_path).bytes
+    assert kept.size == log + 2 * world == Kept(tmp_path).size
 
 
 def test_another_machine_saves_a_quarter_of_the_folder_and_this_one_all(tmp_path):
@@ -363,7 +388,7 @@ def test_another_machine_saves_a_quarter_of_the_folder_and_this_one_all(tmp_path
     save("192.0.2.2")
     for _ in range(6):
         save("127.0.0.1")
-    assert kept.bytes == 12 * size + kept.log(NAME).stat().st_size
+    assert kept.size == 12 * size + kept.log(NAME).stat().st_size
 
 
 @pytest.mark.parametrize(
@@ -408,7 +433,7 @@ def test_what_a_log_has_beyond_what_was_saved_comes_with_it(kept):
     kept.save(NAME, session.snapshot())
     for keys in WALK[2:5]:
         session.step(keys)
-    saved, beyond = kept.find(NAME)
+    saved, beyond, _ = kept.find(NAME)
     assert (saved.keep, len(saved.log.steps)) == ("pages", 2)
     assert beyond == session.log.steps[2:]
 
@@ -418,5 +443,5 @@ def test_a_log_that_has_left_what_was_saved_counts_alone(kept):
     kept.save(NAME, session.snapshot())
     session.rewind(2)
     session.step({"Space"})
-    found, beyond = kept.find(NAME)
+    found, beyond, _ = kept.find(NAME)
     assert (found.keep, found.log, beyond) == ("log", session.log, ())

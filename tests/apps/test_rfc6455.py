@@ -257,7 +257,8 @@ def test_what_the_rfc_allows_is_accepted(port, changed):
         (405, {"line": "POST /v1/world HTTP/1.1"}),
         (405, {"line": "OPTIONS /v1/world HTTP/1.1"}),
         (505, {"line": "GET /v1/world HTTP/1.0"}),
-        (404, {"line": "GET / HTTP/1.1"}),
+        (404, {"line": "GET /v1 HTTP/1.1"}),
+        (200, {"line": "GET / HTTP/1.1"}),
         (404, {"line": "GET /v1/world/ HTTP/1.1"}),
         (404, {"line": "GET /v1/../v1/world HTTP/1.1"}),
         (421, {"Host": None}),
@@ -355,7 +356,7 @@ FAULTS = {
     "one byte too much in fragments": (1009, frame(TEXT, b" " * MOST, fin=False) + frame(CONTINUATION, b" ")),
     "many small fragments": (
         1009,
-        frame(TEXT, b" " * 64, fin=False) + frame(CONTINUATION, b" " * 64, fin=False) * 1024,
+        frame(TEXT, b" " * 128, fin=False) + frame(CONTINUATION, b" " * 128, fin=False) * 512,
     ),
     "a close code of one byte": (1002, frame(CLOSE, b"\x03")),
     "a close reason that is no UTF-8": (1007, frame(CLOSE, struct.pack("!H", 1000) + b"\xff")),

@@ -58,6 +58,14 @@ class Seen:
         return [told["type"] for told in self.told]
 
 
+def alone_still(*, seed: int, blocks: int) -> bytes:
+    """What a world looks like after so many blocks without a key."""
+    session = tiny_world().open(seed=seed)
+    for _ in range(blocks):
+        session.step()
+    return session.look().tobytes()
+
+
 async def opened(hall: Hall, *, seed: int = 3, pace: float = 0.0) -> tuple[Room, Any]:
     """A room and its player, who has been told so."""
     room, one = Room(hall, await Stage.open(hall, seed=seed), "raw", pace), Seen()
@@ -369,7 +377,7 @@ async def test_pause_forgets_the_steps_that_were_allowed(tmp_path):
 
 
 @bounded
-async def test_a_fork_that_nobody_comes_for_leaves_its_log_if_it_has_a_past(tmp_path):
+async def test_a_fork_that_nobody_comes_for_is_saved_under_the_name_that_was_told_if_it_has_a_past(tmp_path):
     async with hall_of(tmp_path, resume_s=0.2) as hall:
         room, one = await opened(hall)
         await asked(room, one, "pause")
@@ -377,11 +385,14 @@ async def test_a_fork_that_nobody_comes_for_leaves_its_log_if_it_has_a_past(tmp_
         await asked(room, one, "fork")
         await asked(room, one, "step", blocks=2)
         await settled(lambda: len(one.shown) == 2)
-        await asked(room, one, "fork")
+        world = (await asked(room, one, "fork"))["world"]
         assert len(hall.rooms) == 3
         await settled(lambda: len(hall.rooms) == 1)
-        assert len(list(tmp_path.glob("*.world"))) == 0
-        assert len(list(tmp_path.glob("*.log"))) == 3  # of this session before and after it was reset, and the fork
+        assert [path.stem for path in tmp_path.glob("*.world")] == [world]
+        assert len(list(tmp_path.glob("*.log"))) == 2  # nothing had happened before the reset
+        stage = await Stage.load(hall, world)
+        assert stage.block == 2
+        await stage.close()
 
 
 @bounded
@@ -551,7 +562,7 @@ async def test_a_session_is_saved_now_and_then_so_that_little_is_lived_again_aft
         assert not (tmp_path / f"{world}.world").exists()
         await played_on(room, one, every + 2)
         await settled(lambda: (tmp_path / f"{world}.world").exists() and room._keeping.done())
-        saved, beyond = hall.kept.find(world)  # as it is on the disk if the process is killed now
+        saved, beyond, _ = hall.kept.find(world)  # as it is on the disk if the process is killed now
         assert (saved.keep, len(saved.log.steps)) == ("pages", every)
         assert 0 < len(beyond) <= 4
         again = hall.engine.call(lambda: hall.engine.world.restore(saved)).result()
@@ -588,3 +599,26 @@ async def test_how_far_a_past_is_that_is_lived_again_is_told_to_the_player(tmp_p
         await asked(room, one, "rewind", blocks=18)
         made = one.progress[-1][1]
         assert one.progress == [(done, made) for done in range(made)]
+
+
+@bounded
+async def test_whoever_looks_is_shown_the_present_and_nobody_else_is(tmp_path):
+    async with hall_of(tmp_path) as hall:
+        room, one = await opened(hall)
+        await played(room, one, 3)
+        await asked(room, one, "pause")
+        watcher: Any = Seen()
+        watcher.role = "spectator"
+        room.watch(watcher)
+        newest, told = one.shown[-1], len(one.told)
+        room.ask(watcher, Control(op="look"))
+        await settled(lambda: watcher.shown)
+        (still,) = watcher.shown
+        assert still.payload == newest.payload
+        assert (still.block, still.epoch) == (newest.block, newest.epoch)
+        assert Flag.STILL in still.flags
+        assert (len(one.told), one.shown[-1]) == (told, newest)
+        await asked(room, one, "rewind", blocks=4)
+        await asked(room, one, "look")
+        await settled(lambda: one.shown)
+        assert one.shown[0].payload == alone_still(seed=3, blocks=room._play.made)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import Iterable
 
+import av
 import numpy as np
 import pytest
 
@@ -12,6 +14,7 @@ from tests.apps.serving import WALK, alone, bounded, hall_of, settled
 from worldsim.errors import ConfigError, LogError, ProtocolError, SessionClosed
 from worldsim.session.machine import Play
 from worldsim.testing.fakes import tiny_world
+from worldsim_apps.kept import Kept
 from worldsim_apps.room import Room
 from worldsim_apps.stage import Hall, Stage
 
@@ -135,7 +138,8 @@ async def test_a_mark_holds_no_memory_and_is_found_again(tmp_path):
 
 
 @bounded
-async def test_a_mark_on_a_branch_that_was_left_is_lived_again_in_place_of_this_one(tmp_path):
+async def test_a_mark_on_a_branch_that_was_left_is_lived_again_in_place_of_this_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("worldsim_apps.stage.HELD_MARKS", 0)
     async with hall_of(tmp_path, world=tiny_world(pages=21), sessions=1) as hall:
         stage = await Stage.open(hall, seed=3)
         assert await stage.mark() == 0
@@ -155,6 +159,66 @@ async def test_a_mark_on_a_branch_that_was_left_is_lived_again_in_place_of_this_
         await stage.go_to(1)
         assert await walk(stage, WALK[5:]) == rest
         await stage.close()
+
+
+async def crowd(hall: Hall) -> list[Stage]:
+    """As many as there may be, each with a past that is not remembered to its beginning."""
+    stages = [await Stage.open(hall, seed=seed) for seed in range(hall.engine.capacity)]
+    for _ in range(3):
+        await asyncio.gather(*(walk(stage, WALK) for stage in stages))
+    return stages
+
+
+@bounded
+async def test_when_all_places_are_taken_everybody_can_begin_anew_at_once(tmp_path):
+    async with hall_of(tmp_path, world=tiny_world(pages=35)) as hall:
+        stages = await crowd(hall)
+        assert len(stages) == 4
+
+        async def anew(stage: Stage, seed: int) -> None:
+            await stage.become(await Stage.open(hall, seed=seed, instead=True))
+
+        for seed in range(3):
+            await asyncio.gather(*(anew(stage, seed) for stage in stages))
+            await asyncio.gather(*(walk(stage, WALK) for stage in stages))
+        assert hall.engine.open_sessions == 4
+        for stage in stages:
+            await stage.close()
+
+
+@bounded
+async def test_when_all_places_are_taken_everybody_can_go_over_to_another_world_at_once(tmp_path):
+    """To one that was saved, and to one that has to be lived again."""
+    async with hall_of(tmp_path, world=tiny_world(pages=35)) as hall:
+        stages = await crowd(hall)
+        saved, logged = await stages[0].save(), stages[0].world
+
+        async def load(stage: Stage, name: str) -> None:
+            await stage.become(await Stage.load(hall, name, instead=True))
+
+        for name in (saved, logged):
+            await asyncio.gather(*(load(stage, name) for stage in stages))
+            assert [stage.block for stage in stages] == [24] * 4
+        assert hall.engine.open_sessions == 4
+        for stage in stages:
+            await stage.close()
+
+
+@bounded
+async def test_who_waits_too_long_for_the_memory_of_another_world_stays_and_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr("worldsim_apps.stage.TURN_S", 0.05)
+    async with hall_of(tmp_path, world=tiny_world(pages=21)) as hall:
+        stages = [await Stage.open(hall, seed=seed) for seed in range(2)]
+        other = await Stage.open(hall, seed=8, instead=True)
+        with pytest.raises(ProtocolError, match="no memory to go over to another world while others do") as refused:
+            await Stage.open(hall, seed=9, instead=True)
+        assert (refused.value.code, refused.value.close, refused.value.retry_after_ms) == ("full", None, 2_000)
+        assert (len(list(tmp_path.iterdir())), hall.engine.open_sessions) == (3, 3)
+        await stages[0].become(other)
+        await stages[1].become(await Stage.open(hall, seed=9, instead=True))
+        assert await walk(stages[1], WALK[:2]) == alone(WALK[:2], seed=9)
+        for stage in stages:
+            await stage.close()
 
 
 @bounded
@@ -218,7 +282,27 @@ async def test_a_past_that_does_not_come_out_the_same_says_that_it_is_not_exact(
 
 
 @bounded
-async def test_others_make_their_blocks_while_a_past_is_lived_again(tmp_path):
+async def test_the_newest_marks_are_gone_to_at_once_wherever_the_session_is_and_hold_nothing_after_it(tmp_path):
+    async with hall_of(tmp_path) as hall:
+        stage = await Stage.open(hall, seed=3)
+        shown = []
+        for keys in WALK[:6]:
+            await stage.mark()
+            shown += await walk(stage, [keys])
+        world, rest = stage.world, await walk(stage, WALK[6:])
+        for mark in (5, 2, 4, 3, 5):
+            await stage.go_to(mark)
+            assert (stage.block, stage.world) == (mark, world)
+            assert await walk(stage, WALK[mark:]) == [*shown[mark:], *rest]
+        await stage.go_to(1)  # too old to be held, but remembered
+        assert stage.block == 1
+        assert await walk(stage, WALK[1:]) == [*shown[1:], *rest]
+        await stage.close()
+
+
+@bounded
+async def test_others_make_their_blocks_while_a_past_is_lived_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("worldsim_apps.stage.HELD_MARKS", 0)
     async with hall_of(tmp_path) as hall:
         stage, other = await Stage.open(hall, seed=3), await Stage.open(hall, seed=4)
         await walk(stage, [*WALK] * 3)
@@ -312,3 +396,44 @@ async def test_work_that_takes_long_does_not_hold_up_the_thread_of_the_connectio
         await settled(lambda: True)
         go_on.set()
         assert await work is True
+
+
+@bounded
+async def test_a_film_has_the_blocks_between_its_begin_and_its_end_and_is_handed_out_by_its_name(tmp_path):
+    async with hall_of(tmp_path) as hall:
+        stage = await Stage.open(hall, seed=3)
+        await walk(stage, WALK[:2])
+        with pytest.raises(ProtocolError, match="not being recorded"):
+            await stage.film(on=False)
+        name, seconds = await stage.film(on=True)
+        assert seconds == 0.0
+        with pytest.raises(ProtocolError, match="this session is being recorded"):
+            await stage.film(on=True)
+        await walk(stage, WALK[2:6])
+        made = 4 * hall.engine.world.frames_per_block
+        assert await stage.film(on=False) == (name, made / hall.engine.world.fps)
+        film = hall.kept.read_film(name)
+        assert film is not None
+        with av.open(io.BytesIO(film)) as container:
+            assert len(list(container.decode(video=0))) == made
+        assert hall.kept.size >= len(film)
+        await stage.close()
+
+
+@bounded
+async def test_a_film_ends_with_the_session_that_it_is_of(tmp_path):
+    async with hall_of(tmp_path) as hall:
+        stage = await Stage.open(hall, seed=3)
+        name, _ = await stage.film(on=True)
+        await walk(stage, WALK[:4])
+        await stage.become(await Stage.open(hall, seed=4, instead=True))
+        await walk(stage, WALK[:4])
+        assert (await stage.film(on=False))[0] == name
+        with av.open(io.BytesIO(hall.kept.read_film(name) or b"")) as container:
+            assert len(list(container.decode(video=0))) == 4 * hall.engine.world.frames_per_block
+        await stage.close()
+
+
+@pytest.mark.parametrize("name", ["", "..", "0" * 31, "../" + "0" * 32, "0" * 32])
+def test_no_film_is_handed_out_under_another_name(tmp_path, name):
+    assert Kept(tmp_path).read_film(name) is None

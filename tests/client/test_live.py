@@ -546,6 +546,19 @@ async def test_frames_that_have_arrived_are_shown_before_the_end_is_told(tmp_pat
 
 
 @bounded
+async def test_one_who_looks_is_shown_the_present_even_before_the_first_block_and_a_spectator_may_too(tmp_path):
+    async with serving(tmp_path) as (_, url), playing(url) as client:
+        session = tiny_world().open(seed=3)
+        assert np.array_equal((await client.look()).pixels, session.look())
+        async with Client(url, codec="raw", watch=client.ticket.session) as other:
+            await client.step()
+            shown = await client.frame()
+            seen = await other.look()
+            assert np.array_equal(seen.pixels, shown.pixels)
+            assert (seen.block, seen.epoch) == (shown.block, shown.epoch)
+
+
+@bounded
 async def test_a_server_that_makes_no_sense_ends_the_session(tmp_path):
     async with serving(tmp_path) as (server, url), playing(url) as client:
         (viewer,) = server.hall.rooms[client.ticket.session]._everybody()

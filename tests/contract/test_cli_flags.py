@@ -11,10 +11,11 @@ PROMISED = {
     "--output -o --log --json",
     "replay": "log --verify --output -o --device --weights --json",
     "serve": "--world --host --port --max-sessions --token --origin --name --folder --frames-per-block --device "
-    "--weights --json",
+    "--weights --open --json",
     "record": "name --frames --seed --held-out --workers --output -o --json",
     "train": "name --data --out --minutes --updates --seed --device --compile --resume --weights --json",
     "info": "world --json",
+    "doctor": "--json",
 }
 
 

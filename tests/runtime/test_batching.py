@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from concurrent.futures import Future
 from dataclasses import replace
 
@@ -9,8 +10,10 @@ import pytest
 import torch
 
 from worldsim.cache.policy import Full
+from worldsim.decoding.video import VideoDecoder
 from worldsim.errors import BrokenBlock, PoolFull, SessionPaused, UnknownName
 from worldsim.runtime.batching import Stopped, attempt, step_together
+from worldsim.runtime.history import Moment
 from worldsim.testing.fakes import tiny_world
 
 WALK = [{"KeyD"}, {"KeyD", "Space"}, set(), {"ArrowLeft"}]
@@ -65,6 +68,26 @@ def break_numbers(session):
     held[newest] = (held[newest][0] * float("nan"), held[newest][1])
 
 
+def break_steering(session):
+    class Broken:
+        check = session._home.controls.check
+
+        def next(self, *_):
+            raise RuntimeError("planted in the controls")
+
+    session._home = replace(session._home, controls=Broken())
+
+
+class Unforkable(Moment):
+    def fork(self):
+        raise RuntimeError("planted in the fork")
+
+
+def break_fork(session):
+    moment = session._moment
+    session._moment = Unforkable(moment.decoder, moment.codec_state, moment.trail, moment.shown)
+
+
 def break_log(session):
     class Broken:
         def append(self, *_):
@@ -82,10 +105,12 @@ def break_log(session):
         (break_codec, RuntimeError),
         (break_backbone, RuntimeError),
         (break_numbers, BrokenBlock),
+        (break_steering, RuntimeError),
+        (break_fork, RuntimeError),
         (break_log, OSError),
         (lambda session: session.pause(), SessionPaused),
     ],
-    ids=["codec", "backbone", "numbers", "log", "paused"],
+    ids=["codec", "backbone", "numbers", "steering", "fork", "log", "paused"],
 )
 @pytest.mark.parametrize("which", [0, 1, 2])
 def test_what_goes_wrong_in_one_session_stays_there(spoil, error, which):
@@ -102,6 +127,50 @@ def test_what_goes_wrong_in_one_session_stays_there(spoil, error, which):
             assert abs(chunk.frames.astype(int) - other.frames.astype(int)).max() <= 1
             assert session.block == number + 1
     world.pool.check_integrity(sessions)
+
+
+def test_a_block_that_fails_once_it_is_written_leaves_the_session_where_it_was(monkeypatch):
+    world, calls = tiny_world(), []
+    sessions, others = opened(world), opened(tiny_world())
+
+    def moment(*given):
+        calls.append(given)
+        if len(calls) == 2:
+            raise RuntimeError("planted behind the write")
+        return Moment(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("worldsim.runtime.batching.Moment", moment)
+        done = step_together(sessions, [{"KeyD"}] * 3)
+    assert [type(outcome.exception()) for outcome in done] == [type(None), RuntimeError, type(None)]
+    assert [session.block for session in sessions] == [1, 1, 3]
+    world.pool.check_integrity(sessions)
+    sessions[1].step({"KeyD"})
+    for session, other in zip(sessions, others, strict=True):
+        other.step({"KeyD"})
+        assert abs(session.step({"Space"}).frames.astype(int) - other.step({"Space"}).frames).max() <= 1
+
+
+def test_what_was_written_when_a_shared_write_fails_is_not_written_twice(monkeypatch):
+    world, calls = tiny_world(), []
+    sessions, others = opened(world), opened(tiny_world())
+    absorb = VideoDecoder.absorb
+
+    def absorbing(*given):
+        calls.append(given)
+        if len(calls) == 2:
+            raise RuntimeError("planted in the middle of the write")
+        absorb(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(VideoDecoder, "absorb", absorbing)
+        done = step_together(sessions, [{"KeyD"}] * 3)
+    assert [outcome.result().block for outcome in done] == [0, 1, 2]
+    world.pool.check_integrity(sessions)
+    for session, other in zip(sessions, others, strict=True):
+        other.step({"KeyD"})
+        assert session._moment.decoder.context.next_frame == other._moment.decoder.context.next_frame
+        assert abs(session.step({"Space"}).frames.astype(int) - other.step({"Space"}).frames).max() <= 1
 
 
 def test_an_unknown_key_is_refused_to_whoever_pressed_it():
@@ -134,11 +203,13 @@ def test_stopping_between_two_calls_makes_nothing():
 
 
 def test_an_attempt_gives_its_outcome_the_answer_or_the_error():
-    right, wrong = Future(), Future()
+    right, wrong, ended = Future(), Future(), Future()
     attempt(lambda: 3, right)
     attempt(lambda: 1 / 0, wrong)
+    attempt(sys.exit, ended)
     assert right.result() == 3
     assert isinstance(wrong.exception(), ZeroDivisionError)
+    assert isinstance(ended.exception(), SystemExit)
 
 
 def test_nothing_to_do_is_done():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from worldsim.runtime.history import Histories, History, Moment
 from worldsim.session.log import Step, Trail
 
@@ -21,7 +23,7 @@ def moments(count: int, before: Trail | None = None, first: int = 0) -> list[Mom
     """Moments of one line, block after block."""
     made, trail = [], before
     for block in range(first, first + count):
-        made.append(Moment(Decoder(block), None, trail))
+        made.append(Moment(Decoder(block), None, trail, np.zeros((1, 1, 3), np.uint8)))
         trail = Trail(Step(block=block, keys=frozenset(), latents="", frames=""), trail)
     return made
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import signal
 import subprocess
@@ -65,6 +66,90 @@ def test_going_on_cuts_off_what_was_torn(tmp_path):
     assert path.read_bytes() == whole
     journal.append(step(1))
     assert read_log(path).steps == (step(0), step(1))
+
+
+def test_one_session_at_a_time_writes_to_a_log_and_anybody_reads_it(tmp_path):
+    world, path = tiny_world(), tmp_path / "log"
+    refusal = "log is in use by another session, here or in another process; close that one first, or go on with a"
+    with world.open(seed=4, log=path) as session:
+        session.step({"KeyD"})
+        with pytest.raises(LogError, match=refusal):
+            world.go_on(path)
+        assert read_log(path) == session.log
+        session.step({"KeyA"})
+        live = session.log
+    first = world.go_on(path)
+    with pytest.raises(LogError, match=refusal):
+        world.go_on(path)
+    first.step()
+    assert read_log(path).steps[:2] == live.steps
+    first.close()
+    with world.go_on(path) as again:
+        assert again.block == 3
+    assert world.pool.used == 0
+
+
+def test_a_torn_end_is_not_cut_off_while_another_session_writes(tmp_path):
+    journal = begun(tmp_path / "log")
+    with (tmp_path / "log").open("ab") as file:
+        file.write(b'{"block": 1')
+    before = (tmp_path / "log").read_bytes()
+    with pytest.raises(LogError, match="in use by another"):
+        Journal.go_on(tmp_path / "log")
+    assert (tmp_path / "log").read_bytes() == before
+    journal.close()
+
+
+@pytest.mark.timeout(180)
+def test_a_log_is_in_use_until_the_process_that_writes_it_ends(tmp_path):
+    path = tmp_path / "log"
+    with subprocess.Popen([sys.executable, "-c", LIVE, str(path)], stdout=subprocess.PIPE, text=True) as process:
+        process.stdout.readline()
+        with pytest.raises(LogError, match="in use by another session"):
+            tiny_world().go_on(path)
+        os.kill(process.pid, signal.SIGKILL)
+    with tiny_world().go_on(path) as session:
+        assert session.block >= 1
+
+
+def test_a_session_that_was_dropped_or_could_not_go_on_leaves_its_log_free(tmp_path):
+    world, path = tiny_world(), tmp_path / "log"
+    session = world.open(seed=4, log=path)
+    session.step({"KeyD"})
+    del session
+    gc.collect()
+    for _ in range(2):
+        with pytest.raises(LogError, match="load the world as it was then"):
+            tiny_world(frames_per_block=2).go_on(path)
+    world.go_on(path).close()
+
+
+@pytest.mark.parametrize(("error", "goes_on"), [(errno.ENOLCK, True), (errno.ENOTSUP, True), (errno.EIO, False)])
+def test_a_file_system_without_locks_is_written_to_without(tmp_path, monkeypatch, error, goes_on):
+    def refusing(*_):
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr("fcntl.flock", refusing)
+    if not goes_on:
+        with pytest.raises(OSError, match=os.strerror(error)):
+            begun(tmp_path / "log")
+        assert list(tmp_path.iterdir()) == []
+        return
+    journal = begun(tmp_path / "log")
+    journal.append(step(1))
+    assert read_log(tmp_path / "log").steps == (step(0), step(1))
+
+
+def test_a_saved_session_is_told_from_a_log(tmp_path):
+    world = tiny_world()
+    with world.open(seed=4) as session:
+        session.step()
+        session.save(tmp_path / "life.save")
+    before = (tmp_path / "life.save").read_bytes()
+    for read in (read_log, world.go_on):
+        with pytest.raises(LogError, match=r"life.save is a saved session and no log; worldsim.restore goes on"):
+            read(tmp_path / "life.save")
+    assert (tmp_path / "life.save").read_bytes() == before
 
 
 @pytest.mark.parametrize("content", [b"", b"hello\n", bytes(range(256))])

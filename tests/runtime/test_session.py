@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import re
 import subprocess
 import sys
+from base64 import b64decode
 from collections.abc import Iterable
+from dataclasses import replace
+from io import BytesIO
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -19,7 +24,9 @@ from worldsim.decoding.video import VideoDecoder
 from worldsim.errors import ConfigError, NotReproduced, PoolFull, SessionClosed, SessionPaused, UnknownName
 from worldsim.runtime.journal import read_log
 from worldsim.runtime.mark import Mark
+from worldsim.runtime.notebook import film_html
 from worldsim.runtime.session import Session
+from worldsim.runtime.snapshot import read_snapshot
 from worldsim.runtime.world import World
 from worldsim.testing.fakes import DifferenceCodec, tiny_world
 
@@ -142,6 +149,45 @@ def test_a_fork_can_be_rewound_to_a_mark_of_the_session_it_was_forked_from(world
     assert fingerprint(twin) == first
 
 
+def test_a_session_goes_over_to_the_future_of_a_fork_and_its_log_is_lived_again(world, tmp_path):
+    path = tmp_path / "log"
+    with world.open(seed=4, log=path) as session:
+        fingerprint(session, WALK[:4])
+        twin = session.fork()
+        fingerprint(twin, [{"Space"}, {"KeyA"}])
+        session.step({"KeyD"})
+        session.rewind(twin.mark())
+        assert session.log.steps == twin.log.steps
+        assert session.block == 6
+        assert np.array_equal(session.look(), twin.look())
+        assert fingerprint(session) == fingerprint(twin)
+        assert read_log(path).steps == session.log.steps
+        world.replay(read_log(path))
+    third = twin.fork()
+    third.step()
+    twin.rewind(third.mark())
+    assert twin.log.steps == third.log.steps
+
+
+@pytest.mark.parametrize("to", ["x", None, 1.5, [1]])
+def test_what_is_neither_a_mark_nor_a_number_is_not_gone_back_to(world, to):
+    session = world.open(seed=4)
+    fingerprint(session, WALK[:3])
+    with pytest.raises(ConfigError, match="a session is rewound to a mark, or by a number of blocks, got ") as refused:
+        session.rewind(to)
+    assert str(refused.value).endswith(repr(to))
+    session.rewind(np.int64(1))
+    assert session.block == 2
+
+
+@pytest.mark.parametrize("keys", [None, 7])
+def test_what_are_no_keys_makes_nothing(world, keys):
+    session = world.open(seed=4)
+    with pytest.raises(ConfigError, match=f"keys are a set of names, got {keys}; pass ()"):
+        session.step(keys)
+    assert session.block == 0
+
+
 def test_a_fork_may_be_rewound_far_behind_its_beginning_while_the_other_lives_on(world):
     session, alone = world.open(seed=4), world.open(seed=4)
     mark = session.mark()
@@ -261,7 +307,7 @@ def test_a_closed_mark_cannot_be_rewound_to_and_the_session_goes_on(world):
 
 def test_a_mark_of_another_session_is_refused_and_the_session_goes_on(world):
     session, other, alone = world.open(seed=4), world.open(seed=4), world.open(seed=4)
-    with pytest.raises(ConfigError, match="of another session"):
+    with pytest.raises(ConfigError, match="of another session, which no fork connects with this one; rewind"):
         session.rewind(other.mark())
     assert fingerprint(session) == fingerprint(alone)
 
@@ -460,3 +506,81 @@ def test_a_world_of_keys_says_that_it_has_no_prompt_and_goes_on():
     session.close()
     with pytest.raises(SessionClosed):
         session.set_prompt("")
+
+
+WORLD_START = tiny_world().origin.starts.get(0)[0].numpy()
+
+
+def test_a_look_is_the_newest_frame_and_changes_nothing():
+    session, twin = tiny_world(frames_per_block=2).open(seed=3), tiny_world(frames_per_block=2).open(seed=3)
+    assert np.array_equal(session.look(), WORLD_START[-1])
+    for keys in ({"KeyD"}, set(), {"Space"}):
+        chunk = session.step(keys)
+        assert np.array_equal(session.look(), chunk.frames[-1])
+        assert np.array_equal(twin.step(keys).frames, chunk.frames)
+    session.rewind(1)
+    twin.rewind(1)
+    assert np.array_equal(session.look(), twin.look())
+    session.close()
+    with pytest.raises(SessionClosed):
+        session.look()
+
+
+def page_frames(session: Session) -> np.ndarray | None:
+    """What the video in a session's page shows, in the world's own pixels, uint8 [F, 6, 10, 3]; None if it has none."""
+    found = re.search(r'src="data:video/mp4;base64,([^"]+)"', session._repr_html_())
+    if found is None:
+        return None
+    with av.open(BytesIO(b64decode(found[1])), "r") as file:
+        return np.stack([f.to_ndarray(format="rgb24")[24::48, 24::48] for f in file.decode(file.streams.video[0])])
+
+
+def about(shown: np.ndarray | None, frames: np.ndarray) -> bool:
+    return shown is not None and shown.shape == frames.shape and np.abs(shown.astype(int) - frames).mean() < 4
+
+
+def test_a_session_shows_its_last_five_seconds_and_says_what_it_is(world):
+    session = world.open(seed=4)
+    frames = np.concatenate([session.step(keys).frames for keys in (*WALK, *WALK)])
+    assert about(page_frames(session), frames[-5 * world.fps :])
+    assert "<figcaption>dot, seed 4, 14 blocks, keys held last: none</figcaption>" in session._repr_html_()
+    session.step({"Space", "KeyD"})
+    assert "15 blocks, keys held last: KeyD + Space</figcaption>" in session._repr_html_()
+
+
+def test_a_session_without_a_block_or_of_which_no_frame_is_known_shows_its_present(world, tmp_path):
+    session = world.open(seed=4)
+    assert session._repr_html_() == film_html(
+        session.look()[None], fps=world.fps, caption="dot, seed 4, 0 blocks, keys held last: none"
+    )
+    session.step({"KeyD"})
+    session.save(tmp_path / "a.save")
+    restored = world.restore(read_snapshot(tmp_path / "a.save"))
+    assert restored._repr_html_() == film_html(
+        restored.look()[None], fps=world.fps, caption="dot, seed 4, 1 blocks, keys held last: KeyD"
+    )
+
+
+def test_a_session_shows_nothing_that_was_rewound_and_nothing_of_its_twin(world):
+    session = world.open(seed=4)
+    frames = [session.step(keys).frames for keys in WALK[:4]]
+    mark, twin = session.mark(), session.fork()
+    twin.step({"Space"})
+    session.rewind(2)
+    after = session.step({"Space"}).frames
+    assert about(page_frames(session), np.concatenate([*frames[:2], after]))
+    session.rewind(mark)
+    assert page_frames(session) is None, "what lies between is not known any more"
+    shown = page_frames(twin)
+    assert shown is not None
+    assert about(shown[:8], np.concatenate(frames))
+    session.rewind(4)
+    assert page_frames(session) is None
+
+
+def test_a_closed_session_says_so_and_names_are_escaped(world):
+    session = world.open(seed=4)
+    session._opening = replace(session._opening, world="<b>")
+    assert "&lt;b&gt;, seed 4" in session._repr_html_()
+    session.close()
+    assert session._repr_html_() == "<p>a session of &lt;b&gt;, closed after 0 blocks; open another</p>"

@@ -129,11 +129,36 @@ def test_what_is_no_snapshot_is_refused(tmp_path):
     (tmp_path / "text").write_text("hello")
     save_file({"x": torch.zeros(3)}, tmp_path / "tensors")
     save_file({"x": torch.zeros(3)}, tmp_path / "other", metadata={"worldsim": json.dumps({"format": 99})})
-    for name, says in (("text", "no whole snapshot"), ("tensors", "no whole"), ("other", "format is 99, known is 1")):
+    for name, says in (("text", "no whole snapshot"), ("tensors", "no whole"), ("other", "format is 99, known is 2")):
         with pytest.raises(SnapshotError, match=says):
             read_snapshot(tmp_path / name)
     with pytest.raises(SnapshotError, match="nowhere"):
         read_snapshot(tmp_path / "nowhere")
+
+
+def test_a_log_is_told_from_a_saved_session(tmp_path):
+    lived(tiny_world(), 2, log=tmp_path / "life.log").close()
+    with pytest.raises(SnapshotError, match=r"life.log is the log of a session and no saved one; World.go_on goes on"):
+        worldsim.restore(tmp_path / "life.log", world=tiny_world())
+
+
+def test_a_session_is_not_saved_over_a_folder(tmp_path):
+    session = lived(tiny_world(), 1)
+    with pytest.raises(IsADirectoryError, match="a session is saved to a file, and this is a folder") as refused:
+        session.save(tmp_path)
+    assert str(tmp_path) in str(refused.value)
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_what_sessions_remember_makes_room_for_one_that_is_restored(tmp_path):
+    world = tiny_world(pages=24)
+    session = lived(world)
+    session.save(tmp_path / "here")
+    for _ in range(4):
+        future(session)
+    assert world.pool.free < 5
+    restored = worldsim.restore(tmp_path / "here", world=world)
+    assert future(restored) == future(lived(tiny_world()))
 
 
 def test_a_snapshot_of_another_world_or_plan_is_refused(tmp_path):

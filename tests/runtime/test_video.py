@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import subprocess
 import sys
-from io import FileIO
+from io import BytesIO, FileIO
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 from worldsim.errors import ConfigError, MissingDependency, ShapeError, VideoError
-from worldsim.runtime.video import VideoWriter
+from worldsim.runtime.video import VideoWriter, movie, shown_scale
 
 SIZE = (9, 13)
 FPS = 8
@@ -30,7 +31,7 @@ if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 writer = VideoWriter(path, size=(9, 13), fps=8, scale=16)
 for frame in np.random.default_rng(5).integers(0, 256, (count, 1, 9, 13, 3), dtype=np.uint8):
-    writer.write(frame)
+    writer.write(frame, {"KeyA"})
 if limit:
     writer.close()
 os._exit(9)
@@ -47,6 +48,27 @@ def decode(path: Path) -> tuple[NDArray[np.uint8], float]:
         frames = [frame.to_ndarray(format="rgb24") for frame in file.decode(stream)]
         assert stream.average_rate is not None
         return np.stack(frames), float(stream.average_rate)
+
+
+def cues(path: Path) -> list[tuple[str, float, float]]:
+    """Text, beginning and end in seconds of what the subtitles say; cues of equal text that touch are one.
+
+    A cue ends where the next begins: not every FFmpeg tells how long one in a fragment is.
+    """
+    with av.open(path) as file:
+        (stream,) = file.streams.subtitles
+        assert stream.codec_context.name == "mov_text"
+        packets = [packet for packet in file.demux(stream) if packet.size]
+        assert stream.time_base is not None
+        times = [float(packet.pts * stream.time_base) for packet in packets if packet.pts is not None]
+    texts = [bytes(packet)[2:].decode() for packet in packets]
+    assert [int.from_bytes(bytes(packet)[:2], "big") for packet in packets] == [len(t.encode()) for t in texts]
+    found: list[tuple[str, float, float]] = []
+    for text, begin, end in zip(texts, times, [*times[1:], len(decode(path)[0]) / FPS], strict=True):
+        if found and found[-1][0] == text:
+            begin = found.pop()[1]
+        found.append((text, begin, end))
+    return [cue for cue in found if cue[0]]
 
 
 def write_in_another_process(path: Path, *, limit_bytes: int, frames: int) -> str:
@@ -88,7 +110,8 @@ def test_every_second_begins_with_a_key_frame(tmp_path):
     with VideoWriter(tmp_path / "a.mp4", size=SIZE, fps=FPS, scale=2) as writer:
         writer.write(np.repeat(noise(1), 30, axis=0))
     with av.open(tmp_path / "a.mp4") as file:
-        keys = [at for at, packet in enumerate(p for p in file.demux() if p.size) if packet.is_keyframe]
+        packets = [packet for packet in file.demux(file.streams.video[0]) if packet.size]
+        keys = [at for at, packet in enumerate(packets) if packet.is_keyframe]
     assert keys[0] == 0
     assert max(np.diff([*keys, 30])) <= FPS
 
@@ -120,7 +143,9 @@ def test_an_error_inside_the_block_keeps_what_was_written(tmp_path):
 
 def test_what_a_killed_process_wrote_plays_but_for_its_last_second(tmp_path):
     write_in_another_process(tmp_path / "a.mp4", limit_bytes=0, frames=21)
-    assert 21 - FPS <= len(decode(tmp_path / "a.mp4")[0]) <= 21
+    safe = len(decode(tmp_path / "a.mp4")[0])
+    assert 21 - FPS <= safe <= 21
+    assert cues(tmp_path / "a.mp4") == [("KeyA", 0, safe / FPS)]
 
 
 def test_a_full_disk_is_told_with_what_is_safe_and_that_part_plays(tmp_path):
@@ -152,10 +177,12 @@ def test_after_a_full_disk_the_writer_is_closed_and_the_torn_second_is_gone(tmp_
         with pytest.raises(
             VideoError, match=r"No space left on device; its first \d+ frames \(\d\.\d s\) are safe"
         ) as full:
-            writer.write(noise(200))
+            writer.write(noise(200), {"KeyA"})
         with pytest.raises(VideoError, match="is closed"):
             writer.write(noise(1))
-    assert f"its first {len(decode(tmp_path / 'a.mp4')[0])} frames" in str(full.value)
+    safe = len(decode(tmp_path / "a.mp4")[0])
+    assert f"its first {safe} frames" in str(full.value)
+    assert cues(tmp_path / "a.mp4") == [("KeyA", 0, safe / FPS)]
     assert ends_with_a_whole_box((tmp_path / "a.mp4").read_bytes())
 
 
@@ -210,3 +237,67 @@ def test_a_build_without_the_encoder_says_what_to_install(tmp_path, monkeypatch)
     monkeypatch.setattr(av, "codecs_available", {"vp9"})
     with pytest.raises(MissingDependency, match=r"without libx264 .* pip install"):
         VideoWriter(tmp_path / "walk.mp4", size=SIZE, fps=FPS, scale=2)
+
+
+HELD = [((), 3), (("Space", "KeyD"), 14), ((), 1), (("KeyA",), 2), (("KeyA", "é" * 99), 5)]
+"""Keys, and for how many frames: held over two borders of a fragment, and changed twice within one."""
+
+
+def write_held(path: Path) -> None:
+    with VideoWriter(path, size=SIZE, fps=FPS, scale=2) as writer:
+        for keys, frames in HELD:
+            for frame in noise(frames):
+                writer.write(frame[None], keys)
+
+
+def test_the_keys_are_subtitles_for_exactly_as_long_as_they_are_held(tmp_path):
+    write_held(tmp_path / "a.mp4")
+    wanted = [("KeyD + Space", 3, 17), ("KeyA", 18, 20), ("KeyA + " + "é" * 99, 20, 25)]
+    assert cues(tmp_path / "a.mp4") == [(text, begin / FPS, end / FPS) for text, begin, end in wanted]
+
+
+def test_keys_of_several_frames_at_once_and_the_last_alone_have_their_time_too(tmp_path):
+    with VideoWriter(tmp_path / "a.mp4", size=SIZE, fps=FPS, scale=2) as writer:
+        writer.write(noise(13))
+        writer.write(noise(3), {"KeyD"})
+        writer.write(noise(1), {"KeyW"})
+    assert cues(tmp_path / "a.mp4") == [("KeyD", 13 / FPS, 2), ("KeyW", 2, 17 / FPS)]
+
+
+def test_a_player_is_given_the_text_as_text_and_only_while_keys_are_held(tmp_path):
+    write_held(tmp_path / "a.mp4")
+    with av.open(tmp_path / "a.mp4") as file:
+        lines = [getattr(part, "ass", b"") for packet in file.demux(subtitles=0) for part in packet.decode()]
+    texts = [line.decode().split(",", 8)[8] for line in lines]
+    assert [text for text, _ in groupby(texts)] == ["KeyD + Space", "KeyA", "KeyA + " + "é" * 99]
+
+
+def test_the_text_of_a_second_comes_before_its_frames(tmp_path):
+    write_held(tmp_path / "a.mp4")
+    with av.open(tmp_path / "a.mp4") as file:
+        order = [(packet.stream.type, float(packet.pts * packet.time_base)) for packet in file.demux() if packet.size]
+    for at, (kind, seconds) in enumerate(order):
+        assert kind == "video" or all(later >= seconds // 1 for other, later in order[at:] if other == "video")
+
+
+def test_a_video_under_no_keys_shows_no_text(tmp_path):
+    with VideoWriter(tmp_path / "a.mp4", size=SIZE, fps=FPS, scale=2) as writer:
+        writer.write(noise(21))
+    assert cues(tmp_path / "a.mp4") == []
+
+
+def test_a_film_in_memory_is_a_whole_file_with_every_frame():
+    frames = np.repeat(noise(1), 11, axis=0)
+    with av.open(BytesIO(movie(frames, fps=FPS, scale=4)), "r") as file:
+        stream = file.streams.video[0]
+        assert (float(stream.average_rate or 0), file.duration) == (FPS, 11 / FPS * 1e6)
+        shown = [frame.to_ndarray(format="rgb24") for frame in file.decode(stream)]
+    assert [picture.shape for picture in shown] == [(36, 52, 3)] * 11
+
+
+@pytest.mark.parametrize(
+    ("size", "scale"),
+    [((72, 72), 8), ((96, 128), 6), ((6, 10), 96), ((9, 13), 64), ((95, 96), 6), ((577, 800), 2), ((600, 800), 1)],
+)
+def test_what_is_shown_is_enlarged_by_the_largest_factor_with_even_sides(size, scale):
+    assert shown_scale(size) == scale

@@ -146,6 +146,25 @@ def test_a_seed_outside_its_range_is_refused_when_the_world_is_opened(seed):
         WORLD.open(seed=seed)
 
 
+@pytest.mark.parametrize("seed", ["a", None, 1.5, "2", [1]])
+def test_a_seed_that_is_no_whole_number_is_refused(seed):
+    with pytest.raises(ConfigError, match=r"a seed is a whole number from 0 to 2\*\*64 - 1, got ") as refused:
+        WORLD.open(seed=seed)
+    assert str(refused.value).endswith(repr(seed))
+
+
+@pytest.mark.parametrize("start", ["a", 1.5, [1]])
+def test_a_start_that_is_no_number_is_refused(start):
+    with pytest.raises(ConfigError, match="a starting place is given by its number, got "):
+        WORLD.open(start=start)
+
+
+def test_whole_numbers_of_numpy_are_numbers_and_can_be_logged(tmp_path):
+    with WORLD.open(seed=np.int64(4), start=np.uint8(1), log=tmp_path / "log") as session:
+        assert (session.log.opening.seed, session.log.opening.start) == (4, 1)
+        assert np.array_equal(shown(session), shown(WORLD.open(seed=4, start=1)))
+
+
 def test_a_past_that_does_not_fit_into_memory_leaves_all_of_it_free():
     world = tiny_world(policy=Full(), pages=7)
     with pytest.raises(PoolFull, match="1 more pages are wanted and 0 of 7 are free") as error:

@@ -209,8 +209,14 @@ def test_a_type_that_nobody_knows_is_named_and_the_connection_stays(name):
         ({"type": "hello", "epoch": -1}, "hello: epoch is a whole number from 0, got -1"),
         ({"type": "hello", "blocks": 1.0}, "hello: blocks is a whole number from 0, got 1.0"),
         ({"type": "start", "seed": -1}, "start: seed is a whole number from 0, got -1"),
-        ({"type": "start", "seed": 2**64}, "start: seed is a whole number from 0, got 18446744073709551616"),
-        ({"type": "start", "seed": 10**4_000}, "start: seed is a whole number from 0, got 1000"),
+        (
+            {"type": "start", "seed": 2**64},
+            "start: seed is a whole number from 0 of at most 18446744073709551615, got 18446744073709551616",
+        ),
+        (
+            {"type": "start", "seed": 10**4_000},
+            "start: seed is a whole number from 0 of at most 18446744073709551615, ",
+        ),
         ({"type": "start", "seed": True}, "start: seed is a whole number from 0, got true"),
         ({"type": "start", "seed": None}, "start: seed is a whole number from 0, got null"),
         ({"type": "start", "seed": "7"}, 'start: seed is a whole number from 0, got "7"'),
@@ -242,12 +248,12 @@ def test_a_type_that_nobody_knows_is_named_and_the_connection_stays(name):
         ({"type": "ping", "t": [[]]}, "ping: t is a number from 0, got [[]]"),
         ({"type": "ping", "t": -1}, "ping: t is a number from 0, got -1"),
         ({"type": "ping", "t": "\ud800"}, 'ping: t is a number from 0, got "\\ud800"'),
-        ({"type": "action"}, "action: a field is missing (.*'seq')"),
-        ({"type": "action", "keys": ["KeyA"]}, "action: a field is missing (.*'seq')"),
-        ({"type": "prompt"}, "prompt: a field is missing (.*'text')"),
-        ({"type": "control", "blocks": 1}, "control: a field is missing (.*'op')"),
-        ({"type": "ack"}, "ack: a field is missing (.*'epoch' and 'blocks')"),
-        ({"type": "ack", "epoch": 0}, "ack: a field is missing (.*'blocks')"),
+        ({"type": "action"}, "action: a field is missing: seq"),
+        ({"type": "action", "keys": ["KeyA"]}, "action: a field is missing: seq"),
+        ({"type": "prompt"}, "prompt: a field is missing: text"),
+        ({"type": "control", "blocks": 1}, "control: a field is missing: op"),
+        ({"type": "ack"}, "ack: a field is missing: epoch, blocks"),
+        ({"type": "ack", "epoch": 0}, "ack: a field is missing: blocks"),
     ],
     ids=lambda given: json.dumps(given)[:60] if isinstance(given, dict) else "",
 )
@@ -263,7 +269,11 @@ def test_a_field_that_does_not_fit_is_named_and_the_connection_stays(given, says
 
 def test_a_number_too_large_for_any_float_is_no_number_to_begin_with():
     error = refused('{"type":"ping","t":1e400}')
-    assert (error.code, error.close, str(error)) == ("bad_field", None, "ping: t is a number from 0, got Infinity")
+    assert (error.code, error.close, str(error)) == (
+        "bad_field",
+        None,
+        "ping: t is a number from 0 of at most 18446744073709551615, got Infinity",
+    )
 
 
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}"), ('[{"a":', "}]")])
@@ -278,7 +288,7 @@ def test_nesting_is_refused_at_every_depth_up_to_where_it_cannot_be_read(opening
 def test_a_number_that_is_just_short_enough_to_be_read_is_refused_by_its_size(sign):
     error = refused('{"type":"start","seed":' + sign + "9" * 4_300 + "}")
     assert (error.code, error.close) == ("bad_field", None)
-    assert len(str(error)) < 120
+    assert len(str(error)) < 150
 
 
 def test_text_with_half_a_character_is_read_as_it_is():

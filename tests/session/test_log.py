@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worldsim.errors import LogError
-from worldsim.session.log import FORMAT, Given, Opening, Rewind, SessionLog, Step, Trail, encode
+from worldsim.session.log import FORMAT, Given, Opening, Rewind, SessionLog, Step, Trail, encode, is_opening
 
 GIVEN = Given(pixels=bytes(range(24)) * 2, shape=(2, 2, 4, 3), keys=(frozenset(), frozenset({"KeyA", "Space"})), hour=3)
 OPENING = Opening(
@@ -65,7 +65,15 @@ def test_a_torn_log_is_read_up_to_its_last_whole_record(cut):
         with pytest.raises(LogError, match="does not begin with a whole opening"):
             SessionLog.decode(torn)
         return
-    assert SessionLog.decode(torn).whole == max(end for end in ends if end <= len(torn))
+    read = SessionLog.decode(torn)
+    assert read.whole == max(end for end in ends if end <= len(torn))
+    assert read.whole + read.torn == len(torn)
+
+
+def test_the_first_line_of_a_log_is_told_from_others():
+    assert is_opening(encode(OPENING))
+    for other in (b"", b"hello\n", encode(step(0)), encode(OPENING)[:-1], encode(OPENING)[1:], line({"format": 2})):
+        assert not is_opening(other)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -95,11 +103,11 @@ def test_a_flipped_bit_before_whole_records_is_damage_and_no_torn_end(seed):
     ("records", "says"),
     [
         ((step(0), OPENING), "does not begin with a whole opening"),
-        ((OPENING, step(1)), "cannot follow 0 blocks"),
-        ((OPENING, step(0), step(0)), "cannot follow 1 blocks"),
-        ((OPENING, step(0), Rewind(2)), "cannot follow 1 blocks"),
-        ((OPENING, step(0), Rewind(-1)), "cannot follow 1 blocks"),
-        ((OPENING, OPENING), "cannot follow 0 blocks"),
+        ((OPENING, step(1)), "line 2 is of block 1, and block 0 comes next; lines are missing, or two sessions were"),
+        ((OPENING, step(0), step(0)), "line 3 is of block 0, and block 1 comes next; .* cut a copy off before that"),
+        ((OPENING, step(0), Rewind(2)), "line 3 goes back to where 2 blocks had been made, out of 1"),
+        ((OPENING, step(0), Rewind(-1)), "line 3 goes back to where -1 blocks had been made, out of 1"),
+        ((OPENING, OPENING), "line 2 begins another session, after 0 blocks of the first"),
     ],
 )
 def test_records_that_do_not_follow_from_each_other_are_refused(records, says):

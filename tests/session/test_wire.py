@@ -94,7 +94,7 @@ def test_the_first_frame_of_a_session_is_written_as_it_always_was():
 
 
 def test_flags_and_codecs_have_the_numbers_of_the_protocol():
-    assert {flag.name: flag.value for flag in Flag} == {"KEY": 1, "FIRST": 2, "LAST": 4, "AGAIN": 8}
+    assert {flag.name: flag.value for flag in Flag} == {"KEY": 1, "FIRST": 2, "LAST": 4, "AGAIN": 8, "STILL": 16}
     assert CODECS == {"raw": 0, "jpeg": 1, "h264": 4}
     assert HEADER.size == 40
 

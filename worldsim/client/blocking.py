@@ -87,6 +87,10 @@ class BlockingClient:
         """See Client.step."""
         self._wait(self._client.step(blocks))
 
+    def look(self) -> Frame:
+        """See Client."""
+        return self._wait(self._client.look())
+
     def mark(self) -> int:
         """See Client.mark."""
         return self._wait(self._client.mark())

@@ -89,6 +89,7 @@ class Client:
         self._ticket = Ticket(watch, "") if watch else ticket
         self._connection: ClientConnection | None = None
         self._media: deque[Media] = deque()
+        self._still: Media | None = None
         self._answers: deque[dict[str, Any]] = deque()
         self._troubles: deque[dict[str, Any]] = deque()
         self._news = asyncio.Condition()
@@ -188,6 +189,17 @@ class Client:
         """Make so many blocks while paused."""
         await self._control("state", op="step", blocks=blocks)
 
+    async def look(self) -> Frame:
+        """What the world looks like now, a block or none having been made."""
+        self._still = None
+        await self._control("state", op="look")
+        async with self._news:
+            await self._news.wait_for(lambda: self._still or self._over)
+            if self._still is None:
+                assert self._over is not None
+                raise self._over
+            return self._decode(self._still)
+
     async def mark(self) -> int:
         """The number of a mark of this moment, for `rewind`."""
         return int((await self._control("marked", op="mark"))["mark"])
@@ -274,6 +286,9 @@ class Client:
             self._news.notify_all()
 
     def _receive(self, media: Media) -> None:
+        if Flag.STILL in media.flags:
+            self._still = media
+            return
         at = (media.epoch, media.block, media.frame)
         if at <= self._seen and media.epoch == self._seen[0] and Flag.AGAIN in media.flags:
             return

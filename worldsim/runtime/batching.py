@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -34,11 +34,16 @@ class Stopped(Exception):
 
 @dataclass(slots=True, eq=False)
 class _Turn:
-    """One session's part of a shared block: what it is made under, what came out, and who waits for it."""
+    """One session's part of a shared block: what it is made under, what came out, and who waits for it.
+
+    before: the moment that the session goes on from if its block cannot be kept.
+    """
 
     session: Session
     outcome: Future[Chunk]
     keys: Keys
+    steering: Tensor
+    before: Moment | None = None
     block: LatentBlock | None = None
     frames: Frames | None = None
     codec_state: Any = None
@@ -63,7 +68,8 @@ def step_together(
     turns = []
     for session, held, outcome in zip(sessions, keys, outcomes, strict=True):
         with _into(outcome):
-            turns.append(_Turn(session, outcome, session._check(held)))
+            checked = session._check(held)
+            turns.append(_Turn(session, outcome, checked, _controls(session, checked)))
     began = perf_counter()
     _propose(turns, between)
     denoised = perf_counter()
@@ -72,9 +78,9 @@ def step_together(
             _decode(turn)
             turn.seconds |= {"denoise": denoised - began, "decode": perf_counter() - denoised}
     decoded = perf_counter()
-    for turn, before in _commit(_left(turns)):
+    for turn in _commit(_left(turns)):
         with _into(turn.outcome):
-            turn.outcome.set_result(_adopt(turn, before, decoded))
+            turn.outcome.set_result(_adopt(turn, decoded))
     return outcomes
 
 
@@ -84,10 +90,13 @@ def _left(turns: Sequence[_Turn]) -> list[_Turn]:
 
 
 def attempt(call: Callable[[], Answer], outcome: Future[Answer]) -> None:
-    """Call, and give the outcome what comes of it: an answer, or whatever went wrong."""
+    """Call, and give the outcome what comes of it: an answer, or whatever went wrong.
+
+    That includes what ends a thread, such as SystemExit: the thread that calls goes on for the others.
+    """
     try:
         outcome.set_result(call())
-    except Exception as error:
+    except BaseException as error:
         outcome.set_exception(error)
 
 
@@ -106,22 +115,23 @@ def _propose(turns: Sequence[_Turn], between: Callable[[], None]) -> None:
     """Give every turn its block; if the shared calls fail, each is made alone, to find whose fault it is."""
     if not turns:
         return
-    steering, shared = [_controls(turn) for turn in turns], turns[0].outcome if len(turns) == 1 else Future[Any]()
+    shared = turns[0].outcome if len(turns) == 1 else Future[Any]()
     with _into(shared):
         decoders = [turn.session._moment.decoder for turn in turns]
-        latents = propose_together(decoders, steering, between=between)
-        for turn, own, controls in zip(turns, latents, steering, strict=True):
-            turn.block = LatentBlock(latents=own, controls=controls)
+        latents = propose_together(decoders, [turn.steering for turn in turns], between=between)
+        for turn, own in zip(turns, latents, strict=True):
+            turn.block = LatentBlock(latents=own, controls=turn.steering)
     if len(turns) > 1 and shared.done():
         for turn in turns:
             _propose([turn], between)
 
 
-def _controls(turn: _Turn) -> Tensor:
-    decoder, controls = turn.session._moment.decoder, turn.session._home.controls
+def _controls(session: Session, keys: Keys) -> Tensor:
+    """What steers its next block under these keys, [1, frames_per_block, A]."""
+    decoder, controls = session._moment.decoder, session._home.controls
     vectors: list[Sequence[float]] = [decoder.newest[1].flatten().tolist()]
     for _ in range(decoder.plan.frames_per_block):
-        vectors.append(controls.next(turn.keys, vectors[-1]))
+        vectors.append(controls.next(keys, vectors[-1]))
     return torch.tensor([vectors[1:]], device=decoder.pool.device)
 
 
@@ -137,23 +147,26 @@ def _decode(turn: _Turn) -> None:
     turn.frames = pixels.cpu().numpy()
 
 
-def _commit(turns: list[_Turn]) -> Iterator[tuple[_Turn, Moment]]:
-    """Make the blocks part of the past, together if there is memory for all; gives the moment before each."""
-    befores = [turn.session._moment.fork() for turn in turns]
-    failed = Future[Any]()
+def _commit(turns: list[_Turn]) -> Iterator[_Turn]:
+    """Make the blocks part of the past, together if there is memory for all; gives the turns that it was done for."""
+    for turn in turns:
+        with _into(turn.outcome):
+            turn.before = turn.session._moment.fork()
+    turns, failed = _left(turns), Future[Any]()
     with _into(failed):
         _write(turns)
-    if failed.done() and len(turns) > 1:
-        for turn, before in zip(turns, befores, strict=True):
-            before.decoder.close()
-            yield from _commit([turn])
+    if not failed.done():
+        yield from turns
         return
-    for turn, before in zip(turns, befores, strict=True):
-        if failed.done():
-            turn.session._take(before)
-            turn.outcome.set_exception(failed.exception())
+    for turn in turns:
+        # Some may have been written before it failed, and nobody is to be written twice.
+        assert turn.before is not None
+        turn.session._take(turn.before)
+    for turn in turns:
+        if len(turns) > 1:
+            yield from _commit([turn])
         else:
-            yield turn, before
+            turn.outcome.set_exception(failed.exception())
 
 
 def _write(turns: Sequence[_Turn]) -> None:
@@ -169,18 +182,25 @@ def _write(turns: Sequence[_Turn]) -> None:
                 raise
 
 
-def _adopt(turn: _Turn, before: Moment, decoded: float) -> Chunk:
-    """Let the session go on from its block; if it cannot be logged it goes on from before it."""
+def _adopt(turn: _Turn, decoded: float) -> Chunk:
+    """Let the session go on from its block; if that fails, as when it cannot be logged, it goes on from before it."""
     assert turn.block is not None
     assert turn.frames is not None
+    assert turn.before is not None
     session, decoder = turn.session, turn.session._moment.decoder
+    with ExitStack() as undo:
+        undo.callback(session._take, turn.before)
+        step = Step(
+            block=decoder.blocks,
+            keys=turn.keys,
+            latents=hashlib.sha256(turn.block.latents.cpu().numpy().tobytes()).hexdigest(),
+            frames=hashlib.sha256(turn.frames.tobytes()).hexdigest(),
+        )
+        after = Moment(decoder, turn.codec_state, Trail(step, turn.before.trail), turn.frames[-1].copy())
+        session._write(step)
+        undo.pop_all()
     decoder.blocks += 1
-    step = Step(
-        block=decoder.blocks - 1,
-        keys=turn.keys,
-        latents=hashlib.sha256(turn.block.latents.cpu().numpy().tobytes()).hexdigest(),
-        frames=hashlib.sha256(turn.frames.tobytes()).hexdigest(),
-    )
-    session._adopt(Moment(decoder, turn.codec_state, Trail(step, before.trail)), before, step)
+    session._adopt(after, turn.before)
     turn.seconds["commit"] = perf_counter() - decoded
+    session._show(step, turn.frames)
     return Chunk(frames=turn.frames, block=step.block, keys=turn.keys, seconds=turn.seconds)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from threading import Condition, Thread
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 from worldsim.errors import ConfigError, EngineFull, SessionClosed
 from worldsim.runtime.batching import Stopped, attempt, step_together
@@ -37,11 +38,18 @@ class _Call:
 
 @dataclass(slots=True, eq=False)
 class _Desk:
-    """What the threads that ask leave for the one that works; guarded by `changed`."""
+    """What the threads that ask leave for the one that works; guarded by `changed`.
+
+    beginning: places taken for sessions that are still to be begun.
+    living: the sessions that hold memory; one that everybody has dropped gives its own back, and its place.
+    stopped: those of them that are being closed.
+    """
 
     changed: Condition = field(default_factory=Condition)
     calls: deque[_Call] = field(default_factory=deque)
     steps: deque[_Step] = field(default_factory=deque)
+    beginning: int = 0
+    living: WeakSet[LiveSession] = field(default_factory=WeakSet)
     stopped: set[LiveSession] = field(default_factory=set)
     closed: bool = False
 
@@ -56,27 +64,32 @@ class Engine:
         world: where they live; nobody else may use it, since one thread uses a pool.
         sessions: how many there may be; as many as the pool is planned for if None.
         together: how many make a block at once, at most.
+
+    places: how many the pool has room for; one more than there may be, so that one can take the place of another.
+    capacity: how many there may be.
     """
 
     def __init__(self, world: World, *, sessions: int | None = None, together: int = 8) -> None:
-        fit = world.pool.pages // pages_of_session(world)
+        self.places = world.pool.pages // pages_of_session(world)
+        fit = self.places - 1
         self.capacity = fit if sessions is None else sessions
         if not 1 <= self.capacity <= fit or together < 1:
             raise ConfigError(
-                f"{world.pool.pages} pages have room for {fit} sessions of {pages_of_session(world)} pages each, and "
-                f"at least 1 makes a block; got sessions={sessions} and together={together}"
+                f"{world.pool.pages} pages have room for {max(fit, 0)} sessions of {pages_of_session(world)} pages "
+                f"each and one that takes the place of another, and at least 1 makes a block; got sessions={sessions} "
+                f"and together={together}"
             )
         self.world = world
         self._together = together
-        self._open = 0
         self._desk = _Desk()
         self._thread = Thread(target=self._work, name="worldsim-engine", daemon=True)
         self._thread.start()
 
     @property
     def open_sessions(self) -> int:
-        """How many sessions there are."""
-        return self._open
+        """How many sessions there are, those that are being begun included."""
+        with self._desk.changed:
+            return self._desk.beginning + len(self._desk.living)
 
     def open(self, **beginning: Any) -> LiveSession:
         """Begin a session; arguments and errors as for World.open.
@@ -91,22 +104,14 @@ class Engine:
 
         Args:
             begin: makes it.
-            instead: it takes the place of one that is closed next, so there may be one more for that moment.
+            instead: it takes the place of one that is closed next, so there may be more until then: as many as the
+                pool has places for, which is one more at least.
         """
         with self._desk.changed:
-            if self._desk.closed:
-                raise SessionClosed("this engine was closed; start another")
-            if self._open >= self.capacity and not instead:
-                pool, pages = self.world.pool, pages_of_session(self.world)
-                raise EngineFull(
-                    f"{self._open} of {self.capacity} sessions are open, each planned with "
-                    f"{pages * pool.shape.bytes(pool.dtype) / 1e6:.0f} MB; try again when one has been closed"
-                )
-            self._open += 1
-        begun = self.call(begin)
-        if begun.exception() is not None:
-            self._leave()
-        return LiveSession(self, begun.result())
+            self._check_place(instead=instead)
+            begun = self.call(lambda: self._begin(begin))
+            self._desk.beginning += 1
+        return begun.result()
 
     def call(self, call: Callable[[], Answer]) -> Future[Answer]:
         """Have something done on the engine's thread, before the next block is begun."""
@@ -119,7 +124,11 @@ class Engine:
         return outcome
 
     def close(self) -> None:
-        """End the thread after the call that it is in; what still waits is cancelled. Closing twice is fine."""
+        """End the thread after the call that it is in, and close the sessions that are open.
+
+        What still waits is cancelled. Closing twice is fine, and so is closing a session afterwards, which raises what
+        went wrong when it was closed here.
+        """
         with self._desk.changed:
             self._desk.closed = True
             self._desk.changed.notify()
@@ -138,35 +147,85 @@ class Engine:
             self._desk.steps.append(step)
             self._desk.changed.notify()
 
-    def _stop(self, live: LiveSession) -> None:
-        """Make no block of that session any more, not even the one that is being made."""
+    def _check_place(self, *, instead: bool) -> None:
+        if self._desk.closed:
+            raise SessionClosed("this engine was closed; start another")
+        if self.open_sessions >= self.places:
+            raise EngineFull(
+                f"the memory has room for {self.places} sessions and all are there, of which some take the place of "
+                "others; try again when one of those has been closed"
+            )
+        if self.open_sessions >= self.capacity and not instead:
+            pool, pages = self.world.pool, pages_of_session(self.world)
+            raise EngineFull(
+                f"{self.open_sessions} of {self.capacity} sessions are open, each planned with "
+                f"{pages * pool.shape.bytes(pool.dtype) / 1e6:.0f} MB; try again when one has been closed"
+            )
+
+    def _begin(self, begin: Callable[[], Session]) -> LiveSession:
+        """Begin a session on this thread; from then on it is closed when the engine is, whoever has it."""
+        begun: list[LiveSession] = []
+        try:
+            begun.append(LiveSession(self, begin()))
+        finally:
+            with self._desk.changed:
+                self._desk.beginning -= 1
+                self._desk.living.update(begun)
+        return begun[0]
+
+    def _stop(self, live: LiveSession) -> bool:
+        """Make no block of that session any more, not even the one being made; False if that was said already."""
         with self._desk.changed:
+            if live._closed:
+                return False
+            live._closed = True
             self._desk.stopped.add(live)
             for step in [step for step in self._desk.steps if step.live is live]:
                 self._desk.steps.remove(step)
                 step.outcome.cancel()
+            return True
 
-    def _leave(self, live: LiveSession | None = None) -> None:
+    def _finish(self, live: LiveSession) -> None:
+        """Have the session closed on the engine's thread, which closes what is left when it ends."""
+        try:
+            self.call(lambda: self._end(live)).result()
+        except (SessionClosed, CancelledError):
+            self._thread.join()
+        live._ended.result()
+
+    def _end(self, live: LiveSession) -> None:
+        """Close the session on this thread, and say what came of it."""
+        attempt(live.session.close, live._ended)
         with self._desk.changed:
-            self._open -= 1
-            self._desk.stopped -= {live}
+            self._desk.living.discard(live)
+            self._desk.stopped.discard(live)
 
     def _work(self) -> None:
-        while True:
-            with self._desk.changed:
-                self._desk.changed.wait_for(lambda: self._desk.calls or self._desk.steps or self._desk.closed)
-                if self._desk.closed:
-                    for outcome in (*(c.outcome for c in self._desk.calls), *(s.outcome for s in self._desk.steps)):
-                        outcome.cancel()
-                    return
-                # One call, then a round of blocks: a queue of calls that never ends must not keep the sessions waiting.
-                asked = self._desk.calls.popleft() if self._desk.calls else None
-            if asked is not None and asked.outcome.set_running_or_notify_cancel():
-                attempt(asked.call, asked.outcome)
-            with self._desk.changed:
-                due = [] if self._desk.closed else self._due()
-            if due:
-                self._make(due)
+        while self._work_once():
+            pass
+        with self._desk.changed:
+            for outcome in (*(c.outcome for c in self._desk.calls), *(s.outcome for s in self._desk.steps)):
+                outcome.cancel()
+            self._desk.beginning = 0
+            left = [*self._desk.living]
+        for live in left:
+            self._end(live)
+
+    def _work_once(self) -> bool:
+        """Do one call and make one round of blocks, when there are any; False if the engine was closed."""
+        with self._desk.changed:
+            self._desk.changed.wait_for(lambda: self._desk.calls or self._desk.steps or self._desk.closed)
+            if self._desk.closed:
+                return False
+            # One call, then a round of blocks: a queue of calls that never ends must not keep the sessions waiting.
+            asked = self._desk.calls.popleft() if self._desk.calls else None
+        if asked is not None and asked.outcome.set_running_or_notify_cancel():
+            attempt(asked.call, asked.outcome)
+        with self._desk.changed:
+            due = [] if self._desk.closed else self._due()
+        if due:
+            self._make(due)
+        return True
 
     def _due(self) -> list[_Step]:
         """Whose block is next: of those who wait, each session once, the longest waiting first."""
@@ -179,6 +238,8 @@ class Engine:
         return [step for step in taken.values() if step.outcome.set_running_or_notify_cancel()]
 
     def _make(self, due: list[_Step]) -> None:
+        """Give everybody in a round what comes of it, whatever that is: nobody waits for ever."""
+
         def between() -> None:
             if self._desk.closed or any(step.live in self._desk.stopped for step in due):
                 raise Stopped
@@ -192,7 +253,9 @@ class Engine:
             if left := [step for step in due if step not in gone]:
                 self._make(left)
             return
-        for step, outcome in zip(due, made.result(), strict=True):
+        # Each has its own answer, unless it was none's fault in particular.
+        outcomes: Sequence[Future[Any]] = made.result() if made.exception() is None else [made] * len(due)
+        for step, outcome in zip(due, outcomes, strict=True):
             if (error := outcome.exception()) is not None:
                 step.outcome.set_exception(error)
             else:
@@ -206,11 +269,14 @@ class LiveSession:
         self.engine = engine
         self.session = session
         self._closed = False
+        self._ended: Future[None] = Future()
 
     def step(self, keys: Iterable[str] = ()) -> Future[Chunk]:
         """The next block, made when its turn comes; what can go wrong as for Session.step."""
         outcome: Future[Chunk] = Future()
-        self.engine._ask(_Step(self, frozenset(keys), outcome))
+        # Copied, since they may change meanwhile; what are no keys is refused when its turn comes.
+        held = [*keys] if isinstance(keys, Iterable) and not isinstance(keys, str) else keys
+        self.engine._ask(_Step(self, held, outcome))
         return outcome
 
     def do(self, verb: Callable[[Session], Answer]) -> Future[Answer]:
@@ -223,13 +289,8 @@ class LiveSession:
 
     def close(self) -> None:
         """Give its memory and its place back, at the next step of the block that is being made. Twice is fine."""
-        if self._closed:
-            return
-        self._closed = True
-        self.engine._stop(self)
-        if not self.engine._desk.closed:
-            self.engine.call(self.session.close).result()
-        self.engine._leave(self)
+        if self.engine._stop(self):
+            self.engine._finish(self)
 
 
 def pages_of_session(world: World) -> int:

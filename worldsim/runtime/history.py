@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 from weakref import WeakSet
 
 from worldsim.decoding.video import VideoDecoder
+from worldsim.runtime.chunk import Frames
 from worldsim.session.log import Trail
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Moment:
-    """A past to go on from, what the codec knew at that point, and the steps that led there."""
+    """A past to go on from, what the codec knew at that point, the steps that led there, and what was shown last.
+
+    shown: the newest frame, uint8 [H, W, 3].
+    """
 
     decoder: VideoDecoder
     codec_state: Any
     trail: Trail | None
+    shown: Frames
 
     @property
     def block(self) -> int:
@@ -25,7 +30,7 @@ class Moment:
         return self.decoder.blocks
 
     def fork(self) -> Moment:
-        return Moment(self.decoder.fork(), self.codec_state, self.trail)
+        return replace(self, decoder=self.decoder.fork())
 
 
 class History:

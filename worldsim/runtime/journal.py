@@ -2,23 +2,47 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import sys
+import weakref
+from contextlib import ExitStack
 from pathlib import Path
 
 from worldsim.errors import ConfigError, LogError
+from worldsim.runtime.snapshot import is_snapshot
 from worldsim.session.log import Record, SessionLog, encode
+
+if sys.platform != "win32":
+    import fcntl
+
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
+"""How a file system says that it has no locks; a log there is written without one."""
 
 
 class Journal:
-    """A log file that records are added to. One process writes a file.
+    """A log file that records are added to.
 
     A record is on the disk when `append` returns, so that a process that is killed loses the block in flight and
-    nothing before it.
+    nothing before it. One journal writes a file: it holds a lock on it, where the platform has one, until it is closed
+    or dropped or the process ends, however it ends. Reading needs no lock.
+
+    Args:
+        path: of the file.
+        descriptor: of the file, open for appending; the journal closes it, also if it cannot have the lock.
+
+    Raises:
+        LogError: another journal is writing to the file.
     """
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
         self._descriptor = descriptor
+        self._close = weakref.finalize(self, os.close, descriptor)
+        with ExitStack() as undo:
+            undo.callback(self.close)
+            _lock(path, descriptor)
+            undo.pop_all()
 
     @classmethod
     def begin(cls, path: Path, log: SessionLog) -> Journal:
@@ -32,14 +56,13 @@ class Journal:
             descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND, 0o600)
         except FileExistsError as error:
             raise ConfigError(f"{path} exists and a log is never overwritten; name another file") from error
-        journal = cls(path, descriptor)
-        try:
+        with ExitStack() as undo:
+            undo.callback(path.unlink)
+            journal = cls(path, descriptor)
+            undo.callback(journal.close)
             journal._write(log.encode())
             _sync_folder(path.parent)
-        except OSError:
-            journal.close()
-            path.unlink()
-            raise
+            undo.pop_all()
         return journal
 
     @classmethod
@@ -47,22 +70,25 @@ class Journal:
         """The file of an earlier session, to be added to; a record that was torn at its end is cut off.
 
         Raises:
-            LogError: it is no log.
+            LogError: it is no log, or another session writes to it, in this process or another.
         """
-        whole = read_log(path).whole
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
-        os.ftruncate(descriptor, whole)
-        return cls(path, descriptor)
+        read_log(path)
+        journal = cls(path, os.open(path, os.O_WRONLY | os.O_APPEND))
+        with ExitStack() as undo:
+            undo.callback(journal.close)
+            # Read once more: until now another session may have written to it.
+            os.ftruncate(journal._descriptor, read_log(path).whole)
+            undo.pop_all()
+        return journal
 
     def append(self, *records: Record) -> None:
         """Write these records; they are on the disk when this returns."""
         self._write(b"".join(map(encode, records)))
 
     def close(self) -> None:
-        """Nothing more is written. Closing twice is fine."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        """Nothing more is written, and another may write. Closing twice is fine."""
+        self._descriptor = -1
+        self._close()
 
     def _write(self, text: bytes) -> None:
         """Write all of it, or nothing: what was written of a record that failed must not stand before the next."""
@@ -89,7 +115,25 @@ def read_log(path: Path) -> SessionLog:
     try:
         return SessionLog.decode(text)
     except LogError as error:
+        if is_snapshot(path):
+            raise LogError(f"{path} is a saved session and no log; worldsim.restore goes on with it") from error
         raise LogError(f"{path}: {error}") from error
+
+
+def _lock(path: Path, descriptor: int) -> None:
+    """Lock an open file until it is closed; LogError if somebody else has it locked."""
+    if sys.platform == "win32":
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise LogError(
+            f"{path} is in use by another session, here or in another process; close that one first, or go on with a "
+            "copy of the file"
+        ) from error
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
 
 
 def _sync_folder(folder: Path) -> None:

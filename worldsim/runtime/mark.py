@@ -59,4 +59,4 @@ class Mark:
         was = self._moment.decoder
         decoder = VideoDecoder(was.backbone, was.pool, was.plan, was.seed)
         decoder.resume(self._copy)
-        return Moment(decoder, self._moment.codec_state, self._moment.trail)
+        return replace(self._moment, decoder=decoder)

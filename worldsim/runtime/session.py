@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -12,11 +13,14 @@ from worldsim.controls import Controls, Keys
 from worldsim.errors import ConfigError, NotReproduced, PoolFull, SessionClosed, SessionPaused
 from worldsim.models.protocol import Codec
 from worldsim.runtime.batching import step_together
-from worldsim.runtime.chunk import Chunk
+from worldsim.runtime.chunk import Chunk, Frames
 from worldsim.runtime.history import Histories, History, Moment
 from worldsim.runtime.journal import Journal
 from worldsim.runtime.mark import Mark
+from worldsim.runtime.notebook import SHOWN_S, Recent, film_html, note_html
+from worldsim.runtime.recording import Recording
 from worldsim.runtime.snapshot import Keep, Snapshot, check_keep, write_snapshot
+from worldsim.runtime.subtitles import held_text
 from worldsim.session.log import Opening, Record, Rewind, SessionLog, Step, Trail
 
 
@@ -26,12 +30,16 @@ class Home:
 
     begin: the moment that an opening describes.
     longest: blocks that a session can go back at once.
+    size: (height, width) of a frame in pixels.
+    fps: frames in one second of world time.
     """
 
     codec: Codec[Any]
     controls: Controls
     begin: Callable[[Opening], Moment]
     longest: int
+    size: tuple[int, int]
+    fps: int
     histories: Histories = field(default_factory=Histories)
 
 
@@ -47,6 +55,8 @@ class Session:
         self._opening = opening
         self._journal = journal
         self._history: History = home.histories.open(home.longest)
+        self._recent = Recent(SHOWN_S * home.fps)
+        self._recordings: list[Recording] = []
         self._line = object()
         self._paused = False
         self._closed = False
@@ -90,6 +100,7 @@ class Session:
 
         Raises:
             UnknownName: a key that the world does not understand; nothing was made.
+            ConfigError: what is given are no keys; nothing was made.
             PoolFull: no memory for another block under this policy; nothing was made.
             SessionPaused: the session is paused.
             SessionClosed: the session was closed.
@@ -99,25 +110,34 @@ class Session:
 
     def _check(self, keys: Iterable[str]) -> Keys:
         """The keys, if a step under them can be made; errors as for `step`."""
+        if not isinstance(keys, Iterable):
+            raise ConfigError(f"keys are a set of names, got {keys!r}; pass (), or leave them out, if none is held")
         held = self._home.controls.check(keys)
         self._check_open()
         if self._paused:
             raise SessionPaused("this session is paused; resume it before the next step")
         return held
 
-    def _adopt(self, after: Moment, before: Moment, step: Step) -> None:
-        """Go on from the moment after a step, and remember the one before it; if it cannot be logged, from before."""
-        with ExitStack() as undo:
-            undo.callback(self._take, before)
-            self._write(step)
-            undo.pop_all()
+    def _adopt(self, after: Moment, before: Moment) -> None:
+        """Go on from the moment after a step that was logged, and remember the one before it."""
         self._moment = after
         self._history.add(before)
+
+    def _show(self, step: Step, frames: Frames) -> None:
+        """Hand on the frames of a block that was just made; whatever comes of them, the block stays."""
+        self._recent.add(step, frames)
+        for recording in self._recordings:
+            recording.take(frames, step.keys)
 
     def _take(self, moment: Moment) -> None:
         """Go on from another moment."""
         self._moment.decoder.close()
         self._moment = moment
+
+    def look(self) -> Frames:
+        """What the world looks like now: the newest frame, uint8 [H, W, 3]."""
+        self._check_open()
+        return self._moment.shown.copy()
 
     def mark(self) -> Mark:
         """This moment, to rewind to. No key or value is copied."""
@@ -125,9 +145,11 @@ class Session:
         return Mark(self._line, self._moment.fork(), self._home.histories)
 
     def rewind(self, to: Mark | int) -> None:
-        """Go back to a moment of this session, or of one that it shares a beginning with through forks.
+        """Go back to a moment of this session, or over to one of a session that forks connect with it.
 
-        The same keys then make the same frames again, and a mark can be used again.
+        A mark of a fork, of what this was forked from or of another fork of that may lie in a future that this session
+        never had: it then goes on from there, and its log says so. The same keys make the same frames again as after
+        the mark was set, and a mark can be used again.
 
         Args:
             to: a mark, or how many blocks to go back. The blocks of the last 60 s of world time are remembered while
@@ -135,7 +157,8 @@ class Session:
                 it took then.
 
         Raises:
-            ConfigError: the mark is of another session, or so many blocks have not been made.
+            ConfigError: the mark is of a session that no fork connects with this one, so many blocks have not been
+                made, or it is neither a mark nor a number of blocks.
             SessionClosed: the mark or the session was closed.
             PoolFull: the mark's memory had to leave the pool, and there is no room for it to come back.
             NotReproduced: a moment that had to be lived again did not come out the same; nothing has changed.
@@ -145,6 +168,7 @@ class Session:
         self._write(*_turn(self._moment.trail, moment.trail))
         self._history.keep_before(moment)
         self._take(moment)
+        self._recent.back_to(self.latest)
 
     def fork(self, *, log: Path | str | None = None) -> Session:
         """A second session that begins with this one's past and goes its own way.
@@ -156,6 +180,7 @@ class Session:
         journal = None if log is None else Journal.begin(Path(log), self.log)
         twin = Session(self._home, self._moment.fork(), self._opening, journal)
         twin._line = self._line
+        twin._recent = self._recent.copy()
         return twin
 
     def save(self, path: Path | str, *, keep: Keep = "pages") -> None:
@@ -168,7 +193,7 @@ class Session:
         Raises:
             ConfigError: no such keep, or a codec whose state cannot be written.
             SessionClosed: the session was closed.
-            OSError: it could not be written; what was there stays.
+            OSError: it could not be written, or the path is a folder; what was there stays.
         """
         write_snapshot(Path(path), self.snapshot(keep=keep))
 
@@ -188,8 +213,32 @@ class Session:
         state = None if keep == "log" else self._moment.decoder.state()
         if state is not None and keep == "latents":
             state = state.without_pages()
-        codec_state = None if keep == "log" else self._moment.codec_state
-        return Snapshot(keep=keep, log=self.log, state=state, codec_state=codec_state)
+        codec_state, shown = (None, None) if keep == "log" else (self._moment.codec_state, self._moment.shown)
+        return Snapshot(keep=keep, log=self.log, state=state, codec_state=codec_state, shown=shown)
+
+    def record(self, path: Path | str) -> Recording:
+        """Write what it shows from the next block on to an MP4 file, with the keys held as subtitles.
+
+        The recording ends when it is closed or the session is. After a rewind it goes on with what is shown next. A
+        file that cannot be written any more ends the recording and not the session: what is in the file plays, and
+        whichever of the two is closed first raises what went wrong. Encoding is part of the step: some milliseconds.
+
+        Args:
+            path: of the file, ending in .mp4; missing folders are made, a file that exists is replaced.
+
+        Raises:
+            ConfigError: another name, or it is being recorded to that file already.
+            MissingDependency: this build of PyAV cannot encode H.264.
+            VideoError: the file cannot be opened.
+            SessionClosed: the session was closed.
+        """
+        self._check_open()
+        self._recordings = [recording for recording in self._recordings if not recording.over]
+        if any(recording.path.resolve() == Path(path).resolve() for recording in self._recordings):
+            raise ConfigError(f"this session is being recorded to {path} already; close that recording first")
+        recording = Recording(path, size=self._home.size, fps=self._home.fps)
+        self._recordings.append(recording)
+        return recording
 
     def set_prompt(self, text: str) -> None:
         """Tell the world something in words, from the next block on.
@@ -211,12 +260,20 @@ class Session:
         self._paused = False
 
     def close(self) -> None:
-        """Give the memory back. Closing twice is fine."""
-        self._moment.decoder.close()
-        self._history.clear()
-        if self._journal is not None:
-            self._journal.close()
-        self._closed = True
+        """Give the memory back and end its recordings. Closing twice is fine.
+
+        Raises:
+            VideoError: a recording could not be written to its end; the session is closed.
+        """
+        with ExitStack() as ends:
+            for recording in self._recordings:
+                ends.callback(recording.close)
+            self._closed = True
+            self._moment.decoder.close()
+            self._history.clear()
+            self._recent.clear()
+            if self._journal is not None:
+                self._journal.close()
 
     def __enter__(self) -> Session:
         return self
@@ -224,9 +281,21 @@ class Session:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows of it: its last seconds, or the present alone where no more is known."""
+        if self._closed:
+            return note_html(f"a session of {self._opening.world}, closed after {self.block} blocks; open another")
+        held = held_text(self.latest.keys if self.latest else ()) or "none"
+        caption = f"{self._opening.world}, seed {self._opening.seed}, {self.block} blocks, keys held last: {held}"
+        frames = self._recent.frames
+        return film_html(self.look()[None] if frames is None else frames, fps=self._home.fps, caption=caption)
+
     def _marked(self, mark: Mark) -> Moment:
         if mark._owner is not self._line:
-            raise ConfigError("that mark is of another session; rewind the session that made it, or a fork of it")
+            raise ConfigError(
+                "that mark is of another session, which no fork connects with this one; rewind the session that made "
+                "it, one that was forked from that, or the one that it was forked from"
+            )
         while True:
             try:
                 return mark._again()
@@ -245,7 +314,8 @@ class Session:
             decoder.resume(present)
             raise
 
-    def _back(self, blocks: int) -> Moment:
+    def _back(self, to: int) -> Moment:
+        blocks = whole(to, "a session is rewound to a mark, or by a number of blocks")
         if not 0 <= blocks <= self.block:
             raise ConfigError(f"{self.block} blocks have been made; go back 0 to {self.block} of them, not {blocks}")
         wanted = self.block - blocks
@@ -298,6 +368,14 @@ def relive(
                 on_chunk(chunk)
         undo.pop_all()
     return session._moment
+
+
+def whole(given: object, wanted: str) -> int:
+    """The whole number that was given; ConfigError, which says what is wanted, if it is none."""
+    try:
+        return int(operator.index(given))  # type: ignore[arg-type]  # it says whether it fits
+    except TypeError:
+        raise ConfigError(f"{wanted}, got {given!r}") from None
 
 
 def _turn(here: Trail | None, there: Trail | None) -> list[Record]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -17,9 +18,10 @@ from torch import Tensor
 
 from worldsim.decoding.video import VideoState
 from worldsim.errors import ConfigError, LogError, SnapshotError
-from worldsim.session.log import SessionLog
+from worldsim.runtime.chunk import Frames
+from worldsim.session.log import SessionLog, is_opening
 
-FORMAT = 1
+FORMAT = 2
 Keep = Literal["log", "latents", "pages"]
 """What a snapshot keeps, from small to large.
 
@@ -38,12 +40,14 @@ class Snapshot:
     log: from its beginning.
     state: of its decoder, if more than the log was kept; without pages, keys and values are empty.
     codec_state: what the codec knew, if more than the log was kept.
+    shown: the newest frame, uint8 [H, W, 3], likewise.
     """
 
     keep: Keep
     log: SessionLog
     state: VideoState | None = None
     codec_state: Any = None
+    shown: Frames | None = None
 
 
 def write_snapshot(path: Path, snapshot: Snapshot) -> None:
@@ -53,10 +57,14 @@ def write_snapshot(path: Path, snapshot: Snapshot) -> None:
 
     Raises:
         ConfigError: the codec has a state that cannot be written.
-        OSError: it could not be written; what was there stays.
+        OSError: it could not be written, or the path is a folder; what was there stays.
     """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "a session is saved to a file, and this is a folder", str(path))
     tensors = {"log": torch.frombuffer(bytearray(snapshot.log.encode()), dtype=torch.uint8)}
     header: dict[str, Any] = {"format": FORMAT, "keep": snapshot.keep}
+    if snapshot.shown is not None:
+        tensors["shown"] = torch.from_numpy(snapshot.shown.copy())
     if snapshot.state is not None:
         tensors |= {name: getattr(snapshot.state, name).contiguous().cpu() for name in _STATE}
         tensors |= _codec_tensors(snapshot.codec_state)
@@ -83,9 +91,24 @@ def read_snapshot(path: Path) -> Snapshot:
     try:
         return _read(path)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, LogError) as error:
+        if not isinstance(error, OSError) and _is_log(path):
+            raise SnapshotError(
+                f"{path} is the log of a session and no saved one; World.go_on goes on with it, and `worldsim replay` "
+                "lives it again"
+            ) from error
         before = _before(path)
         hint = f"; the one saved before it is {before}" if before.exists() else ""
         raise SnapshotError(f"{path} is no whole snapshot of a session ({error}){hint}") from error
+
+
+def is_snapshot(path: Path) -> bool:
+    """Whether a file is a saved session, whole or not."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get("worldsim", "null"))
+    except (SafetensorError, OSError, ValueError):
+        return False
+    return isinstance(header, dict) and "keep" in header
 
 
 def check_keep(keep: str) -> None:
@@ -116,7 +139,18 @@ def _read(path: Path) -> Snapshot:
         frames=tuple(header["frames"]),
         **{name: tensors[name] for name in _STATE},
     )
-    return Snapshot(keep=header["keep"], log=log, state=state, codec_state=_codec_state(tensors))
+    return Snapshot(
+        keep=header["keep"],
+        log=log,
+        state=state,
+        codec_state=_codec_state(tensors),
+        shown=tensors["shown"].numpy(),
+    )
+
+
+def _is_log(path: Path) -> bool:
+    with path.open("rb") as file:
+        return is_opening(file.readline())
 
 
 def _checksum(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from fractions import Fraction
-from io import FileIO
+from io import BytesIO, FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Final, NoReturn, Self
 
 import av
 import numpy as np
+from av.container import OutputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from worldsim.errors import ConfigError, MissingDependency, ShapeError, VideoError
+from worldsim.runtime.subtitles import held_text, with_text, with_text_track
 
 ENCODER: Final = "libx264"
 # Zero latency, so that no frame waits inside the encoder when the program dies. At this quality a pixel that was
@@ -23,6 +26,8 @@ ENCODER_OPTIONS = {"preset": "veryfast", "tune": "zerolatency", "crf": "14"}
 MP4_FLAGS = "frag_keyframe+empty_moov+default_base_moof+skip_trailer"
 BT709 = 1
 LIMITED_RANGE = 1
+SHOWN_HEIGHT_PX = 576
+"""Worlds are small; files of them are enlarged by the largest whole factor that stays within this height."""
 
 
 class VideoWriter:
@@ -30,6 +35,9 @@ class VideoWriter:
 
     The file is a row of fragments of at most one second, every one beginning with a key frame. A fragment goes to
     the file when it is complete, so what is in the file always plays. Leaving the `with` block writes the rest.
+
+    The keys held at its frames are subtitles, such as "KeyD + Space", nothing where none are held. Keys that stay held
+    are one cue in each fragment, so that a second has its own wherever the file is cut off or entered.
 
     Args:
         path: where to write, ending in .mp4; missing folders are made, an existing file is replaced.
@@ -48,24 +56,34 @@ class VideoWriter:
         self._size = size
         self._fps = fps
         self._scale = scale
-        _check(self._path, size, fps, scale)
+        _check(size, fps, scale)
+        if self._path.suffix.lower() != ".mp4":
+            raise ConfigError(f"videos are written as MP4, got {path}; use a name that ends in .mp4")
         self._taken = 0
+        self._texts: list[str] = []
+        self._safe_fragments = 0
         self._safe_frames = 0
         self._safe_bytes = 0
+        self._file = self._open_file()
         self._fragments = _Memory()
         self._container = av.open(self._fragments, "w", format="mp4", options={"movflags": MP4_FLAGS})
-        self._stream = self._open_stream()
-        self._file = self._open_file()
+        self._stream = _open_stream(self._container, size, fps, scale)
         self._container.start_encoding()
-        self._save(0)
+        enlarged = (size[0] * scale, size[1] * scale)
+        self._keep(with_text_track(self._fragments.take(), size=enlarged, fps=fps))
 
     @property
     def frames(self) -> int:
         """How many frames were written so far; all of them are in the file once it is closed."""
         return self._taken
 
-    def write(self, frames: NDArray[np.uint8]) -> None:
-        """Append frames, uint8 [F, height, width, 3] RGB, F from 0.
+    @property
+    def closed(self) -> bool:
+        """Whether nothing more can be written: it was closed, or the disk is full."""
+        return self._file.closed
+
+    def write(self, frames: NDArray[np.uint8], keys: Iterable[str] = ()) -> None:
+        """Append frames, uint8 [F, height, width, 3] RGB, F from 0, and as subtitles the keys held at all of them.
 
         Raises:
             ShapeError: another shape or dtype; nothing of it is written.
@@ -78,9 +96,11 @@ class VideoWriter:
             )
         if self._file.closed:
             raise VideoError(f"{self._path} is closed; open another VideoWriter for more frames")
+        text = held_text(keys)
         for frame in frames:
-            picture = self._picture(frame)
+            picture = _picture(frame, self._scale, number=self._taken, fps=self._fps)
             self._taken += 1
+            self._texts.append(text)
             self._container.mux(self._stream.encode(picture))
             # The key frame just taken begins the next fragment; it completes the one before and is not yet in it.
             self._save(self._taken - 1)
@@ -105,17 +125,6 @@ class VideoWriter:
     ) -> None:
         self.close()
 
-    def _open_stream(self) -> VideoStream:
-        stream = self._container.add_stream(ENCODER, rate=self._fps, options=ENCODER_OPTIONS)
-        stream.height, stream.width = (side * self._scale for side in self._size)
-        stream.pix_fmt = "yuv420p"
-        context = stream.codec_context
-        context.gop_size = self._fps
-        context.thread_count = 1  # equal bytes on every machine, and the cores are the model's
-        context.colorspace = context.color_primaries = context.color_trc = BT709
-        context.color_range = LIMITED_RANGE
-        return stream
-
     def _open_file(self) -> FileIO:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -125,31 +134,30 @@ class VideoWriter:
                 f"cannot write {self._path}: {error.strerror}; name a file in a folder that can be written"
             ) from error
 
-    def _picture(self, frame: NDArray[np.uint8]) -> VideoFrame:
-        enlarged = frame.repeat(self._scale, axis=0).repeat(self._scale, axis=1)
-        rgb = VideoFrame.from_ndarray(enlarged, format="rgb24")
-        picture = rgb.reformat(format="yuv420p", dst_colorspace=BT709, dst_color_range=LIMITED_RANGE)
-        picture.pts = self._taken
-        picture.time_base = Fraction(1, self._fps)
-        return picture
-
     def _save(self, frames: int) -> None:
-        """Move what the container has completed to the file, which then holds that many frames."""
-        if not self._fragments.data:
+        """Move the fragment that the container has completed to the file, which then holds that many frames."""
+        fragment = self._fragments.take()
+        if not fragment:
             return
+        texts = self._texts[: frames - self._safe_frames]
+        self._keep(with_text(fragment, texts, number=self._safe_fragments, first=self._safe_frames))
+        del self._texts[: len(texts)]
+        self._safe_fragments += 1
+        self._safe_frames = frames
+
+    def _keep(self, data: bytes) -> None:
         try:
-            left = memoryview(self._fragments.data)
+            left = memoryview(data)
             while left:
                 left = left[self._file.write(left) :]
         except OSError as error:
             self._give_up(error)
-        self._safe_bytes += len(self._fragments.data)
-        self._safe_frames = frames
-        self._fragments.data = b""
+        self._safe_bytes += len(data)
 
     def _give_up(self, error: OSError) -> NoReturn:
         self._file.truncate(self._safe_bytes)  # a torn fragment makes some players refuse the whole file
         self._file.close()
+        self._container.close()  # into memory; left to the garbage collector it may outlive what it writes to
         raise VideoError(
             f"{self._path}: {error.strerror}; its first {self._safe_frames} frames "
             f"({self._safe_frames / self._fps:.1f} s) are safe and play; free some space or write elsewhere"
@@ -166,14 +174,68 @@ class _Memory:
         self.data += data
         return len(data)
 
+    def take(self) -> bytes:
+        """What was written since it was last taken."""
+        data, self.data = self.data, b""
+        return data
 
-def _check(path: Path, size: tuple[int, int], fps: int, scale: int) -> None:
+
+def movie(frames: NDArray[np.uint8], *, fps: int, scale: int) -> bytes:
+    """Those frames, uint8 [F, H, W, 3] RGB, as an ordinary MP4 in memory, for a page or a message; no subtitles.
+
+    Args:
+        frames: F from 1.
+        fps: frames a second.
+        scale: as for VideoWriter.
+
+    Raises:
+        ConfigError, MissingDependency: as for VideoWriter.
+    """
+    _, height, width, _ = frames.shape
+    _check((height, width), fps, scale)
+    written = BytesIO()
+    with av.open(written, "w", format="mp4") as container:
+        stream = _open_stream(container, (height, width), fps, scale)
+        for number, frame in enumerate(frames):
+            container.mux(stream.encode(_picture(frame, scale, number=number, fps=fps)))
+    return written.getvalue()
+
+
+def shown_scale(size: tuple[int, int], *, height_px: int = SHOWN_HEIGHT_PX) -> int:
+    """The largest whole factor that enlarges (height, width) to at most that height, and to even sides.
+
+    It is 1, or 2 for odd sides, where nothing larger fits.
+    """
+    step = 2 if any(side % 2 for side in size) else 1
+    return max(step, height_px // size[0] // step * step)
+
+
+def _open_stream(container: OutputContainer, size: tuple[int, int], fps: int, scale: int) -> VideoStream:
+    stream = container.add_stream(ENCODER, rate=fps, options=ENCODER_OPTIONS)
+    stream.height, stream.width = (side * scale for side in size)
+    stream.pix_fmt = "yuv420p"
+    context = stream.codec_context
+    context.gop_size = fps
+    context.thread_count = 1  # equal bytes on every machine, and the cores are the model's
+    context.colorspace = context.color_primaries = context.color_trc = BT709
+    context.color_range = LIMITED_RANGE
+    return stream
+
+
+def _picture(frame: NDArray[np.uint8], scale: int, *, number: int, fps: int) -> VideoFrame:
+    enlarged = frame.repeat(scale, axis=0).repeat(scale, axis=1)
+    rgb = VideoFrame.from_ndarray(enlarged, format="rgb24")
+    picture = rgb.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
+    picture.pts = number
+    picture.time_base = Fraction(1, fps)
+    return picture
+
+
+def _check(size: tuple[int, int], fps: int, scale: int) -> None:
     if min(*size, fps, scale) < 1:
         raise ConfigError(f"sides, fps and scale are at least 1, got size={size}, fps={fps}, scale={scale}")
     if any(side * scale % 2 for side in size):
         raise ConfigError(f"H.264 needs even sides, got {size[0]} x {size[1]} at scale {scale}; use an even scale")
-    if path.suffix.lower() != ".mp4":
-        raise ConfigError(f"videos are written as MP4, got {path}; use a name that ends in .mp4")
     if ENCODER not in av.codecs_available:
         raise MissingDependency(
             f"PyAV {av.__version__} here was built without {ENCODER} and cannot write H.264; "

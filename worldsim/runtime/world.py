@@ -19,11 +19,11 @@ from worldsim.controls import Controls
 from worldsim.decoding.video import VideoDecoder, VideoPlan, VideoState
 from worldsim.errors import ConfigError, LogError, PoolFull, ShapeError
 from worldsim.models.protocol import Backbone, Codec
-from worldsim.runtime.chunk import Chunk
+from worldsim.runtime.chunk import Chunk, Frames
 from worldsim.runtime.history import Moment
 from worldsim.runtime.journal import Journal, read_log
 from worldsim.runtime.reality import Reality
-from worldsim.runtime.session import Home, Session, relive
+from worldsim.runtime.session import Home, Session, relive, whole
 from worldsim.runtime.snapshot import Snapshot
 from worldsim.runtime.starts import Starts
 from worldsim.session.log import Given, Opening, SessionLog, Trail
@@ -68,12 +68,14 @@ class World:
         self.plan = plan
         self.pool = pool
         self._engine = origin.simulator()
-        self._begun: dict[int, tuple[VideoState, Any]] = {}
+        self._begun: dict[int, tuple[VideoState, Any, Frames]] = {}
         self._home = Home(
             codec=codec,
             controls=self._engine.controls,
             begin=self._begin,
             longest=-(-REMEMBERED_S * self._engine.fps // plan.frames_per_block),
+            size=self._engine.size,
+            fps=self._engine.fps,
         )
 
     @property
@@ -135,8 +137,8 @@ class World:
                 loses the block in flight and no more.
 
         Raises:
-            ConfigError: a start, a seed or an hour outside the range, both start and frames, keys or an hour without
-                frames, or a log file that exists.
+            ConfigError: a start, a seed or an hour that is none or outside the range, both start and frames, keys or
+                an hour without frames, or a log file that exists.
             UnknownName: a key that the world does not understand.
             ShapeError: frames of another size or dtype, or another number of keys.
             PoolFull: no memory for another session; nothing was opened.
@@ -145,6 +147,8 @@ class World:
             raise ConfigError("begin from a start or from frames, not from both; leave one out")
         if frames is None and (keys is not None or hour is not None):
             raise ConfigError("keys and hour are of given frames; pass the frames too, or leave them out")
+        seed = _seed(seed)
+        start = None if start is None else whole(start, "a starting place is given by its number")
         given = None if frames is None else self._given(frames, keys, hour)
         opening = Opening(
             world=self.origin.name,
@@ -161,7 +165,8 @@ class World:
         """The session of a log file, as it was when its last whole record was written; it goes on with that file.
 
         Raises:
-            LogError: the file is no log, or of another world, other weights or another plan.
+            LogError: the file is no log, or of another world, other weights or another plan, or another session
+                writes to it.
             NotReproduced: a block came out otherwise than it was recorded.
         """
         journal = Journal.go_on(Path(log))
@@ -195,16 +200,16 @@ class World:
             log: a new file for its log, as for `open`.
         """
         opening, steps = snapshot.log.opening, snapshot.log.steps
-        if snapshot.state is None:
+        if snapshot.state is None or snapshot.shown is None:
             moment = self._live(snapshot.log)
         else:
             self._check(opening)
-            decoder = VideoDecoder(self.backbone, self.pool, self.plan, opening.seed)
-            decoder.resume(snapshot.state)
+            state = snapshot.state
+            decoder = self._filled(opening.seed, lambda decoder: decoder.resume(state))
             trail: Trail | None = None
             for step in steps:
                 trail = Trail(step, trail)
-            moment = Moment(decoder, snapshot.codec_state, trail)
+            moment = Moment(decoder, snapshot.codec_state, trail, snapshot.shown)
         return self._session(moment, snapshot.log, log)
 
     def reality(self, *, seed: int = 0) -> Reality:
@@ -214,14 +219,15 @@ class World:
     def _begin(self, opening: Opening) -> Moment:
         """The moment that an opening describes; what a starting place comes to is computed once and kept."""
         if opening.start in self._begun:
-            state, codec_state = self._begun[opening.start]
-            return Moment(self._filled(opening.seed, lambda decoder: decoder.resume(state)), codec_state, None)
+            state, codec_state, shown = self._begun[opening.start]
+            return Moment(self._filled(opening.seed, lambda decoder: decoder.resume(state)), codec_state, None, shown)
         pixels, controls = (part.to(self.pool.device) for part in self._past(opening))
+        shown = pixels[-1].cpu().numpy().copy()
         latents, codec_state = self._home.codec.encode(pixels, self._home.codec.open())
         decoder = self._filled(opening.seed, lambda decoder: decoder.prefill(latents[None], controls[None]))
         if opening.start is not None:
-            self._begun[opening.start] = decoder.state(), codec_state
-        return Moment(decoder, codec_state, None)
+            self._begun[opening.start] = decoder.state(), codec_state, shown
+        return Moment(decoder, codec_state, None, shown)
 
     def _past(self, opening: Opening) -> tuple[Tensor, Tensor]:
         """The frames that an opening begins from, uint8 [F, H, W, 3], and what steered them, [F, A]."""
@@ -302,3 +308,12 @@ class World:
         if hour is not None:
             self.controls.check_hour(hour)
         return Given(pixels=np.ascontiguousarray(array).tobytes(), shape=shape, keys=tuple(held), hour=hour)
+
+
+def _seed(given: object) -> int:
+    """The seed that was given; ConfigError with the range if it is none."""
+    wanted = "a seed is a whole number from 0 to 2**64 - 1"
+    seed = whole(given, wanted)
+    if not 0 <= seed < 2**64:
+        raise ConfigError(f"{wanted}, got {seed}")
+    return seed

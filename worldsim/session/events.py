@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from types import NoneType, UnionType
 from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
@@ -21,7 +21,7 @@ MOST_TEXT = 64 * 1024
 
 Role = Literal["player", "spectator"]
 Codec = Literal["jpeg", "h264", "raw"]
-Op = Literal["pause", "resume", "step", "mark", "rewind", "fork", "save", "load", "reset"]
+Op = Literal["pause", "resume", "step", "mark", "rewind", "fork", "save", "load", "reset", "look", "record"]
 NAME = re.compile(r"[0-9a-f]{32}")
 """What sessions, saved worlds and their logs are called: never anything that a client made up."""
 
@@ -96,6 +96,7 @@ class Control:
     mark: of `rewind`, the mark to go back to instead.
     world: of `load`, what `saved` called it.
     seed, start: of `reset`, as in Start.
+    on: of `record`, whether to begin or to end.
     """
 
     op: Op
@@ -104,6 +105,7 @@ class Control:
     world: str = _text(32)
     seed: int = 0
     start: int | None = None
+    on: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,8 +154,9 @@ def read_message(text: str) -> Message:
     try:
         given = json.loads(text, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
+        why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise ProtocolError(
-            "not_json", f"a control message is a JSON object, got no JSON: {error}", close=4400
+            "not_json", f"a control message is a JSON object, got no JSON: {why}", close=4400
         ) from error
     if not isinstance(given, dict) or not isinstance(given.get("type"), str):
         raise ProtocolError("no_type", 'a control message is a JSON object with a "type"', close=4400)
@@ -167,10 +170,10 @@ def read_message(text: str) -> Message:
     for one in fields(kind):
         if one.name in given:
             values[one.name] = _fit(given["type"], one.name, hints[one.name], given[one.name], one.metadata.get("most"))
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise ProtocolError("bad_field", f"{given['type']}: a field is missing ({error})") from error
+    needed = [one.name for one in fields(kind) if one.default is MISSING and one.name not in values]
+    if needed:
+        raise ProtocolError("bad_field", f"{given['type']}: a field is missing: {', '.join(needed)}")
+    return kind(**values)
 
 
 def type_of(message: str | bytes) -> str | None:
@@ -191,6 +194,8 @@ def _fit(kind: str, name: str, wanted: Any, value: Any, most: int | None) -> Any
     """The value as a field of that type; ProtocolError where it does not fit."""
     if (most is None or _size(value) <= most) and _fits(wanted, value):
         return tuple(value) if get_origin(wanted) is tuple else float(value) if wanted is float else value
+    if most is None and _size(value) >= 2**64:
+        most = 2**64 - 1
     limit = "" if most is None else f" of at most {most}"
     raise ProtocolError("bad_field", f"{kind}: {name} is {_described(wanted)}{limit}, got {json.dumps(value)[:60]}")
 
@@ -212,6 +217,8 @@ def _fits(wanted: Any, value: Any) -> bool:
         return isinstance(value, list) and all(_fits(inside[0], one) for one in value)
     if wanted is float:
         return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**64
+    if wanted is bool:
+        return isinstance(value, bool)
     if wanted is int:
         return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**64
     return isinstance(value, cast(type, NoneType if wanted is None else wanted))
@@ -225,7 +232,13 @@ def _described(wanted: Any) -> str:
         return " or ".join(_described(one) for one in inside)
     if origin is tuple:
         return f"a list, each {_described(inside[0])}"
-    names = {float: "a number from 0", int: "a whole number from 0", str: "text", NoneType: "null"}
+    names = {
+        bool: "true or false",
+        float: "a number from 0",
+        int: "a whole number from 0",
+        str: "text",
+        NoneType: "null",
+    }
     return names[wanted]
 
 

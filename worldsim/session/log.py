@@ -95,12 +95,14 @@ class Trail:
 class SessionLog:
     """A whole log, with what was rewound left out.
 
-    whole: the bytes of the text that could be read; what lies behind them was torn.
+    whole: the bytes of the text that could be read.
+    torn: the bytes behind them, of a record that was not written to its end.
     """
 
     opening: Opening
     steps: tuple[Step, ...]
     whole: int = field(default=0, compare=False)
+    torn: int = field(default=0, compare=False)
 
     def encode(self) -> bytes:
         """The text of this log."""
@@ -118,7 +120,7 @@ class SessionLog:
         if not isinstance(opening, Opening):
             raise LogError("this is no session log: it does not begin with a whole opening record")
         steps: list[Step] = []
-        for record, end in records:
+        for number, (record, end) in enumerate(records, 2):
             match record:
                 case Step() if record.block == len(steps):
                     steps.append(record)
@@ -126,10 +128,11 @@ class SessionLog:
                     del steps[record.blocks :]
                 case _:
                     raise LogError(
-                        f"record {record} cannot follow {len(steps)} blocks; the log was put together wrongly"
+                        f"line {number} {_says(record, len(steps))}; lines are missing, or two sessions were written "
+                        "to one file; keep the file, and cut a copy off before that line to go on from there"
                     )
             whole = end
-        return cls(opening=opening, steps=tuple(steps), whole=whole)
+        return cls(opening=opening, steps=tuple(steps), whole=whole, torn=len(text) - whole)
 
 
 def encode(record: Record) -> bytes:
@@ -168,6 +171,25 @@ def _records(text: bytes) -> Iterator[tuple[Record, int]]:
             return
         end += len(line) + 1
         yield _decode(_fields(body)), end
+
+
+def is_opening(line: bytes) -> bool:
+    """Whether a line, its end included, is the whole first record of a log of this format."""
+    try:
+        return any(isinstance(record, Opening) for record, _ in _records(line))
+    except LogError:
+        return False
+
+
+def _says(record: Record, made: int) -> str:
+    """What is wrong with a record that comes after so many blocks, in words."""
+    match record:
+        case Opening():
+            return f"begins another session, after {made} blocks of the first"
+        case Step():
+            return f"is of block {record.block}, and block {made} comes next"
+        case Rewind():
+            return f"goes back to where {record.blocks} blocks had been made, out of {made}"
 
 
 def _fields(body: bytes) -> dict[str, Any]:

@@ -35,6 +35,31 @@ class Limits:
     burst: int = 240
 
 
+class Budget:
+    """So much at once, and so much a second on average.
+
+    Args:
+        per_s: what comes back in a second.
+        burst: what there is at most.
+        now: when it is full.
+    """
+
+    __slots__ = ("_burst", "_left", "_per_s", "_then")
+
+    def __init__(self, per_s: float, burst: float, now: float) -> None:
+        self._per_s, self._burst = per_s, burst
+        self._left, self._then = burst, now
+
+    def take(self, now: float, amount: float = 1.0) -> bool:
+        """Take that much if there is as much."""
+        self._left = min(self._burst, self._left + (now - self._then) * self._per_s)
+        self._then = now
+        if self._left < amount:
+            return False
+        self._left -= amount
+        return True
+
+
 class Dialogue:
     """One connection as the protocol sees it: its role, whether it has a session, and how much it has said.
 
@@ -47,8 +72,7 @@ class Dialogue:
         self.role: Role | None = None
         self.live = False
         self._limits = limits
-        self._room = float(limits.burst)
-        self._then = now
+        self._budget = Budget(limits.messages_per_s, limits.burst, now)
 
     def hear(self, message: str | bytes, now: float) -> Message:
         """What the client said, if it may say that now.
@@ -56,11 +80,8 @@ class Dialogue:
         Raises:
             ProtocolError: it may not, or it makes no sense; its `close` says whether the connection ends.
         """
-        limits = self._limits
-        self._room = min(limits.burst, self._room + (now - self._then) * limits.messages_per_s) - 1
-        self._then = now
-        if self._room < 0:
-            raise ProtocolError("too_fast", f"more than {limits.messages_per_s:g} messages a second", close=4429)
+        if not self._budget.take(now):
+            raise ProtocolError("too_fast", f"more than {self._limits.messages_per_s:g} messages a second", close=4429)
         if isinstance(message, bytes):
             raise ProtocolError("binary", "a client says everything in text; got a binary message", close=1003)
         heard = read_message(message)
@@ -77,6 +98,8 @@ class Dialogue:
                 return
             case _ if self.role is None:
                 raise ProtocolError("no_hello", "the first message is a hello", close=3000)
+            case Control(op="look") if self.live:
+                return
             case _ if self.role == "spectator" and not isinstance(heard, Ack):
                 raise ProtocolError("not_yours", "a spectator watches; only the player of a session steers it")
             case Start() if self.live:
@@ -134,7 +157,9 @@ class Play:
         """
         if ack.epoch > self.epoch or (ack.epoch == self.epoch and ack.blocks > self.made):
             raise ProtocolError(
-                "bad_ack", f"blocks below {self.made} of epoch {self.epoch} were sent; acknowledged were {ack}"
+                "bad_ack",
+                f"blocks below {self.made} of epoch {self.epoch} were sent; acknowledged were those below {ack.blocks} "
+                f"of epoch {ack.epoch}",
             )
         if ack.epoch == self.epoch:
             self.acked = max(self.acked, ack.blocks)
@@ -153,9 +178,10 @@ class Play:
         self._next = max(self._next, now)
 
     def jump(self, blocks: int) -> None:
-        """Time has jumped to where so many blocks had been made; nothing sent before counts any more."""
+        """Time has jumped to where so many blocks had been made; nothing sent or allowed before counts any more."""
         self.epoch += 1
         self.made = self.acked = blocks
+        self._extra = 0
 
     def due_in(self, now: float) -> float | None:
         """Seconds until the next block is due, None while something has to be heard first."""

@@ -3,7 +3,7 @@
     offset  0  u8   opcode, 1: a frame
             1  u8   length of the header in units of 4 bytes; a reader skips what it does not know
             2  u16  flags: 1 can be shown without any frame before it; 2 first of its block; 4 last of it;
-                    8 sent again after a connection was lost
+                    8 sent again after a connection was lost; 16 what the world looks like now, and no block
             4  u32  epoch, which rises when time jumps (a rewind, a load, a reset)
             8  u32  number of the block
            12  u16  number of the frame in its block
@@ -41,6 +41,7 @@ class Flag(IntFlag):
     FIRST = 2
     LAST = 4
     AGAIN = 8
+    STILL = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -92,6 +92,10 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "foreign": (lambda path: save_file(load_file(path), path), "does not say which backbone"),
     "a checkpoint": (lambda path: with_header(path, {"update": 3, "seed": 0}), "describes no small backbone"),
+    "a saved session": (
+        lambda path: with_header(path, {"format": 2, "keep": "pages"}),
+        "is a saved session and no weights file; worldsim.restore goes on with it",
+    ),
     "a list": (lambda path: with_header(path, [1, 2]), "describes no small backbone"),
     "no head": (lambda path: with_header(path, CONFIG.to_dict() | {"heads": 0}), "describes no small backbone"),
     "words": (lambda path: with_header(path, CONFIG.to_dict() | {"dim": "wide"}), "describes no small backbone"),

@@ -46,8 +46,14 @@ def load_weights(path: Path, *, dtype: torch.dtype, device: torch.device) -> Sma
     if header is None:
         raise WeightsError(f"{path} does not say which backbone it is for; only files of worldsim train can be loaded")
     try:
+        described = json.loads(header)
+        if isinstance(described, dict) and "keep" in described:
+            raise WeightsError(
+                f"{path} is a saved session and no weights file; worldsim.restore goes on with it, and the weights are "
+                "those that it was lived with"
+            )
         with torch.device("meta"):
-            backbone = SmallBackbone(SmallConfig(**json.loads(header)))
+            backbone = SmallBackbone(SmallConfig(**described))
     except (TypeError, ValueError) as error:
         raise WeightsError(f"{path} describes no small backbone ({error}); it is of another version") from error
     _check(path, backbone, tensors)

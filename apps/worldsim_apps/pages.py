@@ -1,0 +1,57 @@
+"""The player page and what belongs to it, as a server hands it out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from importlib.resources import files
+
+from websockets.datastructures import Headers
+from websockets.http11 import Response
+
+FILMS = "/v1/recordings/"
+TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+)
+"""Nothing from anywhere else, and no script that is not a file of this server."""
+
+
+def film_of(name: str, seconds: float) -> dict[str, object]:
+    """What a client is told of a recording: where to fetch it, and how long it is."""
+    return {"url": f"{FILMS}{name}.mp4", "seconds": seconds}
+
+
+def player_pages() -> Mapping[str, Response]:
+    """The answer to every path of the player page, "/" among them."""
+    folder = files("worldsim_apps") / "web"
+    found = {
+        f"/{file.name}": answer(file.read_bytes(), TYPES[file.name[file.name.rindex(".") :]])
+        for file in folder.iterdir()
+        if file.is_file()
+    }
+    return {"/": found["/index.html"], **found}
+
+
+def answer(body: bytes, kind: str, **more: str) -> Response:
+    """An answer with that body of that media type; more headers, with _ for -."""
+    headers = Headers()
+    told = {
+        "Content-Type": kind,
+        "Content-Length": str(len(body)),
+        "Content-Security-Policy": POLICY,
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Cache-Control": "no-cache",
+        "Connection": "close",
+        **{name.replace("_", "-"): value for name, value in more.items()},
+    }
+    for name, value in told.items():
+        headers[name] = value
+    return Response(HTTPStatus.OK.value, HTTPStatus.OK.phrase, headers, body)

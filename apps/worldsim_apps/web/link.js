@@ -1,0 +1,191 @@
+// The connection to a world: what docs/protocol.md says, and taking it up again when it is lost.
+
+const SUBPROTOCOL = "worldsim.v1";
+const FIRST_WAIT_MS = 100;
+const LONGEST_WAIT_MS = 5000;
+export const CODECS = { 0: "raw", 1: "jpeg", 4: "h264" };
+export const KEY = 1, FIRST = 2, LAST = 4, AGAIN = 8, STILL = 16;
+
+/** One frame out of a binary message; null if it is none. */
+export function readFrame(buffer) {
+  const view = new DataView(buffer);
+  if (buffer.byteLength < 40 || view.getUint8(0) !== 1) return null;
+  return {
+    flags: view.getUint16(2, true),
+    epoch: view.getUint32(4, true),
+    block: view.getUint32(8, true),
+    frame: view.getUint16(12, true),
+    frames: view.getUint16(14, true),
+    time: Number(view.getBigUint64(16, true)) / 1e6,
+    number: view.getUint32(24, true),
+    action: view.getUint32(28, true),
+    codec: CODECS[view.getUint8(32)],
+    width: view.getUint16(34, true),
+    height: view.getUint16(36, true),
+    payload: new Uint8Array(buffer, 4 * view.getUint8(1)),
+  };
+}
+
+/**
+ * A player's or a spectator's connection. `handlers` are told what happens:
+ *   state(kind, text, retryMs): "connecting", "lost", "full", "ended", "replaced", "refused", "restarting"
+ *   welcome(message), begun(message), told(message), frame(frame), jumped(epoch)
+ */
+export class Link {
+  /** @param {{url: string, codec: string, token?: string, watch?: string, ticket?: {session: string, resume: string}}} who */
+  constructor(who, handlers) {
+    this.who = who;
+    this.handlers = handlers;
+    this.ticket = who.ticket ?? null;
+    this.seen = { epoch: who.ticket?.epoch ?? 0, blocks: who.ticket?.blocks ?? 0 };
+    this.seq = 0;
+    this.keys = null;
+    this.waiting = [];
+    this.waitMs = FIRST_WAIT_MS;
+    this.lostAt = 0;
+    this.lastError = null;
+    this.left = false;
+    this.#open();
+  }
+
+  get isOpen() { return this.socket.readyState === WebSocket.OPEN && this.greeted; }
+
+  /** The answer to a message that has one; rejects with the server's error. */
+  ask(type, fields = {}) {
+    return new Promise((resolve, reject) => {
+      if (!this.isOpen) return reject({ code: "lost", message: "The connection is lost; it is being taken up again." });
+      this.waiting.push({ type, resolve, reject });
+      this.say(type, fields);
+    });
+  }
+
+  control(op, fields = {}) { return this.ask("control", { op, ...fields }); }
+
+  say(type, fields = {}) {
+    if (this.socket.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify({ type, ...fields }));
+  }
+
+  /** Hold these keys from the next block on; the number of the action, which frames carry. */
+  hold(keys) {
+    this.seq += 1;
+    this.keys = [...keys];
+    this.say("action", { seq: this.seq, keys: this.keys });
+    return this.seq;
+  }
+
+  ack(frame) { this.say("ack", { epoch: frame.epoch, blocks: frame.block + 1 }); }
+
+  /** End the connection, and the session if that is wanted; it is not taken up again. */
+  leave({ bye = true } = {}) {
+    this.left = true;
+    clearTimeout(this.timer);
+    if (bye) this.say("bye");
+    this.socket.close(1000);
+  }
+
+  #open() {
+    this.greeted = false;
+    this.socket = new WebSocket(this.who.url, SUBPROTOCOL);
+    this.socket.binaryType = "arraybuffer";
+    this.socket.onopen = () => this.#hello();
+    this.socket.onmessage = (event) => this.#hear(event.data);
+    this.socket.onclose = (event) => this.#closed(event);
+  }
+
+  #hello() {
+    const { watch, codec, token } = this.who;
+    const session = watch || this.ticket?.session || "";
+    this.say("hello", {
+      role: watch ? "spectator" : "player", codecs: [codec], token: token ?? "", session,
+      resume: this.ticket?.resume ?? "", epoch: this.seen.epoch, blocks: this.seen.blocks,
+    });
+  }
+
+  #hear(data) {
+    if (typeof data !== "string") return this.#frame(readFrame(data));
+    const told = JSON.parse(data);
+    if (told.epoch > this.seen.epoch) this.#jump(told.epoch, told.blocks ?? 0);
+    if (told.type === "welcome") {
+      this.greeted = true;
+      this.handlers.welcome(told);
+    } else if (told.type === "started" || told.type === "watching") {
+      this.#begun(told);
+    } else if (told.type === "drain") {
+      this.ticket = null;
+      this.drained = told.world;
+    } else if (told.type === "error") {
+      this.#error(told);
+    } else if (told.type === "reliving" || told.type === "bye") {
+      this.handlers.told(told);
+    } else {
+      this.handlers.told(told);
+      this.#answer(told.type === "pong" ? "ping" : "control")?.resolve(told);
+    }
+  }
+
+  #begun(told) {
+    this.waitMs = FIRST_WAIT_MS;
+    this.lostAt = 0;
+    if (told.resume) this.ticket = { session: told.session, resume: told.resume };
+    this.seq = Math.max(this.seq, told.seq ?? 0);
+    if (this.keys) this.hold(this.keys);
+    this.handlers.begun(told);
+    this.#answer("start", "control")?.resolve(told);
+  }
+
+  #error(told) {
+    this.lastError = told;
+    const answered = ["start", "control", "ping"].includes(told.to) ? this.#answer(told.to) : null;
+    if (answered) answered.reject(told);
+    else this.handlers.told(told);
+  }
+
+  /** The oldest question of one of these types. */
+  #answer(...types) {
+    const at = this.waiting.findIndex((one) => types.includes(one.type));
+    return at < 0 ? null : this.waiting.splice(at, 1)[0];
+  }
+
+  #frame(frame) {
+    if (!frame) return;
+    if (frame.flags & STILL) return frame.epoch < this.seen.epoch || this.handlers.frame(frame);
+    const known = frame.epoch === this.seen.epoch && frame.block < this.seen.blocks;
+    if (frame.epoch < this.seen.epoch || (known && frame.flags & AGAIN)) return;
+    if (frame.epoch > this.seen.epoch) this.#jump(frame.epoch, frame.block);
+    if (frame.flags & LAST) this.seen.blocks = frame.block + 1;
+    this.handlers.frame(frame);
+  }
+
+  #jump(epoch, blocks) {
+    this.seen = { epoch, blocks };
+    this.handlers.jumped(epoch);
+  }
+
+  #closed({ code, reason }) {
+    for (const one of this.waiting.splice(0)) one.reject({ code: "lost", message: "The connection was lost before the answer came." });
+    if (this.left) return;
+    const error = this.lastError;
+    this.lastError = null;
+    const { state } = this.handlers;
+    if (code === 4409) return state("replaced", "This world is being played in another tab or by another program.");
+    if (code === 4410) return state("ended", "This session has ended; its world was kept.");
+    if (code === 3000) return state("refused", "This server asks for a token.");
+    if (code === 1013) return this.#later("full", error?.message ?? "All places are taken.", error?.retry_after_ms ?? 2000);
+    if (code === 1000 || code === 3008 || code >= 4000) return state("ended", error?.message ?? `The server closed the connection (${reason || code}).`);
+    if (code === 1012 && this.drained) return state("restarting", "The server is stopping. This world is saved.");
+    this.#lost();
+  }
+
+  #lost() {
+    const now = Date.now();
+    this.lostAt ||= now;
+    const text = this.ticket ? "The connection is lost. The world stands still and waits for you." : "There is no connection to the server.";
+    this.#later(this.ticket || this.who.watch ? "lost" : "connecting", text, this.waitMs);
+    this.waitMs = Math.min(2 * this.waitMs, LONGEST_WAIT_MS);
+  }
+
+  #later(kind, text, ms) {
+    this.handlers.state(kind, text, ms);
+    this.timer = setTimeout(() => this.#open(), ms);
+  }
+}
