@@ -388,4 +388,16 @@ async def run(world: World, settings: Settings, on_ready: Callable[[int], None])
     server = Server(world, settings)
     async with server.listening():
         on_ready(server.port)
+        warming = asyncio.create_task(_begin_everywhere(server.hall.engine))
         await stop.wait()
+        warming.cancel()
+
+
+async def _begin_everywhere(engine: Engine) -> None:
+    """Begin at each starting place once, since the first time takes long and would hold up whoever plays by then."""
+    for place in range(len(engine.world.origin.starts)):
+        await asyncio.wrap_future(engine.call(partial(_begin, engine.world, place)))
+
+
+def _begin(world: World, place: int) -> None:
+    world.open(start=place).close()

@@ -205,6 +205,22 @@ async def test_when_all_places_are_taken_everybody_can_go_over_to_another_world_
 
 
 @bounded
+async def test_who_waits_for_memory_gets_it_when_a_past_is_not_wanted_any_more(tmp_path, monkeypatch):
+    monkeypatch.setattr("worldsim_apps.stage.TURN_S", 8.0)
+    async with hall_of(tmp_path, world=tiny_world(pages=21)) as hall:
+        stages = await crowd(hall)
+        lived = Stage.load(hall, stages[0].world, instead=True, wanted=lambda done, of: done < 20)
+        left = asyncio.create_task(lived)
+        await settled(lambda: hall.engine.open_sessions == 3)
+        anew = asyncio.create_task(Stage.open(hall, seed=9, instead=True))
+        with pytest.raises(ProtocolError, match="nobody waits for that world any more"):
+            await left
+        await stages[1].become(await anew)
+        for stage in stages:
+            await stage.close()
+
+
+@bounded
 async def test_who_waits_too_long_for_the_memory_of_another_world_stays_and_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr("worldsim_apps.stage.TURN_S", 0.05)
     async with hall_of(tmp_path, world=tiny_world(pages=21)) as hall:

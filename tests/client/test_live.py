@@ -582,6 +582,25 @@ def test_a_picture_that_cannot_be_read_or_has_another_size_is_told_with_the_next
 
 
 @bounded
+async def test_what_a_server_says_to_a_wrong_address_is_told(tmp_path):
+    async with serving(tmp_path) as (server, _):
+        with pytest.raises(ProtocolError, match=r"answers 421: this server is not called that.*--name"):
+            async with Client(f"ws://[::ffff:127.0.0.1]:{server.port}"):
+                pass
+
+
+@bounded
+async def test_a_session_that_has_ended_is_told_with_the_world_to_load(tmp_path):
+    async with AsyncExitStack() as clients:
+        async with serving(tmp_path) as (_, url):
+            client = await clients.enter_async_context(playing(url))
+            await walk(client, WALK[:2])
+        with pytest.raises(SessionClosed, match=f"restart.*its world is {client.world}, which `load` goes on with"):
+            while True:
+                await client.frame()
+
+
+@bounded
 async def test_a_server_that_never_answers_a_hello_is_given_up(tmp_path, monkeypatch):
     monkeypatch.setattr(live, "ANSWER_S", 0.2)
 

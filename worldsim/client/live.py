@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.typing import Subprotocol
 
 from worldsim.errors import ConfigError, ProtocolError, SessionClosed
@@ -249,9 +249,15 @@ class Client:
 
     async def _connect(self) -> None:
         """Open a connection and say hello, as who this is and up to where frames have arrived."""
-        connection = await connect(
-            self._url, subprotocols=[Subprotocol(SUBPROTOCOL)], compression=None, max_size=MOST_BYTES, proxy=None
-        )
+        try:
+            connection = await connect(
+                self._url, subprotocols=[Subprotocol(SUBPROTOCOL)], compression=None, max_size=MOST_BYTES, proxy=None
+            )
+        except InvalidStatus as error:
+            if error.response.status_code == 503:
+                raise  # in a while it may be let in
+            why = (error.response.body or b"").decode(errors="replace").strip()
+            raise ProtocolError("refused", f"{self._url} answers {error.response.status_code}: {why}") from error
         ticket, (epoch, block, _) = self._ticket or Ticket("", ""), self._seen
         hello = {"role": self._role, "codecs": [self._codec], "token": self._token, "session": ticket.session}
         async with AsyncExitStack() as undo, asyncio.timeout(ANSWER_S):
@@ -341,7 +347,8 @@ class Client:
                     break
                 await asyncio.sleep(wait)
                 wait = min(2 * wait, LONGEST_WAIT_S)
-        self._over = self._over or SessionClosed(f"the session has ended: {reason} (code {code})")
+        hint = f"; its world is {self.world}, which `load` goes on with" if self.world else ""
+        self._over = self._over or SessionClosed(f"the session has ended: {reason} (code {code}){hint}")
         await self._tell()
 
     async def _tell(self) -> None:
