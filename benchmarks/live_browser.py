@@ -3,6 +3,7 @@
     python -m benchmarks.live_browser
 
 Keys are pressed at random moments while the world runs at its own pace; then two spectators watch for a while.
+`--seconds 300` is ten minutes of the page; whatever the browser complains of meanwhile is noted.
 """
 
 from __future__ import annotations
@@ -165,7 +166,9 @@ def main(
         browser = playwright.chromium.launch(
             executable_path=chromium, args=["--no-sandbox", *(f"--{flag}" for flag in QUIET)]
         )
-        page = browser.new_page()
+        page, complaints = browser.new_page(), list[str]()
+        page.on("console", lambda told: complaints.append(told.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
         page.goto(url)
         page.wait_for_selector("#state[data-state=live]")
         page.evaluate(TRACE)
@@ -179,7 +182,7 @@ def main(
             other.wait_for_selector("#state[data-state=watching]")
         watched = {"player": watch(page, seconds), "spectators": [watch(other, seconds) for other in others]}
         found = {**split(times, **traced), "alone": alone, "with_two_spectators": watched}
-        found["browser"] = browser.version
+        found |= {"browser": browser.version, "complaints": complaints}
         browser.close()
     typer.echo(found)
     write(name, {"presses": presses, "seconds": seconds, "seed": seed, **found})

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import io
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -310,14 +312,23 @@ def test_a_token_is_asked_for(browser, world, tmp_path, context):
         served.close()
 
 
-def test_a_saved_world_of_other_weights_is_refused_and_nothing_is_lost(page, tmp_path):
+@pytest.mark.parametrize(
+    ("spoil", "says"), [("weights", "that session was lived with weights"), ("bytes", "is no whole snapshot")]
+)
+def test_a_saved_world_of_other_weights_or_a_torn_one_is_refused_and_nothing_is_lost(
+    page, world, tmp_path, spoil, says
+):
     page.pause()
-    told = page.control("save")
-    path = tmp_path / f"{told['world']}.world"
-    path.write_bytes(path.read_bytes()[:-7])
+    path = tmp_path / f"{'0' * 32}.world"
+    other = copy.copy(world)
+    other.origin = replace(world.origin, weights="f" * 64) if spoil == "weights" else world.origin
+    with other.open(seed=1) as session:
+        session.save(path)
+    if spoil == "bytes":
+        path.write_bytes(path.read_bytes()[:-7])
     before = page.page.evaluate("[worldsim.world, worldsim.blocks]")
-    page.page.evaluate(f"worldsim.load('{told['world']}')")
-    page.until(lambda: page.told)
+    page.page.evaluate(f"worldsim.load('{'0' * 32}')")
+    page.until(lambda: says in page.told)
     assert page.page.evaluate("[worldsim.world, worldsim.blocks]") == before
     page.step("ArrowRight")
 
