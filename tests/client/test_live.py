@@ -596,8 +596,7 @@ async def test_a_session_that_has_ended_is_told_with_the_world_to_load(tmp_path)
             client = await clients.enter_async_context(playing(url))
             await walk(client, WALK[:2])
         with pytest.raises(SessionClosed, match=f"restart.*its world is {client.world}, which `load` goes on with"):
-            while True:
-                await client.frame()
+            _ = [frame async for frame in client]
 
 
 @bounded
