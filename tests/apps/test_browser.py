@@ -370,3 +370,60 @@ def test_a_recording_is_a_film_of_what_was_shown_with_its_keys(page, context):
         assert len(shown) == 3
         assert container.streams.subtitles
     assert page.page.inner_text("#record") == "Record"
+
+
+def test_a_gamepad_walks(context, served):
+    shown = Shown(context.new_page())
+    shown.page.add_init_script("""
+      const button = (pressed) => ({ pressed });
+      window.pad = { axes: [0, 0], buttons: Array.from({ length: 16 }, () => button(false)) };
+      navigator.getGamepads = () => [window.pad, null];
+    """)
+    shown.open(served.url)
+    shown.page.evaluate("window.dispatchEvent(new Event('gamepadconnected'))")
+    held = "[...worldsim.hands.down.keys()].sort()"
+    for push, keys in {
+        "pad.axes = [0.9, -0.9]": ["ArrowRight", "ArrowUp"],
+        "pad.axes = [0.1, 0]; pad.buttons[0] = { pressed: true }": ["Space"],
+        "pad.buttons[0] = { pressed: false }": [],
+    }.items():
+        shown.page.evaluate(push)
+        shown.until(lambda keys=keys: shown.page.evaluate(held) == keys)
+    assert shown.problems == []
+
+
+def test_blocks_of_several_frames_that_are_cut_in_the_middle_are_shown_once_and_whole(browser, tmp_path, context):
+    served = Served(worldsim.load("crafter", frames_per_block=4), tmp_path)
+    try:
+        shown = Shown(context.new_page())
+        # The connection breaks after the first frames of a block have arrived, as often as there is a count of them.
+        shown.page.add_init_script("""
+          const Real = WebSocket;
+          window.breaks = [6, 9];
+          window.WebSocket = class extends Real {
+            set onmessage(hear) {
+              let frames = 0;
+              super.onmessage = (event) => {
+                if (this.isCut) return;
+                this.isCut = typeof event.data !== "string" && ++frames === breaks[0];
+                if (!this.isCut) return hear(event);
+                breaks.shift();
+                this.close();
+              };
+            }
+          };
+        """)
+        shown.open(served.url)
+        shown.page.evaluate("""() => {
+          window.seen = [];
+          const draw = worldsim.screen.shown;
+          worldsim.screen.shown = (frame, more) => {
+            if (!(frame.flags & 16)) seen.push(4 * frame.block + frame.frame);
+            draw(frame, more);
+          };
+        }""")
+        shown.until(lambda: shown.page.evaluate("breaks.length === 0 && seen.length >= 28"))
+        seen = shown.page.evaluate("seen")
+        assert seen == list(range(seen[0], seen[0] + len(seen)))
+    finally:
+        served.close()

@@ -37,7 +37,7 @@ export class Link {
     this.who = who;
     this.handlers = handlers;
     this.ticket = who.ticket ?? null;
-    this.seen = { epoch: who.ticket?.epoch ?? 0, blocks: who.ticket?.blocks ?? 0 };
+    this.seen = { epoch: who.ticket?.epoch ?? 0, blocks: who.ticket?.blocks ?? 0, frames: 0 };  // what has arrived
     this.seq = 0;
     this.keys = null;
     this.waiting = [];
@@ -149,15 +149,17 @@ export class Link {
   #frame(frame) {
     if (!frame) return;
     if (frame.flags & STILL) return frame.epoch < this.seen.epoch || this.handlers.frame(frame);
-    const known = frame.epoch === this.seen.epoch && frame.block < this.seen.blocks;
+    const { epoch, blocks, frames } = this.seen;
+    const known = frame.epoch === epoch && (frame.block < blocks || (frame.block === blocks && frame.frame < frames));
     if (frame.epoch < this.seen.epoch || (known && frame.flags & AGAIN)) return;
     if (frame.epoch > this.seen.epoch) this.#jump(frame.epoch, frame.block);
-    if (frame.flags & LAST) this.seen.blocks = frame.block + 1;
+    const isLast = Boolean(frame.flags & LAST);
+    this.seen = { epoch: frame.epoch, blocks: frame.block + isLast, frames: isLast ? 0 : frame.frame + 1 };
     this.handlers.frame(frame);
   }
 
   #jump(epoch, blocks) {
-    this.seen = { epoch, blocks };
+    this.seen = { epoch, blocks, frames: 0 };
     this.handlers.jumped(epoch);
   }
 
