@@ -196,6 +196,28 @@ def serve(
 
 @app.command()
 @refusals()
+def ui(
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="The port of the page; 0 is any that is free.")] = 7860,
+    folder: Annotated[Path, typer.Option(help="Where worlds are kept: logs, and what was saved.")] = Path("worlds"),
+    device: Device = "auto",
+    show: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Choose worlds, play them, fork them side by side and see what they cost, on a page for this machine alone."""
+    import webbrowser
+
+    from worldsim_apps.ui import UiSettings, run
+
+    def on_ready(page: str) -> None:
+        _report({"page": page, "folder": str(folder)} if as_json else f"worlds are chosen and played at {page}")
+        if show and not webbrowser.open(page):
+            typer.echo(f"no browser could be opened here; open {page} in one", err=True)
+
+    run(UiSettings(port=port, folder=folder, device=device), on_ready)
+
+
+@app.command()
+@refusals()
 def record(
     name: Name,
     frames: Annotated[int, typer.Option(help="At least so many frames.")] = 100_000,

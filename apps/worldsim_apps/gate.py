@@ -36,7 +36,8 @@ class Door:
 
     host, port: address; port 0 is any that is free.
     token: what a client must say first; needed wherever others than this machine can connect.
-    origins: pages of other servers that may connect, such as "https://example.org", beside pages of this one.
+    origins: pages of other servers that may connect, and show the player page inside them, such as
+        "https://example.org", beside pages of this one.
     hosts: names that this server is called by, beside its address, such as "example.org:8765".
     connections: how many at once; a quarter of them of one other machine.
     handshakes_per_s: new connections of one address, on average; five times as many at once.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from importlib.resources import files
 
@@ -20,7 +20,7 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
 )
-"""Nothing from anywhere else, and no script that is not a file of this server."""
+"""Nothing from anywhere else, and no script that is not a file of this server. What it ends with can be added to."""
 
 
 def film_of(name: str, seconds: float) -> dict[str, object]:
@@ -28,11 +28,17 @@ def film_of(name: str, seconds: float) -> dict[str, object]:
     return {"url": f"{FILMS}{name}.mp4", "seconds": seconds}
 
 
-def player_pages() -> Mapping[str, Response]:
-    """The answer to every path of the player page, "/" among them."""
-    folder = files("worldsim_apps") / "web"
+def player_pages(origins: Sequence[str] = ()) -> Mapping[str, Response]:
+    """The answer to every path of the player page, "/" among them.
+
+    Args:
+        origins: pages of other servers that may show it inside them, as Door checked them.
+    """
+    folder, policy = files("worldsim_apps") / "web", " ".join((POLICY, *origins))
     found = {
-        f"/{file.name}": answer(file.read_bytes(), TYPES[file.name[file.name.rindex(".") :]])
+        f"/{file.name}": answer(
+            file.read_bytes(), TYPES[file.name[file.name.rindex(".") :]], Content_Security_Policy=policy
+        )
         for file in folder.iterdir()
         if file.is_file()
     }

@@ -142,7 +142,7 @@ class Server:
             self._health,
             gauges.text,
             lambda why: gauges.refused.labels(why).inc(),
-            player_pages(),
+            player_pages(settings.door.origins),
             kept.read_film,
         )
 

@@ -399,7 +399,7 @@ def test_blocks_of_several_frames_that_are_cut_in_the_middle_are_shown_once_and_
         # The connection breaks after the first frames of a block have arrived, as often as there is a count of them.
         shown.page.add_init_script("""
           const Real = WebSocket;
-          window.breaks = [6, 9];
+          window.breaks = [7, 8, 11];
           window.WebSocket = class extends Real {
             set onmessage(hear) {
               let frames = 0;

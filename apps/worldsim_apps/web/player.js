@@ -26,6 +26,7 @@ class Player {
     this.latencies = [];
     this.given = new URLSearchParams(location.hash.slice(1));
     this.codec = new URLSearchParams(location.search).get("codec") === "h264" && "VideoDecoder" in window ? "h264" : "jpeg";
+    this.inside = new URLSearchParams(location.search).get("embed") ?? "";  // of another page, as its first player or beside it
     this.token = this.given.get("token") ?? remembered("token") ?? "";
     this.screen = new Screen(canvas, (frame) => this.#shown(frame), (frame, error) => this.#unreadable(frame, error));
     this.hands = new Hands(canvas, (keys) => this.#hold(keys));
@@ -36,7 +37,7 @@ class Player {
   get watched() { return this.given.get("watch") ?? ""; }
 
   /** Connect: to the session that this page is for, to the one it was in before, or to begin one. */
-  connect(enter = null) {
+  connect(enter = this.#asked()) {
     this.link?.leave({ bye: false });
     this.enter = enter;
     const url = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/v1/world`;
@@ -58,13 +59,14 @@ class Player {
   }
 
   async fork(at = null) {
-    const tab = window.open("about:blank");
+    const tab = this.inside ? null : window.open("about:blank");
     const before = at === null ? 0 : Math.max(0, this.blocks - at);
-    const forked = await this.#do(() => this.link.control("fork"), "The fork is open in another tab.");
+    const forked = await this.#do(() => this.link.control("fork"), this.inside ? "" : "The fork is open in another tab.");
     if (!forked) return tab?.close();
     const where = new URLSearchParams({ session: forked.session, resume: forked.resume, codec: this.link.who.codec });
     if (before) where.set("rewind", before);
     const url = `${location.pathname}#${where}`;
+    if (this.inside) return tellAround({ fork: `?embed=beside#${where}` });
     if (tab) tab.location = url;
     else this.notice("Your browser blocked the new tab. Open the fork here: ", { href: url, text: "the fork" });
   }
@@ -132,15 +134,30 @@ class Player {
     $("latency").textContent = sorted.length ? `${Math.round(sorted[sorted.length >> 1])} ms` : "–";
   }
 
+  /** What the address asks for, once: a world that was kept, or a seed and a place to begin with. */
+  #asked() {
+    const { given } = this, world = given.get("world");
+    if (this.watched || !["world", "seed", "start"].some((name) => given.has(name))) return null;
+    this.#useUp();
+    if (world) return { type: "control", fields: { op: "load", world } };
+    const start = given.has("start") ? Number(given.get("start")) : null;
+    return { type: "start", fields: { seed: Number(given.get("seed") ?? fresh()), start } };
+  }
+
+  /** A page that is loaded again goes on where it was, and asks for nothing. */
+  #useUp() {
+    history.replaceState(null, "", location.pathname + location.search);
+    this.given = new URLSearchParams();
+  }
+
   #ticket() {
     if (this.given.has("session")) {
       const ticket = { session: this.given.get("session"), resume: this.given.get("resume"), codec: this.given.get("codec") };
       this.rewindTo = Number(this.given.get("rewind") ?? 0);
-      history.replaceState(null, "", location.pathname + location.search);  // its token is good for once
-      this.given = new URLSearchParams();
+      this.#useUp();  // its token is good for once
       return ticket;
     }
-    return JSON.parse(remembered("ticket") ?? "null");
+    return this.inside ? null : JSON.parse(remembered("ticket") ?? "null");  // two inside one page are of one tab
   }
 
   #hold(keys) {
@@ -268,8 +285,7 @@ class Player {
   }
 
   #leaveWatching() {
-    this.given = new URLSearchParams();
-    history.replaceState(null, "", location.pathname + location.search);
+    this.#useUp();
     this.connect({ type: "start", fields: { seed: fresh() } });
   }
 
@@ -308,7 +324,7 @@ class Player {
 
   #remember() {
     const { ticket, seen, who } = this.link;
-    if (ticket?.resume) remember("ticket", JSON.stringify({ ...ticket, ...seen, blocks: this.blocks, codec: who.codec }));
+    if (ticket?.resume && !this.inside) remember("ticket", JSON.stringify({ ...ticket, ...seen, blocks: this.blocks, codec: who.codec }));
   }
 }
 
@@ -323,6 +339,9 @@ function keyRow(name, keys) {
   row.append(cell, list);
   return row;
 }
+
+/** Tell the page around this one, which can only be one that the server lets show it. */
+function tellAround(told) { window.parent.postMessage({ worldsim: told }, "*"); }
 
 /** A seed that nobody chose. */
 function fresh() { return crypto.getRandomValues(new Uint32Array(1))[0]; }
@@ -347,6 +366,11 @@ $("anew").addEventListener("submit", (event) => {
 canvas.addEventListener("focus", () => { $("hint").hidden = true; });
 canvas.addEventListener("blur", () => { $("hint").hidden = Boolean(player.watched); });
 document.body.classList.toggle("touch", navigator.maxTouchPoints > 0);
+if (player.inside) {
+  document.body.classList.add("inside");
+  document.body.classList.toggle("beside", player.inside === "beside");
+  new ResizeObserver(() => tellAround({ height: document.body.offsetHeight })).observe(document.body);
+}
 new ResizeObserver(() => player.screen.fit()).observe($("frame"));
 setInterval(() => player.measure(), HUD_MS);
 player.connect();
