@@ -17,7 +17,6 @@ from websockets.http11 import Request, Response
 
 from worldsim.errors import ConfigError, ProtocolError
 from worldsim.session.machine import Budget
-from worldsim_apps.pages import FILMS, answer
 
 PATH = "/v1/world"
 MOST_ADDRESSES = 4_096
@@ -110,7 +109,6 @@ class Gate:
     figures: the answer of /metrics.
     refused: told the reason of every refusal.
     pages: answers to the paths of the player page.
-    film: the recording of that name, if there is one.
     port: where the server listens, once it does.
     reached: how many connections there are, those that are none of WebSocket too.
     """
@@ -120,7 +118,6 @@ class Gate:
     figures: Callable[[], bytes]
     refused: Callable[[str], None]
     pages: Mapping[str, Response] = field(default_factory=dict)
-    film: Callable[[str], bytes | None] = lambda name: None
     port: int = 0
     reached: int = 0
     _open: Counter[str] = field(default_factory=Counter)
@@ -143,8 +140,6 @@ class Gate:
             return connection.respond(HTTPStatus.OK, self.figures().decode())
         if path in self.pages:
             return self.pages[path]
-        if path.startswith(FILMS) and (film := self.film(path.removeprefix(FILMS).removesuffix(".mp4"))) is not None:
-            return answer(film, "video/mp4", Content_Disposition="inline")
         if request.path != PATH:
             return self._refuse(connection, HTTPStatus.NOT_FOUND, "path", f"worlds are at {PATH}")
         status, text = self.health()
@@ -185,7 +180,9 @@ class Gate:
         self.reached += 1
         most = SILENT * self.door.connections
         theirs = sum(where == address for _, where in self._silent)
-        is_often = not _budget(self._arrivals, address, 2 * self.door.handshakes_per_s).take(monotonic())
+        is_often = not is_loopback(address) and not _budget(
+            self._arrivals, address, 2 * self.door.handshakes_per_s
+        ).take(monotonic())
         if is_often or (not is_loopback(address) and theirs >= max(1, SHARE * most)):
             self.refused("connections")
             return drop()

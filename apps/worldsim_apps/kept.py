@@ -20,7 +20,6 @@ from worldsim.session.log import SessionLog, Step
 from worldsim_apps.gate import SHARE, is_loopback
 
 COUNT_S = 10.0
-MOST_FILM = 256 << 20
 UNFINISHED = re.compile(r"\.(\d+)\.part$")
 
 
@@ -60,12 +59,16 @@ class Kept:
         self._count()
         self._saved_by: Counter[str] = Counter()
 
-    def new_name(self) -> str:
+    def new_name(self, owner: str = "127.0.0.1") -> str:
         """A name that nobody can guess.
 
+        Args:
+            owner: address of whoever wants to keep something under it.
+
         Raises:
-            ProtocolError: the folder is full.
+            ProtocolError: the folder is full, or that machine has as much in it as one may.
         """
+        self._check(owner)
         if self.size > self._most_bytes and monotonic() - self._counted >= COUNT_S:
             self._count()  # somebody may have made room
         if self.size > self._most_bytes:
@@ -93,31 +96,38 @@ class Kept:
             ProtocolError: that machine has saved as much as one may.
             OSError: it could not be written.
         """
-        if not is_loopback(owner) and self._saved_by[owner] > SHARE * self._most_bytes:
-            most = SHARE * self._most_bytes / 1e9
-            raise ProtocolError("too_much", f"this server keeps {most:.3g} GB of worlds for one machine and no more")
+        self._check(owner)
         path = self._path(name, ".world")
         write_snapshot(path, snapshot)
         for written in (path, _before(path)):
-            if written.exists():
-                size = _size(written)
-                self._saved_by[owner] += size - self._sizes.get(written.name, 0)
-                self._sizes[written.name] = size
+            self._charge(written, owner)
+
+    def begin_from(self, name: str, origin: str) -> None:
+        """What was saved under the one name is also where the session of the other began, so that it is at hand."""
+        saved, path = self._path(origin, ".world"), self._path(name, ".world")
+        if saved.exists() and not path.exists():
+            path.hardlink_to(saved)
 
     def film(self, name: str) -> Path:
-        """Where a recording of that name is written."""
+        """Where a film of that name is written."""
         return self._path(name, ".mp4")
 
-    def read_film(self, name: str) -> bytes | None:
-        """A recording, if there is one of that name that is not too large to be handed out whole."""
-        path = self.film(name) if NAME.fullmatch(name) else None
-        return path.read_bytes() if path is not None and 0 < _size(path) <= MOST_FILM else None
-
-    def settle(self, name: str) -> None:
-        """The session or the recording of that name has ended: its file grows no more."""
+    def settle(self, name: str, owner: str = "127.0.0.1") -> None:
+        """The session or the film of that name has ended: its file grows no more."""
         for path in (self.log(name), self.film(name)):
-            if path.exists():
-                self._sizes[path.name] = _size(path)
+            self._charge(path, owner)
+
+    def _charge(self, path: Path, owner: str) -> None:
+        if path.exists():
+            size = size_of(path)
+            self._saved_by[owner] += size - self._sizes.get(path.name, 0)
+            self._sizes[path.name] = size
+
+    def _check(self, owner: str) -> None:
+        """Raise ProtocolError if that machine has its share."""
+        if not is_loopback(owner) and self._saved_by[owner] > SHARE * self._most_bytes:
+            most = SHARE * self._most_bytes / 1e9
+            raise ProtocolError("too_much", f"this server keeps {most:.3g} GB for one machine and no more")
 
     def forget(self, name: str) -> None:
         """Drop the log of a session that nobody saw. What was saved of it stays."""
@@ -132,22 +142,24 @@ class Kept:
             ProtocolError: nothing is.
             SnapshotError, LogError: it is damaged.
         """
-        saved: Snapshot | None = None
+        saved: list[Snapshot] = []
         log: SessionLog | None = None
         damage: list[WorldSimError] = []
         newest = self._path(name, ".world")
-        for path in (newest, _before(newest)):
-            with self._told(damage):
-                saved = saved or (read_snapshot(path) if path.exists() else None)
         with self._told(damage):
             log = read_log(self.log(name)) if self.log(name).exists() else None
-        if saved is None and log is None:
-            raise damage[0] if damage else ProtocolError("no_world", f"no world is kept under {name!r}")
+        for path in (newest, _before(newest)):
+            with self._told(damage):
+                if path.exists() and not any(log is None or _leads_on(one.log, log) for one in saved):
+                    saved.append(read_snapshot(path))
+        if not saved and log is None:
+            raise damage[-1] if damage else ProtocolError("no_world", f"no world is kept under {name!r}")
         told = "; ".join(map(str, damage))
-        if saved is None or (log is not None and not _leads_on(saved.log, log)):
-            assert log is not None
-            return Found(Snapshot(keep="log", log=log), (), told)
-        return Found(saved, () if log is None else log.steps[len(saved.log.steps) :], told)
+        for one in saved:
+            if log is None or _leads_on(one.log, log):
+                return Found(one, () if log is None else log.steps[len(one.log.steps) :], told)
+        assert log is not None
+        return Found(Snapshot(keep="log", log=log), (), told)
 
     @contextmanager
     def _told(self, damage: list[WorldSimError]) -> Iterator[None]:
@@ -158,7 +170,7 @@ class Kept:
             damage.append(type(error)(str(error).replace(f"{self._folder}{os.sep}", "")))
 
     def _count(self) -> None:
-        self._sizes = {path.name: _size(path) for path in self._folder.iterdir()}
+        self._sizes = {path.name: size_of(path) for path in self._folder.iterdir()}
         self._counted = monotonic()
 
     def _path(self, name: str, ending: str) -> Path:
@@ -172,7 +184,8 @@ def _leads_on(saved: SessionLog, log: SessionLog) -> bool:
     return saved.opening == log.opening and log.steps[: len(saved.steps)] == saved.steps
 
 
-def _size(path: Path) -> int:
+def size_of(path: Path) -> int:
+    """Bytes of a file, 0 if there is none."""
     with suppress(FileNotFoundError):  # a file that was being written has been given its name meanwhile
         return path.stat().st_size
     return 0

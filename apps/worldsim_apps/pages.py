@@ -9,7 +9,6 @@ from importlib.resources import files
 from websockets.datastructures import Headers
 from websockets.http11 import Response
 
-FILMS = "/v1/recordings/"
 TYPES = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -21,11 +20,6 @@ POLICY = (
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
 )
 """Nothing from anywhere else, and no script that is not a file of this server. What it ends with can be added to."""
-
-
-def film_of(name: str, seconds: float) -> dict[str, object]:
-    """What a client is told of a recording: where to fetch it, and how long it is."""
-    return {"url": f"{FILMS}{name}.mp4", "seconds": seconds}
 
 
 def player_pages(origins: Sequence[str] = ()) -> Mapping[str, Response]:

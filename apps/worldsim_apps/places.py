@@ -136,9 +136,7 @@ class Places:
         most: how many there may be; the one that was asked for least lately makes room.
     """
 
-    def __init__(
-        self, folder: Path, *, origins: tuple[str, ...] = (), device: str = "auto", most: int = MOST
-    ) -> None:
+    def __init__(self, folder: Path, *, origins: tuple[str, ...] = (), device: str = "auto", most: int = MOST) -> None:
         self.folder = folder
         self._door = Door(port=0, origins=origins)
         self._device = device

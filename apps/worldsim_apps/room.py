@@ -8,7 +8,7 @@ import logging
 import secrets
 from collections import deque
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from time import monotonic
 from typing import Any
 
@@ -18,11 +18,13 @@ from worldsim.session.events import Ack, Act, Codec, Control, Hello
 from worldsim.session.machine import Play, Sample
 from worldsim.session.wire import Flag, Media
 from worldsim_apps.encoding import ENCODERS, Encoder
-from worldsim_apps.pages import film_of
+from worldsim_apps.kept import size_of
 from worldsim_apps.stage import Hall, Stage, refusal_of
 from worldsim_apps.viewer import Viewer
 
 MOST_VERBS = 64
+MOST_WAITING = 8
+"""Frames that may wait for one who looks."""
 KEPT_EVERY_S = 30
 """World time after which a session is saved again; what is newer has to be lived again after the server was killed."""
 log = logging.getLogger(__name__)
@@ -58,6 +60,7 @@ class Room:
         self._encoders: dict[Codec, Encoder] = {}
         self._unacked: deque[tuple[int, list[Media]]] = deque()
         self._verbs: deque[tuple[Viewer, Control]] = deque()
+        self._lookers: set[Viewer] = set()
         self._acted: dict[int, float] = {}
         self._seq = 0
         self._failed = ""
@@ -176,7 +179,11 @@ class Room:
 
     def ask(self, viewer: Viewer, verb: Control) -> None:
         """Do that between two blocks."""
-        if len(self._verbs) >= MOST_VERBS:
+        if verb.op == "look":
+            if viewer in self._lookers or viewer.waiting > MOST_WAITING:
+                raise ProtocolError("too_fast", "one look at a time; wait for its answer")
+            self._lookers.add(viewer)
+        elif sum(one.op != "look" for _, one in self._verbs) >= MOST_VERBS:
             raise ProtocolError("too_fast", f"{MOST_VERBS} verbs wait to be done; wait for their answers", close=4429)
         self._verbs.append((viewer, verb))
         self._changed.set()
@@ -375,6 +382,10 @@ class Room:
             viewer.refuse(refusal_of(error), "control")
         finally:
             self._obeys = False
+            self._lookers.discard(viewer)
+        if (film := self._stage.ended_film) is not None and self._player is not None:
+            self._stage.ended_film = None
+            self._player.tell("film", **asdict(film))
 
     async def _do(self, viewer: Viewer, verb: Control) -> tuple[str, dict[str, Any]]:
         """Do it and give the type and the fields of the answer."""
@@ -392,9 +403,15 @@ class Room:
                 await self._look(viewer)
             case "mark":
                 return "marked", {"mark": await stage.mark(), "block": stage.block}
+            case "record" if verb.on:
+                return "recording", {"film": await stage.record()}
             case "record":
-                name, seconds = await stage.film(on=verb.on)
-                return ("state", self._situation()) if verb.on else ("recorded", film_of(name, seconds))
+                return "recorded", asdict(await stage.end_film())
+            case "film":
+                path = self._hall.kept.film(verb.world)
+                if not viewer.send(path):
+                    raise ProtocolError("no_film", f"there is no film {verb.world!r}; `recorded` named it")
+                return "sending", {"name": verb.world, "bytes": size_of(path)}
             case "save":
                 block = stage.block
                 return "saved", {"world": await stage.save(), "block": block}
@@ -409,7 +426,9 @@ class Room:
                 await stage.become(await Stage.load(self._hall, verb.world, instead=True, wanted=stage.wanted))
                 self._jump()
             case "reset":
-                await stage.become(await Stage.open(self._hall, seed=verb.seed, start=verb.start, instead=True))
+                await stage.become(
+                    await Stage.open(self._hall, stage.owner, seed=verb.seed, start=verb.start, instead=True)
+                )
                 self._jump()
         return "state", self._situation()
 

@@ -54,6 +54,8 @@ MOST_UNREAD = 4 << 20
 """Bytes that may wait for a client that does not read. Answers to its pings are not held back by anything else."""
 WRITE_LIMIT = 256 * 1024
 PIECE = 4_096
+MOST_AFTER = 256 * 1024
+"""Bytes that are read of a client that was sent away, or has not said what it wants, until it is cut off."""
 SPARE_PER_S, SPARE_AT_ONCE = 60, 600
 """Frames of WebSocket that begin no message: pings, pongs, and the pieces of messages that come in many."""
 
@@ -86,6 +88,7 @@ class Guarded(ServerConnection):
     def __init__(self, gate: Gate, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._gate = gate
+        self._after = 0
         self._spare = Budget(SPARE_PER_S, SPARE_AT_ONCE, monotonic())
 
     @property
@@ -116,6 +119,9 @@ class Guarded(ServerConnection):
         for at in range(0, len(data), PIECE):
             if self.transport.is_closing():
                 return
+            self._after += PIECE if self.protocol.state is not State.OPEN else 0
+            if self._after > MOST_AFTER:
+                return self.transport.abort()
             super().data_received(data[at : at + PIECE])
             if self.transport.get_write_buffer_size() > MOST_UNREAD:
                 self.transport.abort()
@@ -143,7 +149,6 @@ class Server:
             gauges.text,
             lambda why: gauges.refused.labels(why).inc(),
             player_pages(settings.door.origins),
-            kept.read_film,
         )
 
     @property
@@ -311,7 +316,7 @@ class Visit:
                     raise ProtocolError("bad_field", "start: begin from a start or from an image, not from both")
                 if heard.image:
                     beginning["frames"] = await self._hall.unpack(lambda: self._picture(heard.image))
-                self._begin(await Stage.open(self._hall, **beginning), heard.pace)
+                self._begin(await Stage.open(self._hall, self.address, **beginning), heard.pace)
             case Control() if room is None:
                 self._hall.check_place()
                 self._begin(await Stage.load(self._hall, heard.world, wanted=self._is_there), 1.0)

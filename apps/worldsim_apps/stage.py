@@ -22,7 +22,7 @@ from worldsim.runtime.session import Session
 from worldsim.runtime.snapshot import Snapshot
 from worldsim.session.log import SessionLog, Step
 from worldsim_apps.gauges import Gauges
-from worldsim_apps.kept import Kept
+from worldsim_apps.kept import Kept, size_of
 
 if TYPE_CHECKING:
     from worldsim_apps.room import Room
@@ -133,6 +133,16 @@ def refusal_of(error: WorldSimError | OSError) -> ProtocolError:
     return ProtocolError(type(error).__name__, text)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Film:
+    """A recording that has ended: its name, its seconds of world time, its size, and what went wrong, in words."""
+
+    name: str
+    seconds: float
+    bytes: int
+    problem: str
+
+
 class Stage:
     """See the module. One verb at a time.
 
@@ -143,6 +153,7 @@ class Stage:
 
     owner: address of whoever plays it.
     damage: what of the files that it was loaded from could not be read, in words.
+    ended_film: a film that ended because the session did, and of which nobody was told yet.
     exact: whether all of it came out as it was first made, bit for bit. What is lived again beside other sessions,
         or was made beside some at first, agrees about: blocks that are made together are rounded together.
     wanted: told between two blocks that are lived again how many are and of how many; says whether anybody still
@@ -159,20 +170,24 @@ class Stage:
         self._hall = hall
         self._marks: list[SessionLog] = []
         self._held: OrderedDict[int, Mark] = OrderedDict()
+        self.ended_film: Film | None = None
         self._film: tuple[str, Recording] | None = None
 
     @classmethod
-    async def open(cls, hall: Hall, *, instead: bool = False, **beginning: Any) -> Stage:
+    async def open(cls, hall: Hall, owner: str = "127.0.0.1", *, instead: bool = False, **beginning: Any) -> Stage:
         """A new session.
 
         Args:
             hall: which server.
+            owner: address of whoever plays it.
             instead: it takes the place of one that is closed next.
             beginning: as for World.open; errors too, and ProtocolError where there is no place.
         """
-        world = hall.kept.new_name()
+        world = hall.kept.new_name(owner)
         place, log = hall.engine.world, hall.kept.log(world)
-        return cls(hall, world, await hall.admit(lambda: place.open(**beginning, log=log), instead=instead))
+        stage = cls(hall, world, await hall.admit(lambda: place.open(**beginning, log=log), instead=instead))
+        stage.owner = owner
+        return stage
 
     @classmethod
     async def load(
@@ -198,6 +213,7 @@ class Stage:
             )
         stage = await cls._relive(hall, snapshot, beyond, instead=instead, wanted=wanted)
         stage.damage = damage
+        hall.kept.begin_from(stage.world, name)
         return stage
 
     @property
@@ -247,28 +263,40 @@ class Stage:
         else:
             await self._turn_to(wanted)
 
-    async def film(self, *, on: bool) -> tuple[str, float]:
-        """Begin to record what the session shows, or end that; returns the name of the film and its seconds so far.
+    async def record(self) -> str:
+        """Make a film of what the session shows from the next block on; returns its name.
 
         Raises:
-            ProtocolError: it is being recorded already, or is not.
-            VideoError: the film could not be written to its end; what is in its file plays.
+            ProtocolError: there is one in the making.
         """
-        if on == (self._film is not None):
-            raise ProtocolError("recording", f"this session is {'' if on else 'not '}being recorded")
-        kept, world = self._hall.kept, self._hall.engine.world
+        if self._film is not None:
+            raise ProtocolError("recording", "this session is being recorded; end that first")
+        kept = self._hall.kept
+        name = kept.new_name(self.owner)
+        self._film = name, await self._do(lambda session: session.record(kept.film(name)))
+        return name
+
+    async def end_film(self) -> Film:
+        """End the film that is in the making; if the disk was full, what is in its file plays.
+
+        Raises:
+            ProtocolError: there is none.
+        """
         if self._film is None:
-            name = kept.new_name()
-            self._film = name, await self._do(lambda session: session.record(kept.film(name)))
-            return name, 0.0
+            raise ProtocolError("recording", "this session is not being recorded")
         (name, recording), self._film = self._film, None
-        await asyncio.wrap_future(self._hall.engine.call(recording.close))
-        kept.settle(name)
-        return name, recording.frames / world.fps
+        problem = ""
+        try:
+            await asyncio.wrap_future(self._hall.engine.call(recording.close))
+        except (WorldSimError, OSError) as error:
+            problem = str(error).replace(str(self._hall.kept.film(name)), "the film")
+        self._hall.kept.settle(name, self.owner)
+        seconds = recording.frames / self._hall.engine.world.fps
+        return Film(name=name, seconds=seconds, bytes=size_of(self._hall.kept.film(name)), problem=problem)
 
     async def save(self) -> str:
         """Keep it as it is now under a name of its own, which is returned; what happens later does not change it."""
-        name = self._hall.kept.new_name()
+        name = self._hall.kept.new_name(self.owner)
         await self._save_as(name)
         return name
 
@@ -282,36 +310,45 @@ class Stage:
 
     async def fork(self) -> Stage:
         """A second session that begins with this one's past."""
-        world = self._hall.kept.new_name()
+        world = self._hall.kept.new_name(self.owner)
         log, session = self._hall.kept.log(world), self.live.session
         twin = Stage(self._hall, world, await self._hall.admit(lambda: session.fork(log=log), evict=False))
         twin.owner, twin.exact = self.owner, self.exact
+        self._hall.kept.begin_from(world, self.world)
         return twin
 
     async def close(self) -> None:
         """Give the place back. What was logged and saved stays."""
-        await self._drop()
-        await asyncio.to_thread(self.live.close)
-        self._hall.kept.settle(self.world)
+        await self._leave()
+        self._hall.kept.settle(self.world, self.owner)
 
     async def forget(self) -> None:
         """Give the place back and keep nothing."""
-        await self._drop()
-        await asyncio.to_thread(self.live.close)
+        await self._leave()
         self._hall.kept.forget(self.world)
+
+    async def _leave(self) -> None:
+        """End what hangs on the session, and the session."""
+        await self._drop()
+        if self._film is not None:
+            self.ended_film = await self.end_film()
+        await asyncio.to_thread(self.live.close)
+        self._hall.left.set()
 
     async def become(self, other: Stage) -> None:
         """Go on as another session, whose place this one takes."""
-        await self._drop()
-        left, name, had_begun = self.live, self.world, self.block > 0
+        name, had_begun = self.world, self.block > 0
+        await self._leave()
         self.live, self.world, self.exact, self.damage = other.live, other.world, other.exact, other.damage
-        await asyncio.to_thread(left.close)
-        self._hall.left.set()
-        (self._hall.kept.settle if had_begun else self._hall.kept.forget)(name)
+        if had_begun:
+            self._hall.kept.settle(name, self.owner)
+        else:
+            self._hall.kept.forget(name)
 
     async def _turn_to(self, log: SessionLog) -> None:
-        begun = Snapshot(keep="log", log=SessionLog(opening=log.opening, steps=()))
+        begun, name = Snapshot(keep="log", log=SessionLog(opening=log.opening, steps=())), self.world
         await self.become(await self._relive(self._hall, begun, log.steps, instead=True, wanted=self.wanted))
+        self._hall.kept.begin_from(self.world, name)
 
     @classmethod
     async def _relive(

@@ -45,12 +45,32 @@ except ModuleNotFoundError as error:
 
 HOST = "127.0.0.1"
 EVERY_S = 2.0
+SHOWN = 7
 POLICIES = ("window:frames=24", "window:frames=8", "sink:sink=4,window=20", "full")
 MOST_SEED = 2**53 - 1
 """The largest whole number that a page can hand on as it is."""
 THUMBNAIL_PX, CARD_PX = 216, 144
 """Starting places and saved worlds are enlarged by the whole factor that comes closest to this height."""
 COLOURS = dict(zip(STAGES, ("#2f7d3b", "#b3801f", "#4f6fb3", "#a65a8a"), strict=True))
+PALETTE = {
+    "body_background_fill": ("#f6f5f1", "#141713"),
+    "block_background_fill": ("#ffffff", "#1d211c"),
+    "background_fill_primary": ("#ffffff", "#1d211c"),
+    "background_fill_secondary": ("#f6f5f1", "#141713"),
+    "body_text_color": ("#1d211c", "#eceee8"),
+    "body_text_color_subdued": ("#62695f", "#9aa296"),
+    "block_label_text_color": ("#62695f", "#9aa296"),
+    "border_color_primary": ("#dcdcd2", "#333a31"),
+    "input_background_fill": ("#ffffff", "#141713"),
+    "input_border_color": ("#dcdcd2", "#333a31"),
+    "input_border_width": ("1px", "1px"),
+    "button_primary_background_fill": ("#2f7d3b", "#6cc07a"),
+    "button_primary_background_fill_hover": ("#276a31", "#83cf8f"),
+    "button_primary_text_color": ("#ffffff", "#10140f"),
+    "slider_color": ("#2f7d3b", "#6cc07a"),
+    "checkbox_background_color_selected": ("#2f7d3b", "#6cc07a"),
+}
+"""What Gradio calls them: by day and by night, as in web/style.css."""
 ARROWS = {"ArrowLeft": "←", "ArrowRight": "→", "ArrowUp": "↑", "ArrowDown": "↓"}
 TITLE = "<h1>worldsim <span>worlds that are made while you are in them</span></h1>"
 WELCOME = """<div class="well"><strong>A world that is made while you are in it</strong>
@@ -111,17 +131,22 @@ class Desk:
             return gr.skip(), told(str(error), alarm=True)
 
     def go_on(self, name: str) -> tuple[Any, ...]:
-        """The player of a saved world, a line about it, and how it was made, for the controls."""
+        """The player of a saved world, a line about it, and what the controls show of how it was made."""
         found = next((saved for saved in self._saved.newest() if saved.name == name), None)
-        if found is None:
-            return gr.skip(), told("That world is not there any more.", alarm=True), *[gr.skip()] * 4
-        choice = found.choice
         try:
-            player = self._player(choice, world=name)
+            if found is None:
+                raise ConfigError("that world is not there any more")
+            player = self._player(found.choice, world=name)
         except WorldSimError as error:
-            return gr.skip(), told(str(error), alarm=True), *[gr.skip()] * 4
-        made = choice.world, choice.policy, choice.steps, choice.frames_per_block
-        return player, told(f"Saved {when(found)}, {lived(found.seconds)} long. {summary(choice)}"), *made
+            return gr.skip(), told(str(error), alarm=True), *[gr.skip()] * SHOWN
+        line = told(f"Saved {when(found)}, {lived(found.seconds)} long. {summary(found.choice)}")
+        return player, line, *self.shown(found.choice)
+
+    def shown(self, choice: Choice) -> tuple[Any, ...]:
+        """What the controls show of a choice: SHOWN things, the first place among them."""
+        blocks = gr.update(choices=list(choice.recipe.blocks), value=choice.frames_per_block)
+        places = gr.update(value=self.thumbnails(choice.world), selected_index=0)
+        return choice.world, choice.policy, choice.steps, blocks, places, 0, keys_of(choice.world)
 
     def kept(self, known: Sequence[str]) -> tuple[Any, Any, Any]:
         """The pictures of the saved worlds, their names and whether there is none, if others than those are known."""
@@ -143,7 +168,9 @@ class Desk:
         ]
         return (
             # The plot never learns of a stage that it was not first drawn with, nor that an empty column has numbers.
-            pd.DataFrame(blocks or [(0.0, float("nan"), stage) for stage in STAGES], columns=["seconds", "ms", "stage"]),
+            pd.DataFrame(
+                blocks or [(0.0, float("nan"), stage) for stage in STAGES], columns=["seconds", "ms", "stage"]
+            ),
             pd.DataFrame({"seconds": ago, "MB": [round(reading.resident_mb) for reading in readings]}),
             pd.DataFrame({"seconds": ago, "pages": [reading.pages for reading in readings]}),
         )
@@ -156,8 +183,16 @@ class Desk:
         return (
             f'<div class="players"><div><iframe src="{escape(url)}" title="The world" '
             'allow="gamepad; clipboard-write"></iframe></div>'
-            '<div class="twin"><button type="button" class="close" aria-label="Close the fork">×</button></div></div>'
+            '<div class="twin"><button type="button" class="close" aria-label="Close the fork">&times;</button></div>'
+            "</div>"
         )
+
+
+def default_of(world: str) -> Choice:
+    """How a world is made if nobody says."""
+    recipe = WORLDS[world]
+    policy, frames_per_block = policy_text(recipe.policy), recipe.blocks[0]
+    return Choice(world=world, policy=policy, steps=recipe.steps, frames_per_block=frames_per_block)
 
 
 def starts_of(world: str) -> Starts:
@@ -205,8 +240,8 @@ def key_table(controls: Controls) -> str:
         for action in moves_first
     )
     return (
-        f'<dl class="keys">{"".join(rows)}</dl><p class="told">Keys count while the world has the focus: click it once. '
-        "Of two worlds side by side the one with the focus is steered. A gamepad works too.</p>"
+        f'<dl class="keys">{"".join(rows)}</dl><p class="told">Keys count while the world has the focus: '
+        "click it once. Of two worlds side by side the one with the focus is steered. A gamepad works too.</p>"
     )
 
 
@@ -243,42 +278,53 @@ def build(desk: Desk) -> gr.Blocks:
 
 
 def _controls(desk: Desk, player: gr.HTML, keys: gr.HTML) -> list[Any]:
-    """What a walk begins with; returns the line about it, and what says how a world is made."""
-    first = desk.worlds[0]
-    recipe = WORLDS[first]
+    """What a walk begins with; returns the line about it, and what Desk.shown fills."""
+    first = default_of(desk.worlds[0])
     start = gr.State(0)
     with gr.Group():
-        world = gr.Radio(list(desk.worlds), value=first, label="World")
+        world = gr.Radio(list(desk.worlds), value=first.world, label="World")
         place = gr.Gallery(
-            desk.thumbnails(first), label="Place", columns=4, selected_index=0, object_fit="contain", height="auto",
-            allow_preview=False, interactive=False, format="png", buttons=[], elem_classes="pixels", elem_id="places",
-        )  # fmt: skip
+            desk.thumbnails(first.world),
+            label="Place",
+            columns=4,
+            selected_index=0,
+            object_fit="contain",
+            height="auto",
+            allow_preview=False,
+            interactive=False,
+            format="png",
+            buttons=[],
+            elem_classes="pixels",
+            elem_id="places",
+        )
         with gr.Row():
             seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=120)
-            blocks = gr.Radio(list(recipe.blocks), value=recipe.blocks[0], label="Frames per block", min_width=160)
+            blocks = gr.Radio(
+                list(first.recipe.blocks), value=first.frames_per_block, label="Frames per block", min_width=160
+            )
         policy = gr.Dropdown(
-            list(dict.fromkeys((policy_text(recipe.policy), *POLICIES))), value=policy_text(recipe.policy),
-            label="Policy: what a block sees of the past", allow_custom_value=True, elem_id="policy",
-        )  # fmt: skip
-        steps = gr.Slider(1, MOST_STEPS, value=recipe.steps, step=1, label="Steps: backbone calls for a block")
+            list(dict.fromkeys((first.policy, *POLICIES))),
+            value=first.policy,
+            label="Policy: what a block sees of the past",
+            allow_custom_value=True,
+            elem_id="policy",
+        )
+        steps = gr.Slider(1, MOST_STEPS, value=first.steps, step=1, label="Steps: backbone calls for a block")
     walk = gr.Button("Walk", variant="primary", elem_id="walk")
     line = gr.HTML(told("A block is what the model decides at once."), elem_id="line", apply_default_css=False)
     made = [world, policy, steps, blocks]
 
     def chosen(name: str) -> tuple[Any, ...]:
-        other = WORLDS[name]
-        values = policy_text(other.policy), other.steps
-        known = gr.update(choices=list(other.blocks), value=other.blocks[0])
-        pictures = gr.update(value=desk.thumbnails(name), selected_index=0)
-        return *values, known, pictures, 0, keys_of(name)
+        return desk.shown(default_of(name))
 
     def placed(event: gr.SelectData) -> int:
         return int(event.index)
 
-    world.input(chosen, world, [*made[1:], place, start, keys], api_visibility="private")
+    shown = [*made, place, start, keys]
+    world.input(chosen, world, shown, api_visibility="private")
     place.select(placed, None, start, show_progress="hidden", api_visibility="private")
     walk.click(desk.walk, [*made, seed, start], [player, line], api_visibility="private", show_progress_on=[player])
-    return [line, *made]
+    return [line, *shown]
 
 
 def _shelf(desk: Desk, player: gr.HTML, controls: list[Any]) -> tuple[gr.State, list[Any]]:
@@ -287,9 +333,20 @@ def _shelf(desk: Desk, player: gr.HTML, controls: list[Any]) -> tuple[gr.State, 
     with gr.Accordion("Saved worlds", open=True):
         none = gr.HTML('<p class="told">None yet. Save keeps a world as it is; one that is left is kept too.</p>')
         cards = gr.Gallery(
-            [], columns=4, object_fit="contain", height="auto", allow_preview=False, interactive=False, format="png",
-            visible=False, show_label=False, fit_columns=False, buttons=[], elem_classes="pixels", elem_id="saved",
-        )  # fmt: skip
+            [],
+            columns=4,
+            object_fit="contain",
+            height="auto",
+            allow_preview=False,
+            interactive=False,
+            format="png",
+            visible=False,
+            show_label=False,
+            fit_columns=False,
+            buttons=[],
+            elem_classes="pixels",
+            elem_id="saved",
+        )
 
     def loaded(shown: list[str], event: gr.SelectData) -> tuple[Any, ...]:
         return desk.go_on(shown[event.index] if 0 <= event.index < len(shown) else "")
@@ -300,35 +357,38 @@ def _shelf(desk: Desk, player: gr.HTML, controls: list[Any]) -> tuple[gr.State, 
 
 def _plots() -> list[gr.LinePlot]:
     """Block time, memory and pages over the last minutes."""
-    shared: dict[str, Any] = {"x": "seconds", "x_title": "seconds ago", "height": 210, "buttons": [], "min_width": 280}
+    shared: dict[str, Any] = {"x": "seconds", "x_title": "seconds ago", "height": 250, "buttons": [], "min_width": 280}
     with gr.Row():
         return [
-            gr.LinePlot(y="ms", color="stage", y_title="ms a block", label="Block time by stage", color_map=COLOURS,
-                        colors_in_legend=list(STAGES), elem_id="times", **shared),
+            gr.LinePlot(
+                y="ms",
+                color="stage",
+                y_title="ms a block",
+                label="Block time by stage",
+                color_map=COLOURS,
+                color_title=" ",
+                colors_in_legend=list(STAGES),
+                elem_id="times",
+                **shared,
+            ),
             gr.LinePlot(y="MB", y_title="MB", label="Memory of the process", elem_id="memory", **shared),
             gr.LinePlot(y="pages", y_title="pages", label="Pages in use", elem_id="pages", **shared),
-        ]  # fmt: skip
+        ]
 
 
 def theme() -> gr.themes.Base:
     """The colours of the player page, and fonts that are on every machine."""
-    light = {"body_background_fill": "#f6f5f1", "block_background_fill": "#ffffff", "background_fill_primary": "#ffffff",
-             "background_fill_secondary": "#f6f5f1", "body_text_color": "#1d211c", "body_text_color_subdued": "#62695f",
-             "border_color_primary": "#dcdcd2", "input_background_fill": "#ffffff",
-             "input_border_color": "#dcdcd2", "input_border_width": "1px", "block_label_text_color": "#62695f",
-             "button_primary_background_fill": "#2f7d3b", "button_primary_text_color": "#ffffff",
-             "button_primary_background_fill_hover": "#276a31", "color_accent": "#2f7d3b", "slider_color": "#2f7d3b",
-             "checkbox_background_color_selected": "#2f7d3b"}  # fmt: skip
-    dark = {"body_background_fill": "#141713", "block_background_fill": "#1d211c", "background_fill_primary": "#1d211c",
-            "background_fill_secondary": "#141713", "body_text_color": "#eceee8", "body_text_color_subdued": "#9aa296",
-            "border_color_primary": "#333a31", "input_background_fill": "#141713",
-            "input_border_color": "#333a31", "input_border_width": "1px", "block_label_text_color": "#9aa296",
-            "button_primary_background_fill": "#6cc07a", "button_primary_text_color": "#10140f",
-            "button_primary_background_fill_hover": "#83cf8f", "slider_color": "#6cc07a",
-            "checkbox_background_color_selected": "#6cc07a"}  # fmt: skip
-    base = gr.themes.Base(primary_hue="green", neutral_hue="stone", radius_size="md", spacing_size="sm",
-                          font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])  # fmt: skip
-    return base.set(**light, **{f"{name}_dark": colour for name, colour in dark.items()})
+    base = gr.themes.Base(
+        primary_hue="green",
+        neutral_hue="stone",
+        radius_size="md",
+        spacing_size="sm",
+        font=["system-ui", "sans-serif"],
+        font_mono=["ui-monospace", "monospace"],
+    )
+    light = {name: colours[0] for name, colours in PALETTE.items()}
+    dark = {f"{name}_dark": colours[1] for name, colours in PALETTE.items()}
+    return base.set(**light, **dark, color_accent=PALETTE["slider_color"][0])
 
 
 @contextmanager
@@ -392,7 +452,9 @@ def _free_port(wanted: int) -> int:
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise
-            raise ConfigError(f"port {wanted} is taken; choose another with --port, or 0 for any that is free") from error
+            raise ConfigError(
+                f"port {wanted} is taken; choose another with --port, or 0 for any that is free"
+            ) from error
         return int(probe.getsockname()[1])
 
 

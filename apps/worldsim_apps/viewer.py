@@ -6,8 +6,9 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, BinaryIO
 
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
@@ -15,12 +16,13 @@ from websockets.exceptions import ConnectionClosed
 from worldsim.errors import ProtocolError
 from worldsim.session.events import Codec, Role, write_message
 from worldsim.session.machine import Relay
-from worldsim.session.wire import Flag, Media
+from worldsim.session.wire import Flag, Media, Piece
 from worldsim_apps.gauges import Gauges
 
 SEND_S = 10.0
 """A message that takes longer than this ends the connection: whoever is at the other end does not read."""
 PROGRESS_S = 1.0
+PIECE_BYTES = 64 * 1024
 MOST_FRAMES = 32
 """Frames that may wait for a spectator."""
 MOST_TEXTS = 256
@@ -42,6 +44,8 @@ class Viewer:
         self._gauges = gauges
         self._relay = Relay[Media](MOST_FRAMES)
         self._texts: deque[str] = deque()
+        self._file: BinaryIO | None = None
+        self._total = 0
         self._last: tuple[int, str] | None = None
         self._number = 0
         self._some = asyncio.Event()
@@ -95,6 +99,20 @@ class Viewer:
             self._gauges.dropped.labels("slow").inc(dropped)
         self._some.set()
 
+    @property
+    def waiting(self) -> int:
+        """Frames that wait to be sent."""
+        return len(self._relay)
+
+    def send(self, path: Path) -> bool:
+        """Send a file in pieces, whenever nothing else waits; False if there is none."""
+        self._drop_file()
+        if not path.is_file():
+            return False
+        self._file, self._total = path.open("rb"), path.stat().st_size
+        self._some.set()
+        return True
+
     def forget(self) -> None:
         """Send no frame that still waits."""
         self._relay.clear()
@@ -110,6 +128,7 @@ class Viewer:
 
     def stop(self) -> None:
         """The connection is gone: send nothing more."""
+        self._drop_file()
         self._sender.cancel()
 
     async def _send(self) -> None:
@@ -130,12 +149,26 @@ class Viewer:
         except ConnectionClosed:
             return
 
+    def _piece(self) -> bytes | None:
+        """The next piece of the file that is being sent."""
+        if self._file is None:
+            return None
+        piece = Piece(offset=self._file.tell(), total=self._total, payload=self._file.read(PIECE_BYTES))
+        if piece.is_last or not piece.payload:
+            self._drop_file()
+        return piece.encode()
+
+    def _drop_file(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
     def _next(self) -> str | bytes | None:
         if self._texts:
             return self._texts.popleft()
         media = None if self._last is not None else self._relay.take()
         if media is None:
-            return None
+            return None if self._last is not None else self._piece()
         self._gauges.sent.inc()
         self._number += 1
         return replace(media, number=self._number - 1).encode()

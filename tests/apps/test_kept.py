@@ -445,3 +445,27 @@ def test_a_log_that_has_left_what_was_saved_counts_alone(kept):
     session.step({"Space"})
     found, beyond, _ = kept.find(NAME)
     assert (found.keep, found.log, beyond) == ("log", session.log, ())
+
+
+def test_after_a_rewind_past_what_was_saved_last_what_was_saved_before_it_counts(kept):
+    session = lived(kept, NAME, blocks=2)
+    kept.save(NAME, session.snapshot())
+    session.step({"KeyD"})
+    session.step({"KeyD"})
+    kept.save(NAME, session.snapshot())
+    session.rewind(1)
+    session.step({"Space"})
+    found, beyond, damage = kept.find(NAME)
+    assert (found.keep, len(found.log.steps), damage) == ("pages", 2, "")
+    assert beyond == session.log.steps[2:]
+
+
+def test_logs_and_films_of_another_machine_are_charged_to_it(tmp_path):
+    kept = Kept(tmp_path, most_bytes=10_000)
+    for name, ending in (("1" * 32, ".log"), ("2" * 32, ".mp4")):
+        (tmp_path / f"{name}{ending}").write_bytes(bytes(1_500))
+        assert len(kept.new_name("192.0.2.1")) == 32
+        kept.settle(name, "192.0.2.1")
+        kept.settle(name, "192.0.2.1")  # counted once
+    assert refusal(kept.new_name, "192.0.2.1")[0] == "too_much"
+    assert len(kept.new_name("192.0.2.2")) == len(kept.new_name()) == 32

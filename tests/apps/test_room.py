@@ -26,7 +26,7 @@ class Seen:
         self.told: list[dict[str, Any]] = []
         self.shown: list[Media] = []
         self.closed: tuple[int, str] | None = None
-        self.forgot = 0
+        self.forgot = self.waiting = 0
         self.progress: list[tuple[int, int]] = []
 
     def tell(self, kind: str, **values: Any) -> None:
@@ -622,3 +622,26 @@ async def test_whoever_looks_is_shown_the_present_and_nobody_else_is(tmp_path):
         await asked(room, one, "look")
         await settled(lambda: one.shown)
         assert one.shown[0].payload == alone_still(seed=3, blocks=room._play.made)
+
+
+@bounded
+async def test_looks_take_no_verb_from_the_player_and_one_at_a_time_is_enough(tmp_path):
+    async with hall_of(tmp_path) as hall:
+        room, one = await opened(hall)
+        watchers: list[Any] = [Seen() for _ in range(3)]
+        for watcher in watchers:
+            watcher.role = "spectator"
+            room.watch(watcher)
+        for _ in range(MOST_VERBS):
+            room.ask(one, Control(op="mark"))
+        for watcher in watchers:
+            room.ask(watcher, Control(op="look"))
+            with pytest.raises(ProtocolError, match="one look at a time") as refused:
+                room.ask(watcher, Control(op="look"))
+            assert refused.value.close is None
+        with pytest.raises(ProtocolError, match="64 verbs wait"):
+            room.ask(one, Control(op="mark"))
+        await settled(lambda: all(watcher.kinds.count("state") for watcher in watchers))
+        for watcher in watchers:
+            room.ask(watcher, Control(op="look"))
+        await settled(lambda: one.kinds.count("marked") == MOST_VERBS)

@@ -515,6 +515,31 @@ def test_one_who_floods_with_pings_is_cut_off_and_holds_nobody_up(tmp_path, opco
     live()
 
 
+@pytest.mark.parametrize(
+    "last", ['{"type":"bye"}', b"binary", "no json"], ids=["after a bye", "after a binary message", "after no JSON"]
+)
+def test_one_who_goes_on_talking_after_the_end_is_cut_off(tmp_path, last):
+    @bounded
+    async def live():
+        async with serving(tmp_path) as (server, url), talk(url, role="player") as one:
+            await one.connection.send(last)
+            one.connection.transport.write((b"\x81\x80" + bytes(4)) * 200_000)  # 1.2 MB of empty texts
+            began = monotonic()
+            await settled(lambda: server._gate.reached == 0)
+            assert monotonic() - began < 2
+
+    live()
+
+
+@bounded
+async def test_pieces_of_no_message_are_cut_off_soon(tmp_path):
+    async with serving(tmp_path) as (server, url), talk(url) as one:
+        one.connection.transport.write((b"\x00\x80" + bytes(4)) * 200_000)
+        began = monotonic()
+        await settled(lambda: server._gate.reached == 0)
+        assert monotonic() - began < 2
+
+
 @bounded
 async def test_a_message_in_more_pieces_than_anybody_sends_is_cut_off(tmp_path):
     async with serving(tmp_path) as (server, url), talk(url, role="player") as one:
@@ -858,10 +883,10 @@ async def test_a_session_that_begins_while_the_server_ends_leaves_nothing_behind
     opening, go_on = asyncio.Event(), asyncio.Event()
     admit = Stage.open.__func__
 
-    async def slow(cls, hall, **beginning):
+    async def slow(cls, *given, **beginning):
         opening.set()
         await go_on.wait()
-        return await admit(cls, hall, **beginning)
+        return await admit(cls, *given, **beginning)
 
     monkeypatch.setattr(Stage, "open", classmethod(slow))
     async with AsyncExitStack() as clients:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 from collections.abc import Iterable
 
 import av
@@ -11,12 +10,12 @@ import numpy as np
 import pytest
 
 from tests.apps.serving import WALK, alone, bounded, hall_of, settled
-from worldsim.errors import ConfigError, LogError, ProtocolError, SessionClosed
+from worldsim.errors import ConfigError, LogError, ProtocolError, SessionClosed, VideoError
+from worldsim.runtime.recording import Recording
 from worldsim.session.machine import Play
 from worldsim.testing.fakes import tiny_world
-from worldsim_apps.kept import Kept
 from worldsim_apps.room import Room
-from worldsim_apps.stage import Hall, Stage
+from worldsim_apps.stage import Film, Hall, Stage
 
 
 async def walk(stage: Stage, keys: Iterable[Iterable[str]]) -> list[bytes]:
@@ -415,41 +414,77 @@ async def test_work_that_takes_long_does_not_hold_up_the_thread_of_the_connectio
 
 
 @bounded
-async def test_a_film_has_the_blocks_between_its_begin_and_its_end_and_is_handed_out_by_its_name(tmp_path):
+async def test_a_film_has_the_blocks_between_its_begin_and_its_end(tmp_path):
     async with hall_of(tmp_path) as hall:
         stage = await Stage.open(hall, seed=3)
         await walk(stage, WALK[:2])
         with pytest.raises(ProtocolError, match="not being recorded"):
-            await stage.film(on=False)
-        name, seconds = await stage.film(on=True)
-        assert seconds == 0.0
+            await stage.end_film()
+        name = await stage.record()
         with pytest.raises(ProtocolError, match="this session is being recorded"):
-            await stage.film(on=True)
+            await stage.record()
         await walk(stage, WALK[2:6])
-        made = 4 * hall.engine.world.frames_per_block
-        assert await stage.film(on=False) == (name, made / hall.engine.world.fps)
-        film = hall.kept.read_film(name)
-        assert film is not None
-        with av.open(io.BytesIO(film)) as container:
+        made, path = 4 * hall.engine.world.frames_per_block, hall.kept.film(name)
+        film = await stage.end_film()
+        assert film == Film(name=name, seconds=made / hall.engine.world.fps, bytes=path.stat().st_size, problem="")
+        with av.open(str(path)) as container:
             assert len(list(container.decode(video=0))) == made
-        assert hall.kept.size >= len(film)
+        assert hall.kept.size >= film.bytes
         await stage.close()
 
 
 @bounded
-async def test_a_film_ends_with_the_session_that_it_is_of(tmp_path):
+async def test_a_film_ends_with_the_session_that_it_is_of_and_that_can_be_told(tmp_path):
     async with hall_of(tmp_path) as hall:
         stage = await Stage.open(hall, seed=3)
-        name, _ = await stage.film(on=True)
+        name = await stage.record()
         await walk(stage, WALK[:4])
         await stage.become(await Stage.open(hall, seed=4, instead=True))
         await walk(stage, WALK[:4])
-        assert (await stage.film(on=False))[0] == name
-        with av.open(io.BytesIO(hall.kept.read_film(name) or b"")) as container:
+        assert stage.ended_film is not None
+        assert (stage.ended_film.name, stage.ended_film.problem) == (name, "")
+        with av.open(str(hall.kept.film(name))) as container:
             assert len(list(container.decode(video=0))) == 4 * hall.engine.world.frames_per_block
+        await stage.record()
         await stage.close()
 
 
-@pytest.mark.parametrize("name", ["", "..", "0" * 31, "../" + "0" * 32, "0" * 32])
-def test_no_film_is_handed_out_under_another_name(tmp_path, name):
-    assert Kept(tmp_path).read_film(name) is None
+@bounded
+async def test_a_film_that_cannot_be_written_holds_up_neither_a_jump_nor_the_end_of_its_session(tmp_path, monkeypatch):
+    close = Recording.close
+
+    def full(recording: Recording) -> None:
+        was_over = recording.over
+        close(recording)
+        if not was_over:
+            raise VideoError(f"{recording.path}: the disk is full; 2 seconds are safe")
+
+    async with hall_of(tmp_path) as hall:
+        stage = await Stage.open(hall, seed=3)
+        monkeypatch.setattr(Recording, "close", full)
+        await stage.record()
+        film = await stage.end_film()
+        assert film.problem == "the film: the disk is full; 2 seconds are safe"
+        await stage.record()
+        await stage.become(await Stage.open(hall, seed=4, instead=True))
+        assert stage.ended_film.problem == film.problem
+        await stage.record()
+        await stage.close()
+        assert hall.engine.open_sessions == 0
+
+
+@bounded
+async def test_a_session_that_begins_where_another_was_saved_has_that_at_hand(tmp_path):
+    async with hall_of(tmp_path) as hall:
+        stage = await Stage.open(hall, seed=3)
+        await walk(stage, WALK[:4])
+        await stage.put_away()
+        await walk(stage, WALK[4:6])
+        twin = await stage.fork()
+        loaded = await Stage.load(hall, stage.world)
+        for one in (twin, loaded):  # as they are on the disk if the process is killed now
+            await walk(one, WALK[6:7])
+            found, beyond, damage = hall.kept.find(one.world)
+            assert (found.keep, len(found.log.steps), len(beyond), damage) == ("pages", 4, 3, "")
+            await one.close()
+        await stage.close()

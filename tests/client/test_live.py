@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -556,6 +558,37 @@ async def test_one_who_looks_is_shown_the_present_even_before_the_first_block_an
             seen = await other.look()
             assert np.array_equal(seen.pixels, shown.pixels)
             assert (seen.block, seen.epoch) == (shown.block, shown.epoch)
+
+
+@bounded
+async def test_a_film_is_fetched_whole_and_has_what_was_shown(tmp_path, monkeypatch):
+    monkeypatch.setattr("worldsim_apps.viewer.PIECE_BYTES", 100)
+    async with serving(tmp_path) as (_, url), playing(url) as client:
+        assert await code_of(client.film()) == "recording"
+        await client.record()
+        shown = await walk(client, WALK[:3])
+        film = await client.film()
+        (path,) = tmp_path.glob("*.mp4")
+        assert film == path.read_bytes()
+        assert len(film) > 1_000
+        with av.open(io.BytesIO(film)) as container:
+            assert len(list(container.decode(video=0))) == len(shown)
+        assert await code_of(client._control("sending", op="film", world="0" * 32)) == "no_film"
+        assert await code_of(client._control("sending", op="film", world="../x")) == "no_world"
+        assert len(await walk(client, WALK[3:5])) == len(WALK[3:5]) * len(shown) // 3
+
+
+@bounded
+async def test_a_film_that_ends_with_its_session_is_told(tmp_path):
+    async with serving(tmp_path) as (_, url), talk(url, role="player") as one:
+        await one.say("start", seed=3, pace=0)
+        await one.hear("started")
+        name = (await one.ask("record", "recording"))["film"]
+        await one.say("control", op="reset", seed=4)
+        await one.hear("state")
+        told = await one.hear("film")
+        assert (told["name"], told["problem"]) == (name, "")
+        await one.ask("film", "sending", world=name)
 
 
 @bounded

@@ -584,3 +584,27 @@ def test_a_closed_session_says_so_and_names_are_escaped(world):
     assert "&lt;b&gt;, seed 4" in session._repr_html_()
     session.close()
     assert session._repr_html_() == "<p>a session of &lt;b&gt;, closed after 0 blocks; open another</p>"
+
+
+def test_a_rewind_to_a_mark_outside_of_a_full_pool_that_cannot_be_logged_changes_nothing(tmp_path, monkeypatch):
+    world = tiny_world(pages=8)
+    session, twin = world.open(seed=3, log=tmp_path / "log"), tiny_world(pages=8).open(seed=3)
+    session.step({"KeyD"})
+    mark = session.mark()
+    for one in (session, twin):
+        for keys in [{"KeyD"}] * (one is twin) + [{"Space"}, set()] * 6:
+            one.step(keys)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(session._journal, "append", full)
+    with pytest.raises(OSError, match="No space left"):
+        session.rewind(mark)
+    monkeypatch.undo()
+    assert np.array_equal(session.step({"KeyD"}).frames, twin.step({"KeyD"}).frames)
+    session.rewind(mark)
+    assert session.block == 1
+    session.close()
+    mark.close()
+    assert world.pool.used == 0

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worldsim.errors import ProtocolError
-from worldsim.session.wire import CODECS, HEADER, NAMES, Flag, Media
+from worldsim.session.wire import CODECS, HEADER, NAMES, Flag, Media, Piece
 
 MEDIA = Media(
     flags=Flag.KEY | Flag.FIRST,
@@ -174,3 +174,22 @@ def test_no_bytes_do_more_than_be_refused(message):
     except ProtocolError:
         return
     assert read.payload == message[4 * message[1] :]
+
+
+@given(offset=st.integers(0, 2**40), size=st.integers(0, 256), more=st.integers(0, 2**40), pad=st.integers(0, 3))
+def test_a_piece_of_a_film_is_read_as_it_was_written_whatever_a_later_header_adds(offset, size, more, pad):
+    piece = Piece(offset=offset, total=offset + size + more, payload=bytes(range(256))[:size])
+    message = piece.encode()
+    assert Piece.decode(message) == piece
+    assert message[0] == 2
+    assert bool(int.from_bytes(message[2:4], "little") & 4) is piece.is_last is (more == 0)
+    longer = message[:1] + bytes([6 + pad]) + message[2:24] + bytes(4 * pad) + message[24:]
+    assert Piece.decode(longer) == piece
+
+
+@pytest.mark.parametrize(
+    "message", [b"", b"\x02" * 23, b"\x01\x06" + bytes(22), b"\x02\x05" + bytes(22), b"\x02\x07" + bytes(22)]
+)
+def test_what_is_no_piece_is_refused(message):
+    with pytest.raises(ProtocolError, match="a piece has 24 bytes of header or more"):
+        Piece.decode(message)

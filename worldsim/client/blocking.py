@@ -103,6 +103,14 @@ class BlockingClient:
         """See Client.fork."""
         return self._wait(self._client.fork())
 
+    def record(self) -> None:
+        """See Client.record."""
+        self._wait(self._client.record())
+
+    def film(self) -> bytes:
+        """See Client.film."""
+        return self._wait(self._client.film())
+
     def save(self) -> str:
         """See Client.save."""
         return self._wait(self._client.save())

@@ -21,7 +21,7 @@ from websockets.typing import Subprotocol
 
 from worldsim.errors import ConfigError, ProtocolError, SessionClosed
 from worldsim.session.events import SUBPROTOCOL, Codec, Role, write_message
-from worldsim.session.wire import Flag, Media
+from worldsim.session.wire import PIECE, Flag, Media, Piece
 
 MOST_BYTES = 64 << 20  # of one message that a client reads
 ANSWER_S = 10.0  # for a server to answer a hello
@@ -90,6 +90,7 @@ class Client:
         self._connection: ClientConnection | None = None
         self._media: deque[Media] = deque()
         self._still: Media | None = None
+        self._pieces = bytearray()
         self._answers: deque[dict[str, Any]] = deque()
         self._troubles: deque[dict[str, Any]] = deque()
         self._news = asyncio.Condition()
@@ -213,6 +214,29 @@ class Client:
         answer = await self._control("forked", op="fork")
         return Ticket(answer["session"], answer["resume"])
 
+    async def record(self) -> None:
+        """Make a film of what is shown from the next block on."""
+        await self._control("recording", op="record")
+
+    async def film(self) -> bytes:
+        """End the film and fetch it: an MP4, with the keys held as subtitles.
+
+        Raises:
+            ProtocolError: none is in the making.
+        """
+        name = (await self._control("recorded", op="record", on=False))["name"]
+        while True:
+            resumed, self._pieces = self.resumed, bytearray()
+            total = (await self._control("sending", op="film", world=name))["bytes"]
+            async with self._news:
+                await self._news.wait_for(
+                    lambda: len(self._pieces) >= total or self._over or self.resumed != resumed  # noqa: B023
+                )
+                if len(self._pieces) >= total:
+                    return bytes(self._pieces)
+                if self._over:
+                    raise self._over
+
     async def save(self) -> str:
         """Keep the world as it is; returns the name to `load` it by."""
         return str((await self._control("saved", op="save"))["world"])
@@ -285,7 +309,9 @@ class Client:
 
     async def _take(self, message: str | bytes) -> None:
         async with self._news:
-            if isinstance(message, bytes):
+            if isinstance(message, bytes) and message[:1] == bytes([PIECE]):
+                self._pieces += Piece.decode(message).payload
+            elif isinstance(message, bytes):
                 self._receive(Media.decode(message))
             else:
                 self._hear(json.loads(message))

@@ -164,8 +164,10 @@ class Session:
             NotReproduced: a moment that had to be lived again did not come out the same; nothing has changed.
         """
         self._check_open()
-        moment = self._marked(to) if isinstance(to, Mark) else self._back(to)
-        self._write(*_turn(self._moment.trail, moment.trail))
+        with ExitStack() as undo:
+            moment = self._marked(to, undo) if isinstance(to, Mark) else self._back(to)
+            self._write(*_turn(self._moment.trail, moment.trail))
+            undo.pop_all()
         self._history.keep_before(moment)
         self._take(moment)
         self._recent.back_to(self.latest)
@@ -290,7 +292,8 @@ class Session:
         frames = self._recent.frames
         return film_html(self.look()[None] if frames is None else frames, fps=self._home.fps, caption=caption)
 
-    def _marked(self, mark: Mark) -> Moment:
+    def _marked(self, mark: Mark, undo: ExitStack) -> Moment:
+        """The marked moment; what was done for it is undone unless the session goes on from there."""
         if mark._owner is not self._line:
             raise ConfigError(
                 "that mark is of another session, which no fork connects with this one; rewind the session that made "
@@ -301,18 +304,16 @@ class Session:
                 return mark._again()
             except PoolFull:
                 if not self._home.histories.make_room():
-                    return self._changed_places(mark)
+                    return self._changed_places(mark, undo)
 
-    def _changed_places(self, mark: Mark) -> Moment:
-        """The marked moment in the pages of the present, which keeps them if they are too few."""
+    def _changed_places(self, mark: Mark, undo: ExitStack) -> Moment:
+        """The marked moment in the pages of the present, which gets them back if they are too few."""
         decoder = self._moment.decoder
-        present = decoder.state()
+        undo.callback(decoder.resume, decoder.state())
         decoder.close()
-        try:
-            return mark._again()
-        except PoolFull:
-            decoder.resume(present)
-            raise
+        moment = mark._again()
+        undo.callback(moment.decoder.close)
+        return moment
 
     def _back(self, to: int) -> Moment:
         blocks = whole(to, "a session is rewound to a mark, or by a number of blocks")

@@ -21,7 +21,7 @@ MOST_TEXT = 64 * 1024
 
 Role = Literal["player", "spectator"]
 Codec = Literal["jpeg", "h264", "raw"]
-Op = Literal["pause", "resume", "step", "mark", "rewind", "fork", "save", "load", "reset", "look", "record"]
+Op = Literal["pause", "resume", "step", "mark", "rewind", "fork", "save", "load", "reset", "look", "record", "film"]
 NAME = re.compile(r"[0-9a-f]{32}")
 """What sessions, saved worlds and their logs are called: never anything that a client made up."""
 
@@ -94,7 +94,7 @@ class Control:
     op: which.
     blocks: of `step`, how many to make while paused; of `rewind`, how many to go back.
     mark: of `rewind`, the mark to go back to instead.
-    world: of `load`, what `saved` called it.
+    world: of `load`, what `saved` called it; of `film`, what `recorded` called it.
     seed, start: of `reset`, as in Start.
     on: of `record`, whether to begin or to end.
     """

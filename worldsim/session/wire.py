@@ -17,6 +17,15 @@
            36  u16  height
            38  u16  0
 
+A film comes in pieces, each a binary message of 24 bytes that say where it belongs, and its bytes behind them.
+
+    offset  0  u8   opcode, 2: a piece of a film
+            1  u8   length of the header in units of 4 bytes
+            2  u16  flags: 4 last
+            4  u32  0
+            8  u64  where in the film it begins
+           16  u64  bytes of the whole film
+
 All numbers are little-endian.
 """
 
@@ -30,6 +39,8 @@ from worldsim.errors import ProtocolError
 
 HEADER = struct.Struct("<BBHIIHHQIIBBHHH")
 FRAME = 1
+PIECE_HEADER = struct.Struct("<BBHIQQ")
+PIECE = 2
 CODECS = {"raw": 0, "jpeg": 1, "h264": 4}
 NAMES = {number: name for name, number in CODECS.items()}
 
@@ -114,3 +125,34 @@ class Media:
             height=height,
             payload=bytes(message[4 * length :]),
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """A part of a film: where it begins, and of how many bytes in all."""
+
+    offset: int
+    total: int
+    payload: bytes
+
+    @property
+    def is_last(self) -> bool:
+        """Whether nothing comes after it."""
+        return self.offset + len(self.payload) >= self.total
+
+    def encode(self) -> bytes:
+        """The message."""
+        flags = Flag.LAST if self.is_last else Flag(0)
+        return PIECE_HEADER.pack(PIECE, PIECE_HEADER.size // 4, flags, 0, self.offset, self.total) + self.payload
+
+    @classmethod
+    def decode(cls, message: bytes) -> Piece:
+        """Read what `encode` wrote, or a later version of it with a longer header.
+
+        Raises:
+            ProtocolError: it is no piece, or cut short.
+        """
+        if len(message) < PIECE_HEADER.size or message[0] != PIECE or not 24 <= 4 * message[1] <= len(message):
+            raise ProtocolError("bad_media", f"a piece has 24 bytes of header or more, got {message[:8].hex()}")
+        _, length, _, _, offset, total = PIECE_HEADER.unpack_from(message)
+        return cls(offset=offset, total=total, payload=bytes(message[4 * length :]))

@@ -5,6 +5,7 @@ const FIRST_WAIT_MS = 100;
 const LONGEST_WAIT_MS = 5000;
 export const CODECS = { 0: "raw", 1: "jpeg", 4: "h264" };
 export const KEY = 1, FIRST = 2, LAST = 4, AGAIN = 8, STILL = 16;
+const PIECE = 2;
 
 /** One frame out of a binary message; null if it is none. */
 export function readFrame(buffer) {
@@ -29,7 +30,7 @@ export function readFrame(buffer) {
 /**
  * A player's or a spectator's connection. `handlers` are told what happens:
  *   state(kind, text, retryMs): "connecting", "lost", "full", "ended", "replaced", "refused", "restarting"
- *   welcome(message), begun(message), told(message), frame(frame), jumped(epoch)
+ *   welcome(message), begun(message), told(message), frame(frame), film(blob), jumped(epoch)
  */
 export class Link {
   /** @param {{url: string, codec: string, token?: string, watch?: string, ticket?: {session: string, resume: string}}} who */
@@ -102,7 +103,7 @@ export class Link {
   }
 
   #hear(data) {
-    if (typeof data !== "string") return this.#frame(readFrame(data));
+    if (typeof data !== "string") return new Uint8Array(data, 0, 1)[0] === PIECE ? this.#piece(data) : this.#frame(readFrame(data));
     const told = JSON.parse(data);
     if (told.epoch > this.seen.epoch) this.#jump(told.epoch, told.blocks ?? 0);
     if (told.type === "welcome") {
@@ -115,7 +116,7 @@ export class Link {
       this.drained = told.world;
     } else if (told.type === "error") {
       this.#error(told);
-    } else if (told.type === "reliving" || told.type === "bye") {
+    } else if (["reliving", "film", "bye"].includes(told.type)) {
       this.handlers.told(told);
     } else {
       this.handlers.told(told);
@@ -156,6 +157,14 @@ export class Link {
     const isLast = Boolean(frame.flags & LAST);
     this.seen = { epoch: frame.epoch, blocks: frame.block + isLast, frames: isLast ? 0 : frame.frame + 1 };
     this.handlers.frame(frame);
+  }
+
+  /** A film comes in pieces, in order; `film(blob)` is told when it is whole. */
+  #piece(data) {
+    const view = new DataView(data);
+    if (view.getBigUint64(8, true) === 0n) this.pieces = [];
+    this.pieces.push(new Uint8Array(data, 4 * view.getUint8(1)));
+    if (view.getUint16(2, true) & LAST) this.handlers.film(new Blob(this.pieces.splice(0), { type: "video/mp4" }));
   }
 
   #jump(epoch, blocks) {

@@ -48,6 +48,7 @@ class Player {
       begun: (told) => this.#begun(told),
       told: (told) => this.#told(told),
       frame: (frame) => this.screen.push(frame),
+      film: (blob) => this.#film(blob),
       jumped: (epoch) => this.screen.jump(epoch),
     });
   }
@@ -89,9 +90,26 @@ class Player {
     const isOn = $("record").getAttribute("aria-pressed") === "true";
     const told = await this.#do(() => this.link.control("record", { on: !isOn }), isOn ? "" : "Recording.");
     if (!told) return;
-    $("record").setAttribute("aria-pressed", String(!isOn));
-    $("record").textContent = isOn ? "Record" : "Stop";
-    if (isOn) this.notice("Recorded: ", { href: told.url, text: `${told.seconds.toFixed(1)} s as MP4`, download: `${this.name}.mp4` });
+    this.#recording(!isOn);
+    if (isOn) await this.#fetch(told);
+  }
+
+  #recording(isOn) {
+    $("record").setAttribute("aria-pressed", String(isOn));
+    $("record").textContent = isOn ? "Stop" : "Record";
+  }
+
+  /** Have a film that has ended sent here. */
+  async #fetch({ name, seconds, problem }) {
+    this.filmed = `${seconds.toFixed(1)} s as MP4${problem ? ` (${problem})` : ""}`;
+    await this.#do(() => this.link.control("film", { world: name }), "Fetching the film.");
+  }
+
+  /** A film has arrived. */
+  #film(blob) {
+    if (this.film) URL.revokeObjectURL(this.film);
+    this.film = URL.createObjectURL(blob);
+    this.notice("Recorded: ", { href: this.film, text: this.filmed, download: `${this.name}.mp4` });
   }
 
   async pause() {
@@ -157,7 +175,7 @@ class Player {
       this.#useUp();  // its token is good for once
       return ticket;
     }
-    return this.inside ? null : JSON.parse(remembered("ticket") ?? "null");  // two inside one page are of one tab
+    return JSON.parse(remembered("ticket") ?? "null");
   }
 
   #hold(keys) {
@@ -202,6 +220,10 @@ class Player {
   #told(told) {
     if (told.type === "reliving") this.notice(`Living it again: ${told.blocks} of ${told.of} blocks.`);
     if (told.type === "state") this.#situate(told);
+    if (told.type === "film") {
+      this.#recording(false);
+      this.#fetch(told);
+    }
     if (told.type !== "error") return;
     if (told.code === "block_failed") this.#situate(told);
     this.notice(told.message, null, true);
@@ -324,7 +346,8 @@ class Player {
 
   #remember() {
     const { ticket, seen, who } = this.link;
-    if (ticket?.resume && !this.inside) remember("ticket", JSON.stringify({ ...ticket, ...seen, blocks: this.blocks, codec: who.codec }));
+    if (this.inside) return;  // two inside one page are of one tab, and would take each other's place
+    if (ticket?.resume) remember("ticket", JSON.stringify({ ...ticket, ...seen, blocks: this.blocks, codec: who.codec }));
   }
 }
 

@@ -1,0 +1,207 @@
+"""Writes docs/measured.md from the results of all benchmarks: `python -m benchmarks.report`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.record import RESULTS, ROOT
+
+Result = dict[str, Any]
+QUALITY = {
+    "tiles_one_block_ahead": "tiles right one block ahead",
+    "sprite_one_block_ahead": "player sprite and facing right one block ahead",
+    "inventory_one_block_ahead": "inventory right one block ahead",
+    "ground_after_16_frames": "ground right after 16 own frames",
+    "ground_come_back_to": "ground right that left the view and came back",
+    "effect_of_blocked": "blocked moves have the right effect",
+    "effect_of_drink": "drinking has the right effect",
+    "effect_of_collect": "collecting has the right effect",
+    "effect_of_place": "placing has the right effect",
+    "effect_of_make": "making has the right effect",
+    "neighbour_variation": "new terrain: total variation of neighbours",
+    "neighbour_variation_by_chance": "the same between two samples of the real terrain of that size",
+    "clean_after_60s": "clean tiles after 60 s",
+    "sun_sets": "the sun sets within 60 s",
+}
+PARTS = {
+    "key_to_picture": "key to the first picture that contains it",
+    "to_the_server": "of it: to the server",
+    "waiting_for_the_block": "waiting for the border of a block",
+    "making_it": "making the block",
+    "encoding": "encoding",
+    "to_the_page": "to the page",
+    "decoding_and_drawing": "decoding and drawing",
+}
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def source(result: Result) -> str:
+    """What a result came from: command, hardware and commit."""
+    told = result["provenance"]
+    hardware = told["hardware"]
+    return f"`{told['command']}`, {hardware['cpu']}, {hardware['cores']} cores, commit `{told['commit'][:12]}`."
+
+
+def quality(result: Result) -> str:
+    """The bundled world against the real engine."""
+
+    def row(name: str, measure: Result) -> list[str]:
+        bar = next((f"{side} {measure[key]:.1%}" for key, side in BARS.items() if key in measure), "")
+        spread = f"{measure['low']:.1%} to {measure['high']:.1%}"
+        return [QUALITY[name], f"{measure['value']:.1%}", spread, str(measure["judged"]), bar]
+
+    found = [row(name, result["measures"][name]) for name in QUALITY if name in result["measures"]]
+    return table(["in blocks of one frame", "measured", "95 % interval", "judged", "bar"], found)
+
+
+BARS = {"at_least": "at least", "at_most": "at most"}
+
+
+def speed(result: Result) -> str:
+    """What a block takes, a long run, and the first frame."""
+
+    def row(name: str, block: Result) -> list[str]:
+        frames, dtype = name.split(" frames, ")
+        took = block["block_ms"]
+        return [
+            f"{frames} frame{'s' * (frames != '1')}, {dtype}",
+            f"{took['median']:.0f} ms ({took['min']:.0f} to {took['max']:.0f})",
+            *(f"{_middle(block[key]):.2f}" for key in ("fps", "real_time_factor", "ratio_to_floor")),
+        ]
+
+    run, memory = result["long_run"], result["long_run"]["resident_mb"]
+    heads = ["block", "median (min to max)", "frames a second", "real-time factor", "of the floor"]
+    return (
+        table(heads, [row(name, block) for name, block in result["per_block"].items()])
+        + f"\n\nBlock 300 takes {run['ratio_300_to_50']:.2f} times as long as block 50. Resident memory is "
+        f"{memory['at_block_50']:.0f} MB at block 50 and {memory['at_the_end']:.0f} MB at the end of "
+        f"{run['blocks']} blocks; the last 60 s that can be gone back to fill meanwhile. First frame "
+        f"{result['first_frame_s']['median']:.1f} s after the start of the process. The floor is the bare matrix "
+        "products and attention of a block."
+    )
+
+
+def batching(result: Result) -> str:
+    """Several sessions in one batch against the same one after the other."""
+
+    def row(count: str, found: Result) -> list[str]:
+        gain, together = found["gain"], found["together"]
+        return [
+            count,
+            f"{found['turns']['blocks_per_s']:.1f}",
+            f"{together['blocks_per_s']:.1f}",
+            f"{gain['median']:.2f} ({gain['min']:.2f} to {gain['max']:.2f})",
+            f"{together['block_ms_p50']:.0f} / {together['block_ms_p99']:.0f} ms",
+        ]
+
+    heads = ["sessions", "blocks a second in turns", "together", "gain, median (min to max)", "a block, p50 / p99"]
+    return table(heads, [row(count, found) for count, found in result["sessions"].items()])
+
+
+def live(result: Result) -> str:
+    """What live worlds promise."""
+    found = {what: told(result[what]) for what, told in LIVE.items() if what in result}
+    rows = [[*text, _bars(result[what])] for what, text in found.items()]
+    actions = result["actions"]["live_ms"]
+    rows.append(["the same while the world runs at its pace", f"{actions['p50']:.0f} / {actions['p99']:.0f} ms", ""])
+    return table(["on the toy of the tests unless said otherwise", "measured", "bar"], rows)
+
+
+LIVE: dict[str, Callable[[Result], list[str]]] = {
+    "scripts": lambda f: [
+        "random lives equal after rewind, replay, fork, save and restore, here and in another process",
+        f"{f['equal']} of {f['scripts']}",
+    ],
+    "kills": lambda f: [
+        "sessions that go on after `kill -9`; blocks lost at most",
+        f"{f['restored']} of {f['kills']}; {f['most_blocks_lost']}",
+    ],
+    "cuts": lambda f: [
+        "streams cut at random bytes and resumed, whole and the same; resumed, p95",
+        f"{f['equal']} of {f['cuts']}; {f['resume_ms']['p95']:.0f} ms",
+    ],
+    "deaths": lambda f: [
+        f"left of {f['deaths']:,} clients that died: pages, sessions, descriptors, threads",
+        ", ".join(f"{f[f'{what}_left']:.0f}" for what in ("pages", "sessions", "descriptors", "threads")),
+    ],
+    "stall": lambda f: [
+        f"two who stop reading for {f['seconds']:.0f} s: server memory; another's p99",
+        f"{f['resident_mb_more']:+.1f} MB; {f['slower']:.2f} times",
+    ],
+    "crowd": lambda f: [
+        "four times the capacity asks: refused; how soon, p95; those inside",
+        f"{f['refused']} of {f['asked']}; {f['refused_ms']['p95']:.1f} ms; {f['slower']:.2f} times",
+    ],
+    "transport": lambda f: ["a frame of 832 x 480 to a client here, p99", f"{f['transport_ms']['p99']:.2f} ms"],
+    "encoding": lambda f: ["a JPEG of it, p95", f"{f['jpeg_ms']['p95']:.1f} ms"],
+    "bombs": lambda f: [
+        "pictures that unpack to gigabytes are refused within",
+        f"{f['longest_ms']:.2f} ms, {f['memory_mb']:.3f} MB",
+    ],
+    "actions": lambda f: [
+        "crafter: action to its first frame, world standing, p50 / p99; of it beside making the block",
+        f"{f['at_once_ms']['p50']:.0f} / {f['at_once_ms']['p99']:.0f} ms; "
+        f"{f['overhead_ms']['p50']:.1f} / {f['overhead_ms']['p99']:.1f} ms",
+    ],
+}
+
+
+def browser(result: Result) -> str:
+    """The player page, from the key to the picture."""
+    rows = [
+        [text, *(f"{result[f'{name}_ms'][quantile]:.1f} ms" for quantile in ("p50", "p95", "p99"))]
+        for name, text in PARTS.items()
+    ]
+    alone, watched = result["alone"], result["with_two_spectators"]
+    seen = [watched["player"], *watched["spectators"]]
+    shown = ", ".join(f"{one['frames_per_second']:.1f} ({one['late']:.1%} late)" for one in seen)
+    return (
+        table([f"{result['actions']} keys pressed at random moments", "p50", "p95", "p99"], rows)
+        + f"\n\nFrames drawn in a second: {alone['frames_per_second']:.1f} ({alone['late']:.1%} late by more than half "
+        f"a frame's time) over {result['seconds']:.0f} s; with two spectators beside it, player and spectators: {shown}. "
+        f"What the browser complained of: {len(result['complaints'])}. Chromium {result['browser']}, headless."
+    )
+
+
+SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
+    "world_quality": ("The bundled world against the real engine, held-out seeds", quality),
+    "decode-crafter": ("Speed of the bundled world", speed),
+    "batching-crafter": ("Several sessions of it in one batch", batching),
+    "live": ("Live worlds", live),
+    "live_browser": ("The player page", browser),
+}
+
+
+def report(results: Path) -> str:
+    """The whole page, of those results that are there."""
+    parts = [
+        "# Measured",
+        "Written by `python -m benchmarks.report` from benchmarks/results; each table names its command.",
+    ]
+    for name, (title, section) in SECTIONS.items():
+        path = results / f"{name}.json"
+        if path.exists():
+            result: Result = json.loads(path.read_text())
+            parts += [f"## {title}", section(result), source(result)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _middle(value: Any) -> float:
+    return float(value["median"] if isinstance(value, dict) else value)
+
+
+def _bars(figures: Result) -> str:
+    missed = [text for text, holds in figures.get("bars", {}).items() if not holds]
+    return f"missed: {', '.join(missed)}" if missed else "reached"
+
+
+if __name__ == "__main__":
+    (ROOT / "docs" / "measured.md").write_text(report(RESULTS))
