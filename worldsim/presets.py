@@ -93,6 +93,14 @@ CRAFTER_ROWS = (1.0,) * 7 + (12.0,) * 2
 CRAFTER_UNLIKELY = (0.05,) * 7 + (0.5,) * 2
 """What enters the view is drawn in all its variety; what follows from a key is what most likely follows."""
 
+CRAFTER_OFTEN = {
+    number: share
+    for number, action in enumerate(Crafter.controls.actions)
+    for kind, share in {"do": 0.35, "place": 0.03, "make": 0.01}.items()
+    if action.name.partition("_")[0] == kind
+}
+"""What hands do is seen more often than it is done: half of what is learned from ends with it."""
+
 CRAFTER = WorldRecipe(
     name="crafter",
     simulator=Crafter,
@@ -118,26 +126,26 @@ CRAFTER = WorldRecipe(
                 lr=(2e-3, 2e-3),
             ),
             Stage(
-                updates=11_500,
+                updates=17_000,
                 objective=BeliefForcing(frames=4, first=0, window=0, rows=CRAFTER_ROWS),
                 windows=8,
                 lr=(2e-3, 1e-3),
             ),
             Stage(
-                updates=500,
+                updates=900,
                 objective=BeliefForcing(frames=8, first=4, copies=2, rows=CRAFTER_ROWS),
                 windows=3,
                 lr=(1e-3, 1e-3),
             ),
             Stage(
-                updates=1_350,
+                updates=3_500,
                 objective=BeliefForcing(frames=24, first=8, blocks=(1, 1, 2, 4), rows=CRAFTER_ROWS),
                 windows=2,
                 lr=(1e-3, 1e-5),
             ),
         ),
         warmup=50,
-        often={[action.name for action in Crafter.controls.actions].index("do"): 0.4},
+        often=CRAFTER_OFTEN,
     ),
     policy=Window(frames=24),
     shift=3.0,
