@@ -30,8 +30,9 @@ pytestmark = [
     pytest.mark.timeout(180),
     # Gradio leaves the sockets and the loops of its own threads to the garbage collector.
     pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
-    # Its queue asks pandas 3 for an option that is going away.
+    # Its queue asks pandas 3 for an option and for a keyword that are going away.
     pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting' is deprecated"),
+    pytest.mark.filterwarnings("ignore:The copy keyword is deprecated"),
     pytest.mark.filterwarnings("ignore:.*unclosed:pytest.PytestUnraisableExceptionWarning"),
 ]
 RUN = "import sys; from worldsim_apps.cli import main; sys.exit(main())"

@@ -12,6 +12,7 @@ PROMISED = {
     "replay": "log --verify --output -o --device --weights --json",
     "serve": "--world --host --port --max-sessions --token --origin --name --folder --frames-per-block --device "
     "--weights --open --json",
+    "ui": "--port --folder --device --open --json",
     "record": "name --frames --seed --held-out --workers --output -o --json",
     "train": "name --data --out --minutes --updates --seed --device --compile --resume --weights --json",
     "info": "world --json",
