@@ -27,6 +27,8 @@ MOST_WAITING = 8
 """Frames that may wait for one who looks."""
 KEPT_EVERY_S = 30
 """World time after which a session is saved again; what is newer has to be lived again after the server was killed."""
+KEPT_GAP_S = 20
+"""Real time between two such savings of a world that runs faster."""
 log = logging.getLogger(__name__)
 
 
@@ -70,6 +72,7 @@ class Room:
         self._ending: asyncio.Task[None] | None = None
         self._farewell = (4410, "ended")
         self._keeping: asyncio.Task[None] | None = None
+        self._kept_at = -float(KEPT_GAP_S)
         stage.wanted = self._lives_again
         self._expiry = asyncio.get_running_loop().call_later(hall.resume_s, self._expire)
         hall.rooms[self.name] = self
@@ -300,7 +303,8 @@ class Room:
         """Save the session now and then while it goes on."""
         every = max(1, KEPT_EVERY_S * self._world.fps // self._world.frames_per_block)
         is_free = self._keeping is None or self._keeping.done()
-        if blocks % every == 0 and is_free and self._was_seen:
+        if blocks % every == 0 and is_free and self._was_seen and monotonic() - self._kept_at >= KEPT_GAP_S:
+            self._kept_at = monotonic()
             self._keeping = asyncio.create_task(self._put_away())
 
     async def _put_away(self) -> None:

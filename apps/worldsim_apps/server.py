@@ -192,9 +192,8 @@ class Server:
             ) from error
         finally:
             await self._drain()  # who began while the others were sent away
-            self.hall.workers.shutdown()
-            self.hall.encoders.shutdown()
-            self.hall.unpackers.shutdown()
+            for threads in self.hall.threads:
+                threads.shutdown()
             self.hall.engine.close()
 
     async def _drain(self) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from threading import Barrier
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,7 @@ MOST_MARKS = 256
 HELD_MARKS = 4
 """The newest marks of a session, which are gone back to at once wherever it is."""
 Wanted = Callable[[int, int], bool]
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,6 +50,7 @@ class Hall:
     encoders: threads that encode.
     workers: a thread that reads and writes worlds.
     unpackers: a thread that unpacks the pictures that clients send.
+    callers: threads that wait for the engine.
     turn: held by whoever is about to take the place of another session.
     left: set when somebody's place was taken.
     """
@@ -57,12 +60,21 @@ class Hall:
     gauges: Gauges
     resume_s: float
     rooms: dict[str, Room] = field(default_factory=dict)
-    encoders: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, thread_name_prefix="encoder"))
-    workers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="worker"))
-
-    unpackers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="unpacker"))
+    encoders: ThreadPoolExecutor = field(default_factory=lambda: _threads("encoder", 2))
+    workers: ThreadPoolExecutor = field(default_factory=lambda: _threads("worker", 1))
+    unpackers: ThreadPoolExecutor = field(default_factory=lambda: _threads("unpacker", 1))
+    callers: ThreadPoolExecutor = field(default_factory=lambda: _threads("caller", 4))
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     left: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def threads(self) -> tuple[ThreadPoolExecutor, ...]:
+        """All threads but those of the engine and of the connections."""
+        return self.encoders, self.workers, self.unpackers, self.callers
+
+    async def call(self, call: Callable[[], Answer]) -> Answer:
+        """What the engine gives to a call that waits for it."""
+        return await asyncio.get_running_loop().run_in_executor(self.callers, call)
 
     async def unpack(self, call: Callable[[], Any]) -> Any:
         """What unpacking a picture gives; a hostile one is in the way of others alone."""
@@ -122,9 +134,16 @@ class Hall:
                 raise self._full()
             await min(waiting, key=lambda room: room.waits_since or 0.0).end()
         try:
-            return await asyncio.to_thread(lambda: engine.admit(begin, instead=instead))
+            return await self.call(lambda: engine.admit(begin, instead=instead))
         except EngineFull as error:
             raise self._full() from error
+
+
+def _threads(name: str, count: int) -> ThreadPoolExecutor:
+    """So many threads, all of them begun, so that a server has as many when it is new as when it is old."""
+    pool, all_there = ThreadPoolExecutor(count, thread_name_prefix=name), Barrier(count)
+    wait([pool.submit(all_there.wait) for _ in range(count)])
+    return pool
 
 
 def refusal_of(error: WorldSimError | OSError) -> ProtocolError:
@@ -332,7 +351,7 @@ class Stage:
         await self._drop()
         if self._film is not None:
             self.ended_film = await self.end_film()
-        await asyncio.to_thread(self.live.close)
+        await self._hall.call(self.live.close)
         self._hall.left.set()
 
     async def become(self, other: Stage) -> None:

@@ -121,7 +121,8 @@ async def hall_of(
     yield hall
     for room in list(hall.rooms.values()):
         await room.end()
-    hall.workers.shutdown()
+    for threads in hall.threads:
+        threads.shutdown()
     hall.engine.close()
     assert hall.engine.open_sessions == 0
     world.pool.check_integrity(())

@@ -554,6 +554,7 @@ async def test_what_is_held_counts_from_the_next_block_and_late_news_does_not(tm
 @bounded
 async def test_a_session_is_saved_now_and_then_so_that_little_is_lived_again_after_a_kill(tmp_path, monkeypatch):
     monkeypatch.setattr("worldsim_apps.room.KEPT_EVERY_S", 2)
+    monkeypatch.setattr("worldsim_apps.room.KEPT_GAP_S", 0)
     async with hall_of(tmp_path) as hall:
         room, one = await opened(hall)
         world = room._stage.world
@@ -573,6 +574,7 @@ async def test_a_session_is_saved_now_and_then_so_that_little_is_lived_again_aft
 @bounded
 async def test_a_session_that_cannot_be_saved_now_and_then_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr("worldsim_apps.room.KEPT_EVERY_S", 1)
+    monkeypatch.setattr("worldsim_apps.room.KEPT_GAP_S", 0)
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -645,3 +647,15 @@ async def test_looks_take_no_verb_from_the_player_and_one_at_a_time_is_enough(tm
         for watcher in watchers:
             room.ask(watcher, Control(op="look"))
         await settled(lambda: one.kinds.count("marked") == MOST_VERBS)
+
+
+@bounded
+async def test_a_world_that_runs_fast_is_not_saved_all_the_time(tmp_path, monkeypatch):
+    monkeypatch.setattr("worldsim_apps.room.KEPT_EVERY_S", 1)
+    async with hall_of(tmp_path) as hall:
+        saved: list[str] = []
+        monkeypatch.setattr(hall.kept, "save", lambda name, *_: saved.append(name))
+        room, one = await opened(hall)
+        await played(room, one, 1)
+        await played_on(room, one, 60)
+        assert len(saved) == 1

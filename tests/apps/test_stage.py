@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterable
 
 import av
@@ -488,3 +489,13 @@ async def test_a_session_that_begins_where_another_was_saved_has_that_at_hand(tm
             assert (found.keep, len(found.log.steps), len(beyond), damage) == ("pages", 4, 3, "")
             await one.close()
         await stage.close()
+
+
+@bounded
+async def test_a_hall_has_all_its_threads_from_the_beginning(tmp_path):
+    async with hall_of(tmp_path) as hall:
+        before = threading.active_count()
+        stages = [await Stage.open(hall, seed=seed) for seed in range(4)]
+        await asyncio.gather(*(walk(stage, WALK[:2]) for stage in stages), *(stage.save() for stage in stages))
+        await asyncio.gather(*(stage.close() for stage in stages))
+        assert threading.active_count() == before
