@@ -84,13 +84,14 @@ class Kept:
         """What the folder holds, but for the logs of sessions that live."""
         return sum(self._sizes.values())
 
-    def save(self, name: str, snapshot: Snapshot, owner: str = "127.0.0.1") -> None:
+    def save(self, name: str, snapshot: Snapshot, owner: str = "127.0.0.1", *, logged: int | None = None) -> None:
         """Keep a snapshot under that name.
 
         Args:
             name: of a session, or one of its own.
             snapshot: what is kept.
             owner: address of whoever plays it.
+            logged: how many bytes of the log of that name tell its steps, if it has none itself.
 
         Raises:
             ProtocolError: that machine has saved as much as one may.
@@ -98,7 +99,11 @@ class Kept:
         """
         self._check(owner)
         path = self._path(name, ".world")
-        write_snapshot(path, snapshot)
+        log = None
+        if logged is not None:
+            with self.log(name).open("rb") as file:
+                log = file.read(logged)
+        write_snapshot(path, snapshot, log)
         for written in (path, _before(path)):
             self._charge(written, owner)
 

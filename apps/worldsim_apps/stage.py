@@ -316,16 +316,15 @@ class Stage:
     async def save(self) -> str:
         """Keep it as it is now under a name of its own, which is returned; what happens later does not change it."""
         name = self._hall.kept.new_name(self.owner)
-        await self._save_as(name)
+        snapshot = await self._do(lambda session: session.snapshot())
+        await self._hall.work(lambda: self._hall.kept.save(name, snapshot, self.owner))
         return name
 
     async def put_away(self) -> None:
         """Keep it under the name of its log, so that it can go on at once from its end."""
-        await self._save_as(self.world)
-
-    async def _save_as(self, name: str) -> None:
-        snapshot = await self._do(lambda session: session.snapshot())
-        await self._hall.work(lambda: self._hall.kept.save(name, snapshot, self.owner))
+        name = self.world
+        snapshot, logged = await self._do(lambda session: session.outline())
+        await self._hall.work(lambda: self._hall.kept.save(name, snapshot, self.owner, logged=logged))
 
     async def fork(self) -> Stage:
         """A second session that begins with this one's past."""

@@ -268,7 +268,7 @@ async def test_one_who_has_only_begun_is_sent_away_without_a_world(tmp_path):
 
 @bounded
 async def test_a_world_that_cannot_be_saved_still_gives_its_place_back(tmp_path, monkeypatch):
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     async with hall_of(tmp_path) as hall:
@@ -576,7 +576,7 @@ async def test_a_session_that_cannot_be_saved_now_and_then_goes_on(tmp_path, mon
     monkeypatch.setattr("worldsim_apps.room.KEPT_EVERY_S", 1)
     monkeypatch.setattr("worldsim_apps.room.KEPT_GAP_S", 0)
 
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     async with hall_of(tmp_path) as hall:
@@ -654,7 +654,7 @@ async def test_a_world_that_runs_fast_is_not_saved_all_the_time(tmp_path, monkey
     monkeypatch.setattr("worldsim_apps.room.KEPT_EVERY_S", 1)
     async with hall_of(tmp_path) as hall:
         saved: list[str] = []
-        monkeypatch.setattr(hall.kept, "save", lambda name, *_: saved.append(name))
+        monkeypatch.setattr(hall.kept, "save", lambda name, *_, **__: saved.append(name))
         room, one = await opened(hall)
         await played(room, one, 1)
         await played_on(room, one, 60)

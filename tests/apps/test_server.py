@@ -933,10 +933,10 @@ async def test_a_world_that_cannot_be_saved_does_not_keep_the_others_from_it(tmp
             await other.walk(WALK[:2])
             save = server.hall.kept.save
 
-            def failing(name, snapshot, owner):
+            def failing(name, snapshot, owner, **logged):
                 if name == one.world:
                     raise OSError(28, "No space left on device")
-                save(name, snapshot, owner)
+                save(name, snapshot, owner, **logged)
 
             monkeypatch.setattr(server.hall.kept, "save", failing)
         assert (await one.hear("drain"))["world"] == one.world

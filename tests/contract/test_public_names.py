@@ -37,6 +37,7 @@ PROMISED = {
     "Session.save": "(self, path, *, keep='pages')",
     "Session.snapshot": "(self, *, keep='pages')",
     "Session.record": "(self, path)",
+    "Session.outline": "(self)",
     "Session.set_prompt": "(self, text)",
     "Session.pause": "(self)",
     "Session.resume": "(self)",

@@ -26,7 +26,7 @@ from worldsim.runtime.journal import read_log
 from worldsim.runtime.mark import Mark
 from worldsim.runtime.notebook import film_html
 from worldsim.runtime.session import Session
-from worldsim.runtime.snapshot import read_snapshot
+from worldsim.runtime.snapshot import read_snapshot, write_snapshot
 from worldsim.runtime.world import World
 from worldsim.testing.fakes import DifferenceCodec, tiny_world
 
@@ -608,3 +608,26 @@ def test_a_rewind_to_a_mark_outside_of_a_full_pool_that_cannot_be_logged_changes
     session.close()
     mark.close()
     assert world.pool.used == 0
+
+
+def test_an_outline_and_the_bytes_of_its_log_are_a_snapshot_whatever_was_written_since(tmp_path):
+    session = tiny_world().open(seed=3, log=tmp_path / "log")
+    for keys in ({"KeyD"}, set(), {"Space"}):
+        session.step(keys)
+    session.rewind(1)
+    session.step({"KeyA"})
+    whole, (outline, logged) = session.snapshot(), session.outline()
+    assert (outline.log.steps, len(whole.log.steps)) == ((), 3)
+    rest = [session.step(keys).frames for keys in ({"KeyD"}, set())]
+    write_snapshot(tmp_path / "saved", outline, (tmp_path / "log").read_bytes()[:logged])
+    read = read_snapshot(tmp_path / "saved")
+    assert read.log == whole.log
+    restored = tiny_world().restore(read)
+    assert all(
+        np.array_equal(restored.step(keys).frames, shown) for keys, shown in zip(({"KeyD"}, set()), rest, strict=True)
+    )
+
+
+def test_a_session_without_a_log_file_has_no_outline():
+    with pytest.raises(ConfigError, match="writes no log file"):
+        tiny_world().open(seed=3).outline()

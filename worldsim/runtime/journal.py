@@ -81,6 +81,11 @@ class Journal:
             undo.pop_all()
         return journal
 
+    @property
+    def size(self) -> int:
+        """Bytes of what has been written."""
+        return os.fstat(self._descriptor).st_size
+
     def append(self, *records: Record) -> None:
         """Write these records; they are on the disk when this returns."""
         self._write(b"".join(map(encode, records)))

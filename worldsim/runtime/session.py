@@ -210,13 +210,30 @@ class Session:
             ConfigError: no such keep.
             SessionClosed: the session was closed.
         """
+        return self._snapshot(keep, self.log)
+
+    def outline(self) -> tuple[Snapshot, int]:
+        """As `snapshot`, but without the steps of its log: those are the first so many bytes of its log file.
+
+        It takes as long for a long life as for a short one.
+
+        Raises:
+            ConfigError: it writes no log file.
+            SessionClosed: the session was closed.
+        """
+        self._check_open()
+        if self._journal is None:
+            raise ConfigError("this session writes no log file; take a snapshot, or open it with log=...")
+        return self._snapshot("pages", SessionLog(opening=self._opening, steps=())), self._journal.size
+
+    def _snapshot(self, keep: Keep, log: SessionLog) -> Snapshot:
         self._check_open()
         check_keep(keep)
         state = None if keep == "log" else self._moment.decoder.state()
         if state is not None and keep == "latents":
             state = state.without_pages()
         codec_state, shown = (None, None) if keep == "log" else (self._moment.codec_state, self._moment.shown)
-        return Snapshot(keep=keep, log=self.log, state=state, codec_state=codec_state, shown=shown)
+        return Snapshot(keep=keep, log=log, state=state, codec_state=codec_state, shown=shown)
 
     def record(self, path: Path | str) -> Recording:
         """Write what it shows from the next block on to an MP4 file, with the keys held as subtitles.

@@ -50,10 +50,15 @@ class Snapshot:
     shown: Frames | None = None
 
 
-def write_snapshot(path: Path, snapshot: Snapshot) -> None:
+def write_snapshot(path: Path, snapshot: Snapshot, log: bytes | None = None) -> None:
     """Write a snapshot to a file: under another name, to the disk, and only then under its own.
 
     The snapshot that was there before stays beside it, with ".before" at the end of its name.
+
+    Args:
+        path: of the file.
+        snapshot: what is kept.
+        log: the log that leads there as a log file has it, for a snapshot that has none of its steps.
 
     Raises:
         ConfigError: the codec has a state that cannot be written.
@@ -61,7 +66,8 @@ def write_snapshot(path: Path, snapshot: Snapshot) -> None:
     """
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "a session is saved to a file, and this is a folder", str(path))
-    tensors = {"log": torch.frombuffer(bytearray(snapshot.log.encode()), dtype=torch.uint8)}
+    text = snapshot.log.encode() if log is None else log
+    tensors = {"log": torch.frombuffer(bytearray(text), dtype=torch.uint8)}
     header: dict[str, Any] = {"format": FORMAT, "keep": snapshot.keep}
     if snapshot.shown is not None:
         tensors["shown"] = torch.from_numpy(snapshot.shown.copy())
