@@ -248,14 +248,17 @@ async def stall(served: Served, seconds: float) -> dict[str, Any]:
     """One player and one spectator stop reading for so long; what that costs the server and another player.
 
     Returns:
-        resident_mb_more: the server's memory.
+        resident_mb_more: the server's memory, beyond what as many frames of the other's life took before: that runs
+            without a pace, and its log grows.
         slower: the other's 99th percentile of the time between two frames, over what it was before.
     """
     async with AsyncExitStack() as stack:
         other = await stack.enter_async_context(Client(served.url, codec="raw"))
         await other.start(pace=0)
-        await _gaps(other, 1.0)
+        await _gaps(other, seconds / 10)
+        begun = served.resident_mb
         before, memory = await _gaps(other, seconds / 2), served.resident_mb
+        per_frame = max(0.0, memory - begun) / len(before)
         stalled = await stack.enter_async_context(_connected(served.url))
         await stalled.send(write_message("hello", codecs=["raw"]))
         await stalled.send(write_message("start", pace=0))
@@ -267,7 +270,8 @@ async def stall(served: Served, seconds: float) -> dict[str, Any]:
         after = await _gaps(other, seconds)
         found = {
             "seconds": seconds,
-            "resident_mb_more": served.resident_mb - memory,
+            "resident_mb_more": served.resident_mb - memory - per_frame * len(after),
+            "resident_mb_of_a_thousand_frames": 1_000 * per_frame,
             "slower": float(np.percentile(after, 99) / np.percentile(before, 99)),
         }
         for silent in (stalled, watching):

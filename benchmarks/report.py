@@ -166,7 +166,7 @@ def browser(result: Result) -> str:
     return (
         table([f"{result['actions']} keys pressed at random moments", "p50", "p95", "p99"], rows)
         + f"\n\nFrames drawn in a second: {alone['frames_per_second']:.1f} ({alone['late']:.1%} late by more than half "
-        f"a frame's time) over {result['seconds']:.0f} s; with two spectators beside it, player and spectators: {shown}. "
+        f"a frame's time) over {result['seconds']:.0f} s; with two spectators, player and spectators: {shown}. "
         f"What the browser complained of: {len(result['complaints'])}. Chromium {result['browser']}, headless."
     )
 
