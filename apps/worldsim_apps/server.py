@@ -119,7 +119,7 @@ class Guarded(ServerConnection):
         for at in range(0, len(data), PIECE):
             if self.transport.is_closing():
                 return
-            self._after += PIECE if self.protocol.state is not State.OPEN else 0
+            self._after += len(data[at : at + PIECE]) if self.protocol.state is not State.OPEN else 0
             if self._after > MOST_AFTER:
                 return self.transport.abort()
             super().data_received(data[at : at + PIECE])

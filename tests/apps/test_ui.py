@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import signal
@@ -50,6 +51,7 @@ def ui() -> Iterator[Any]:
     yield worldsim_apps.ui
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
+        asyncio.set_event_loop(None)  # gradio leaves one behind, which is to be collected here and nowhere else
         gc.collect()
 
 
