@@ -30,27 +30,24 @@ def player_pages(origins: Sequence[str] = ()) -> Mapping[str, Response]:
     """
     folder, policy = files("worldsim_apps") / "web", " ".join((POLICY, *origins))
     found = {
-        f"/{file.name}": answer(
-            file.read_bytes(), TYPES[file.name[file.name.rindex(".") :]], Content_Security_Policy=policy
-        )
+        f"/{file.name}": answer(file.read_bytes(), TYPES[file.name[file.name.rindex(".") :]], policy)
         for file in folder.iterdir()
         if file.is_file()
     }
     return {"/": found["/index.html"], **found}
 
 
-def answer(body: bytes, kind: str, **more: str) -> Response:
-    """An answer with that body of that media type; more headers, with _ for -."""
+def answer(body: bytes, kind: str, policy: str = POLICY) -> Response:
+    """An answer with that body of that media type, and what a browser may load for it."""
     headers = Headers()
     told = {
         "Content-Type": kind,
         "Content-Length": str(len(body)),
-        "Content-Security-Policy": POLICY,
+        "Content-Security-Policy": policy,
         "X-Content-Type-Options": "nosniff",
         "Referrer-Policy": "no-referrer",
         "Cache-Control": "no-cache",
         "Connection": "close",
-        **{name.replace("_", "-"): value for name, value in more.items()},
     }
     for name, value in told.items():
         headers[name] = value

@@ -480,8 +480,8 @@ def test_a_connection_is_closed_with_the_code_that_says_why(tmp_path, messages, 
 async def test_one_who_has_said_hello_may_be_silent(tmp_path):
     async with serving(tmp_path, limits=Limits(hello_s=0.1)) as (_, url), talk(url, role="player") as one:
         await asyncio.sleep(0.3)
-        await one.say("ping")
-        await one.hear("pong")
+        await one.say("ping", t=7)
+        assert (await one.hear("pong"))["t"] == 7
 
 
 @bounded
@@ -545,7 +545,9 @@ async def test_a_message_in_more_pieces_than_anybody_sends_is_cut_off(tmp_path):
     async with serving(tmp_path) as (server, url), talk(url, role="player") as one:
         pieces = b"\x01\x80" + bytes(4) + (b"\x00\x80" + bytes(4)) * 20_000
         one.connection.transport.write(pieces)
+        began = monotonic()
         await settled(lambda: server._gate.open == 0)
+        assert monotonic() - began < 2
 
 
 @bounded
