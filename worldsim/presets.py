@@ -93,14 +93,6 @@ CRAFTER_ROWS = (1.0,) * 7 + (12.0,) * 2
 CRAFTER_UNLIKELY = (0.05,) * 7 + (0.5,) * 2
 """What enters the view is drawn in all its variety; what follows from a key is what most likely follows."""
 
-CRAFTER_OFTEN = {
-    number: share
-    for number, action in enumerate(Crafter.controls.actions)
-    for kind, share in {"do": 0.35, "place": 0.03, "make": 0.01}.items()
-    if action.name.partition("_")[0] == kind
-}
-"""What hands do is seen more often than it is done: half of what is learned from ends with it."""
-
 CRAFTER = WorldRecipe(
     name="crafter",
     simulator=Crafter,
@@ -145,7 +137,7 @@ CRAFTER = WorldRecipe(
             ),
         ),
         warmup=50,
-        often=CRAFTER_OFTEN,
+        seldom=0.5,
     ),
     policy=Window(frames=24),
     shift=3.0,

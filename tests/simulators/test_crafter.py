@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from worldsim.errors import ConfigError, MissingDependency, UnknownName
-from worldsim.simulators.crafter import CONTROLS, GRID, LOCAL_ROWS, TILE_PX, Crafter
+from worldsim.simulators.crafter import CONTROLS, GRID, LOCAL_ROWS, ORES, TILE_PX, Crafter
 from worldsim.simulators.crafter_explorer import CrafterExplorer
 from worldsim.simulators.protocol import Frame
 
@@ -204,6 +204,42 @@ def test_the_sleep_key_lies_down_and_waiting_does_nothing(begun):
     assert (dict(player.inventory), tuple(player.pos)) == before
     begun.step(CONTROLS.press("sleep"))
     assert player.sleeping
+
+
+@pytest.mark.parametrize(
+    ("ahead", "given", "name", "event"),
+    [
+        ("tree", {}, "do", "do tree wood+"),
+        ("iron", {"wood_pickaxe": 1}, "do", "do iron"),
+        ("grass", {"stone": 2}, "place_stone", "place_stone grass stone-"),
+        ("water", {}, "move_down", "move_down"),
+        ("sand", {}, "move_down", "move_down moved"),
+    ],
+)
+def test_an_event_tells_the_action_what_it_was_done_to_and_what_that_changed(begun, ahead, given, name, event):
+    stage(begun, ahead, **given)
+    begun.step(CONTROLS.press(name))
+    assert begun.event == event
+
+
+def test_what_a_sleeper_presses_is_no_event(begun):
+    stage(begun, "tree", energy=5)
+    begun.step(CONTROLS.press("sleep"))
+    assert begun.event == "sleep"
+    begun.step(CONTROLS.press("do"))
+    assert begun.event.split()[0] == "asleep"
+    begun.reset(3)
+    assert begun.event == ""
+
+
+def test_many_varied_episodes_begin_beside_an_ore():
+    def beside(seed):
+        world = Crafter(varied=True)
+        world.reset(seed)
+        around = world.env._player.pos + np.array([(0, 1), (1, 0), (0, -1), (-1, 0)])
+        return any(world.env._world[place][0] in ORES for place in around)
+
+    assert sum(beside(seed) for seed in range(12)) >= 2
 
 
 def test_every_action_of_the_engine_has_a_key_and_of_several_held_the_first_wins(begun):

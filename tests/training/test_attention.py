@@ -10,7 +10,7 @@ from torch import Tensor
 
 from worldsim.cache.rotary import Rotary
 from worldsim.errors import ConfigError
-from worldsim.training.attention import StreamAttention, StreamLayout
+from worldsim.training.attention import StreamAttention, StreamLayout, attend_masked, stream_mask
 
 GRID = (2, 3)
 TOKENS = GRID[0] * GRID[1]
@@ -81,6 +81,16 @@ def test_the_streams_attend_as_the_mask_says(layout: StreamLayout) -> None:
         attend(layout, q, k, v), dense(layout, q, k, v, torch.float32)
     ))  # fmt: skip
     assert ours <= 2 * plain
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("layout", LAYOUTS[::3], ids=str)
+def test_the_kernel_of_a_gpu_is_told_the_same_mask(layout: StreamLayout) -> None:
+    q, k, v = tensors(layout, seed=4).double()
+    truth = dense(layout, q, k, v, torch.float64)
+    angles = ROTARY.angles(layout.times, *GRID)
+    ours = attend_masked(q, k, v, angles, stream_mask(layout, TOKENS, q.device))
+    assert (ours - truth).abs().max() < 1e-6 * truth.abs().max()
 
 
 @pytest.mark.parametrize("layout", LAYOUTS[::7], ids=str)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from worldsim.controls import Action, Controls, Keys
@@ -42,6 +43,10 @@ class Counting:
     @property
     def hour(self) -> int:
         return self._frame % 5
+
+    @property
+    def event(self) -> str:
+        return "third" if self._frame == 3 else "other"
 
     @property
     def over(self) -> bool:
@@ -158,10 +163,10 @@ def test_each_frame_stands_beside_the_controls_that_led_to_it(tmp_path: Path) ->
 
 
 def test_play_ends_with_the_episode_or_at_the_most() -> None:
-    frames = [frame[0, 1, 0] for frame, _ in play(RECORDING, 3, most=99)]
+    frames = [frame[0, 1, 0] for frame, *_ in play(RECORDING, 3, most=99)]
     assert frames == list(range(8))  # over at frame 4 + 3 % 5
     assert len([*play(RECORDING, 3, most=5)]) == 5
-    first, then = [control for _, control in play(RECORDING, 3, most=2)]
+    first, then = [control for _, control, _ in play(RECORDING, 3, most=2)]
     assert first == (0.0, 0.0, 1.0, 0.0, 1.0)
     assert len(then) == 5
 
@@ -191,17 +196,31 @@ def test_windows_lie_inside_one_episode_and_every_one_is_equally_likely(tmp_path
 
 
 @pytest.mark.usefixtures("small_shards")
-def test_windows_that_end_with_an_action_are_all_drawn_and_no_others(tmp_path: Path) -> None:
+def test_drawn_for_what_seldom_happens_a_window_counts_by_the_inverse_root_of_how_often_its_event_did(tmp_path):
     record(RECORDING, tmp_path, Series(), frames=60)
     episodes = Episodes(tmp_path, world="counting", held_out=False, device=CPU)
-    ends = [at + 2 for start, end in episodes.episodes for at in range(start, end - 2)]
-    wanted = {end for end in ends if episodes.controls[end, 0]}
-    frames, controls = episodes.sample(np.random.default_rng(1), windows=5_000, frames=3, last=0)
-    assert controls[:, -1, 0].all()
-    assert not controls[:, 0, 0].all()
-    assert len({frame.numpy().tobytes() for frame in frames}) == len(wanted) < len(ends)
-    with pytest.raises(DataError, match="no recorded window of 3 frames ends with action 1"):
-        episodes.sample(np.random.default_rng(1), windows=1, frames=3, last=1)
+    steps = episodes.frames[:, 0, 1, 0]
+    ends = torch.tensor([at + 2 for start, end in episodes.episodes for at in range(start, end - 2)])
+    thirds = int((steps[ends] == 3).sum())
+    frames, controls = episodes.sample(np.random.default_rng(1), windows=20_000, frames=3, seldom=True)
+    assert frames.shape[:2] == controls.shape[:2] == (20_000, 3)
+    share = float((frames[:, -1, 0, 1, 0] == 3).double().mean())
+    expected = thirds**0.5 / (thirds**0.5 + (len(ends) - thirds) ** 0.5)
+    assert share == pytest.approx(expected, abs=4 * (expected * (1 - expected) / 20_000) ** 0.5)
+    assert share > thirds / len(ends) + 0.02
+    assert len({frame.numpy().tobytes() for frame in frames}) == len(ends)
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_a_shard_without_events_is_to_be_recorded_again(tmp_path):
+    record(RECORDING, tmp_path, Series(), frames=30)
+    path = tmp_path / "train-00-00000.safetensors"
+    with safe_open(path, framework="np") as file:
+        kept = {name: file.get_tensor(name) for name in ("frames", "controls", "starts")}
+        header = file.metadata()
+    save_file(kept, path, metadata=header)
+    with pytest.raises(DataError, match="earlier version, without events; delete it and record again"):
+        Episodes(tmp_path, world="counting", held_out=False, device=CPU)
 
 
 @pytest.mark.usefixtures("small_shards")

@@ -41,6 +41,7 @@ class Ramp:
     size = (4, 4)
     over = False
     hour = None
+    event = ""
 
     def reset(self, seed: int) -> NDArray[np.uint8]:
         self._level = seed % 7 * 20

@@ -208,8 +208,8 @@ def test_a_distillation_is_told_from_an_objective() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"often": {0: -0.1}},
-        {"often": {0: 0.6, 3: 0.6}},
+        {"seldom": -0.1},
+        {"seldom": 1.1},
         {"stages": ()},
         {"stages": (stage(1, FEW_STEP),)},
         {"warmup": 0},

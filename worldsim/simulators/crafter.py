@@ -5,9 +5,11 @@ Source: Hafner 2021, "Benchmarking the Spectrum of Agent Capabilities" (arXiv:21
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from worldsim.controls import Action, Controls, Keys
 from worldsim.errors import ConfigError, MissingDependency
@@ -20,6 +22,8 @@ GRID = (9, 9)
 LOCAL_ROWS = 7
 WALKABLE = ("grass", "sand", "path")
 DAY_FRAMES = 300
+ORES = ("coal", "iron", "diamond")
+BESIDE = np.array([(-1, 0), (1, 0), (0, -1), (0, 1)])
 UNTOLD = 1 / 8
 """Share of the varied episodes that do not tell the hour, so that a world also learns to go on from frames alone."""
 
@@ -69,6 +73,7 @@ class Crafter:
         self._env: Any = None
         self._over = True
         self._told = True
+        self._event = ""
 
     def reset(self, seed: int) -> Frame:
         """Begin the episode of that seed, a whole number from 0; returns its first frame, uint8 [72, 72, 3]."""
@@ -79,6 +84,7 @@ class Crafter:
             _calm_night(self._env._local_view)
         frame = self._env.reset()
         self._over = False
+        self._event = ""
         if self._varied:
             self._vary(np.random.default_rng([seed, 1]))
             self._told = bool(np.random.default_rng([seed, 4]).random() >= UNTOLD)
@@ -89,7 +95,13 @@ class Crafter:
         """Advance by one frame (an eighth of a second) with these keys held; returns it, uint8 [72, 72, 3]."""
         held = self.controls.held(keys)
         name = held[0].name if held else "noop"
+        asleep = self.env._player.sleeping
+        faced, place, had = self._faced(), tuple(self.env._player.pos), dict(self.env._player.inventory)
         frame, _, self._over, _ = self.env.step(self.env.action_names.index(name))
+        moved = tuple(self.env._player.pos) != place
+        changes = [f"{item}{'+' if now > had[item] else '-'}" for item, now in self._have().items() if now != had[item]]
+        what = [faced] if name.startswith(("do", "place")) else ["moved"] if moved else []
+        self._event = " ".join(["asleep", *changes] if asleep else [name, *what, *changes])
         return np.ascontiguousarray(frame)
 
     @property
@@ -103,18 +115,32 @@ class Crafter:
         return self.env._step % DAY_FRAMES if self._told else None
 
     @property
+    def event(self) -> str:
+        """The action of the last step, what it was done to, and what that changed: "do tree wood+"."""
+        return self._event
+
+    @property
     def env(self) -> Any:
         """The engine itself, for whoever needs its truth: an explorer, a benchmark."""
         if self._env is None:
             raise ConfigError("no episode has begun; call reset(seed) first")
         return self._env
 
+    def _have(self) -> dict[str, int]:
+        inventory: dict[str, int] = self.env._player.inventory
+        return inventory
+
+    def _faced(self) -> str:
+        """What the player looks at: a creature by its class, or else a material."""
+        player = self.env._player
+        material, found = self.env._world[player.pos + player.facing]
+        return type(found).__name__ if found else str(material)
+
     def _vary(self, rng: np.random.Generator) -> None:
         self._env._step = int(rng.integers(DAY_FRAMES))
         self._env._update_time()
         player = self._env._player
-        for _ in range(100 if rng.random() < 0.75 else 0):
-            place = rng.integers(2, 62, size=2)
+        for place in self._places(rng):
             if player.is_free(place, WALKABLE):
                 self._env._world.move(player, place)
                 break
@@ -126,6 +152,17 @@ class Crafter:
                 inventory[name] = int(rng.integers(6 if name == "health" else 4, 10))
             elif rng.random() < (0.75 if "pickaxe" in name else 0.5):
                 inventory[name] = int(rng.integers(1, 8)) if "_" not in name else 1
+
+    def _places(self, rng: np.random.Generator) -> Iterator[NDArray[np.integer[Any]]]:
+        """Where to begin, best first: in one episode of three beside an ore; in one of five where the engine does."""
+        luck = rng.random()
+        if luck < 0.35:
+            known = self._env._world._mat_ids
+            ores = np.argwhere(self._env._world._mat_map == known[ORES[int(rng.integers(len(ORES)))]])
+            for ore in rng.permutation(ores)[:20]:
+                yield from ore + rng.permutation(BESIDE)
+        if luck < 0.8:
+            yield from rng.integers(2, 62, size=(100, 2))
 
 
 def _deterministic_env(seed: int) -> Any:

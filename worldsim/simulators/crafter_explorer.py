@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from worldsim.controls import Keys
-from worldsim.simulators.crafter import CONTROLS, WALKABLE, Crafter
+from worldsim.simulators.crafter import CONTROLS, ORES, WALKABLE, Crafter
 
 Place = tuple[int, int]
 
 MOVES: dict[Place, str] = {(-1, 0): "move_left", (1, 0): "move_right", (0, -1): "move_up", (0, 1): "move_down"}
 MAKES = tuple(action.name for action in CONTROLS.actions if action.name.startswith("make_"))
-ROCK = ("stone", "coal", "iron", "diamond")
+ROCK = ("stone", *ORES)
 PLACES = tuple(action.name for action in CONTROLS.actions if action.name.startswith("place_"))
 
 
@@ -70,11 +70,12 @@ class CrafterExplorer:
             (8.0, lambda: self._use("tree", times=9)),
             (1.0, lambda: self._use("stone", times=2)),
             (6.0 if need["wood_pickaxe"] else 0.5, self._dig),
-            (3.0, lambda: self._use(str(self._rng.choice(["coal", "iron", "diamond"])), times=2)),
+            (6.0, lambda: self._mine(str(self._rng.choice(ORES)))),
             (3.0, lambda: self._use("water", times=6)),
             (0.5, lambda: self._use("grass", times=4)),
             (0.7, lambda: self._hunt(str(self._rng.choice(["Cow", "Cow", "Skeleton"])))),
-            (1.5, self._craft),
+            (4.0, self._craft),
+            (3.0 if need["stone"] else 0.2, self._build),
             (0.7, self._wait),
             (0.1, self._sleep),
             (0.5, self._fumble),
@@ -132,6 +133,24 @@ class CrafterExplorer:
             if self._material(self._ahead(way)) not in ROCK or self._rng.random() < 0.1:
                 way = next((turn for turn in MOVES if self._material(self._ahead(turn)) in ROCK), None)
 
+    def _mine(self, ore: str) -> Iterator[str]:
+        """Go to the nearest ore of that kind, through rock where there is a pickaxe for it, and take it."""
+        through = WALKABLE + (("stone",) if self._player.inventory["wood_pickaxe"] else ())
+        yield from self._go(lambda place: self._beside(place, ore) is not None, most=60, through=through)
+        side = self._beside(self._at, ore)
+        if side is not None:
+            yield MOVES[side]
+            yield "do"
+            yield str(self._rng.choice(["do", MOVES[side]]))
+
+    def _build(self) -> Iterator[str]:
+        """Put stones where it looks, and take some of them up again."""
+        for _ in range(int(self._rng.integers(1, 6))):
+            yield list(MOVES.values())[int(self._rng.integers(4))]
+            yield "place_stone"
+            if self._rng.random() < 0.5:
+                yield "do"
+
     def _hunt(self, kind: str, *, reach: int = 12) -> Iterator[str]:
         """Chase the nearest creature of that kind and hit it until it falls or is further away than `reach` tiles."""
         for _ in range(25):
@@ -151,14 +170,17 @@ class CrafterExplorer:
 
     def _craft(self) -> Iterator[str]:
         """Place or make something, whether or not it is possible here."""
-        have = self._player.inventory
-        if have["wood"] >= 2 and self._rng.random() < 0.3:
-            yield "place_table"
-        if self._rng.random() < 0.4:
+        if self._rng.random() < 0.5:
             yield from self._go(lambda place: self._near(place, "table"), most=25)
+        if not self._near(self._at, "table") and self._player.inventory["wood"] >= 2 and self._rng.random() < 0.6:
+            yield "place_table"
+        if self._near(self._at, "table") and self._player.inventory["stone"] >= 4 and self._rng.random() < 0.3:
+            yield "place_furnace"
         names = MAKES if self._near(self._at, "table") else PLACES
         for _ in range(int(self._rng.integers(1, 4))):
             yield str(self._rng.choice(names))
+            if self._rng.random() < 0.3:
+                yield list(MOVES.values())[int(self._rng.integers(4))]
 
     def _wait(self) -> Iterator[str]:
         for _ in range(int(self._rng.integers(1, 12))):
@@ -201,20 +223,27 @@ class CrafterExplorer:
         around = [(x + dx, y + dy) for dx in (-1, 0, 1) for dy in (-1, 0, 1)]
         return any(self._material(spot) == material for spot in around)
 
-    def _go(self, is_goal: Callable[[Place], bool], *, most: int) -> Iterator[str]:
-        """Walk the shortest way to the nearest goal, `most` frames at the most; finds another way when blocked."""
-        path = self._path(is_goal)
+    def _go(self, is_goal: Callable[[Place], bool], *, most: int, through: tuple[str, ...] = WALKABLE) -> Iterator[str]:
+        """Go the shortest way to the nearest goal, `most` steps at the most; finds another way when blocked.
+
+        Where the way leads through what cannot be walked on, it is taken away first.
+        """
+        path = self._path(is_goal, through)
         for _ in range(most):
             if not path:
                 return
             step = path.popleft()
             before = self._at
+            rock = self._material(self._ahead(step)) not in WALKABLE
             yield MOVES[step]
+            if rock:
+                yield "do"
+                yield MOVES[step]
             if self._at != (before[0] + step[0], before[1] + step[1]):
-                path = self._path(is_goal)
+                path = self._path(is_goal, through)
 
-    def _path(self, is_goal: Callable[[Place], bool]) -> deque[Place]:
-        """Breadth-first over walkable tiles to the nearest goal; empty where there is none or it is here."""
+    def _path(self, is_goal: Callable[[Place], bool], through: tuple[str, ...]) -> deque[Place]:
+        """Breadth-first over such tiles to the nearest goal; empty where there is none or it is here."""
         start = self._at
         came: dict[Place, Place] = {start: start}
         queue = deque([start])
@@ -224,7 +253,7 @@ class CrafterExplorer:
                 return self._trace(came, start, place)
             for move in MOVES:
                 after = (place[0] + move[0], place[1] + move[1])
-                if after not in came and self._material(after) in WALKABLE:
+                if after not in came and self._material(after) in through:
                     came[after] = place
                     queue.append(after)
         return deque()

@@ -59,6 +59,7 @@ class Maze:
 
     controls = CONTROLS
     hour = None
+    event = ""
     fps = 12
     size = (96, 128)
 

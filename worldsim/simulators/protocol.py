@@ -36,6 +36,14 @@ class Simulator(Protocol):
         """The frame of the world's day that was shown last; None where there are no days, or it is not known."""
         ...
 
+    @property
+    def event(self) -> str:
+        """What the last step led to, in the same words for what is alike; "" where an engine does not tell.
+
+        Training can then look more often at what seldom happens.
+        """
+        ...
+
     def reset(self, seed: int) -> Frame:
         """Begin the episode of that seed; returns its first frame."""
         ...

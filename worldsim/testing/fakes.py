@@ -68,6 +68,11 @@ class DotSimulator:
         return (self._length - self._left) % 12
 
     @property
+    def event(self) -> str:
+        """Nothing of note happens here."""
+        return ""
+
+    @property
     def over(self) -> bool:
         """Whether all frames of the episode have been shown."""
         return self._left <= 0

@@ -8,11 +8,13 @@ Arriola et al. 2025, arXiv:2503.09573, section 3, without its mask: one call of 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, lru_cache
+from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from worldsim.cache.rotary import Rotary, rotate
 from worldsim.errors import ConfigError
@@ -63,18 +65,24 @@ class StreamLayout:
 
 
 class StreamAttention:
-    """The Attend of one training pass over [B, F * tokens_per_frame, heads, head_dim]."""
+    """The Attend of one training pass over [B, F * tokens_per_frame, heads, head_dim].
+
+    On a CPU block after block; on a GPU all of them in one kernel, which passes over what no block sees.
+    """
 
     def __init__(self, layout: StreamLayout, *, rotary: Rotary, grid: tuple[int, int], device: torch.device) -> None:
+        self._layout = layout
         self._tokens = grid[0] * grid[1]
-        self._blocks = layout.blocks()
-        self._angles = rotary.angles(layout.times, *grid, device=device)
+        self._angles = _angles(layout, rotary, grid, device)
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, /) -> Tensor:
         """See worldsim.models.protocol.Attend; the layer does not matter here."""
+        if q.is_cuda:
+            mask = stream_mask(self._layout, self._tokens, q.device)
+            return _fused()(q, k, v, self._angles, mask)
         q, k, v = (x.transpose(1, 2) for x in (rotate(q, self._angles), rotate(k, self._angles), v))
         attended = []
-        for own, past in self._blocks:
+        for own, past in self._layout.blocks():
             mine, seen = self._span(own), self._span(past)
             keys = torch.cat((k[:, :, seen], k[:, :, mine]), dim=2)
             values = torch.cat((v[:, :, seen], v[:, :, mine]), dim=2)
@@ -85,13 +93,49 @@ class StreamAttention:
         return slice(frames.start * self._tokens, frames.stop * self._tokens)
 
 
+@lru_cache(maxsize=16)
+def stream_mask(layout: StreamLayout, tokens: int, device: torch.device) -> Any:
+    """Which tokens of a pass see which, `tokens` of them a frame, as a BlockMask of torch's flex_attention."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    block, begin, end = torch.zeros(3, len(layout.times), dtype=torch.int64, device=device)
+    for index, (own, past) in enumerate(layout.blocks()):
+        block[own], begin[own], end[own] = index, past.start, past.stop
+
+    def sees(_batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        query, key = query // tokens, key // tokens
+        seen: Tensor = (block[query] == block[key]) | ((begin[query] <= key) & (key < end[query]))
+        return seen
+
+    length = len(layout.times) * tokens
+    return create_block_mask(sees, None, None, length, length, device=device)
+
+
+def attend_masked(q: Tensor, k: Tensor, v: Tensor, angles: Tensor, mask: Any) -> Tensor:
+    """Rotate queries and keys, [B, tokens, heads, head_dim], and attend under a BlockMask."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    q, k, v = (x.transpose(1, 2) for x in (rotate(q, angles), rotate(k, angles), v))
+    attended: Tensor = flex_attention(q, k, v, block_mask=mask)
+    return attended.transpose(1, 2)
+
+
+@cache
+def _fused() -> Callable[..., Tensor]:
+    """attend_masked as one kernel; not compiled it would hold every token's view of every other in memory."""
+    return cast(Callable[..., Tensor], torch.compile(attend_masked, dynamic=False))
+
+
+@lru_cache(maxsize=16)
+def _angles(layout: StreamLayout, rotary: Rotary, grid: tuple[int, int], device: torch.device) -> Tensor:
+    return rotary.angles(layout.times, *grid, device=device)
+
+
 def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Plain attention, [B, heads, tokens, head_dim].
 
-    Spelled out on a CPU: forward and backward of the fused call there took 1.1 to 2.4 times as long (bf16, 81 to 324
+    Spelled out: forward and backward of torch's fused call took 1.1 to 2.4 times as long on a CPU (bf16, 81 to 324
     queries, 648 to 1,296 keys, one thread).
     """
-    if q.is_cuda:
-        return F.scaled_dot_product_attention(q, k, v)
     attended: Tensor = (q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)).softmax(dim=-1) @ v
     return attended

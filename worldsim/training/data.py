@@ -12,6 +12,7 @@ from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ TRAINING_SEEDS = 1 << 30
 """Training episodes have seeds from here on; every smaller seed is held out, so a world opened by a user's seed, or
 judged on one, was never trained on."""
 SHARD_FRAMES = 4096
+TENSORS = ("frames", "controls", "events", "starts")
 EPISODES_PER_SHARD = 1 << 10
 SHARDS_PER_SEED = 1 << 14
 
@@ -117,18 +119,21 @@ def _write_shard(recording: Recording, folder: Path, series: Series, shard: int)
         return int(_header(path, recording.world)["frames"])
     frames: list[NDArray[np.uint8]] = []
     controls: list[tuple[float, ...]] = []
+    events: list[int] = []
     starts: list[int] = []
     for episode in series.episodes(shard):
         starts.append(len(frames))
-        for frame, control in play(recording, episode, most=min(recording.longest, SHARD_FRAMES - len(frames))):
+        for frame, control, event in play(recording, episode, most=min(recording.longest, SHARD_FRAMES - len(frames))):
             frames.append(frame)
             controls.append(control)
+            events.append(crc32(event.encode()))
         if len(frames) >= SHARD_FRAMES:
             break
     tensors: dict[str, NDArray[Any]] = {
         # safetensors writes memory as it lies, and a frame that an engine turned is laid out turned.
         "frames": np.ascontiguousarray(np.stack(frames)),
         "controls": np.asarray(controls, dtype=np.float32),
+        "events": np.asarray(events, dtype=np.int64),
         "starts": np.asarray(starts, dtype=np.int64),
     }
     header = {"world": recording.world, **asdict(series), "shard": shard, "frames": len(frames)}
@@ -138,18 +143,19 @@ def _write_shard(recording: Recording, folder: Path, series: Series, shard: int)
     return len(frames)
 
 
-def play(recording: Recording, seed: int, *, most: int) -> Iterator[tuple[NDArray[np.uint8], tuple[float, ...]]]:
-    """Yield the frames of one episode, each with the controls that led to it; the first has none held."""
+def play(recording: Recording, seed: int, *, most: int) -> Iterator[tuple[NDArray[np.uint8], tuple[float, ...], str]]:
+    """Yield the frames of one episode, each with the controls that led to it, the first with none, and its event."""
     simulator = recording.simulator()
     frame = simulator.reset(seed)
     explorer = recording.explorer(simulator, seed)
     controls = simulator.controls
-    yield frame, controls.vector((), simulator.hour)
+    yield frame, controls.vector((), simulator.hour), ""
     for _ in range(most - 1):
         if simulator.over:
             return
         keys = explorer.choose()
-        yield simulator.step(keys), controls.vector(keys, simulator.hour)
+        frame = simulator.step(keys)
+        yield frame, controls.vector(keys, simulator.hour), simulator.event
 
 
 def _header(path: Path, world: str) -> dict[str, Any]:
@@ -157,10 +163,14 @@ def _header(path: Path, world: str) -> dict[str, Any]:
     try:
         with safe_open(path, framework="np") as file:
             fields: dict[str, Any] = json.loads((file.metadata() or {}).get("worldsim", "{}"))
+            held = {*file.keys()}
     except (SafetensorError, OSError) as error:
         raise DataError(f"{path} is not a readable shard ({error}); delete it and record again") from error
     if not {"world", "shard", "frames"} <= fields.keys():
         raise DataError(f"{path} was not written by worldsim record; move it elsewhere")
+    if missing := {*TENSORS} - held:
+        names = ", ".join(sorted(missing))
+        raise DataError(f"{path} was recorded by an earlier version, without {names}; delete it and record again")
     if fields["world"] != world:
         raise DataError(f"{path} holds frames of {fields['world']!r}, not of {world!r}; give each world its own folder")
     return fields
@@ -188,7 +198,7 @@ class Episodes:
         for path in paths:
             _header(path, world)
             with safe_open(path, framework="pt") as file:
-                parts.append({name: file.get_tensor(name) for name in ("frames", "controls", "starts")})
+                parts.append({name: file.get_tensor(name) for name in TENSORS})
         self.frames = torch.cat([part["frames"] for part in parts]).to(device)
         self.controls = torch.cat([part["controls"] for part in parts]).to(device)
         bounds: list[tuple[int, int]] = []
@@ -198,40 +208,41 @@ class Episodes:
             bounds += [(offset + a, offset + b) for a, b in pairwise(edges)]
             offset += len(part["frames"])
         self.episodes = tuple(bounds)
-        self._starts: dict[tuple[int, int | None], NDArray[np.int64]] = {}
+        self._events = torch.cat([part["events"] for part in parts]).numpy()
+        self._laws: dict[tuple[int, bool], tuple[NDArray[np.int64], NDArray[np.float64]]] = {}
 
     def sample(
-        self, rng: np.random.Generator, *, windows: int, frames: int, last: int | None = None
+        self, rng: np.random.Generator, *, windows: int, frames: int, seldom: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """Draw windows of consecutive frames of one episode each, every such window equally likely.
+        """Draw windows of consecutive frames of one episode each.
 
         Args:
             rng: the only source of randomness.
             windows: how many.
             frames: how long each is.
-            last: number of an action; only windows whose last frame it led to are drawn then.
+            seldom: off, every window is equally likely. On, one counts by the inverse root of how often the event of
+                its last frame was recorded: of two events, one seen a hundred times as often as the other, it is then
+                drawn ten times as often.
 
         Returns:
             frames uint8 [windows, frames, H, W, 3] and controls float32 [windows, frames, A].
 
         Raises:
-            DataError: no episode is that long, or none has such a window.
+            DataError: no episode is that long.
         """
-        if (frames, last) not in self._starts:
-            self._starts[frames, last] = self._starts_of(frames, last)
-        starts = self._starts[frames, last]
-        at = torch.from_numpy(starts[rng.integers(len(starts), size=windows)])[:, None] + torch.arange(frames)
+        if (frames, seldom) not in self._laws:
+            self._laws[frames, seldom] = self._law(frames, seldom)
+        starts, reached = self._laws[frames, seldom]
+        picks = np.searchsorted(reached, rng.random(windows) * reached[-1], side="right")
+        at = torch.from_numpy(starts[picks])[:, None] + torch.arange(frames)
         at = at.to(self.frames.device)
         return self.frames[at], self.controls[at]
 
-    def _starts_of(self, frames: int, last: int | None) -> NDArray[np.int64]:
-        """The first frames of all windows that may be drawn."""
+    def _law(self, frames: int, seldom: bool) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """The first frames of all windows, and how much they count, summed up to each."""
         ranges = [np.arange(start, end - frames + 1) for start, end in self.episodes if end - start >= frames]
         if not ranges:
             raise DataError(f"no recorded episode has {frames} frames; record longer ones or train on shorter windows")
         starts = np.concatenate(ranges).astype(np.int64)
-        if last is not None:
-            starts = starts[self.controls[:, last].cpu().numpy()[starts + frames - 1] > 0.5]
-            if not len(starts):
-                raise DataError(f"no recorded window of {frames} frames ends with action {last}; record more")
-        return starts
+        _, kinds, counts = np.unique(self._events[starts + frames - 1], return_inverse=True, return_counts=True)
+        return starts, np.cumsum(counts[kinds] ** -0.5 if seldom else np.ones(len(starts)))

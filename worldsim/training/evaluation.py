@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -32,28 +30,25 @@ class LatentWindows:
     Args:
         episodes: where they are drawn from.
         codec: of the world.
-        often: numbers of actions, each with the share of windows that are drawn from those whose last frame it led to.
-            What is seldom done is then learned sooner; what follows from it is not changed by being seen more often.
+        seldom: the share of windows drawn for the event of their last frame, see Episodes.sample. What seldom happens
+            is then learned sooner; what follows from what is not changed by being seen more often.
     """
 
-    def __init__(
-        self, episodes: Episodes, codec: Codec[Any], often: Mapping[int, float] = MappingProxyType({})
-    ) -> None:
+    def __init__(self, episodes: Episodes, codec: Codec[Any], seldom: float = 0.0) -> None:
         self._episodes = episodes
         self._codec = codec
-        self._often = dict(often)
+        self._seldom = seldom
 
     def sample(self, rng: np.random.Generator, *, windows: int, frames: int) -> tuple[Tensor, Tensor]:
         """Latents float32 [windows, frames, C, H, W] and controls float32 [windows, frames, A]."""
-        lasts: list[int | None] = [None, *self._often]
-        counts = rng.multinomial(windows, [1 - sum(self._often.values()), *self._often.values()])
+        some = int(rng.binomial(windows, self._seldom))
         drawn = [
-            self._episodes.sample(rng, windows=int(count), frames=frames, last=last)
-            for last, count in zip(lasts, counts, strict=True)
-            if count
+            self._episodes.sample(rng, windows=count, frames=frames, seldom=seldom)
+            for count, seldom in ((windows - some, False), (some, True))
         ]
         pixels, controls = (torch.cat(part) for part in zip(*drawn, strict=True))
-        return torch.stack([self._codec.encode(window, self._codec.open())[0] for window in pixels]), controls
+        encode = torch.vmap(lambda window: self._codec.encode(window, self._codec.open())[0])
+        return encode(pixels), controls
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

@@ -142,8 +142,8 @@ def _trainer(recipe: Recipe, episodes: Episodes, run: Run) -> Trainer:
     if run.compiled:
         for layer in backbone.layers:
             for part in ("before", "after"):
-                setattr(layer, part, torch.compile(getattr(layer, part)))
-    windows = LatentWindows(episodes, recipe.codec, recipe.training.often)
+                setattr(layer, part, torch.compile(getattr(layer, part), dynamic=False))
+    windows = LatentWindows(episodes, recipe.codec, recipe.training.seldom)
     return Trainer(backbone, replace(recipe.training, seed=run.seed), windows)
 
 

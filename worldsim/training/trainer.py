@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
@@ -95,7 +95,7 @@ class TrainingPlan:
         weight_decay: on the matrices of the layers.
         average: decay of the moving average of the weights, which is what is shipped; it grows into that value.
         clip: the largest norm of a gradient.
-        often: numbers of actions that are drawn more often than they were recorded, see LatentWindows.
+        seldom: the share of windows drawn for the event of their last frame, see LatentWindows.
     """
 
     stages: tuple[Stage, ...]
@@ -104,15 +104,15 @@ class TrainingPlan:
     weight_decay: float = 0.01
     average: float = 0.999
     clip: float = 1.0
-    often: Mapping[int, float] = field(default_factory=dict)
+    seldom: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.stages or self.seed < 0 or self.warmup < 1 or not 0 <= self.average < 1 or not self.clip > 0:
             raise ConfigError(
                 f"a plan needs a stage, seed >= 0, warmup >= 1, 0 <= average < 1 and clip > 0, got {self}"
             )
-        if min(self.often.values(), default=0) < 0 or sum(self.often.values()) > 1:
-            raise ConfigError(f"shares of windows lie in [0, 1] and so does their sum, got often={dict(self.often)}")
+        if not 0 <= self.seldom <= 1:
+            raise ConfigError(f"a share of windows lies in [0, 1], got seldom={self.seldom}")
         if isinstance(self.stages[0].objective, Distillation):
             raise ConfigError("a plan cannot begin with a distillation: nothing is learned yet that could be taught")
 
