@@ -14,31 +14,32 @@ import numpy as np
 import torch
 import typer
 
-from benchmarks.record import ROOT, commit, hardware
+from benchmarks.record import ROOT, commit
 from worldsim.errors import ConfigError
 from worldsim.presets import WORLDS, WorldRecipe
 from worldsim.runtime.starts import Starts
 from worldsim.training.data import play
 
-START_FRAMES = 28
+START_FRAMES = 32
 PLACES: dict[str, tuple[tuple[int, int], ...]] = {
-    "crafter": ((7, 120), (22, 80), (44, 80), (29, 80), (3, 40), (12, 40), (43, 120), (2, 80)),
+    "crafter": ((59, 90), (27, 40), (36, 90), (42, 140), (29, 90), (40, 90), (20, 40), (4, 140)),
 }
-"""Seed and last frame of each starting place: beach, coast, hills, forest, ores beside lava, meadow, bay, dusk."""
+"""Seed and last frame of each starting place: pond, beach, forest, lava by the sea, a furnace among ores, coast, caves, dusk."""
 
 
 def main(
     world: Annotated[str, typer.Argument(help="The world to ship.")],
     run: Annotated[Path, typer.Argument(help="The folder that worldsim train wrote.")],
     data: Annotated[str, typer.Option(help="What it was trained on, for the card.")],
-    hours: Annotated[str, typer.Option(help="How long it was trained, and on what, for the card.")],
+    hours: Annotated[str, typer.Option(help="How long it was trained, for the card.")],
+    machine: Annotated[str, typer.Option(help="What it was trained on, for the card.")],
 ) -> None:
     """Copy the weights of a run into the package, with the places to start from and what is known of them."""
     recipe = WORLDS[world]
     recipe.folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(run / "weights.safetensors", recipe.folder / "weights.safetensors")
     Starts.save(recipe.folder / "starts.safetensors", [_place(recipe, seed, at) for seed, at in PLACES[world]])
-    card = _card(recipe, run, data, hours)
+    card = {**_card(recipe, run), "data": data, "training": hours, "hardware": machine}
     (recipe.folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
 
 
@@ -47,25 +48,22 @@ def _place(recipe: WorldRecipe, seed: int, at: int) -> tuple[torch.Tensor, torch
     played = list(play(recipe.recording, seed, most=at + 1))
     if not START_FRAMES <= len(played) == at + 1:
         raise ConfigError(f"seed {seed} has no {START_FRAMES} frames of play that end at {at}; choose another frame")
-    frames, controls = zip(*played[-START_FRAMES:], strict=True)
+    frames, controls, _ = zip(*played[-START_FRAMES:], strict=True)
     return torch.from_numpy(np.stack(frames)), torch.tensor(controls)
 
 
-def _card(recipe: WorldRecipe, run: Path, data: str, hours: str) -> dict[str, Any]:
+def _card(recipe: WorldRecipe, run: Path) -> dict[str, Any]:
     last = json.loads((run / "log.jsonl").read_text().splitlines()[-1])
     return {
         "world": recipe.name,
         "licence": "Apache-2.0; learned from the engine named under data",
-        "data": data,
         "commands": [
             f"worldsim record {recipe.name} -o data/{recipe.name}",
             f"worldsim train {recipe.name} --data data/{recipe.name} --out {run}",
             f"python -m benchmarks.ship {recipe.name} {run}",
         ],
-        "training": hours,
         "held_out": last,
         "commit": commit(ROOT),
-        "hardware": hardware(),
         "backbone": recipe.backbone.to_dict(),
     }
 

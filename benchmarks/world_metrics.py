@@ -138,20 +138,38 @@ def decided(rollout: Rollout) -> Mask:
 
     The engine moves the player first and the creatures after, so the first generated move is never chance. A later one
     is when a creature, in either world, stands where the move leads or beside it: it might as well stand there in the
-    one and beside it in the other. So is the moment of waking up, which follows from a count that no frame shows.
+    one and beside it in the other. So is one onto ground that no given frame shows, where the two worlds have drawn
+    different ground, and the moment of waking up, which follows from a count that no frame shows.
     """
     real, actions = rollout.real.shown, rollout.real.actions
     chance = np.zeros(len(real), np.bool_)
     for at in range(rollout.past, len(real)):
         woke = real.sleeping[at - 1] and not real.sleeping[at]
-        chance[at] = woke or (at > rollout.past and actions[at] in MOVES and _met(rollout, at))
+        moved = at > rollout.past and actions[at] in MOVES
+        chance[at] = woke or (moved and (_met(rollout, at) or _differs_unseen(rollout, at)))
     return ~np.logical_or.accumulate(chance)
+
+
+def _differs_unseen(rollout: Rollout, at: int) -> bool:
+    """Whether the ground that the move of frame `at` leads to was in none of the given frames, and now differs."""
+    target = _ahead(rollout, at)
+    place = rollout.real.places[at - 1] + target - CENTRE
+    rows, columns = np.abs(rollout.real.places[: rollout.past] - place).T
+    if ((rows <= CENTRE[0]) & (columns <= CENTRE[1])).any():
+        return False
+    real, made = (world.materials[at - 1][target] for world in (rollout.real.shown, rollout.made))
+    return bool(real != made)
+
+
+def _ahead(rollout: Rollout, at: int) -> tuple[int, int]:
+    """The tile of frame `at - 1` that the move of frame `at` leads to."""
+    down, across = MOVES[rollout.real.actions[at]]
+    return CENTRE[0] + down, CENTRE[1] + across
 
 
 def _met(rollout: Rollout, at: int) -> bool:
     """Whether before frame `at` a creature stood where its move leads or beside it, in either world."""
-    down, across = MOVES[rollout.real.actions[at]]
-    target = CENTRE[0] + down, CENTRE[1] + across
+    target = _ahead(rollout, at)
     return any(bool(near(_creatures(world, at - 1), 1)[target]) for world in (rollout.real.shown, rollout.made))
 
 

@@ -134,3 +134,9 @@ def test_a_recipe_fits_together(name):
     assert recipe.recording.simulator().controls == simulator.controls
     assert recipe.policy.limit is None or recipe.policy.limit + max(recipe.blocks) <= recipe.pages
     assert recipe.steps + 1 <= 4
+
+
+@pytest.mark.parametrize("recipe", WORLDS.values(), ids=WORLDS)
+def test_a_gpu_trains_by_its_own_plan_where_there_is_one(recipe):
+    assert recipe.plan_for(torch.device("cpu")) is recipe.training
+    assert recipe.plan_for(torch.device("cuda", 1)) is (recipe.training_on_gpu or recipe.training)

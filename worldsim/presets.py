@@ -50,6 +50,8 @@ class WorldRecipe:
         codec: its codec.
         backbone: size of its network.
         training: how it is trained.
+        training_on_gpu: how it is trained on a GPU, if otherwise: a CPU learns as fast from small batches as from large
+            ones, a GPU idles on them.
         policy: what a block sees of the past, unless another is chosen.
         steps: backbone calls that denoise a block, unless another number is chosen; the clean pass comes on top.
         shift: of the noise levels of those steps, see few_step_sigmas.
@@ -65,11 +67,16 @@ class WorldRecipe:
     backbone: SmallConfig
     training: TrainingPlan
     policy: Policy
+    training_on_gpu: TrainingPlan | None = None
     steps: int = 3
     shift: float = 0.5
     sampler: Sampler = few_step
     blocks: tuple[int, ...] = (1, 2, 4)
     pages: int = 2_048
+
+    def plan_for(self, device: torch.device) -> TrainingPlan:
+        """How it is trained on that device."""
+        return self.training_on_gpu if self.training_on_gpu and device.type == "cuda" else self.training
 
     @property
     def folder(self) -> Path:
@@ -139,7 +146,25 @@ CRAFTER = WorldRecipe(
         warmup=50,
         seldom=0.5,
     ),
-    policy=Window(frames=24),
+    training_on_gpu=TrainingPlan(
+        stages=(
+            Stage(
+                updates=2_400,
+                objective=BeliefForcing(frames=4, first=0, blocks=(1,), window=0, rows=CRAFTER_ROWS),
+                windows=256,
+                lr=(1.5e-3, 1.2e-3),
+            ),
+            Stage(
+                updates=6_600,
+                objective=BeliefForcing(frames=32, first=8, blocks=(1, 1, 2, 4), window=32, rows=CRAFTER_ROWS),
+                windows=32,
+                lr=(1.2e-3, 1e-5),
+            ),
+        ),
+        warmup=100,
+        seldom=0.5,
+    ),
+    policy=Window(frames=32),
     shift=3.0,
 )
 

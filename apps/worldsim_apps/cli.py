@@ -88,6 +88,8 @@ def generate(
 
     if not 0 < seconds < math.inf:
         raise Refused(f"--seconds is a length of time above 0, got {seconds}")
+    if log is not None and log.resolve() == output.resolve():
+        raise Refused(f"the log and the video are both {output}; give each a file of its own")
     place = worldsim.load(
         world, device=device, policy=policy, steps=steps, frames_per_block=frames_per_block, weights=weights
     )
@@ -285,7 +287,8 @@ def train(
         weights=weights,
         compiled=compiled,
     )
-    last = min(recipe.training.updates, updates or recipe.training.updates)
+    planned = recipe.plan_for(run.device).updates
+    last = min(planned, updates or planned)
     folder = out or Path("runs") / name
     began = monotonic()
     with progress(f"train {name}", 1.0, quiet=as_json) as bar:

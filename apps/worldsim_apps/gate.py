@@ -6,9 +6,9 @@ import hmac
 import ipaddress
 import re
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from time import monotonic
 
@@ -125,8 +125,19 @@ class Gate:
     _asks: OrderedDict[str, Budget] = field(default_factory=OrderedDict)
     _arrivals: OrderedDict[str, Budget] = field(default_factory=OrderedDict)
 
-    def __call__(self, connection: ServerConnection, request: Request) -> Response | None:
-        """The answer to a request, or None to let it become a WebSocket."""
+    def __call__(self, connection: ServerConnection, request: Request) -> Response | Awaitable[None] | None:
+        """The answer to a request, or None to let it become a WebSocket; nothing that is waited for is answered."""
+        if connection.protocol.close_expected():
+            # Behind it came what no WebSocket says, such as a second request, and nothing can be sent any more.
+            self.refused("request")
+            connection.transport.abort()
+            return connection.wait_closed()
+        # An older websockets passes nothing but GET on, and does not say so.
+        method = getattr(request, "method", "GET")
+        answer = self._answer(connection, request, method)
+        return replace(answer, body=b"") if answer is not None and method == "HEAD" else answer
+
+    def _answer(self, connection: ServerConnection, request: Request, method: str) -> Response | None:
         hosts, origins = request.headers.get_all("Host"), request.headers.get_all("Origin")
         path = request.path.partition("?")[0]
         if len(hosts) != 1 or not self._is_called(hosts[0].lower()):
@@ -134,6 +145,12 @@ class Gate:
             return self._refuse(connection, HTTPStatus.MISDIRECTED_REQUEST, "host", text)
         if len(origins) > 1 or (origins and not self._is_ours(origins[0], hosts[0].lower())):
             return self._refuse(connection, HTTPStatus.FORBIDDEN, "origin", "pages of that origin may not connect")
+        allowed = ("GET",) if path == PATH else ("GET", "HEAD")
+        if method not in allowed:
+            text = f"this is read with {' or '.join(allowed)}"
+            response = self._refuse(connection, HTTPStatus.METHOD_NOT_ALLOWED, "method", text)
+            response.headers["Allow"] = ", ".join(allowed)
+            return response
         if path == "/healthz":
             return connection.respond(*self.health())
         if path == "/metrics":

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
-import re
 import secrets
 from collections import Counter
 from collections.abc import Iterator
@@ -14,13 +15,13 @@ from typing import NamedTuple
 
 from worldsim.errors import ConfigError, LogError, ProtocolError, SnapshotError, WorldSimError
 from worldsim.runtime.journal import read_log
-from worldsim.runtime.snapshot import Snapshot, read_snapshot, write_snapshot
+from worldsim.runtime.snapshot import Snapshot, drop_unfinished, read_snapshot, write_snapshot
 from worldsim.session.events import NAME
 from worldsim.session.log import SessionLog, Step
 from worldsim_apps.gate import SHARE, is_loopback
 
 COUNT_S = 10.0
-UNFINISHED = re.compile(r"\.(\d+)\.part$")
+log = logging.getLogger(__name__)
 
 
 class Found(NamedTuple):
@@ -43,18 +44,18 @@ class Kept:
         folder: made if it is not there. What a process that was killed had begun to write there is removed.
         most_bytes: it may grow to; beyond that nothing new is begun. What one other machine saves is at most a quarter
             of that, for as long as the server runs.
+
+    Raises:
+        ConfigError: the folder cannot be made, read or written.
     """
 
     def __init__(self, folder: Path, *, most_bytes: int = 8 << 30) -> None:
-        if folder.exists() and not folder.is_dir():
-            raise ConfigError(f"worlds are kept in a folder, and {folder} is none; name another with --folder")
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _make(folder)
+        drop_unfinished(folder)
         self._folder = folder
         self._most_bytes = most_bytes
-        for path in folder.glob("*.part"):
-            if not _is_being_written(path):
-                path.unlink(missing_ok=True)
-        self._sizes: dict[str, int] = {}
+        self._sizes: dict[str, tuple[int, int]] = {}
+        self._links: dict[str, int] = {}
         self._counted = -COUNT_S
         self._count()
         self._saved_by: Counter[str] = Counter()
@@ -81,8 +82,8 @@ class Kept:
 
     @property
     def size(self) -> int:
-        """What the folder holds, but for the logs of sessions that live."""
-        return sum(self._sizes.values())
+        """What the folder holds, but for the logs of sessions that live; a file of several names counts once."""
+        return sum(dict(self._sizes.values()).values())
 
     def save(self, name: str, snapshot: Snapshot, owner: str = "127.0.0.1", *, logged: int | None = None) -> None:
         """Keep a snapshot under that name.
@@ -95,23 +96,36 @@ class Kept:
 
         Raises:
             ProtocolError: that machine has saved as much as one may.
+            LogError: the log of that name is gone, or not all of it is there.
             OSError: it could not be written.
         """
         self._check(owner)
         path = self._path(name, ".world")
-        log = None
-        if logged is not None:
-            with self.log(name).open("rb") as file:
-                log = file.read(logged)
-        write_snapshot(path, snapshot, log)
+        write_snapshot(path, snapshot, None if logged is None else self._logged(name, logged))
         for written in (path, _before(path)):
             self._charge(written, owner)
 
+    def _logged(self, name: str, size: int) -> bytes:
+        text = b""
+        with suppress(OSError), self.log(name).open("rb") as file:
+            text = file.read(size)
+        if len(text) < size:
+            raise LogError(f"{name}.log has {len(text)} of the {size} bytes that were written to it; leave logs alone")
+        return text
+
     def begin_from(self, name: str, origin: str) -> None:
-        """What was saved under the one name is also where the session of the other began, so that it is at hand."""
+        """What was saved under the one name is also where the session of the other began, so that it is at hand.
+
+        Where it cannot be, that session is lived again from its log until it is saved itself.
+        """
         saved, path = self._path(origin, ".world"), self._path(name, ".world")
-        if saved.exists() and not path.exists():
+        if not saved.exists() or path.exists():
+            return
+        try:
             path.hardlink_to(saved)
+            self._links[name] = path.stat().st_ino
+        except OSError as error:
+            log.warning("%s has only its log until it is saved: no link to %s (%s)", name, saved, error.strerror)
 
     def film(self, name: str) -> Path:
         """Where a film of that name is written."""
@@ -119,14 +133,15 @@ class Kept:
 
     def settle(self, name: str, owner: str = "127.0.0.1") -> None:
         """The session or the film of that name has ended: its file grows no more."""
+        self._links.pop(name, None)
         for path in (self.log(name), self.film(name)):
             self._charge(path, owner)
 
     def _charge(self, path: Path, owner: str) -> None:
         if path.exists():
-            size = size_of(path)
-            self._saved_by[owner] += size - self._sizes.get(path.name, 0)
-            self._sizes[path.name] = size
+            before = self.size
+            self._sizes[path.name] = _weight(path)
+            self._saved_by[owner] += self.size - before
 
     def _check(self, owner: str) -> None:
         """Raise ProtocolError if that machine has its share."""
@@ -135,8 +150,22 @@ class Kept:
             raise ProtocolError("too_much", f"this server keeps {most:.3g} GB for one machine and no more")
 
     def forget(self, name: str) -> None:
-        """Drop the log of a session that nobody saw. What was saved of it stays."""
-        self.log(name).unlink(missing_ok=True)
+        """Drop the log of a session in which nothing was lived, and its link to where it began; what it saved stays.
+
+        What cannot be deleted is logged and stays.
+        """
+        link, began = self._path(name, ".world"), self._links.pop(name, None)
+        for path in (self.log(name), *([link] if _weight(link)[0] == began else [])):
+            try:
+                path.unlink(missing_ok=True)
+                self._sizes.pop(path.name, None)
+            except OSError:
+                log.exception("%s could not be deleted", path)
+
+    def holds(self, name: str) -> bool:
+        """Whether anything is kept under that name."""
+        path = self._path(name, ".world")
+        return any(one.exists() for one in (path, _before(path), self.log(name)))
 
     def find(self, name: str) -> Found:
         """What is kept under that name: what was saved, or else the log, and the steps that the log has beyond it.
@@ -175,7 +204,7 @@ class Kept:
             damage.append(type(error)(str(error).replace(f"{self._folder}{os.sep}", "")))
 
     def _count(self) -> None:
-        self._sizes = {path.name: size_of(path) for path in self._folder.iterdir()}
+        self._sizes = {path.name: _weight(path) for path in self._folder.iterdir()}
         self._counted = monotonic()
 
     def _path(self, name: str, ending: str) -> Path:
@@ -191,9 +220,15 @@ def _leads_on(saved: SessionLog, log: SessionLog) -> bool:
 
 def size_of(path: Path) -> int:
     """Bytes of a file, 0 if there is none."""
+    return _weight(path)[1]
+
+
+def _weight(path: Path) -> tuple[int, int]:
+    """Which file has that name, by its inode, and its bytes; 0 and 0 if there is none."""
     with suppress(FileNotFoundError):  # a file that was being written has been given its name meanwhile
-        return path.stat().st_size
-    return 0
+        found = path.stat()
+        return found.st_ino, found.st_size
+    return 0, 0
 
 
 def _before(path: Path) -> Path:
@@ -201,13 +236,15 @@ def _before(path: Path) -> Path:
     return path.with_name(f"{path.name}.before")
 
 
-def _is_being_written(path: Path) -> bool:
-    """Whether the process that began to write a file is still there, such as another server over one folder."""
-    found = UNFINISHED.search(path.name)
+def _make(folder: Path) -> None:
+    """Make a folder if it is not there; ConfigError if worlds cannot be kept in it."""
     try:
-        os.kill(int(found[1]) if found else 0, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return found is not None
+        if folder.exists() and not folder.is_dir():
+            raise ConfigError(f"worlds are kept in a folder, and {folder} is none; name another with --folder")
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise ConfigError(
+            f"worlds cannot be kept in {folder} ({error.strerror}); name a folder that can be written with --folder"
+        ) from error

@@ -156,17 +156,17 @@ class Places:
 
         Raises:
             ConfigError: the context has ended.
-            WorldSimError: the world could not be loaded. Nobody had to make room for it then.
+            WorldSimError: the world could not be loaded or served. Nobody had to make room for it then.
         """
         with self._lock:
             if self._is_closed:
                 raise ConfigError("the app is ending; start it again")
             if choice not in self._hosted:
-                world = choice.load(self._device)
-                while len(self._hosted) >= self._most:
-                    self._hosted.popitem(last=False)[1].close()
-                self._hosted[choice] = Hosted(world, Settings(door=self._door, folder=self.folder))
+                settings = Settings(door=self._door, folder=self.folder)
+                self._hosted[choice] = Hosted(choice.load(self._device), settings)
             self._hosted.move_to_end(choice)
+            while len(self._hosted) > self._most:
+                self._hosted.popitem(last=False)[1].close()
             return self._hosted[choice]
 
     def close(self) -> None:

@@ -19,7 +19,7 @@ from worldsim.session.machine import Play, Sample
 from worldsim.session.wire import Flag, Media
 from worldsim_apps.encoding import ENCODERS, Encoder
 from worldsim_apps.kept import size_of
-from worldsim_apps.stage import Hall, Stage, refusal_of
+from worldsim_apps.stage import Hall, Stage, refusal_of, words_of
 from worldsim_apps.viewer import Viewer
 
 MOST_VERBS = 64
@@ -29,6 +29,8 @@ KEPT_EVERY_S = 30
 """World time after which a session is saved again; what is newer has to be lived again after the server was killed."""
 KEPT_GAP_S = 20
 """Real time between two such savings of a world that runs faster."""
+LATE_S = 10.0
+"""World time for which all blocks come late before that is logged."""
 log = logging.getLogger(__name__)
 
 
@@ -64,7 +66,7 @@ class Room:
         self._verbs: deque[tuple[Viewer, Control]] = deque()
         self._lookers: set[Viewer] = set()
         self._acted: dict[int, float] = {}
-        self._seq = 0
+        self._seq = self._late = 0
         self._failed = ""
         self._changed = asyncio.Event()
         self._over = False
@@ -140,6 +142,7 @@ class Room:
             self._prune()
         self.enter(viewer)
         self._tell_failed()
+        self._tell_film(viewer)
         for _, block in self._unacked:
             viewer.show([replace(media, flags=media.flags | Flag.AGAIN) for media in block])
 
@@ -148,17 +151,18 @@ class Room:
         self._spectators.add(viewer)
         viewer.tell("watching", session=self.name, **self._situation())
 
-    def leave(self, viewer: Viewer) -> bool:
+    def leave(self, viewer: Viewer, *, said_bye: bool = False) -> bool:
         """That connection is gone; returns whether it was the player's.
 
-        A player is waited for if it has ever shown that frames arrive.
+        A player is waited for if it has ever shown that frames arrive and did not say that it is done.
         """
         self._spectators.discard(viewer)
         if viewer is not self._player:
             return False
         self._player, self.waits_since = None, monotonic()
         self._play.connected = False
-        self._tell_spectators()
+        if not said_bye:
+            self._tell_spectators()
         if not self.is_ending:
             wait = self._hall.resume_s if self._was_seen else 0.0
             self._expiry = asyncio.get_running_loop().call_later(wait, self._expire)
@@ -210,19 +214,31 @@ class Room:
             if save and (self._has_news or self._awaited):
                 await self._put_away()
         finally:
+            await self._leave_stage()
+
+    async def _leave_stage(self) -> None:
+        """Give the place back, whatever goes wrong with the files."""
+        try:
             await (self._stage.close() if self._was_seen else self._stage.forget())
+        except (WorldSimError, OSError):
+            log.exception("%s did not end as it should", self._stage.world)
+        finally:
             self._hall.rooms.pop(self.name, None)
+            self._hall.ended.append(self.name)
 
     async def drain(self) -> None:
         """Keep the world and send everybody away, since the server stops."""
         player, self._player = self._player, None
         self._farewell = (1012, "restart")
-        await self.end()
-        if player is not None:
-            if self._was_seen:
-                player.tell("drain", world=self._stage.world)
-            player.close(1012, "restart")
-            await player.done()
+        try:
+            await self.end()
+        finally:
+            if player is not None:
+                self._tell_film(player)
+                if self._was_seen and self._hall.kept.holds(self._stage.world):
+                    player.tell("drain", world=self._stage.world)
+                player.close(1012, "restart")
+                await player.done()
 
     def _everybody(self) -> list[Viewer]:
         return [*self._spectators, *([self._player] if self._player else [])]
@@ -248,6 +264,8 @@ class Room:
             "waiting": self._player is None,
             "world": self._stage.world,
             "exact": self._stage.exact,
+            "recording": self._stage.recording,
+            "film": self._stage.film,
             **({"damage": self._stage.damage} if self._stage.damage else {}),
         }
 
@@ -270,7 +288,7 @@ class Room:
         made = asyncio.ensure_future(self._stage.step(sample.keys))
         await asyncio.wait([made])
         if made.cancelled() or (error := made.exception()) is not None:
-            self._fail("no block" if made.cancelled() else str(error))
+            self._fail("no block" if made.cancelled() else words_of(error))
             return
         ready = monotonic()
         shown = asyncio.ensure_future(self._hall.encode(lambda: self._encode(made.result(), sample)))
@@ -278,14 +296,30 @@ class Room:
         if (error := shown.exception()) is not None:
             self._encoders.clear()
             await self._stage.rewind(1)
-            self._fail(str(error))
+            self._fail(words_of(error))
             return
         self._play.finish()
+        self._note_late(monotonic() - began)
         stages = {**made.result().seconds, "encode": monotonic() - ready}
         stages["wait"] = max(0.0, monotonic() - began - sum(stages.values()))
         for stage, seconds in stages.items():
             self._hall.gauges.block.labels(stage).observe(seconds)
         self._publish(shown.result(), made.result().block, sample)
+        self._tell_film(self._player)
+
+    def _note_late(self, took_s: float) -> None:
+        """Log once for a server that blocks of worlds that keep real time take longer than they show."""
+        period_s = self._play.period
+        self._late = self._late + 1 if self._pace <= 1 and took_s > period_s > 0 else 0
+        if self._late * period_s > LATE_S and not self._hall.late.is_set():
+            self._hall.late.set()
+            log.warning(
+                "blocks of %.0f ms take %.0f: this machine cannot keep %d worlds in real time, so they run slower; "
+                "bound how many are played with --max-sessions",
+                1000 * period_s,
+                1000 * took_s,
+                len(self._hall.rooms),
+            )
 
     def _publish(self, shown: dict[Codec, list[Media]], block: int, sample: Sample) -> None:
         self._failed = ""
@@ -362,6 +396,7 @@ class Room:
         self._play.pause()
         self._failed = why
         self._tell_failed()
+        self._tell_spectators()
 
     def _tell_failed(self) -> None:
         """Tell the player that the next block failed, if it did, even while nobody was there."""
@@ -387,9 +422,13 @@ class Room:
         finally:
             self._obeys = False
             self._lookers.discard(viewer)
-        if (film := self._stage.ended_film) is not None and self._player is not None:
+        self._tell_film(self._player)
+
+    def _tell_film(self, viewer: Viewer | None) -> None:
+        """Tell the player, if there is one, of a film that ended by itself."""
+        if (film := self._stage.ended_film) is not None and viewer is not None:
             self._stage.ended_film = None
-            self._player.tell("film", **asdict(film))
+            viewer.tell("film", **asdict(film))
 
     async def _do(self, viewer: Viewer, verb: Control) -> tuple[str, dict[str, Any]]:
         """Do it and give the type and the fields of the answer."""
@@ -397,8 +436,10 @@ class Room:
         match verb.op:
             case "pause":
                 play.pause()
+                self._tell_spectators()
             case "resume":
                 play.resume(monotonic())
+                self._tell_spectators()
             case "step" if not play.paused:
                 raise ProtocolError("not_paused", "a world is stepped while it is paused; say pause first")
             case "step":

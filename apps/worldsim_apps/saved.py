@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,11 +10,10 @@ from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 
 from worldsim.errors import WorldSimError
+from worldsim.runtime.snapshot import glimpse_snapshot
 from worldsim.session.events import NAME
-from worldsim.session.log import SessionLog
 from worldsim_apps.places import Choice
 
 MOST = 24
@@ -60,32 +58,36 @@ class SavedWorlds:
 
     def _find(self, most: int) -> Iterator[tuple[tuple[str, int], Saved | None]]:
         """The newest files by name and time, also those that are no saved worlds, until there are enough that are."""
-        for changed_ns, path in sorted(self._files(), reverse=True):
+        shown: set[int] = set()
+        for changed_ns, _, path, inode in sorted(self._files(), reverse=True):
             if most < 1:
                 return
+            if inode in shown:
+                continue
+            shown.add(inode)
             key = path.name, changed_ns
             saved = self._known[key] if key in self._known else _read(path, changed_ns / 1e9)
             most -= saved is not None
             yield key, saved
 
-    def _files(self) -> Iterator[tuple[int, Path]]:
+    def _files(self) -> Iterator[tuple[int, bool, Path, int]]:
+        """When each was written, whether it has no log, its path, and its inode.
+
+        A file has a second name where a session began from it, which has a log and may have left it since.
+        """
         for path in self._folder.glob("*.world"):
             with suppress(FileNotFoundError):  # somebody deletes it just now
                 if NAME.fullmatch(path.stem):
-                    yield path.stat().st_mtime_ns, path
+                    found = path.stat()
+                    yield found.st_mtime_ns, not path.with_suffix(".log").exists(), path, found.st_ino
 
 
 def _read(path: Path, saved_s: float) -> Saved | None:
     """A saved world, if that is one of a world that can be made here; its checksum is checked when it is loaded."""
     try:
-        with safe_open(path, framework="numpy") as file:
-            blocks = int(json.loads(file.metadata()["worldsim"])["blocks"])
-            frame, text = file.get_tensor("shown"), file.get_tensor("log").tobytes()
-        # The first line is enough, and spares decoding every step of a long life.
-        choice = Choice.of(SessionLog.decode(text[: text.index(b"\n") + 1]).opening)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, WorldSimError):
+        found = glimpse_snapshot(path)
+        choice = Choice.of(found.opening)
+    except (KeyError, TypeError, ValueError, WorldSimError):
         return None
-    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
-        return None
-    seconds = blocks * choice.frames_per_block / choice.recipe.simulator().fps
-    return Saved(name=path.stem, choice=choice, frame=frame, seconds=seconds, saved_s=saved_s)
+    seconds = found.blocks * choice.frames_per_block / choice.recipe.simulator().fps
+    return Saved(name=path.stem, choice=choice, frame=found.shown, seconds=seconds, saved_s=saved_s)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import logging
+import os
 import signal
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from errno import EADDRINUSE
 from functools import partial
@@ -58,6 +60,8 @@ MOST_AFTER = 256 * 1024
 """Bytes that are read of a client that was sent away, or has not said what it wants, until it is cut off."""
 SPARE_PER_S, SPARE_AT_ONCE = 60, 600
 """Frames of WebSocket that begin no message: pings, pongs, and the pieces of messages that come in many."""
+IDLE_S = 1.0
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,8 +143,8 @@ class Server:
         self._world = world
         self._settings = settings
         self._draining = False
-        engine = Engine(world, sessions=settings.sessions)
         kept = Kept(settings.folder)
+        engine = Engine(world, sessions=settings.sessions)
         gauges = Gauges(lambda: world.pool.used, self._sessions)
         self.hall = Hall(engine, kept, gauges, settings.resume_s)
         self._gate = Gate(
@@ -159,47 +163,52 @@ class Server:
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[Listener]:
         """Serve until the end of the context; then save every world, send everybody away, and end the engine."""
-        door = self._settings.door
         try:
-            async with serve(
-                self._talk,
-                door.host,
-                door.port,
-                process_request=self._gate,
-                create_connection=partial(Guarded, self._gate),  # type: ignore[arg-type]
-                subprotocols=[SUBPROTOCOL],  # type: ignore[list-item]
-                compression=None,
-                max_size=MOST_TEXT,
-                max_queue=16,
-                write_limit=WRITE_LIMIT,
-                open_timeout=self._settings.limits.hello_s,
-                ping_interval=PING_S,
-                ping_timeout=PING_S,
-                close_timeout=3,
-                server_header=None,
-            ) as listener:
+            async with AsyncExitStack() as stack:
+                listener = await self._listen(stack)
                 self._gate.port = next(iter(listener.sockets)).getsockname()[1]
                 try:
                     yield listener
                 finally:
                     await self._drain()
                     listener.close(code=1012, reason="restart")
-        except OSError as error:
-            if error.errno != EADDRINUSE:
-                raise
-            raise ConfigError(
-                f"port {door.port} of {door.host} is taken; choose another with --port, or 0 for any that is free"
-            ) from error
         finally:
             await self._drain()  # who began while the others were sent away
             for threads in self.hall.threads:
                 threads.shutdown()
             self.hall.engine.close()
 
+    async def _listen(self, stack: AsyncExitStack) -> Listener:
+        door = self._settings.door
+        listening = serve(
+            self._talk,
+            door.host,
+            door.port,
+            process_request=self._gate,
+            create_connection=partial(Guarded, self._gate),  # type: ignore[arg-type]
+            subprotocols=[SUBPROTOCOL],  # type: ignore[list-item]
+            compression=None,
+            max_size=MOST_TEXT,
+            max_queue=16,
+            write_limit=WRITE_LIMIT,
+            open_timeout=self._settings.limits.hello_s,
+            ping_interval=PING_S,
+            ping_timeout=PING_S,
+            close_timeout=3,
+            server_header=None,
+        )
+        try:
+            return await stack.enter_async_context(listening)
+        except OSError as error:
+            raise ConfigError(_why_not(door, error)) from error
+
     async def _drain(self) -> None:
         self._draining = True
         while self.hall.rooms:  # the last verb of one may be a fork
-            await asyncio.gather(*(room.drain() for room in list(self.hall.rooms.values())))
+            rooms = [room.drain() for room in list(self.hall.rooms.values())]
+            for failed in await asyncio.gather(*rooms, return_exceptions=True):
+                if failed is not None:
+                    log.error("a session was not drained as it should", exc_info=failed)
 
     def _sessions(self, state: str) -> int:
         return sum(room.state == state for room in self.hall.rooms.values())
@@ -296,7 +305,7 @@ class Visit:
     async def end(self) -> None:
         """The connection is gone."""
         if self._room is not None:
-            was_player = self._room.leave(self._viewer)
+            was_player = self._room.leave(self._viewer, said_bye=self._said_bye)
             if self._said_bye and was_player:
                 await self._room.end(save=False)
         self._viewer.stop()
@@ -339,6 +348,8 @@ class Visit:
         if not codecs:
             raise ProtocolError("no_codec", f"frames come as {', '.join(ENCODERS)}; name one of them", close=4400)
         room = self._hall.rooms.get(hello.session)
+        if hello.role == "spectator" and hello.session and room is None and hello.session not in self._hall.ended:
+            raise ProtocolError("no_session", "there was no session of that name since this server began", close=4404)
         if hello.session and (room is None or room.is_ending):
             raise ProtocolError("no_session", "that session has ended; what was kept of it can be loaded", close=4410)
         self._until = asyncio.get_running_loop().time() + self._start_s
@@ -397,9 +408,22 @@ async def run(world: World, settings: Settings, on_ready: Callable[[int], None])
         warming.cancel()
 
 
+def _why_not(door: Door, error: OSError) -> str:
+    """Why a server cannot listen there, and what to do."""
+    if error.errno == EADDRINUSE:
+        return f"port {door.port} of {door.host} is taken; choose another with --port, or 0 for any that is free"
+    why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+    return (
+        f"cannot listen at host {door.host}, port {door.port} ({why}); name an address of this machine with --host, "
+        "and a port that may be used with --port, or 0 for any that is free"
+    )
+
+
 async def _begin_everywhere(engine: Engine) -> None:
-    """Begin at each starting place once, since the first time takes long and would hold up whoever plays by then."""
+    """Begin at each starting place once while nobody plays, since the first time takes long and holds up who does."""
     for place in range(len(engine.world.origin.starts)):
+        while engine.open_sessions:
+            await asyncio.sleep(IDLE_S)
         await asyncio.wrap_future(engine.call(partial(_begin, engine.world, place)))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AsyncExitStack
@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from threading import Barrier
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+import av
 import numpy as np
 from numpy.typing import NDArray
 
-from worldsim.errors import EngineFull, ProtocolError, WorldSimError
+from worldsim.errors import EngineFull, LogError, ProtocolError, VideoError, WorldSimError
 from worldsim.runtime.chunk import Chunk
 from worldsim.runtime.engine import Engine, LiveSession
 from worldsim.runtime.mark import Mark
@@ -53,6 +54,8 @@ class Hall:
     callers: threads that wait for the engine.
     turn: held by whoever is about to take the place of another session.
     left: set when somebody's place was taken.
+    ended: names of the sessions that have ended, the newest of them.
+    late: set once it was logged that blocks come late.
     """
 
     engine: Engine
@@ -66,6 +69,8 @@ class Hall:
     callers: ThreadPoolExecutor = field(default_factory=lambda: _threads("caller", 4))
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     left: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: deque[str] = field(default_factory=lambda: deque(maxlen=10_000))
+    late: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def threads(self) -> tuple[ThreadPoolExecutor, ...]:
@@ -148,8 +153,14 @@ def _threads(name: str, count: int) -> ThreadPoolExecutor:
 
 def refusal_of(error: WorldSimError | OSError) -> ProtocolError:
     """What a client is told of an error; where on this machine a file is, is none of its business."""
-    text = error.strerror or "the file system failed" if isinstance(error, OSError) else str(error)
-    return ProtocolError(type(error).__name__, text)
+    return ProtocolError(type(error).__name__, words_of(error))
+
+
+def words_of(error: BaseException | None) -> str:
+    """What went wrong, without the path that an error of the file system names."""
+    if isinstance(error, OSError) and not isinstance(error, WorldSimError):
+        return error.strerror or "the file system failed"
+    return str(error)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +183,8 @@ class Stage:
 
     owner: address of whoever plays it.
     damage: what of the files that it was loaded from could not be read, in words.
-    ended_film: a film that ended because the session did, and of which nobody was told yet.
+    ended_film: a film that ended by itself, with its session or on a full disk, and of which nobody was told yet.
+    film: the name of the film that ended last.
     exact: whether all of it came out as it was first made, bit for bit. What is lived again beside other sessions,
         or was made beside some at first, agrees about: blocks that are made together are rounded together.
     wanted: told between two blocks that are lived again how many are and of how many; says whether anybody still
@@ -190,6 +202,8 @@ class Stage:
         self._marks: list[SessionLog] = []
         self._held: OrderedDict[int, Mark] = OrderedDict()
         self.ended_film: Film | None = None
+        self.film: str | None = None
+        self._is_as_loaded = False
         self._film: tuple[str, Recording] | None = None
 
     @classmethod
@@ -232,6 +246,7 @@ class Stage:
             )
         stage = await cls._relive(hall, snapshot, beyond, instead=instead, wanted=wanted)
         stage.damage = damage
+        stage._is_as_loaded = True
         hall.kept.begin_from(stage.world, name)
         return stage
 
@@ -240,9 +255,17 @@ class Stage:
         """How many blocks have been made."""
         return self.live.session.block
 
+    @property
+    def recording(self) -> str | None:
+        """The name of the film that is being made."""
+        return self._film[0] if self._film else None
+
     async def step(self, keys: Iterable[str]) -> Chunk:
-        """The next block; errors as for Session.step."""
-        return await asyncio.wrap_future(self.live.step(keys))
+        """The next block; errors as for Session.step. A film that could not take it ends."""
+        chunk, self._is_as_loaded = await asyncio.wrap_future(self.live.step(keys)), False
+        if self._film is not None and self._film[1].error is not None:
+            self.ended_film = await self.end_film()
+        return chunk
 
     async def look(self) -> NDArray[np.uint8]:
         """What the world looks like now, uint8 [H, W, 3]."""
@@ -287,12 +310,18 @@ class Stage:
 
         Raises:
             ProtocolError: there is one in the making.
+            VideoError: it cannot be begun, such as on a full disk; no file stays.
         """
         if self._film is not None:
             raise ProtocolError("recording", "this session is being recorded; end that first")
         kept = self._hall.kept
         name = kept.new_name(self.owner)
-        self._film = name, await self._do(lambda session: session.record(kept.film(name)))
+        path = kept.film(name)
+        try:
+            self._film = name, await self._do(lambda session: session.record(path))
+        except VideoError as error:
+            path.unlink(missing_ok=True)
+            raise VideoError(str(error).replace(str(path), "the film")) from error
         return name
 
     async def end_film(self) -> Film:
@@ -304,10 +333,10 @@ class Stage:
         if self._film is None:
             raise ProtocolError("recording", "this session is not being recorded")
         (name, recording), self._film = self._film, None
-        problem = ""
+        self.film, problem = name, ""
         try:
             await asyncio.wrap_future(self._hall.engine.call(recording.close))
-        except (WorldSimError, OSError) as error:
+        except (WorldSimError, OSError, av.FFmpegError) as error:
             problem = str(error).replace(str(self._hall.kept.film(name)), "the film")
         self._hall.kept.settle(name, self.owner)
         seconds = recording.frames / self._hall.engine.world.fps
@@ -322,9 +351,13 @@ class Stage:
 
     async def put_away(self) -> None:
         """Keep it under the name of its log, so that it can go on at once from its end."""
-        name = self.world
-        snapshot, logged = await self._do(lambda session: session.outline())
-        await self._hall.work(lambda: self._hall.kept.save(name, snapshot, self.owner, logged=logged))
+        kept, name = self._hall.kept, self.world
+        outline, logged = await self._do(lambda session: session.outline())
+        try:
+            await self._hall.work(lambda: kept.save(name, outline, self.owner, logged=logged))
+        except LogError:  # somebody has deleted its log; the session knows all that was in it
+            snapshot = await self._do(lambda session: session.snapshot())
+            await self._hall.work(lambda: kept.save(name, snapshot, self.owner))
 
     async def fork(self) -> Stage:
         """A second session that begins with this one's past."""
@@ -336,9 +369,12 @@ class Stage:
         return twin
 
     async def close(self) -> None:
-        """Give the place back. What was logged and saved stays."""
+        """Give the place back. What was logged and saved stays, unless it was loaded and left as it was."""
         await self._leave()
-        self._hall.kept.settle(self.world, self.owner)
+        if self._is_as_loaded:
+            self._hall.kept.forget(self.world)
+        else:
+            self._hall.kept.settle(self.world, self.owner)
 
     async def forget(self) -> None:
         """Give the place back and keep nothing."""
@@ -350,15 +386,18 @@ class Stage:
         await self._drop()
         if self._film is not None:
             self.ended_film = await self.end_film()
-        await self._hall.call(self.live.close)
-        self._hall.left.set()
+        try:
+            await self._hall.call(self.live.close)
+        finally:
+            self._hall.left.set()
 
     async def become(self, other: Stage) -> None:
         """Go on as another session, whose place this one takes."""
-        name, had_begun = self.world, self.block > 0
+        name, was_lived = self.world, self.block > 0 and not self._is_as_loaded
         await self._leave()
         self.live, self.world, self.exact, self.damage = other.live, other.world, other.exact, other.damage
-        if had_begun:
+        self._is_as_loaded = other._is_as_loaded
+        if was_lived:
             self._hall.kept.settle(name, self.owner)
         else:
             self._hall.kept.forget(name)

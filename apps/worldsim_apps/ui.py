@@ -127,7 +127,7 @@ class Desk:
             if not 0 <= start <= most:
                 raise ConfigError(f"a starting place is a number from 0 to {most}, got {start}")
             return self._player(choice, seed=int(seed), start=start), told(summary(choice))
-        except WorldSimError as error:
+        except (WorldSimError, OSError) as error:
             return gr.skip(), told(str(error), alarm=True)
 
     def go_on(self, name: str) -> tuple[Any, ...]:
@@ -137,7 +137,7 @@ class Desk:
             if found is None:
                 raise ConfigError("that world is not there any more")
             player = self._player(found.choice, world=name)
-        except WorldSimError as error:
+        except (WorldSimError, OSError) as error:
             return gr.skip(), told(str(error), alarm=True), *[gr.skip()] * SHOWN
         line = told(f"Saved {when(found)}, {lived(found.seconds)} long. {summary(found.choice)}")
         return player, line, *self.shown(found.choice)
@@ -168,9 +168,7 @@ class Desk:
         ]
         return (
             # The plot never learns of a stage that it was not first drawn with, nor that an empty column has numbers.
-            pd.DataFrame(
-                blocks or [(0.0, float("nan"), stage) for stage in STAGES], columns=["seconds", "ms", "stage"]
-            ),
+            pd.DataFrame(blocks or [(0.0, 0.0, stage) for stage in STAGES], columns=["seconds", "ms", "stage"]),
             pd.DataFrame({"seconds": ago, "MB": [round(reading.resident_mb) for reading in readings]}),
             pd.DataFrame({"seconds": ago, "pages": [reading.pages for reading in readings]}),
         )
@@ -298,7 +296,7 @@ def _controls(desk: Desk, player: gr.HTML, keys: gr.HTML) -> list[Any]:
             elem_id="places",
         )
         with gr.Row():
-            seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=120)
+            seed = gr.Number(0, label="Seed", precision=0, min_width=120)
             blocks = gr.Radio(
                 list(first.recipe.blocks), value=first.frames_per_block, label="Frames per block", min_width=160
             )

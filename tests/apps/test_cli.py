@@ -106,6 +106,24 @@ def test_a_logged_walk_is_lived_again_from_its_log_alone(untrained, capsys):
     assert json.loads(out) == told
 
 
+def test_no_video_takes_the_place_of_a_log(untrained, capsys):
+    code, out, err = run(capsys, "generate", *FAST, "--log", "walk.mp4", "-o", "./walk.mp4")
+    assert (code, out) == (2, "")
+    assert err == "worldsim: the log and the video are both walk.mp4; give each a file of its own\n"
+    assert not Path("walk.mp4").exists()
+    assert run(capsys, "generate", *FAST, "--log", "walk.mp4")[0] == 0
+    text = Path("walk.mp4").read_bytes()
+    Path("link.mp4").symlink_to("walk.mp4")
+    Path("same.mp4").hardlink_to("walk.mp4")
+    for output in ("walk.mp4", "link.mp4", "same.mp4"):
+        for asked in (("replay", "walk.mp4"), ("generate", *FAST), ("generate", *FAST, "--log", "new.log")):
+            code, out, err = run(capsys, *asked, "-o", output)
+            assert (code, out) == (2, "")
+            assert err == f"worldsim: {output} is the log of a session, which no video replaces; name another file\n"
+            Path("new.log").unlink(missing_ok=True)
+    assert Path("walk.mp4").read_bytes() == text
+
+
 def test_a_replay_says_that_a_torn_record_was_left_out(untrained, capsys):
     assert run(capsys, "generate", *FAST, "--log", "walk.log")[0] == 0
     Path("walk.log").write_bytes(Path("walk.log").read_bytes()[:-7])

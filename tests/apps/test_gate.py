@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import asyncio
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from websockets.asyncio.server import serve
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
@@ -28,6 +30,7 @@ class Connection:
 
     def __init__(self, address: str = "127.0.0.1") -> None:
         self.remote_address = (address, 50_000)
+        self.protocol = ServerProtocol()
 
     def respond(self, status: HTTPStatus, text: str) -> Response:
         return ServerProtocol().reject(status, text)
@@ -58,13 +61,15 @@ class House:
         for _ in range(count):
             self.stay.enter_context(self.gate.inside(address))
 
-    def ask(self, path: str = PATH, *, address: str = "127.0.0.1", **headers: list[str] | str) -> Response | None:
+    def ask(
+        self, path: str = PATH, *, address: str = "127.0.0.1", method: str = "GET", **headers: list[str] | str
+    ) -> Response | None:
         """The answer to a request; its Host is that of the server unless another is given."""
         told = Headers()
         for name, values in {"Host": OWN, **headers}.items():
             for value in [values] if isinstance(values, str) else values:
                 told[name] = value
-        return self.gate(Connection(address), Request(path, told))
+        return self.gate(Connection(address), Request(path, told, method))
 
 
 @pytest.fixture
@@ -375,6 +380,42 @@ def test_the_page_is_handed_out_to_whoever_may_see_it(house):
     assert house.ask("/", Origin="http://evil.example").status_code == 403
     house.health = HTTPStatus.SERVICE_UNAVAILABLE, "draining\n"
     assert house.ask("/") is page
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/metrics", "/nowhere", PATH])
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "TRACE", "OPTIONS", "get", ""])
+def test_nothing_but_reading_is_allowed(house, method, path):
+    house.gate.pages = {"/": answer(b"the page", "text/html")}
+    response = house.ask(path, method=method)
+    status, text, reason = refusal(house, response)
+    allowed = {PATH: "GET"}.get(path, "GET, HEAD")
+    assert (status, response.headers["Allow"], reason) == (405, allowed, "method")
+    assert text == f"this is read with {allowed.replace(', ', ' or ')}\n"
+
+
+@pytest.mark.parametrize(("path", "status"), [("/", 200), ("/healthz", 200), ("/metrics", 200), ("/nowhere", 404)])
+def test_whoever_asks_for_the_head_is_told_the_length_of_a_body_and_given_none(house, path, status):
+    house.gate.pages = {"/": answer(b"the page", "text/html")}
+    whole, head = house.ask(path), house.ask(path, method="HEAD")
+    assert (head.status_code, head.body) == (status, b"")
+    assert head.headers["Content-Length"] == str(len(whole.body)) != "0"
+    assert house.ask(path).body == whole.body
+
+
+@pytest.mark.parametrize("path", ["/healthz", PATH])
+def test_a_second_request_behind_the_first_ends_the_connection_and_nothing_is_logged(house, caplog, path):
+    async def asked() -> None:
+        async with serve(lambda _: asyncio.sleep(0), "127.0.0.1", 0, process_request=house.gate) as server:
+            house.gate.port = next(iter(server.sockets)).getsockname()[1]
+            reader, writer = await asyncio.open_connection("127.0.0.1", house.gate.port)
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{house.gate.port}\r\n\r\n".encode() * 2)
+            with suppress(ConnectionResetError):
+                assert await reader.read() == b""
+            writer.close()
+
+    asyncio.run(asked())
+    assert house.refused == ["request"]
+    assert [record.message for record in caplog.records if record.levelname != "INFO"] == []
 
 
 def test_figures_are_told_whether_or_not_the_server_is_full_or_stopping(house):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from worldsim.errors import LogError, ProtocolError, SnapshotError
+from worldsim.errors import ConfigError, LogError, ProtocolError, SnapshotError
 from worldsim.runtime import snapshot as snapshots
 from worldsim.testing.fakes import tiny_world
 from worldsim_apps import kept as module
@@ -391,14 +391,79 @@ def test_another_machine_saves_a_quarter_of_the_folder_and_this_one_all(tmp_path
     assert kept.size == 12 * size + kept.log(NAME).stat().st_size
 
 
-@pytest.mark.parametrize(
-    ("name", "stays"), [("a.world.{pid}.part", True), ("a.world.4194305.part", False), ("a.world.part", False)]
-)
-def test_what_a_killed_process_had_begun_to_write_is_removed(tmp_path, name, stays):
-    path = tmp_path / name.format(pid=os.getpid())
+def test_what_a_killed_process_had_begun_to_write_is_removed_although_its_number_is_in_use_again(tmp_path):
+    path = tmp_path / f"a.world.{os.getpid()}.part"
     path.write_bytes(bytes(10))
     Kept(tmp_path)
-    assert path.exists() is stays
+    assert not path.exists()
+
+
+def test_a_file_of_several_names_counts_once(tmp_path):
+    kept = Kept(tmp_path)
+    kept.save(NAME, lived(kept, NAME).snapshot(), "192.0.2.1")
+    size, charged = kept.size, kept._saved_by["192.0.2.1"]
+    for number in range(3):
+        kept.begin_from(f"{number:032x}", NAME)
+    assert len(list(tmp_path.glob("*.world"))) == 4
+    assert Kept(tmp_path).size == size + kept.log(NAME).stat().st_size
+    assert (kept.size, charged) == (size, size)
+
+
+def test_a_session_that_is_forgotten_takes_its_link_with_it_and_nothing_that_was_saved(kept):
+    session, twin, other = lived(kept, NAME), "1" * 32, "2" * 32
+    kept.save(NAME, session.snapshot())
+    for name in (twin, other):
+        kept.begin_from(name, NAME)
+    kept.save(other, session.snapshot())
+    for name in (twin, other):
+        kept.forget(name)
+    assert names(kept) == [f"{NAME}.log", f"{NAME}.world", f"{other}.world", f"{other}.world.before"]
+
+
+def test_what_cannot_be_deleted_is_logged_and_ends_nothing(kept, monkeypatch, caplog):
+    lived(kept, NAME)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", refuse)
+        kept.forget(NAME)
+    assert caplog.messages == [f"{kept.log(NAME)} could not be deleted"]
+    assert kept.holds(NAME)
+
+
+def test_where_no_link_can_be_made_that_is_logged(kept, monkeypatch, caplog):
+    kept.save(NAME, lived(kept, NAME).snapshot())
+
+    def refuse(*_: object) -> None:
+        raise OSError(31, "Too many links")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    kept.begin_from("1" * 32, NAME)
+    assert "has only its log until it is saved" in caplog.text
+    assert not kept.holds("1" * 32)
+
+
+@pytest.mark.parametrize("logged", [1, 10_000])
+def test_a_log_of_which_not_all_is_there_is_not_saved_with_a_world(kept, logged):
+    session = lived(kept, NAME)
+    kept.log(NAME).write_bytes(b"")
+    with pytest.raises(LogError, match=f"{NAME}.log has 0 of the {logged} bytes"):
+        kept.save(NAME, session.snapshot(), logged=logged)
+    assert names(kept) == [f"{NAME}.log"]
+
+
+@pytest.mark.parametrize("folder", ["/proc/nowhere", "/dev/null", "/dev/null/below"])
+def test_a_folder_in_which_nothing_can_be_kept_is_named_with_what_to_do(folder):
+    with pytest.raises(ConfigError, match=rf"{folder}\b.*name .*--folder"):
+        Kept(Path(folder))
+
+
+def test_a_folder_that_cannot_be_written_is_refused_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
+    with pytest.raises(ConfigError, match=r"cannot be kept in .*Permission denied"):
+        Kept(tmp_path)
 
 
 def test_a_torn_log_is_refused_without_a_word_of_where_it_lies(kept):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import threading
+from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
@@ -83,6 +85,24 @@ def test_nobody_makes_room_for_a_world_that_cannot_be_loaded(tmp_path, monkeypat
         with pytest.raises(places_module.NotShipped):
             places.open(OTHER)
         assert places.hosted == (hosted,)
+
+
+def test_nobody_makes_room_for_a_choice_that_is_refused_and_no_thread_stays(tmp_path):
+    with Places(tmp_path, most=1) as places:
+        hosted = places.open(ONE)
+        threads = threading.active_count()
+        with pytest.raises(ConfigError, match="pages have room for"):
+            places.open(Choice(world="crafter", policy="window:frames=3000", steps=1, frames_per_block=1))
+        assert places.hosted == (hosted,)
+        assert threading.active_count() == threads
+        socket.create_connection(("127.0.0.1", hosted.server.port), timeout=2).close()
+
+
+def test_a_folder_that_cannot_be_made_leaves_no_thread():
+    threads = threading.active_count()
+    with Places(Path("/proc/nowhere")) as places, pytest.raises(ConfigError, match="cannot be kept in /proc/nowhere"):
+        places.open(ONE)
+    assert threading.active_count() == threads
 
 
 def test_nothing_is_opened_after_the_end(tmp_path):

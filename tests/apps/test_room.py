@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tests.apps.serving import WALK, alone, bounded, errors_logged, hall_of, settled
-from worldsim.errors import ProtocolError, UnknownName
+from worldsim.errors import ProtocolError, UnknownName, VideoError
+from worldsim.runtime.video import VideoWriter
 from worldsim.session.events import Ack, Act, Control, Hello
 from worldsim.session.wire import Flag, Media
 from worldsim.testing.fakes import tiny_world
@@ -287,6 +288,186 @@ async def test_a_world_that_cannot_be_saved_still_gives_its_place_back(tmp_path,
 
 
 @bounded
+async def test_a_world_whose_log_was_deleted_is_saved_all_the_same(tmp_path):
+    async with hall_of(tmp_path) as hall:
+        room, one = await opened(hall)
+        await played(room, one)
+        hall.kept.log(one.told[0]["world"]).unlink()
+        await room.drain()
+        assert one.kinds[-2:] == ["drain", "done"]
+        stage = await Stage.load(hall, one.told[-2]["world"])
+        assert (stage.block, stage.damage) == (4, "")
+        await stage.close()
+
+
+@bounded
+async def test_a_player_of_whose_world_nothing_is_kept_is_not_told_that_it_was_saved(tmp_path, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    async with hall_of(tmp_path) as hall:
+        room, one = await opened(hall)
+        await played(room, one)
+        hall.kept.log(one.told[0]["world"]).unlink()
+        monkeypatch.setattr("worldsim_apps.kept.write_snapshot", full)
+        with errors_logged() as records:
+            await room.drain()
+        assert len(records) == 1
+        assert (one.kinds, one.closed) == (["started", "done"], (1012, "restart"))
+
+
+@bounded
+async def test_a_session_whose_log_cannot_be_deleted_ends_and_that_is_logged(tmp_path, monkeypatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    async with hall_of(tmp_path) as hall:
+        room, one = await opened(hall)
+        monkeypatch.setattr("pathlib.Path.unlink", refuse)
+        with errors_logged() as records:
+            room.leave(one)
+            await settled(lambda: not hall.rooms)
+        assert [record.getMessage() for record in records] == [
+            f"{hall.kept.log(room._stage.world)} could not be deleted"
+        ]
+        monkeypatch.undo()
+
+
+@bounded
+async def test_a_session_that_fails_to_close_still_leaves_the_hall(tmp_path, monkeypatch):
+    async with hall_of(tmp_path) as hall:
+        room, one = await opened(hall)
+        await played(room, one)
+
+        def lost(*_: object) -> None:
+            raise OSError(5, "Input/output error")
+
+        monkeypatch.setattr(hall.kept, "settle", lost)
+        with errors_logged() as records:
+            await room.drain()
+        assert [record.getMessage() for record in records] == [f"{room._stage.world} did not end as it should"]
+        assert (hall.rooms, one.kinds[-2:], one.closed) == ({}, ["drain", "done"], (1012, "restart"))
+
+
+@bounded
+async def test_what_is_recorded_is_part_of_the_state(tmp_path):
+    async with hall_of(tmp_path) as hall:
+        room, one = await opened(hall)
+        assert (one.told[0]["recording"], one.told[0]["film"]) == (None, None)
+        name = (await asked(room, one, "record"))["film"]
+        told = await asked(room, one, "pause")
+        assert (told["recording"], told["film"]) == (name, None)
+        await asked(room, one, "record", on=False)
+        told = await asked(room, one, "pause")
+        assert (told["recording"], told["film"]) == (None, name)
+        newer = (await asked(room, one, "record"))["film"]
+        other: Any = Seen()
+        room.come_back(other, hello(one))
+        assert (other.told[0]["recording"], other.told[0]["film"]) == (newer, name)
+        told = await asked(room, other, "reset")
+        assert (told["recording"], told["film"]) == (None, newer)
+
+
+@bounded
+async def test_a_film_that_the_disk_has_no_room_for_ends_and_that_is_told_once(tmp_path, monkeypatch):
+    def full(writer: VideoWriter, *_: object) -> None:
+        raise VideoError(f"{writer._path}: No space left on device; its first 0 frames are safe")
+
+    async with hall_of(tmp_path) as hall:
+        room, one = await opened(hall)
+        await asked(room, one, "pause")
+        name = (await asked(room, one, "record"))["film"]
+        monkeypatch.setattr(VideoWriter, "write", full)
+        await asked(room, one, "rewind", blocks=0)
+        await asked(room, one, "step")
+        await settled(lambda: one.kinds[-1] == "film")
+        assert (one.told[-1]["name"], one.told[-1]["problem"][:19]) == (name, "the film: No space ")
+        told = await asked(room, one, "step")
+        assert (told["recording"], told["film"]) == (None, name)
+        await settled(lambda: len(one.shown) == 2)
+        assert one.kinds.count("film") == 1
+        assert "not being recorded" in (await asked(room, one, "record", on=False))["message"]
+
+
+@bounded
+async def test_a_player_who_was_away_when_a_film_ended_is_told_then(tmp_path):
+    async with hall_of(tmp_path) as hall:
+        room, one = await opened(hall)
+        await played(room, one)
+        await asked(room, one, "record")
+        room.leave(one)
+        room._stage.ended_film = await room._stage.end_film()
+        other: Any = Seen()
+        room.come_back(other, hello(one))
+        assert other.kinds == ["started", "film"]
+
+
+@bounded
+async def test_a_player_who_is_sent_away_is_told_of_the_film_that_ends(tmp_path):
+    async with hall_of(tmp_path) as hall:
+        room, one = await opened(hall)
+        await played(room, one)
+        name = (await asked(room, one, "record"))["film"]
+        await room.drain()
+        assert one.kinds[-3:] == ["film", "drain", "done"]
+        assert one.told[-3]["name"] == name
+
+
+@bounded
+async def test_spectators_are_told_when_the_world_stands_still_and_goes_on(tmp_path, monkeypatch):
+    async with hall_of(tmp_path) as hall:
+        room, one = await opened(hall)
+        spectator: Any = Seen()
+        room.watch(spectator)
+        await asked(room, one, "pause")
+        assert spectator.told[-1]["paused"]
+        await asked(room, one, "resume")
+        assert not spectator.told[-1]["paused"]
+
+        def broken(*_: object) -> None:
+            raise OSError(5, "Input/output error", "/where/it/lies")
+
+        monkeypatch.setattr("worldsim.runtime.session.Session._write", broken)
+        room.hear(Ack(epoch=0, blocks=room._play.made))
+        await settled(lambda: one.kinds[-1] == "error")
+        assert (spectator.told[-1]["paused"], one.told[-1]["message"]) == (True, "Input/output error")
+        monkeypatch.undo()
+
+
+@bounded
+async def test_spectators_are_not_told_that_one_who_said_bye_is_waited_for(tmp_path):
+    async with hall_of(tmp_path) as hall:
+        room, one = await opened(hall)
+        spectator: Any = Seen()
+        room.watch(spectator)
+        room.leave(one, said_bye=True)
+        await room.end(save=False)
+        assert (spectator.kinds, spectator.closed) == (["watching"], (4410, "ended"))
+
+
+@bounded
+async def test_blocks_that_come_late_for_long_are_logged_once_for_a_server(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("worldsim_apps.room.LATE_S", 1.0)
+    async with hall_of(tmp_path) as hall:
+        rooms = [(await opened(hall, pace=pace))[0] for pace in (1.0, 1.0, 4.0, 0.0)]
+        for room in rooms:
+            await asked(room, room._player, "pause")
+        late, other, fast, free = rooms
+        for took_s in (0.3, 0.3, 0.3, 0.2, 0.3, 0.3, 0.3, 0.3):
+            late._note_late(took_s)
+        for room in (fast, free):
+            for _ in range(40):
+                room._note_late(0.3)
+        assert caplog.messages == []
+        late._note_late(0.3)
+        for _ in range(9):
+            other._note_late(0.3)
+        assert [message[:45] for message in caplog.messages] == ["blocks of 250 ms take 300: this machine canno"]
+        assert "4 worlds" in caplog.text
+        assert "--max-sessions" in caplog.text
+
+
+@bounded
 async def test_verbs_are_answered_in_the_order_in_which_they_were_said(tmp_path):
     async with hall_of(tmp_path) as hall:
         room, one = await opened(hall)
@@ -428,6 +609,8 @@ async def test_after_a_jump_nothing_from_before_is_sent_again(tmp_path):
             "waiting": False,
             "world": one.told[0]["world"],
             "exact": True,
+            "recording": None,
+            "film": None,
         }
         room.leave(one)
         assert spectator.told[-1]["waiting"]
@@ -520,7 +703,7 @@ async def test_a_block_that_fails_while_nobody_is_there_shows_when_the_player_co
         other: Any = Seen()
         room.come_back(other, hello(one, blocks=4))
         assert (other.told[0]["blocks"], other.told[0]["paused"], room.state) == (4, True, "paused")
-        assert (other.told[1]["code"], other.told[1]["message"]) == ("block_failed", "[Errno 5] Input/output error")
+        assert (other.told[1]["code"], other.told[1]["message"]) == ("block_failed", "Input/output error")
         await asked(room, other, "resume")
         await settled(lambda: len(other.shown) == 2)
         assert [media.payload for media in other.shown] == alone([()] * 6, seed=3)[-2:]

@@ -6,6 +6,8 @@ import os
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from worldsim_apps import saved as saved_module
 from worldsim_apps.places import Choice
@@ -65,6 +67,20 @@ def test_what_is_torn_foreign_or_gone_is_passed_over(folder):
     assert [saved.name[-1:] for saved in worlds.newest()] == ["2", "1"]
     (folder / f"{2:032x}.world").unlink()
     assert [saved.name[-1:] for saved in worlds.newest(2)] == ["1"]
+
+
+def test_a_file_of_several_names_is_shown_once_by_the_one_that_no_session_lives_under(folder):
+    for name in (0, 7):
+        (folder / f"{name:032x}.world").hardlink_to(folder / f"{3:032x}.world")
+        (folder / f"{name:032x}.log").write_bytes(b"")
+    assert [saved.name[-1:] for saved in SavedWorlds(folder).newest()] == ["3", "2", "1"]
+
+
+def test_a_foreign_file_is_passed_over(folder):
+    for number, header in enumerate(("[]", "null", "[" * 100_000, '{"format": 2, "keep": "pages", "blocks": 1e999}')):
+        path = folder / f"{number + 10:032x}.world"
+        save_file({"shown": torch.zeros(0, 0, 3, dtype=torch.uint8)}, path, metadata={"worldsim": header})
+    assert [saved.name[-1:] for saved in SavedWorlds(folder).newest()] == ["3", "2", "1"]
 
 
 def test_a_folder_that_is_not_there_has_none(tmp_path):

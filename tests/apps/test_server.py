@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
@@ -29,9 +30,14 @@ from tests.apps.serving import (
     settled,
     talk,
 )
+from worldsim.errors import ConfigError
+from worldsim.runtime.engine import Engine
 from worldsim.session.machine import Limits
 from worldsim.session.wire import Flag
 from worldsim.testing.fakes import tiny_world
+from worldsim_apps.gate import Door
+from worldsim_apps.room import Room
+from worldsim_apps.server import Server, Settings, _begin_everywhere
 from worldsim_apps.stage import Stage
 
 SERVE = """
@@ -457,6 +463,7 @@ HELLO = '{"type":"hello"}'
         (('{"type":"hello","codecs":["h264"],"role":"spectator"}',), 4400, "no_session"),
         (('{"type":"hello","codecs":[]}',), 4400, "no_codec"),
         (('{"type":"hello","session":"5"}',), 4410, "no_session"),
+        (('{"type":"hello","session":"5","role":"spectator"}',), 4404, "no_session"),
         ((HELLO, '{"type":"bye"}'), 1000, "bye"),
         (('{"type":"bye"}',), 1000, "bye"),
     ],
@@ -947,6 +954,82 @@ async def test_a_world_that_cannot_be_saved_does_not_keep_the_others_from_it(tmp
     assert (tmp_path / f"{other.world}.world").exists()
     async with serving(tmp_path) as (_, url), player(url) as third:
         assert (await third.jump("load", world=one.world))["blocks"] == 2
+
+
+@bounded
+async def test_a_session_that_cannot_be_drained_does_not_keep_the_others_from_it(tmp_path, monkeypatch):
+    drain = Room.drain
+
+    async def failing(room: Room) -> None:
+        await drain(room)
+        if len(room._hall.rooms) == 1:
+            raise RuntimeError("a defect")
+
+    monkeypatch.setattr(Room, "drain", failing)
+    async with AsyncExitStack() as clients:
+        async with serving(tmp_path, logged=["was not drained as it should"]) as (_, url):
+            players = [await clients.enter_async_context(player(url, seed=seed)) for seed in (3, 4)]
+            for one in players:
+                await one.walk(WALK[:2])
+        for one in players:
+            assert (await one.hear("drain"))["world"] == one.world
+            assert await one.end() == (1012, "restart")
+
+
+@bounded
+async def test_one_who_watches_is_told_whether_a_session_has_ended_or_never_was(tmp_path):
+    async with serving(tmp_path) as (server, url):
+        async with player(url, seed=3) as one, talk(url, role="spectator", session=one.session) as spectator:
+            await spectator.hear("watching")
+            await one.say("bye")
+            assert await spectator.end() == (4410, "ended")
+            assert not spectator._texts  # nobody waits for one who said bye
+        await settled(lambda: not server.hall.rooms)
+        for session, says, code in ((one.session, "has ended", 4410), ("0" * 32, "no session of that name", 4404)):
+            async with talk(url) as other:
+                await other.say("hello", role="spectator", session=session)
+                assert says in (await other.hear("error"))["message"]
+                assert await other.end() == (code, "no_session")
+
+
+@bounded
+async def test_a_foreign_file_is_refused_and_the_session_goes_on(tmp_path):
+    save_file({"x": torch.zeros(3)}, tmp_path / f"{'a' * 32}.world", metadata={"worldsim": "[]"})
+    async with serving(tmp_path) as (_, url), player(url, seed=3) as one:
+        await one.refused("load", "SnapshotError", world="a" * 32)
+        assert await one.walk(WALK) == alone(WALK, seed=3)
+
+
+@pytest.mark.parametrize(
+    ("host", "says"),
+    [
+        ("192.0.2.77", "host 192.0.2.77, port 0 .Cannot assign requested address"),
+        ("no.such.invalid", "no.such.invalid"),
+    ],
+)
+def test_an_address_where_nobody_can_listen_is_named_with_what_to_do(tmp_path, host, says):
+    async def listen() -> None:
+        async with Server(
+            tiny_world(), Settings(door=Door(host=host, port=0, token="long"), folder=tmp_path)
+        ).listening():
+            pass
+
+    with pytest.raises(ConfigError, match=f"{says}.*--host.*--port"):
+        asyncio.run(listen())
+
+
+@bounded
+async def test_starting_places_are_begun_at_while_nobody_plays(tmp_path, monkeypatch):
+    monkeypatch.setattr("worldsim_apps.server.IDLE_S", 0.01)
+    world = tiny_world()
+    with Engine(world) as engine:
+        live = engine.open(seed=0)
+        warming = asyncio.create_task(_begin_everywhere(engine))
+        await asyncio.sleep(0.1)
+        assert len(world._begun) == 1
+        live.close()
+        await warming
+        assert len(world._begun) == 3
 
 
 @bounded

@@ -13,10 +13,11 @@ import pytest
 from tests.apps.serving import WALK, alone, bounded, hall_of, settled
 from worldsim.errors import ConfigError, LogError, ProtocolError, SessionClosed, VideoError
 from worldsim.runtime.recording import Recording
+from worldsim.runtime.video import VideoWriter
 from worldsim.session.machine import Play
 from worldsim.testing.fakes import tiny_world
 from worldsim_apps.room import Room
-from worldsim_apps.stage import Film, Hall, Stage
+from worldsim_apps.stage import Film, Hall, Stage, refusal_of
 
 
 async def walk(stage: Stage, keys: Iterable[Iterable[str]]) -> list[bytes]:
@@ -371,7 +372,7 @@ async def test_a_log_of_another_world_is_refused(tmp_path):
         if not saved:
             (tmp_path / f"{stage.world}.world").unlink()
         async with hall_of(tmp_path) as hall:
-            with pytest.raises(LogError, match="that session was lived with plan"):
+            with pytest.raises(LogError, match="lived with frames_per_block 2, here it is 1; load the world"):
                 await Stage.load(hall, stage.world)
             assert hall.engine.open_sessions == 0
 
@@ -488,6 +489,77 @@ async def test_a_session_that_begins_where_another_was_saved_has_that_at_hand(tm
             found, beyond, damage = hall.kept.find(one.world)
             assert (found.keep, len(found.log.steps), len(beyond), damage) == ("pages", 4, 3, "")
             await one.close()
+        await stage.close()
+
+
+@bounded
+@pytest.mark.parametrize("is_there", [False, True])
+async def test_a_session_whose_log_was_deleted_is_put_away_from_what_it_knows(tmp_path, is_there):
+    async with hall_of(tmp_path) as hall:
+        stage = await Stage.open(hall, seed=3)
+        await walk(stage, WALK[:4])
+        log = hall.kept.log(stage.world)
+        log.unlink()
+        if is_there:
+            log.write_bytes(b"")
+        await stage.put_away()
+        await stage.close()
+        log.unlink(missing_ok=True)
+        loaded = await Stage.load(hall, stage.world)
+        assert await walk(loaded, WALK[4:]) == alone(WALK, seed=3)[4:]
+        await loaded.close()
+
+
+@bounded
+async def test_a_world_that_is_loaded_and_left_as_it_was_leaves_nothing_behind(tmp_path):
+    async with hall_of(tmp_path) as hall:
+        stage = await Stage.open(hall, seed=3)
+        await walk(stage, WALK[:4])
+        name = await stage.save()
+        await stage.forget()
+        loaded = await Stage.load(hall, name)
+        assert len(list(tmp_path.iterdir())) == 3
+        await loaded.become(await Stage.load(hall, name, instead=True))
+        assert len(list(tmp_path.iterdir())) == 3
+        await loaded.close()
+        assert [path.name for path in tmp_path.iterdir()] == [f"{name}.world"]
+        loaded = await Stage.load(hall, name)
+        await walk(loaded, WALK[4:5])
+        await loaded.close()
+        assert len(list(tmp_path.iterdir())) == 3
+
+
+@bounded
+async def test_a_world_that_has_no_more_links_is_loaded_without_one(tmp_path, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise OSError(31, "Too many links")
+
+    async with hall_of(tmp_path) as hall:
+        stage = await Stage.open(hall, seed=3)
+        await walk(stage, WALK[:4])
+        name = await stage.save()
+        monkeypatch.setattr("pathlib.Path.hardlink_to", refuse)
+        loaded = await Stage.load(hall, name)
+        assert await walk(loaded, WALK[4:]) == await walk(stage, WALK[4:])
+        await stage.become(await Stage.load(hall, name, instead=True))
+        assert hall.engine.open_sessions == 2
+        await loaded.close()
+        await stage.close()
+        monkeypatch.undo()
+
+
+@bounded
+async def test_a_film_that_cannot_be_begun_says_why_and_leaves_no_file(tmp_path, monkeypatch):
+    def full(writer: VideoWriter, _: bytes) -> None:
+        writer._give_up(OSError(28, "No space left on device"))
+
+    async with hall_of(tmp_path) as hall:
+        stage = await Stage.open(hall, seed=3)
+        monkeypatch.setattr(VideoWriter, "_keep", full)
+        with pytest.raises(VideoError, match=r"^the film: No space left on device;") as refused:
+            await stage.record()
+        assert str(refusal_of(refused.value)) == str(refused.value)
+        assert (stage.recording, list(tmp_path.glob("*.mp4"))) == (None, [])
         await stage.close()
 
 

@@ -81,8 +81,12 @@ class Around:
     def __init__(self, page: Any) -> None:
         self.page = page
         self.problems: list[str] = []
-        page.on("console", lambda told: told.type == "error" and self.problems.append(told.text))
+        page.on("console", self._hear)
         page.on("pageerror", lambda error: self.problems.append(str(error)))
+
+    def _hear(self, told: Any) -> None:
+        if told.type in ("error", "warning") and "current version of Vega-Lite" not in told.text:
+            self.problems.append(told.text)
 
     def until(self, is_so: Callable[[], Any]) -> Any:
         end = monotonic() + LONGEST_S
@@ -155,6 +159,7 @@ GOOD: dict[str, Any] = {"world": "crafter", "policy": "full", "steps": 1, "frame
         ({"policy": "windw:frames=24"}, "there is no policy &#x27;windw&#x27;"),
         ({"policy": None}, "there is no policy"),
         ({"policy": "<b>"}, "&lt;b&gt;"),
+        ({"policy": f"window:frames={'9' * 5_000}"}, "a whole number of at most 18 digits"),
         ({"steps": 9}, "1 to 4 steps, got 9"),
         ({"steps": None}, "1 to 4 steps, got 0"),
         ({"frames_per_block": 3}, "blocks of 1, 2, 4 frames"),
@@ -172,6 +177,15 @@ def test_what_cannot_be_walked_in_is_told_and_nothing_is_loaded(desk, wrong, tex
     assert 'class="told alarm" role="alert"' in line
     assert text in line
     assert desk._places.hosted == ()
+
+
+def test_a_folder_that_cannot_be_made_is_told_on_the_page(ui, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with Places(tmp_path / "file" / "worlds") as places:
+        player, line = ui.Desk(places).walk(**GOOD)
+    assert "iframe" not in str(player)
+    assert 'class="told alarm" role="alert"' in line
+    assert str(tmp_path / "file" / "worlds") in line
 
 
 def test_a_picture_is_enlarged_by_a_whole_factor(ui):
@@ -337,6 +351,15 @@ def test_a_policy_that_is_none_is_told_on_the_page(around):
     around.page.click("#walk")
     around.page.wait_for_selector("#line .alarm")
     assert "there is no policy 'windw'" in around.page.inner_text("#line")
+    assert around.page.locator("iframe").count() == 0
+
+
+def test_a_seed_that_is_none_is_told_on_the_page(around):
+    around.page.fill("input[aria-label='Seed']", "-5")
+    around.page.keyboard.press("Tab")
+    around.page.click("#walk")
+    around.page.wait_for_selector("#line .alarm")
+    assert "a seed is a whole number from 0 to 9007199254740991, got -5" in around.page.inner_text("#line")
     assert around.page.locator("iframe").count() == 0
 
 

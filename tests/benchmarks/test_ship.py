@@ -17,7 +17,7 @@ from worldsim.runtime.starts import Starts
 def run(tmp_path, monkeypatch):
     """A finished run, and a package without worlds to ship it into."""
     monkeypatch.setattr(presets, "ASSETS", tmp_path / "assets")
-    monkeypatch.setitem(ship.PLACES, "crafter", ((6, 33), (5, 30)))
+    monkeypatch.setitem(ship.PLACES, "crafter", ((6, 33), (5, 36)))
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "weights.safetensors").write_bytes(b"weights")
@@ -27,26 +27,26 @@ def run(tmp_path, monkeypatch):
 
 
 def test_a_shipped_world_has_the_weights_of_the_run_its_starting_places_and_a_card(run):
-    ship.main("crafter", run, data="one walk", hours="a minute")
+    ship.main("crafter", run, data="one walk", hours="a minute", machine="an abacus")
     folder = presets.CRAFTER.folder
     assert (folder / "weights.safetensors").read_bytes() == b"weights"
     assert len(Starts.load(folder / "starts.safetensors")) == 2
     card = json.loads((folder / "card.json").read_text())
     assert card["held_out"] == {"update": 500, "tiles": 0.75}
-    assert (card["data"], card["training"]) == ("one walk", "a minute")
+    assert (card["data"], card["training"], card["hardware"]) == ("one walk", "a minute", "an abacus")
     assert {"licence", "commands", "commit", "hardware", "backbone"} <= card.keys()
 
 
 def test_a_starting_place_ends_at_the_frame_named_and_shows_the_play_before_it(run):
-    ship.main("crafter", run, data="", hours="")
-    played = list(ship.play(presets.CRAFTER.recording, 5, most=31))
+    ship.main("crafter", run, data="", hours="", machine="")
+    played = list(ship.play(presets.CRAFTER.recording, 5, most=37))
     frames, controls = Starts.load(presets.CRAFTER.folder / "starts.safetensors").get(1)
     assert len(frames) == ship.START_FRAMES
-    assert (frames[-1].numpy() == played[30][0]).all()
-    assert torch.equal(controls[-1], torch.tensor(played[30][1]))
+    assert (frames[-1].numpy() == played[36][0]).all()
+    assert torch.equal(controls[-1], torch.tensor(played[36][1]))
 
 
 def test_a_place_past_the_end_of_its_episode_is_refused(run, monkeypatch):
     monkeypatch.setitem(ship.PLACES, "crafter", ((4, 8),))
     with pytest.raises(ConfigError, match="choose another frame"):
-        ship.main("crafter", run, data="", hours="")
+        ship.main("crafter", run, data="", hours="", machine="")

@@ -357,6 +357,19 @@ def test_a_move_to_where_a_creature_may_stand_is_chance_unless_it_is_the_first(w
     assert decided(standing(tiles, other, action="move_left"))[1]
 
 
+def test_a_move_onto_ground_that_no_given_frame_shows_is_chance_where_the_worlds_have_drawn_different_ground() -> None:
+    tiles, other = meadow(4), meadow(4)
+    other[1, 3, 5] = WATER  # where a move to the right leads
+    rollout = standing(tiles, other, action="move_right")
+    assert decided(rollout).all(), "it was in view in the given frame"
+    far = rollout.real.places.copy()
+    far[1:] = (0, COLUMNS // 2)
+    gone = replace(rollout, real=replace(rollout.real, places=far))
+    assert decided(gone).tolist() == [True, True, False, False]
+    same = standing(tiles, tiles, action="move_right")
+    assert decided(replace(same, real=replace(same.real, places=far))).all()
+
+
 def test_waking_up_is_chance() -> None:
     rollout = standing(meadow(4))
     asleep = replace(rollout.real, shown=still(meadow(4), sleeping=(True, True, False, False)))

@@ -7,6 +7,7 @@ import io
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -21,7 +22,7 @@ from tests.apps.serving import WALK, alone, bounded, serving, settled, talk
 from worldsim.client import Client, Frame, Ticket, live
 from worldsim.errors import ConfigError, ProtocolError, SessionClosed
 from worldsim.session.events import SUBPROTOCOL
-from worldsim.session.wire import Flag, Media
+from worldsim.session.wire import Flag, Media, Piece
 from worldsim.testing.fakes import tiny_world
 from worldsim_apps.stage import Stage
 
@@ -218,7 +219,7 @@ async def test_who_is_not_let_in_is_told_why(tmp_path):
             assert await code_of(Client(url, codec="raw", token="right", ticket=wrong).__aenter__()) == "bad_token"
             assert await code_of(Client(url, token="right", ticket=client.ticket).__aenter__()) == "no_codec"
             await client.frame()
-    with pytest.raises(OSError, match="Connect call failed"):
+    with pytest.raises(OSError, match=rf"nobody answers at {url}/v1/world \(.*Connect call failed.*worldsim serve"):
         await Client(url).__aenter__()
 
 
@@ -562,7 +563,7 @@ async def test_one_who_looks_is_shown_the_present_even_before_the_first_block_an
 
 @bounded
 async def test_a_film_is_fetched_whole_and_has_what_was_shown(tmp_path, monkeypatch):
-    monkeypatch.setattr("worldsim_apps.viewer.PIECE_BYTES", 100)
+    monkeypatch.setattr("worldsim_apps.viewer.SMALLEST_BYTES", 100)
     async with serving(tmp_path) as (_, url), playing(url) as client:
         assert await code_of(client.film()) == "recording"
         await client.record()
@@ -576,6 +577,71 @@ async def test_a_film_is_fetched_whole_and_has_what_was_shown(tmp_path, monkeypa
         assert await code_of(client._control("sending", op="film", world="0" * 32)) == "no_film"
         assert await code_of(client._control("sending", op="film", world="../x")) == "no_world"
         assert len(await walk(client, WALK[3:5])) == len(WALK[3:5]) * len(shown) // 3
+
+
+@bounded
+async def test_a_film_is_fetched_although_the_connection_is_lost_when_it_has_ended(tmp_path, monkeypatch):
+    end_film = Stage.end_film
+
+    async def cut_off(self):
+        film = await end_film(self)
+        cut(client)
+        return film
+
+    async with serving(tmp_path) as (_, url), playing(url) as client:
+        await client.record()
+        await walk(client, WALK[:3])
+        with monkeypatch.context() as patch:
+            patch.setattr(Stage, "end_film", cut_off)
+            film = await client.film()
+        (path,) = tmp_path.glob("*.mp4")
+        assert film == path.read_bytes()
+        assert client.resumed == 1
+
+
+@pytest.mark.parametrize("cuts", [live.TRIES - 1, live.TRIES])
+def test_a_film_is_asked_for_again_when_the_connection_is_lost_but_not_for_ever(tmp_path, monkeypatch, cuts):
+    @bounded
+    async def lived():
+        async with serving(tmp_path) as (_, url), playing(url) as client:
+
+            def decode(message: bytes) -> Piece:
+                piece = Piece.decode(message)
+                if client.resumed >= cuts:
+                    return piece
+                cut(client)
+                return replace(piece, payload=piece.payload[:1])
+
+            await client.record()
+            await walk(client, WALK[:3])
+            with monkeypatch.context() as patch:
+                patch.setattr(live, "Piece", SimpleNamespace(decode=decode))
+                if cuts == live.TRIES:
+                    with pytest.raises(ProtocolError, match="lost 5 times before the film had come; ask") as caught:
+                        await client.film()
+                    assert caught.value.code == "lost"
+            film = await client.film()
+            (path,) = tmp_path.glob("*.mp4")
+            assert film == path.read_bytes()
+
+    lived()
+
+
+@bounded
+async def test_one_who_goes_on_with_a_ticket_fetches_the_film_that_is_made_or_was(tmp_path):
+    async with serving(tmp_path) as (_, url):
+        async with playing(url) as client:
+            await client.record()
+            await walk(client, WALK[:3])
+            await client.leave()
+        async with Client(url, codec="raw", ticket=client.ticket) as client:
+            film = await client.film()
+            await client.leave()
+        async with Client(url, codec="raw", ticket=client.ticket) as client:
+            assert await client.film() == film
+            await client.record()
+            await client.reset(seed=5)
+            assert await client.film() != film
 
 
 @bounded
@@ -647,12 +713,12 @@ async def test_a_server_that_never_answers_a_hello_is_given_up(tmp_path, monkeyp
 
 
 @bounded
-async def test_keys_held_before_a_session_has_begun_are_no_answer_to_what_is_asked_next(tmp_path):
+async def test_keys_are_held_in_a_session_and_in_none_that_has_not_begun(tmp_path):
     async with serving(tmp_path) as (_, url), Client(url, codec="raw") as client:
-        await client.hold({"KeyD"})
+        with pytest.raises(ConfigError, match="no session has begun in which keys could be held; call start"):
+            await client.hold({"KeyD"})
         await client.start(seed=3, pace=0)
-        with pytest.raises(ProtocolError, match="say start first"):
-            await client.frame()
+        assert await client.hold({"KeyD"}) == 1
         assert (await client.frame()).block == 0
 
 
@@ -666,7 +732,7 @@ async def test_a_text_is_not_taken_for_a_set_of_keys(tmp_path):
 @bounded
 async def test_a_client_outside_of_its_context_says_how_it_is_used(tmp_path):
     async with serving(tmp_path) as (_, url):
-        for ask in (Client(url).frame, Client(url).start):
+        for ask in (Client(url).frame, Client(url).start, lambda: Client(url).hold(())):
             with pytest.raises(ConfigError, match="async with Client"):
                 await ask()
 

@@ -20,6 +20,8 @@ from worldsim.runtime.world import World
 from worldsim.simulators.crafter import Crafter
 from worldsim.testing.fakes import CONTROLS, DotSimulator, tiny_world
 
+FRAMES = np.zeros((1, 6, 10, 3), np.uint8)
+
 
 @pytest.fixture
 def world() -> World:
@@ -57,6 +59,12 @@ def test_an_episode_begins_from_frames_with_their_keys_and_hour(world):
         ({"start": 3}, ConfigError, "choose from 0 to 2"),
         ({"hour": 3}, ConfigError, "keys and hour are of given frames"),
         ({"frames": np.zeros((1, 3, 3, 3), np.uint8)}, ShapeError, "expected frames uint8"),
+        ([1], ConfigError, r'the options of a reset are like \{"start": 2\}, got \[1\]'),
+        ("abc", ConfigError, "the options of a reset are like .*, got 'abc'"),
+        ({"frames": FRAMES, "hour": "x"}, ConfigError, "an hour is a frame of the day, a whole number, got 'x'"),
+        ({"frames": FRAMES, "hour": 1.5}, ConfigError, "an hour is a frame of the day, a whole number, got 1.5"),
+        ({"frames": FRAMES, "keys": 5}, ConfigError, "a set of names for each frame, got 5"),
+        ({"frames": FRAMES, "keys": [5]}, ConfigError, r"a set of names for each frame, got \[5\]"),
     ],
 )
 def test_an_option_that_cannot_be_met_opens_nothing(world, options, error, told):

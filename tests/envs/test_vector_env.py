@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import gymnasium
 import numpy as np
 import pytest
@@ -84,8 +87,14 @@ def test_seeds_are_one_for_all_or_one_for_each():
     assert envs.reset(seed=[5, None, 2**64 - 1])[1]["seed"].tolist()[::2] == [5, 2**64 - 1]
     assert envs.reset(seed=4)[1]["seed"].tolist() == [4, 5, 6]
     assert envs.reset()[1]["seed"].tolist() == drawn
+    assert envs.reset(seed=np.int64(4))[1]["seed"].tolist() == [4, 5, 6]
+    assert envs.reset()[1]["seed"].tolist() == drawn
+    assert envs.reset(seed=np.array([5, 7, 9]))[1]["seed"].tolist() == [5, 7, 9]
     with pytest.raises(ConfigError, match="3 environments need a seed each, got 2"):
         envs.reset(seed=[1, 2])
+    for wrong in (-1, 1.5, "abc", [1, 2, "a"], 2**64 - 1):
+        with pytest.raises(ConfigError, match="a seed is a whole number from 0 to"):
+            envs.reset(seed=wrong)
 
 
 def test_all_begin_where_the_options_say():
@@ -127,7 +136,14 @@ def test_a_step_that_fails_in_one_is_made_in_none_and_says_in_which(together):
 
 @pytest.mark.parametrize(
     ("actions", "told"),
-    [([0], "2 environments need an action each, got 1"), ([0, 4], "there is no action 4"), ([-1, 0], "no action -1")],
+    [
+        ([0], "2 environments need an action each, got 1"),
+        (5, "2 environments need an action each, got 5"),
+        (None, "2 environments need an action each, got None"),
+        (np.array(1), r"2 environments need an action each, got array\(1\)"),
+        ([0, 4], "there is no action 4"),
+        ([-1, 0], "no action -1"),
+    ],
 )
 def test_actions_that_there_are_not_make_nothing(actions, told):
     envs = VectorWorldEnv(tiny_world(), num_envs=2)
@@ -135,6 +151,13 @@ def test_actions_that_there_are_not_make_nothing(actions, told):
     with pytest.raises(ConfigError, match=told):
         envs.step(actions)
     assert envs.step([0, 0])[4]["block"].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_several_are_not_copied(copied):
+    envs = VectorWorldEnv(tiny_world(), num_envs=2)
+    with pytest.raises(ConfigError, match=r"neither copied nor pickled; .* take a WorldEnv, its clone_state\(\)"):
+        copied(envs)
 
 
 @pytest.mark.parametrize("numbers", [{"num_envs": 0}, {"max_episode_steps": 0}])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
 from dataclasses import replace
 
 import gymnasium
@@ -299,6 +301,34 @@ def test_a_state_of_another_world_is_refused_and_the_episode_goes_on(env):
     with pytest.raises(ConfigError, match="that state is of another world"):
         env.restore_state(replace(state, world=tiny_world()))
     assert play(env) == first
+
+
+@pytest.mark.parametrize("state", [None, 5])
+def test_what_is_no_state_is_not_restored(env, state):
+    env.reset(seed=4)
+    with pytest.raises(ConfigError, match=f"a state that clone_state returned, got {state}"):
+        env.restore_state(state)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_an_environment_is_cloned_and_not_copied(env, copied):
+    with pytest.raises(ConfigError, match=r"neither copied nor pickled; keep a moment with clone_state\(\)"):
+        copied(env)
+    env.reset(seed=4)
+    state = env.clone_state()
+    for whole in (env, state):
+        with pytest.raises(ConfigError, match="copied"):
+            copied(whole)
+    env.world.pool.check_integrity([env._episode.session, state.line, state.mark])
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64, 1.5, "a"])
+def test_a_seed_that_is_none_is_refused_and_the_episode_goes_on(env, seed):
+    env.reset(seed=4)
+    with pytest.raises(ConfigError, match="a seed is a whole number from 0 to"):
+        env.reset(seed=seed)
+    assert env.step(0)[4]["block"] == 0
+    assert env.reset(seed=np.int64(4))[1] == {"seed": 4}
 
 
 def test_gymnasiums_time_limit_truncates(env):

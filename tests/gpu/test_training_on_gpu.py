@@ -45,23 +45,22 @@ def test_one_kernel_attends_as_block_after_block_does(layout, dtype):
     assert ours <= max(4 * plain, 2e-3 * truth.square().mean().sqrt()), f"{ours:.3g}, on the CPU {plain:.3g}"
 
 
-class Noise:
-    """Windows of noise under one key."""
+PALETTE = torch.rand(8, 192, generator=torch.Generator().manual_seed(1))
+
+
+class Still:
+    """Windows that show one patch of the palette everywhere, and go on showing it."""
 
     def sample(self, rng, *, windows, frames):
-        latents = torch.from_numpy(rng.random((windows, frames, 192, 9, 9), dtype="float32"))
+        shown = PALETTE[torch.from_numpy(rng.integers(8, size=windows))]
+        latents = shown[:, None, :, None, None].expand(windows, frames, 192, 9, 9).contiguous()
         return latents.cuda(), torch.zeros(windows, frames, 19, device="cuda")
 
 
 def test_a_stage_learns_its_windows():
-    from worldsim.models.small.backbone import SmallConfig
-
-    config = SmallConfig(
-        channels=192, height=9, width=9, controls=19, dim=64, layers=2, heads=2, head_dim=32, palette=8
-    )
-    backbone = SmallBackbone(config, torch.Generator().manual_seed(0)).cuda()
-    backbone.palette.fill(torch.rand(8, 192, generator=torch.Generator().manual_seed(1)).cuda())
+    backbone = SmallBackbone(CONFIG, torch.Generator().manual_seed(0)).cuda()
+    backbone.palette.fill(PALETTE.cuda())
     stage = Stage(updates=40, objective=BeliefForcing(frames=8, first=4, blocks=(1, 2, 4)), windows=4, lr=(2e-3, 2e-3))
-    trainer = Trainer(backbone, TrainingPlan(stages=(stage,), warmup=5), Noise())
+    trainer = Trainer(backbone, TrainingPlan(stages=(stage,), warmup=5), Still())
     losses = [trainer.step() for _ in range(40)]
-    assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
+    assert sum(losses[-5:]) < 0.5 * sum(losses[:5])

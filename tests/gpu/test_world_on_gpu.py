@@ -24,10 +24,11 @@ def latents(device: str, dtype: torch.dtype) -> torch.Tensor:
     pool = PagePool(backbone.pages, pages=32, dtype=dtype, device=where)
     decoder = VideoDecoder(backbone, pool, tiny_world().plan, seed=11)
     shape = (1, 4, *backbone.geometry.frame_shape)
-    decoder.prefill(uniforms(1, 0, 0, shape).to(where, dtype), torch.zeros(1, 4, 3, device=where, dtype=dtype))
+    decoder.prefill(uniforms(1, 0, 0, shape).to(where, dtype), torch.zeros(1, 4, backbone.controls, device=where, dtype=dtype))
     made = []
     for block in range(BLOCKS):
-        controls = torch.tensor([[[block % 2, block % 3 == 0, 0]]], device=where, dtype=dtype)
+        controls = torch.zeros(1, 1, backbone.controls, device=where, dtype=dtype)
+        controls[..., block % 3] = 1
         made.append(decoder.propose(controls))
         decoder.commit(made[-1])
     return torch.cat([block.latents for block in made]).double().cpu()

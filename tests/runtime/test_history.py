@@ -15,6 +15,9 @@ class Decoder:
         self.blocks = blocks
         self.closed = False
 
+    def fork(self) -> Decoder:
+        return Decoder(self.blocks)
+
     def close(self) -> None:
         self.closed = True
 
@@ -53,6 +56,21 @@ def test_only_what_led_to_a_moment_is_kept_for_it():
     assert [moment.decoder.closed for moment in (*line[:4], *branch)] == [False] * 5 + [True]
     history.keep_before(other[2])
     assert [history.at(block) is not None for block in range(5)] == [True, True, True, False, False]
+
+
+def test_a_fork_remembers_the_same_moments_and_each_forgets_on_its_own():
+    histories = Histories()
+    first = histories.open(longest=4)
+    line = filled(first, moments(4))
+    second = histories.fork(first)
+    assert [second.at(block).trail for block in range(4)] == [moment.trail for moment in line]
+    second.keep_before(line[2])
+    assert (len(first), len(second)) == (4, 2)
+    first.clear()
+    assert [second.at(block).decoder.closed for block in range(2)] == [False, False]
+    second.add(moments(1, first=9)[0])
+    assert histories.make_room()
+    assert len(second) == 2
 
 
 def test_whoever_remembers_most_makes_room_and_the_dead_do_not_count():

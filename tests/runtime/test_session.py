@@ -197,6 +197,47 @@ def test_a_fork_may_be_rewound_far_behind_its_beginning_while_the_other_lives_on
     assert fingerprint(session) == fingerprint(alone)
 
 
+def test_a_fork_goes_back_at_once_as_far_as_what_it_was_forked_from(world, monkeypatch):
+    monkeypatch.setattr("worldsim.runtime.session.relive", None)
+    session = world.open(seed=4)
+    fingerprint(session)
+    used = world.pool.used
+    twin = session.fork()
+    assert twin.remembered == session.remembered == 7
+    assert world.pool.used == used, "no page is copied"
+    check_books(world, session, twin)
+    twin.rewind(5)
+    assert twin.log.steps == session.log.steps[:2]
+    fingerprint(twin, WALK[2:])
+    assert hashes(twin) == hashes(session)
+    third = twin.fork()
+    twin.close()
+    check_books(world, session, third)
+    session.rewind(7)
+    third.rewind(6)
+    session.close()
+    assert (third.block, third.remembered) == (1, 1)
+    check_books(world, third)
+    third.close()
+    assert world.pool.used == 0
+
+
+def test_what_forks_remember_together_is_forgotten_for_a_block():
+    world = tiny_world(frames_per_block=1, pages=24)
+    session = world.open(seed=4)
+    fingerprint(session)
+    fingerprint(session)
+    twins = [session.fork() for _ in range(3)]
+    for twin in twins[:2]:
+        fingerprint(twin)
+    assert world.pool.free == 0
+    check_books(world, session, *twins)
+    alone = tiny_world(frames_per_block=1).open(seed=4)
+    for _ in range(3):
+        fingerprint(alone)
+    assert hashes(twins[0]) == hashes(twins[1]) == hashes(alone)
+
+
 def test_marks_forks_and_sessions_hold_their_pages_until_they_are_closed(world):
     session = world.open(seed=4)
     held = world.pool.used
@@ -456,6 +497,16 @@ def hashes_of(world: World) -> list[tuple[str, str]]:
     with world.open(seed=4) as session:
         fingerprint(session)
         return hashes(session)
+
+
+def test_a_session_is_not_recorded_over_its_own_log(world, tmp_path):
+    path = tmp_path / "life.mp4"
+    with world.open(seed=4, log=path) as session:
+        session.step()
+        with pytest.raises(ConfigError, match="is the log of a session, which no video replaces"):
+            session.record(path)
+        session.step()
+    assert read_log(path).steps == session.log.steps
 
 
 def test_the_latest_step_is_that_of_the_newest_block_and_goes_back_with_it(world):

@@ -132,6 +132,15 @@ PACKED = json.loads(
         (OPENED | {"given": PACKED | {"shape": [2, 2, 5, 3]}}, "has 60 bytes, not 48"),
         (OPENED | {"given": PACKED | {"pixels": "not base 85: ~\u007f"}}, "not one of a session log"),
         (OPENED | {"given": PACKED | {"keys": [[1]]}}, "keys are words"),
+        (OPENED | {"given": PACKED | {"hour": 1e400}}, "not one of a session log"),
+        (OPENED | {"given": PACKED | {"shape": [10**30, 1, 1, 1]}}, "not one of a session log"),
+        (OPENED | {"plan": []}, "a plan and a machine are objects"),
+        (OPENED | {"machine": None}, "a plan and a machine are objects"),
+        (OPENED | {"seed": 2**64}, "a seed a whole number"),
+        (OPENED | {"seed": "7"}, "a seed a whole number"),
+        (OPENED | {"start": None}, "begins at a place or from given frames"),
+        (OPENED | {"start": "3"}, "begins at a place or from given frames"),
+        ({"rewind": 1e400}, "not one of a session log"),
     ],
 )
 def test_a_whole_record_of_something_else_is_refused(fields, says):

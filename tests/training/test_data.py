@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import resource
+import signal
+import subprocess
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +82,19 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data, "SHARD_FRAMES", 30)
 
 
+@contextmanager
+def limited_files() -> Iterator[None]:
+    """No file grows beyond 100 bytes, as on a disk that is full."""
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, usual[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -95,7 +114,7 @@ def test_a_shard_depends_on_its_seed_and_number_alone(tmp_path: Path) -> None:
 class Processes:
     """Stands for a pool of processes, without their seconds of start: last work first, and only pickles get through."""
 
-    def __init__(self, workers: int, mp_context: object) -> None:
+    def __init__(self, workers: int, mp_context: object, initializer: object) -> None:
         assert workers == 2
 
     def __enter__(self) -> Processes:
@@ -113,6 +132,26 @@ def test_the_number_of_workers_changes_nothing(tmp_path: Path, monkeypatch: pyte
     told = [record(RECORDING, tmp_path / str(n), Series(), frames=90, workers=n) for n in (1, 2)]
     assert told[0] == told[1]
     assert contents(tmp_path / "1") == contents(tmp_path / "2")
+
+
+@pytest.mark.timeout(120)  # seconds are enough, but not while other work has the cores
+def test_the_workers_of_a_process_that_was_killed_end_too(tmp_path):
+    (tmp_path / "working.py").write_text("import os\ndef tell(_):\n    return os.getpid()\n")
+    code = "import time, working; from worldsim.training.data import _spread; made = _spread(working.tell, 4, 2); "
+    code += "[print(next(made), flush=True) for _ in range(3)]; time.sleep(100)"
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{Path.cwd()}"}
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    ) as running:
+        assert running.stdout is not None
+        assert [running.stdout.readline() for _ in range(3)] != [""] * 3
+        running.kill()
+        try:
+            running.communicate(timeout=20)  # it has an end once nobody holds the pipe any more
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(running.pid, signal.SIGKILL)
 
 
 @pytest.mark.usefixtures("small_shards")
@@ -223,6 +262,51 @@ def test_a_shard_without_events_is_to_be_recorded_again(tmp_path):
         Episodes(tmp_path, world="counting", held_out=False, device=CPU)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"frames": np.zeros(30, np.uint8)},
+        {"frames": np.zeros((30, 1, 2, 3), np.float32)},
+        {"controls": np.zeros((29, 5), np.float32)},
+        {"events": np.zeros(31, np.int64)},
+        {"starts": np.zeros(0, np.int64)},
+        {"starts": np.array([4, 9])},
+        {"starts": np.array([0, 9, 9])},
+        {"starts": np.array([0, 1000])},
+    ],
+)
+@pytest.mark.usefixtures("small_shards")
+def test_a_shard_whose_tensors_do_not_belong_together_is_refused(wrong, tmp_path):
+    record(RECORDING, tmp_path, Series(), frames=30)
+    path = tmp_path / "train-00-00000.safetensors"
+    with safe_open(path, framework="np") as file:
+        kept, header = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    save_file(kept | wrong, path, metadata=header)
+    with pytest.raises(DataError, match="which is no recorded play; delete it and record again"):
+        Episodes(tmp_path, world="counting", held_out=False, device=CPU)
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_shards_of_frames_of_two_sizes_are_refused(tmp_path):
+    record(RECORDING, tmp_path, Series(), frames=60)
+    path = tmp_path / "train-00-00001.safetensors"
+    with safe_open(path, framework="np") as file:
+        kept, header = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    save_file(kept | {"frames": np.zeros((len(kept["frames"]), 7, 5, 3), np.uint8)}, path, metadata=header)
+    with pytest.raises(DataError, match="differ in the size of their frames"):
+        Episodes(tmp_path, world="counting", held_out=False, device=CPU)
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_a_shard_that_does_not_fit_the_disk_is_named_and_leaves_nothing(tmp_path):
+    with (
+        limited_files(),
+        pytest.raises(OSError, match=r"00.safetensors cannot be written .*too large.*free"),
+    ):
+        record(RECORDING, tmp_path, Series(), frames=30)
+    assert contents(tmp_path) == {}
+
+
 @pytest.mark.usefixtures("small_shards")
 def test_windows_longer_than_every_episode_are_refused(tmp_path: Path) -> None:
     record(RECORDING, tmp_path, Series(), frames=30)
@@ -255,6 +339,15 @@ def test_what_is_no_shard_of_this_world_is_refused(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=says):
             Episodes(tmp_path, world="counting", held_out=False, device=CPU)
         with pytest.raises(DataError, match=says):
+            record(RECORDING, tmp_path, Series(), frames=30)
+    path.write_bytes(whole)
+    for header in ("[]", "3", '{"world": "counting", "shard": 0}', '{"world": "counting", "shard": 0, "frames": "x"}'):
+        save_file({"frames": np.zeros(3)}, path, metadata={"worldsim": header})
+        with pytest.raises(DataError, match="not written by"):
+            record(RECORDING, tmp_path, Series(), frames=30)
+    for header in ("[" * 100_000, "{"):
+        save_file({"frames": np.zeros(3)}, path, metadata={"worldsim": header})
+        with pytest.raises(DataError, match="not a readable shard"):
             record(RECORDING, tmp_path, Series(), frames=30)
     path.write_bytes(whole)
     with pytest.raises(DataError, match="its own folder"):

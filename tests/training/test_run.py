@@ -87,6 +87,11 @@ class Tiny:
     shift = 1.5
     sampler = staticmethod(few_step)
 
+    @classmethod
+    def plan_for(cls, device):
+        assert device == CPU
+        return cls.training
+
 
 @pytest.fixture
 def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -241,7 +246,8 @@ def test_what_a_run_needs_is_said_before_anything_is_written(recorded: Path) -> 
 def test_layers_are_compiled_only_when_asked(recorded: Path, monkeypatch: pytest.MonkeyPatch, compiled: bool) -> None:
     names: list[str] = []
 
-    def compile_(function: Callable[..., Any]) -> Callable[..., Any]:
+    def compile_(function: Callable[..., Any], *, dynamic: bool) -> Callable[..., Any]:
+        assert not dynamic
         names.append(function.__name__)
         return function
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -130,15 +130,16 @@ def test_a_checkpoint_is_replaced_only_by_a_whole_one(tmp_path: Path, monkeypatc
 
     def full(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
         path.write_bytes(whole[:100])
-        raise OSError("no space left on device")
+        raise SafetensorError("no space left on device")
 
     monkeypatch.setattr("worldsim.training.trainer.save_file", full)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(OSError, match=r"checkpoint.safetensors cannot be written \(no space.*; free some space"):
         after(2).save(path)
     assert path.read_bytes() == whole
+    assert [*tmp_path.iterdir()] == [path], "what is torn takes no room from what is whole"
 
 
-def rewrite(path: Path, tensors: dict[str, Tensor], header: dict[str, int] | None) -> None:
+def rewrite(path: Path, tensors: dict[str, Tensor], header: object) -> None:
     save_file(tensors, path, metadata=None if header is None else {"worldsim": json.dumps(header)})
 
 
@@ -156,6 +157,10 @@ def test_a_checkpoint_that_cannot_be_gone_on_from_is_refused_and_changes_nothing
         ("not a readable checkpoint", path.unlink),
         ("no checkpoint of worldsim train", lambda: rewrite(path, tensors, None)),
         ("no checkpoint of worldsim train", lambda: rewrite(path, tensors, {"dim": 16})),
+        ("no checkpoint of worldsim train", lambda: rewrite(path, tensors, [])),
+        ("no checkpoint of worldsim train", lambda: rewrite(path, tensors, {"update": "5"})),
+        ("not a readable checkpoint", lambda: save_file(tensors, path, metadata={"worldsim": "[" * 100_000})),
+        ("not a readable checkpoint", lambda: save_file(tensors, path, metadata={"worldsim": "{"})),
         ("of another backbone", lambda: other.save(path)),
         ("of another backbone", lambda: rewrite(path, dict([*tensors.items()][:-1]), {"update": 5})),
         ("has no teacher", lambda: rewrite(path, untaught, {"update": 5})),

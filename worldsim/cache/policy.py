@@ -113,6 +113,7 @@ class SinkWindow:
         return [frame for frame in held if frame < self.sink or frame >= next_frame - self.window]
 
 
+LONGEST = 18  # digits: more than any world lives, fewer than Python refuses to read
 POLICIES: dict[str, type[Full] | type[Window] | type[SinkWindow]] = {
     "full": Full,
     "window": Window,
@@ -138,8 +139,10 @@ def parse_policy(text: str) -> Policy:
         option, _, value = part.partition("=")
         if option not in known:
             raise UnknownName(f"option of policy {name!r}", option, known)
-        if option in options or not value.isdecimal():
-            raise ConfigError(f"policy {name!r} takes {option} once, as a whole number, got {text!r}")
+        if option in options or not value.isdecimal() or len(value) > LONGEST:
+            raise ConfigError(
+                f"policy {name!r} takes {option} once, as a whole number of at most {LONGEST} digits, got {text[:80]!r}"
+            )
         options[option] = int(value)
     return POLICIES[name](**options)
 

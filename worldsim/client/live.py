@@ -28,6 +28,7 @@ ANSWER_S = 10.0  # for a server to answer a hello
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.05, 5.0
 LOST = "the connection was lost before the answer came; it may have been done or not"
 ANSWERED = {"hello", "start", "control", "ping"}  # what errors answer; others are raised by `frame`
+TRIES = 5  # to fetch a film
 FINAL = {1000, 1008, 1009, 3000, 3003}  # codes after which it is no use to connect again, beside all from 4000 on
 
 
@@ -91,6 +92,7 @@ class Client:
         self._media: deque[Media] = deque()
         self._still: Media | None = None
         self._pieces = bytearray()
+        self._film = ""  # the one that is made, else the last that ended
         self._answers: deque[dict[str, Any]] = deque()
         self._troubles: deque[dict[str, Any]] = deque()
         self._news = asyncio.Condition()
@@ -139,8 +141,12 @@ class Client:
         """Hold these keys from the next block on; returns the number of the action, which frames carry.
 
         Raises:
-            ConfigError: keys is a text, not a set of names. A key that the world does not know is told by `frame`.
+            ConfigError: keys is a text, not a set of names, or no session has begun. A key that the world does not
+                know is told by `frame`.
         """
+        self._check_connected()
+        if not self.world and self._over is None:
+            raise ConfigError("no session has begun in which keys could be held; call start() or load() first")
         if isinstance(keys, str):
             raise ConfigError(f"keys are a set of names, got the text {keys!r}; pass {{{keys!r}}}")
         self._seq += 1
@@ -219,15 +225,21 @@ class Client:
         await self._control("recording", op="record")
 
     async def film(self) -> bytes:
-        """End the film and fetch it: an MP4, with the keys held as subtitles.
+        """End the film and fetch it: an MP4, with the keys held as subtitles. If none is made, the last that ended.
 
         Raises:
-            ProtocolError: none is in the making.
+            ProtocolError: there is no film; or the connection was lost again and again before it had come, which is
+                told with the code "lost", and the film can be asked for once more.
         """
-        name = (await self._control("recorded", op="record", on=False))["name"]
-        while True:
+        name = await self._end_film()
+        for _ in range(TRIES):
             resumed, self._pieces = self.resumed, bytearray()
-            total = (await self._control("sending", op="film", world=name))["bytes"]
+            try:
+                total = (await self._control("sending", op="film", world=name))["bytes"]
+            except ProtocolError as error:
+                if error.code != "lost":
+                    raise
+                continue
             async with self._news:
                 await self._news.wait_for(
                     lambda: len(self._pieces) >= total or self._over or self.resumed != resumed  # noqa: B023
@@ -236,6 +248,7 @@ class Client:
                     return bytes(self._pieces)
                 if self._over:
                     raise self._over
+        raise _given_up("the film had come")
 
     async def save(self) -> str:
         """Keep the world as it is; returns the name to `load` it by."""
@@ -282,6 +295,10 @@ class Client:
                 raise  # in a while it may be let in
             why = (error.response.body or b"").decode(errors="replace").strip()
             raise ProtocolError("refused", f"{self._url} answers {error.response.status_code}: {why}") from error
+        except OSError as error:
+            raise ConnectionError(
+                f"nobody answers at {self._url} ({error}); start a server with `worldsim serve`, or check the address"
+            ) from error
         ticket, (epoch, block, _) = self._ticket or Ticket("", ""), self._seen
         hello = {"role": self._role, "codecs": [self._codec], "token": self._token, "session": ticket.session}
         async with AsyncExitStack() as undo, asyncio.timeout(ANSWER_S):
@@ -347,9 +364,25 @@ class Client:
             self._media.clear()
             self._seen = (told["epoch"], 0, -1)
         self._seq = max(self._seq, told.get("seq", 0))
+        if told["type"] == "film":
+            self._film = told["name"]
+        elif told["type"] != "error":
+            self._film = told.get("recording") or told.get("film") or self._film
         self.blocks = told.get("blocks", self.blocks)
         if told["type"] != "saved":  # a saved world has a name of its own
             self.world = told.get("world", self.world)
+
+    async def _end_film(self) -> str:
+        """The name of the film that is made, which ends here, or of one that has ended."""
+        for _ in range(TRIES):
+            try:
+                return str((await self._control("recorded", op="record", on=False))["name"])
+            except ProtocolError as error:
+                if error.code == "recording" and self._film:
+                    return self._film
+                if error.code != "lost":
+                    raise
+        raise _given_up("the film had ended")
 
     async def _lost(self, connection: ClientConnection) -> None:
         """Connect again if that is of use; otherwise everything that waits is told."""
@@ -360,6 +393,7 @@ class Client:
             try:
                 await self._connect()
                 self.resumed += 1
+                await self._tell()
                 if self._held is not None:
                     await self.hold(self._held)
                 if self._verb.locked() and not self._answers:
@@ -451,6 +485,11 @@ class Client:
             self._decoder.flags |= av.codec.context.Flags.low_delay
         (picture,) = self._decoder.decode(av.Packet(media.payload))
         return np.asarray(picture.to_ndarray(format="rgb24"), np.uint8)
+
+
+def _given_up(what: str) -> ProtocolError:
+    text = f"the connection was lost {TRIES} times before {what}; ask for it again"
+    return ProtocolError("lost", text, retry_after_ms=0)
 
 
 def _raised(told: dict[str, Any]) -> dict[str, Any]:

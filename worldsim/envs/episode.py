@@ -73,7 +73,10 @@ def begin(world: World, *, seed: int, options: Mapping[str, Any] | None) -> Epis
 
     Raises:
         UnknownName: an option that is none of BEGINNINGS; and as for World.open.
+        ConfigError: the options are no names with what they are.
     """
+    if options is not None and not isinstance(options, Mapping):
+        raise ConfigError(f'the options of a reset are like {{"start": 2}}, got {options!r}')
     beginning = dict(options or {})
     for name in beginning:
         if name not in BEGINNINGS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any, Unpack
+from typing import Any, NoReturn, Unpack
 
 import numpy as np
 from gymnasium.utils import seeding
@@ -30,7 +30,7 @@ from worldsim.envs.episode import (
 from worldsim.errors import ConfigError
 from worldsim.runtime.batching import step_together
 from worldsim.runtime.chunk import Chunk, Frames
-from worldsim.runtime.world import World
+from worldsim.runtime.world import World, checked_seed
 from worldsim.simulators.protocol import Frame
 
 Step = tuple[Frames, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]
@@ -109,15 +109,11 @@ class VectorWorldEnv(VectorEnv[Frames, NDArray[np.int64], NDArray[Any]]):
         Raises:
             ConfigError: another number of seeds than of environments; and as for WorldEnv.reset. All go on as before.
         """
-        if seed is None or isinstance(seed, int):
-            super().reset(seed=seed)
-            seed = [None if seed is None else seed + number for number in range(self.num_envs)]
-        if len(seed) != self.num_envs:
-            raise ConfigError(f"{self.num_envs} environments need a seed each, got {len(seed)}")
+        each = self._each(seed)
         series = [
-            own if given is None else seeding.np_random(given)[0] for own, given in zip(self._series, seed, strict=True)
+            own if given is None else seeding.np_random(given)[0] for own, given in zip(self._series, each, strict=True)
         ]
-        seeds = [_draw(own) if given is None else given for own, given in zip(series, seed, strict=True)]
+        seeds = [_draw(own) if given is None else given for own, given in zip(series, each, strict=True)]
         begun = self._begin(seeds, options)
         self._end()
         self._series, self._episodes, self.closed = series, begun, False
@@ -155,10 +151,30 @@ class VectorWorldEnv(VectorEnv[Frames, NDArray[np.int64], NDArray[Any]]):
         """The newest frame of each, uint8 [H, W, 3]; None without a render mode."""
         return None if self.render_mode is None else tuple(self._frames())
 
+    def __reduce_ex__(self, _: object) -> NoReturn:
+        """Copies and pickles would share pages that nobody counts."""
+        raise ConfigError(
+            "environments are neither copied nor pickled; to try out what might be done, take a WorldEnv, its "
+            "clone_state() and its restore_state()"
+        )
+
     def close_extras(self, **_: Any) -> None:
         """Give all memory back."""
         self._end()
         self._episodes = []
+
+    def _each(self, seed: int | Sequence[int | None] | None) -> list[int | None]:
+        """The seed of each; errors as for `reset`."""
+        if seed is None:
+            return [None] * self.num_envs
+        given = _listed(seed)
+        if given is None:
+            first = checked_seed(seed)
+            super().reset(seed=first)
+            given = [first + number for number in range(self.num_envs)]
+        if len(given) != self.num_envs:
+            raise ConfigError(f"{self.num_envs} environments need a seed each, got {len(given)}")
+        return [None if one is None else checked_seed(one) for one in given]
 
     def _begin(self, seeds: Sequence[int], options: Mapping[str, Any] | None) -> list[Episode]:
         """An episode of each of those seeds; none if one of them cannot be begun."""
@@ -195,9 +211,11 @@ class VectorWorldEnv(VectorEnv[Frames, NDArray[np.int64], NDArray[Any]]):
     def _keys(self, actions: NDArray[np.int64] | Sequence[int]) -> list[Keys]:
         if not self._episodes:
             raise ConfigError("no episode has begun; call reset() first")
-        if len(actions) != self.num_envs:
-            raise ConfigError(f"{self.num_envs} environments need an action each, got {len(actions)}")
-        return [action_keys(self.world.controls, action) for action in actions]
+        given = _listed(actions)
+        if given is None or len(given) != self.num_envs:
+            got = repr(actions) if given is None else len(given)
+            raise ConfigError(f"{self.num_envs} environments need an action each, got {got}")
+        return [action_keys(self.world.controls, action) for action in given]
 
     def _are_over(self) -> bool:
         """Whether the episodes have been truncated, which are all of one length."""
@@ -218,6 +236,14 @@ class VectorWorldEnv(VectorEnv[Frames, NDArray[np.int64], NDArray[Any]]):
         for number, info in enumerate(told):
             infos = self._add_info(infos, info, number)
         return infos
+
+
+def _listed(given: Any) -> list[Any] | None:
+    """All that are given, None where it is not several: a number, or an array without a dimension."""
+    try:
+        return list(given)
+    except TypeError:
+        return None
 
 
 def _draw(series: np.random.Generator) -> int:

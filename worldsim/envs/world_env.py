@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Unpack
+from typing import Any, NoReturn, Unpack
 from weakref import WeakSet
 
 import gymnasium
@@ -27,7 +27,7 @@ from worldsim.envs.episode import (
 from worldsim.errors import ConfigError
 from worldsim.runtime.mark import Mark
 from worldsim.runtime.session import Session
-from worldsim.runtime.world import World
+from worldsim.runtime.world import World, checked_seed
 from worldsim.simulators.protocol import Frame
 
 
@@ -58,6 +58,9 @@ class EnvState:
     def close(self) -> None:
         """Give its memory back; it can no longer be restored. Closing twice is fine."""
         self.mark.close()
+
+    def __reduce_ex__(self, _: object) -> NoReturn:
+        raise ConfigError("a state is not copied; restore it as often as wanted, in any environment over its world")
 
 
 class WorldEnv(gymnasium.Env[Frame, np.int64]):
@@ -114,8 +117,9 @@ class WorldEnv(gymnasium.Env[Frame, np.int64]):
         Raises:
             UnknownName: no such option; and as for World.open. The episode before goes on.
         """
-        super().reset(seed=seed)
-        drawn = int(self.np_random.integers(2**63)) if seed is None else seed
+        given = None if seed is None else checked_seed(seed)
+        super().reset(seed=given)
+        drawn = int(self.np_random.integers(2**63)) if given is None else given
         self._go_on(begin(self.world, seed=drawn, options=options), None)
         return self._now().frame.copy(), {"seed": drawn}
 
@@ -158,10 +162,12 @@ class WorldEnv(gymnasium.Env[Frame, np.int64]):
         """Go back to a moment: the same actions then make the same frames, bit for bit.
 
         Raises:
-            ConfigError: it is a moment of another world.
+            ConfigError: it is a moment of another world, or none.
             SessionClosed: it was closed, or the environment that it was made by.
             PoolFull: its memory had to leave the pool, and there is no room for it to come back.
         """
+        if not isinstance(state, EnvState):
+            raise ConfigError(f"what is restored is a state that clone_state returned, got {state!r}")
         if state.world is not self.world:
             raise ConfigError("that state is of another world; restore it in an environment over the World it is of")
         here = self._episode is not None and self._line is state.line
@@ -180,6 +186,13 @@ class WorldEnv(gymnasium.Env[Frame, np.int64]):
         if self._episode is not None:
             self._episode.session.close()
         self._episode = self._line = None
+
+    def __reduce_ex__(self, _: object) -> NoReturn:
+        """Copies and pickles would share pages that nobody counts."""
+        raise ConfigError(
+            "an environment is neither copied nor pickled; keep a moment with clone_state() and go on from it with "
+            "restore_state(), here or in another WorldEnv over the same world"
+        )
 
     def _now(self) -> Episode:
         if self._episode is None:

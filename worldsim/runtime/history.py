@@ -109,6 +109,13 @@ class Histories:
         self._histories.add(history)
         return history
 
+    def fork(self, history: History) -> History:
+        """A second history of the same moments, for a fork; no key or value is copied, and each forgets on its own."""
+        twin = self.open(history._longest)
+        for moment in history._moments:
+            twin.add(moment.fork())
+        return twin
+
     def hold(self, holder: Holder) -> None:
         """One more mark, for as long as somebody has it."""
         self._holders.add(holder)

@@ -102,7 +102,8 @@ class Journal:
             while text:
                 text = text[os.write(self._descriptor, text) :]
             os.fsync(self._descriptor)
-        except OSError:
+        except OSError as error:
+            error.filename = str(self.path)
             os.ftruncate(self._descriptor, whole)
             raise
 

@@ -173,7 +173,7 @@ class Session:
         self._recent.back_to(self.latest)
 
     def fork(self, *, log: Path | str | None = None) -> Session:
-        """A second session that begins with this one's past and goes its own way.
+        """A second session that begins with this one's past, remembers as much of it and goes its own way.
 
         Args:
             log: a new file for its log, as for World.open.
@@ -182,6 +182,7 @@ class Session:
         journal = None if log is None else Journal.begin(Path(log), self.log)
         twin = Session(self._home, self._moment.fork(), self._opening, journal)
         twin._line = self._line
+        twin._history = self._home.histories.fork(self._history)
         twin._recent = self._recent.copy()
         return twin
 
@@ -246,7 +247,7 @@ class Session:
             path: of the file, ending in .mp4; missing folders are made, a file that exists is replaced.
 
         Raises:
-            ConfigError: another name, or it is being recorded to that file already.
+            ConfigError: another name, the log of a session, or it is being recorded to that file already.
             MissingDependency: this build of PyAV cannot encode H.264.
             VideoError: the file cannot be opened.
             SessionClosed: the session was closed.

@@ -6,7 +6,9 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -19,7 +21,10 @@ from torch import Tensor
 from worldsim.decoding.video import VideoState
 from worldsim.errors import ConfigError, LogError, SnapshotError
 from worldsim.runtime.chunk import Frames
-from worldsim.session.log import SessionLog, is_opening
+from worldsim.session.log import Opening, SessionLog, is_opening
+
+if sys.platform != "win32":
+    import fcntl
 
 FORMAT = 2
 Keep = Literal["log", "latents", "pages"]
@@ -31,6 +36,8 @@ Keep = Literal["log", "latents", "pages"]
 "pages": the keys and values too; the session goes on at once, and bit for bit.
 """
 _STATE = ("latents", "controls", "keys", "values")
+_MOST = 2**53
+"""No session has as many blocks or frames; a larger number is none that was counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,12 +87,26 @@ def write_snapshot(path: Path, snapshot: Snapshot, log: bytes | None = None) -> 
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         with unfinished.open("wb") as file:
+            _say_that_it_is_written(file.fileno())
             file.write(save(tensors, metadata={"worldsim": json.dumps(header)}))
             file.flush()
             os.fsync(file.fileno())
-        _replace(unfinished, path)
+            _replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def drop_unfinished(folder: Path) -> None:
+    """Remove what was being written there when its writer was killed, but for what cannot be deleted.
+
+    Whoever writes holds a lock; the number of its process tells nothing, since a container gives each server the same.
+    """
+    if sys.platform == "win32":
+        return
+    for path in folder.glob("*.part"):
+        with suppress(OSError), path.open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
 
 
 def read_snapshot(path: Path) -> Snapshot:
@@ -94,9 +115,40 @@ def read_snapshot(path: Path) -> Snapshot:
     Raises:
         SnapshotError: there is no such file, or it is torn or foreign; it says so if the one before it is still there.
     """
-    try:
+    with _whole(path):
         return _read(path)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, LogError) as error:
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Glimpse:
+    """What a saved session tells at a glance: what it began from, the number of its blocks, and its newest frame."""
+
+    opening: Opening
+    blocks: int
+    shown: Frames
+
+
+def glimpse_snapshot(path: Path) -> Glimpse:
+    """Read what can be told without reading it all, so that neither its checksum nor its log is checked.
+
+    Raises:
+        SnapshotError: it is torn or foreign, or it keeps its log alone.
+    """
+    with _whole(path), safe_open(path, framework="pt") as file:
+        blocks = _header(file.metadata())["blocks"]
+        text = file.get_tensor("log").numpy().tobytes()
+        # The first line is enough, and spares decoding every step of a long life.
+        opening = SessionLog.decode(text[: text.index(b"\n") + 1]).opening
+        return Glimpse(opening=opening, blocks=blocks, shown=_shown(file.get_tensor("shown")).copy())
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """Whatever shows inside that a file is torn or foreign is a SnapshotError."""
+    try:
+        yield
+    # A RuntimeError is JSON that is nested too deeply, or a tensor that cannot be looked at as bytes.
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError, LogError) as error:
         if not isinstance(error, OSError) and _is_log(path):
             raise SnapshotError(
                 f"{path} is the log of a session and no saved one; World.go_on goes on with it, and `worldsim replay` "
@@ -112,7 +164,7 @@ def is_snapshot(path: Path) -> bool:
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get("worldsim", "null"))
-    except (SafetensorError, OSError, ValueError):
+    except (SafetensorError, OSError, ValueError, RecursionError):
         return False
     return isinstance(header, dict) and "keep" in header
 
@@ -125,10 +177,8 @@ def check_keep(keep: str) -> None:
 
 def _read(path: Path) -> Snapshot:
     with safe_open(path, framework="pt") as file:
-        header = json.loads((file.metadata() or {})["worldsim"])
+        header = _header(file.metadata())
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    if header.get("format") != FORMAT:
-        raise ValueError(f"its format is {header.get('format')}, known is {FORMAT}")
     checksum = header.pop("sha256")
     if checksum != _checksum(tensors, header):
         raise ValueError("its checksum is not that of its content")
@@ -150,8 +200,35 @@ def _read(path: Path) -> Snapshot:
         log=log,
         state=state,
         codec_state=_codec_state(tensors),
-        shown=tensors["shown"].numpy(),
+        shown=_shown(tensors["shown"]),
     )
+
+
+def _header(metadata: Mapping[str, str] | None) -> dict[str, Any]:
+    """What a file says of itself, if a snapshot of this format says that."""
+    header = json.loads((metadata or {})["worldsim"])
+    if not isinstance(header, dict):
+        raise TypeError("its header is no object")
+    if header.get("format") != FORMAT:
+        raise ValueError(f"its format is {header.get('format')}, known is {FORMAT}")
+    if header["keep"] != "log":
+        counted = [header["blocks"], header["next_frame"], *header["frames"]]
+        if not all(isinstance(count, int) and 0 <= count < _MOST for count in counted):
+            raise ValueError("its blocks and frames are no numbers of any")
+    return header
+
+
+def _shown(frame: Tensor) -> Frames:
+    if frame.dtype != torch.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.numel():
+        raise ValueError(f"its newest frame is {frame.dtype} {list(frame.shape)}")
+    return frame.numpy()
+
+
+def _say_that_it_is_written(descriptor: int) -> None:
+    """Hold a lock on an open file, which others that write hold too, where the file system has locks."""
+    if sys.platform != "win32":
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
 
 
 def _is_log(path: Path) -> bool:

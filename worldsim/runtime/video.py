@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from worldsim.errors import ConfigError, MissingDependency, ShapeError, VideoError
 from worldsim.runtime.subtitles import held_text, with_text, with_text_track
+from worldsim.session.log import is_opening
 
 ENCODER: Final = "libx264"
 # Zero latency, so that no frame waits inside the encoder when the program dies. At this quality a pixel that was
@@ -40,13 +41,13 @@ class VideoWriter:
     are one cue in each fragment, so that a second has its own wherever the file is cut off or entered.
 
     Args:
-        path: where to write, ending in .mp4; missing folders are made, an existing file is replaced.
+        path: where to write, ending in .mp4; missing folders are made, an existing file is replaced, but for a log.
         size: (height, width) of the frames in pixels.
         fps: frames a second.
         scale: whole factor of enlargement, without smoothing. Both enlarged sides must be even.
 
     Raises:
-        ConfigError: a size, rate, scale or file name that cannot work.
+        ConfigError: a size, rate, scale or file name that cannot work, or the file is the log of a session.
         MissingDependency: this build of PyAV cannot encode H.264.
         VideoError: the file cannot be opened.
     """
@@ -128,6 +129,8 @@ class VideoWriter:
     def _open_file(self) -> FileIO:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
+            if self._path.is_file() and _is_log(self._path):
+                raise ConfigError(f"{self._path} is the log of a session, which no video replaces; name another file")
             return FileIO(self._path, "w")
         except OSError as error:
             raise VideoError(
@@ -208,6 +211,11 @@ def shown_scale(size: tuple[int, int], *, height_px: int = SHOWN_HEIGHT_PX) -> i
     """
     step = 2 if any(side % 2 for side in size) else 1
     return max(step, height_px // size[0] // step * step)
+
+
+def _is_log(path: Path) -> bool:
+    with path.open("rb") as file:
+        return is_opening(file.readline())
 
 
 def _open_stream(container: OutputContainer, size: tuple[int, int], fps: int, scale: int) -> VideoStream:

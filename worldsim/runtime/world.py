@@ -15,7 +15,7 @@ from torch import Tensor
 
 from worldsim.cache.policy import policy_text
 from worldsim.cache.pool import PagePool
-from worldsim.controls import Controls
+from worldsim.controls import Controls, Keys
 from worldsim.decoding.video import VideoDecoder, VideoPlan, VideoState
 from worldsim.errors import ConfigError, LogError, PoolFull, ShapeError
 from worldsim.models.protocol import Backbone, Codec
@@ -147,7 +147,7 @@ class World:
             raise ConfigError("begin from a start or from frames, not from both; leave one out")
         if frames is None and (keys is not None or hour is not None):
             raise ConfigError("keys and hour are of given frames; pass the frames too, or leave them out")
-        seed = _seed(seed)
+        seed = checked_seed(seed)
         start = None if start is None else whole(start, "a starting place is given by its number")
         given = None if frames is None else self._given(frames, keys, hour)
         opening = Opening(
@@ -255,10 +255,17 @@ class World:
 
     def _check(self, opening: Opening) -> None:
         """Raise LogError unless sessions of this world are made as that one was."""
-        ours = {"world": self.origin.name, "weights": self.origin.weights, "plan": self._plan()}
-        theirs = {"world": opening.world, "weights": opening.weights, "plan": dict(opening.plan)}
-        if wrong := [f"{name} {theirs[name]}, here it is {ours[name]}" for name in ours if theirs[name] != ours[name]]:
-            raise LogError(f"that session was lived with {'; '.join(wrong)}; load the world as it was then")
+        ours = {"world": self.origin.name, "weights": self.origin.weights, **self._plan()}
+        theirs = {"world": opening.world, "weights": opening.weights, **opening.plan}
+        wrong = [
+            f"{name} {theirs.get(name)}, here it is {ours.get(name)}"
+            for name in dict.fromkeys((*ours, *theirs))
+            if theirs.get(name) != ours.get(name)
+        ]
+        if wrong:
+            raise LogError(
+                f"that session was lived with {'; '.join(wrong)}; load the world as it was then, with the same options"
+            )
 
     def _session(self, moment: Moment, log: SessionLog, path: Path | str | None) -> Session:
         """A session at that moment, with that log in a new file if there is a path; it holds nothing if that fails."""
@@ -301,16 +308,22 @@ class World:
                 f"expected frames uint8 [F, {height}, {width}, 3] with F at least 1, "
                 f"got {array.dtype} {list(array.shape)}"
             )
-        held = [frozenset[str]()] * len(array) if keys is None else [self.controls.check(now) for now in keys]
+        held = [frozenset[str]()] * len(array) if keys is None else self._held(keys)
         if len(held) != len(array):
             raise ShapeError(f"{len(array)} frames need the keys held at each, got keys for {len(held)}")
         shape = (len(array), height, width, 3)
         if hour is not None:
-            self.controls.check_hour(hour)
+            hour = self.controls.check_hour(whole(hour, "an hour is a frame of the day, a whole number"))
         return Given(pixels=np.ascontiguousarray(array).tobytes(), shape=shape, keys=tuple(held), hour=hour)
 
+    def _held(self, keys: Sequence[Iterable[str]]) -> list[Keys]:
+        """The keys held at each of some frames; errors as for `open`."""
+        if not isinstance(keys, Iterable) or not all(isinstance(now, Iterable) for now in keys):
+            raise ConfigError(f"keys of given frames are a set of names for each frame, got {keys!r}")
+        return [self.controls.check(now) for now in keys]
 
-def _seed(given: object) -> int:
+
+def checked_seed(given: object) -> int:
     """The seed that was given; ConfigError with the range if it is none."""
     wanted = "a seed is a whole number from 0 to 2**64 - 1"
     seed = whole(given, wanted)

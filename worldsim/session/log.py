@@ -218,11 +218,26 @@ def _decode(fields: dict[str, Any]) -> Record:
             )
         if fields["format"] != FORMAT:
             raise LogError(f"this log has format {fields['format']}, known is {FORMAT}; read it with its own version")
-        given = fields.get("given")
-        names = ("world", "weights", "plan", "machine", "seed", "start")
-        return Opening(**{name: fields[name] for name in names}, given=None if given is None else _decode_given(given))
-    except (KeyError, TypeError, ValueError, binascii.Error, zlib.error) as error:
+        return _decode_opening(fields)
+    except (KeyError, TypeError, ValueError, OverflowError, binascii.Error, zlib.error) as error:
         raise LogError(f"a whole record is not one of a session log ({error!r})") from error
+
+
+def _decode_opening(fields: dict[str, Any]) -> Opening:
+    plan, machine, seed, start, given = (fields.get(name) for name in ("plan", "machine", "seed", "start", "given"))
+    if not (isinstance(plan, dict) and isinstance(machine, dict) and isinstance(seed, int) and 0 <= seed < 2**64):
+        raise TypeError("a plan and a machine are objects, and a seed a whole number")
+    if not isinstance(start, int) and (start is not None or given is None):
+        raise TypeError("a session begins at a place or from given frames")
+    return Opening(
+        world=fields["world"],
+        weights=fields["weights"],
+        plan=plan,
+        machine=machine,
+        seed=seed,
+        start=start,
+        given=None if given is None else _decode_given(given),
+    )
 
 
 def _encode_given(given: Given) -> dict[str, Any]:

@@ -9,8 +9,9 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import pairwise
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from zlib import crc32
 
@@ -89,6 +90,7 @@ def record(
     Raises:
         ConfigError: no frames asked for, or more than one series has episodes for.
         DataError: a shard that is there is torn, foreign or of another world.
+        OSError: a shard cannot be written, as on a full disk; those before it stay.
     """
     if frames < 1 or workers < 1:
         raise ConfigError(f"record at least 1 frame with at least 1 worker, got {frames} and {workers}")
@@ -108,8 +110,20 @@ def _spread(write: Callable[[int], int], shards: int, workers: int) -> Iterator[
     if workers == 1:
         yield from map(write, range(shards))
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with_parent) as pool:
         yield from pool.map(write, range(shards))
+
+
+def _end_with_parent() -> None:
+    """Have this process end when the one that started it has ended, in whatever way: it would wait for ever."""
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
 
 
 def _write_shard(recording: Recording, folder: Path, series: Series, shard: int) -> int:
@@ -138,7 +152,11 @@ def _write_shard(recording: Recording, folder: Path, series: Series, shard: int)
     }
     header = {"world": recording.world, **asdict(series), "shard": shard, "frames": len(frames)}
     unfinished = path.with_suffix(f".{os.getpid()}.part")
-    save_file(tensors, unfinished, metadata={"worldsim": json.dumps(header)})
+    try:
+        save_file(tensors, unfinished, metadata={"worldsim": json.dumps(header)})
+    except SafetensorError as error:
+        unfinished.unlink(missing_ok=True)
+        raise OSError(f"{path} cannot be written ({error}); free some space or name another folder") from error
     unfinished.replace(path)
     return len(frames)
 
@@ -164,9 +182,10 @@ def _header(path: Path, world: str) -> dict[str, Any]:
         with safe_open(path, framework="np") as file:
             fields: dict[str, Any] = json.loads((file.metadata() or {}).get("worldsim", "{}"))
             held = {*file.keys()}
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} is not a readable shard ({error}); delete it and record again") from error
-    if not {"world", "shard", "frames"} <= fields.keys():
+    known = isinstance(fields, dict) and {"world", "shard", "frames"} <= fields.keys()
+    if not known or not isinstance(fields["frames"], int):
         raise DataError(f"{path} was not written by worldsim record; move it elsewhere")
     if missing := {*TENSORS} - held:
         names = ", ".join(sorted(missing))
@@ -174,6 +193,20 @@ def _header(path: Path, world: str) -> dict[str, Any]:
     if fields["world"] != world:
         raise DataError(f"{path} holds frames of {fields['world']!r}, not of {world!r}; give each world its own folder")
     return fields
+
+
+def _load(path: Path, world: str) -> dict[str, Tensor]:
+    """The tensors of a shard of that world; DataError unless they are frames and what belongs to each."""
+    _header(path, world)
+    with safe_open(path, framework="pt") as file:
+        part = {name: file.get_tensor(name) for name in TENSORS}
+    frames, controls, events, starts = (part[name] for name in TENSORS)
+    is_whole = [tensor.ndim for tensor in part.values()] == [4, 2, 1, 1] and frames.dtype == torch.uint8
+    edges = [-1, *starts.flatten().tolist(), len(frames)] if is_whole else []
+    if not is_whole or not len(frames) == len(controls) == len(events) or edges[1] or sorted({*edges}) != edges:
+        shapes = ", ".join(f"{name} {list(part[name].shape)}" for name in TENSORS)
+        raise DataError(f"{path} holds {shapes}, which is no recorded play; delete it and record again")
+    return part
 
 
 class Episodes:
@@ -194,11 +227,9 @@ class Episodes:
                 f"there is no {kind} shard in {folder}; record some first: worldsim record {world} -o {folder}"
                 + (" --held-out" if held_out else "")
             )
-        parts: list[dict[str, Tensor]] = []
-        for path in paths:
-            _header(path, world)
-            with safe_open(path, framework="pt") as file:
-                parts.append({name: file.get_tensor(name) for name in TENSORS})
+        parts = [_load(path, world) for path in paths]
+        if len({(part["frames"].shape[1:], part["controls"].shape[1:]) for part in parts}) > 1:
+            raise DataError(f"the {kind} shards in {folder} differ in the size of their frames or controls; part them")
         self.frames = torch.cat([part["frames"] for part in parts]).to(device)
         self.controls = torch.cat([part["controls"] for part in parts]).to(device)
         bounds: list[tuple[int, int]] = []

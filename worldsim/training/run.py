@@ -41,8 +41,6 @@ class Recipe(Protocol):
     @property
     def backbone(self) -> SmallConfig: ...
     @property
-    def training(self) -> TrainingPlan: ...
-    @property
     def policy(self) -> Policy: ...
     @property
     def steps(self) -> int: ...
@@ -50,6 +48,7 @@ class Recipe(Protocol):
     def shift(self) -> float: ...
     @property
     def sampler(self) -> Sampler: ...
+    def plan_for(self, device: torch.device) -> TrainingPlan: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,8 +142,9 @@ def _trainer(recipe: Recipe, episodes: Episodes, run: Run) -> Trainer:
         for layer in backbone.layers:
             for part in ("before", "after"):
                 setattr(layer, part, torch.compile(getattr(layer, part), dynamic=False))
-    windows = LatentWindows(episodes, recipe.codec, recipe.training.seldom)
-    return Trainer(backbone, replace(recipe.training, seed=run.seed), windows)
+    plan = recipe.plan_for(run.device)
+    windows = LatentWindows(episodes, recipe.codec, plan.seldom)
+    return Trainer(backbone, replace(plan, seed=run.seed), windows)
 
 
 def _begin_from(backbone: SmallBackbone, weights: Path) -> None:
@@ -170,10 +170,11 @@ class _Journal:
         self._config = recipe.backbone
         self._out = out
         self._start = time.monotonic()
+        stages = recipe.plan_for(device).stages
         self._evaluation = Evaluation(
             episodes=Episodes(data, world=recipe.name, held_out=True, device=device),
             codec=recipe.codec,
-            objective=next(s.objective for s in recipe.training.stages if not isinstance(s.objective, Distillation)),
+            objective=next(s.objective for s in stages if not isinstance(s.objective, Distillation)),
             plan=VideoPlan(
                 frames_per_block=1,
                 sigmas=few_step_sigmas(recipe.steps, recipe.shift),

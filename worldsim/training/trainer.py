@@ -232,7 +232,11 @@ class Trainer:
             parameter.copy_(weight)
 
     def save(self, path: Path) -> None:
-        """Write everything that `load` needs to go on bit for bit; the file before it stays until this one is whole."""
+        """Write everything that `load` needs to go on bit for bit; the file before it stays until this one is whole.
+
+        Raises:
+            OSError: it could not be written, as on a full disk.
+        """
         tensors: dict[str, Tensor] = {f"teacher/{name}": tensor for name, tensor in self._teacher.items()}
         for index, (name, parameter) in enumerate(zip(self._names, self._parameters, strict=True)):
             tensors[f"weights/{name}"] = parameter.detach()
@@ -240,11 +244,13 @@ class Trainer:
             for key, value in self._state(parameter).items():
                 tensors[f"optimizer/{name}/{key}"] = value
         unfinished = path.with_suffix(".part")
-        save_file(
-            {name: tensor.contiguous() for name, tensor in tensors.items()},
-            unfinished,
-            metadata={"worldsim": json.dumps({"update": self.update, "seed": self.plan.seed})},
-        )
+        header = json.dumps({"update": self.update, "seed": self.plan.seed})
+        stored = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        try:
+            save_file(stored, unfinished, metadata={"worldsim": header})
+        except SafetensorError as error:
+            unfinished.unlink(missing_ok=True)
+            raise OSError(f"{path} cannot be written ({error}); free some space or name another folder") from error
         unfinished.replace(path)
 
     def load(self, path: Path) -> None:
@@ -305,12 +311,11 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The header and all tensors of a checkpoint."""
     try:
         with safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get("worldsim", "{}")
+            fields = json.loads((file.metadata() or {}).get("worldsim", "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} is not a readable checkpoint ({error}); start anew in another folder") from error
-    fields: dict[str, Any] = json.loads(header)
-    if "update" not in fields:
+    if not isinstance(fields, dict) or not isinstance(fields.get("update"), int):
         raise DataError(f"{path} is no checkpoint of worldsim train; start anew in another folder")
     return fields, tensors
 

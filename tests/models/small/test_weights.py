@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -52,12 +54,13 @@ def test_a_file_is_replaced_only_by_a_whole_one(path: Path, monkeypatch: pytest.
 
     def full(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
         path.write_bytes(whole[:100])
-        raise OSError("no space left on device")
+        raise SafetensorError("no space left on device")
 
     monkeypatch.setattr("worldsim.models.small.weights.save_file", full)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(OSError, match=r"weights.safetensors cannot be written \(no space.*; free some space"):
         save_weights(path, CONFIG, state(2), dtype=torch.float32)
     assert path.read_bytes() == whole
+    assert [*path.parent.iterdir()] == [path], "what is torn takes no room from what is whole"
 
 
 def with_header(path: Path, header: object) -> None:
@@ -68,6 +71,10 @@ def with_tensors(path: Path, change: Callable[[dict[str, Tensor]], object]) -> N
     tensors = load_file(path)
     change(tensors)
     save_file(tensors, path, metadata={"worldsim": json.dumps(CONFIG.to_dict())})
+
+
+def with_sizes(path: Path, **sizes: int) -> None:
+    with_header(path, CONFIG.to_dict() | sizes)
 
 
 class Trap:
@@ -100,6 +107,15 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "no head": (lambda path: with_header(path, CONFIG.to_dict() | {"heads": 0}), "describes no small backbone"),
     "words": (lambda path: with_header(path, CONFIG.to_dict() | {"dim": "wide"}), "describes no small backbone"),
     "broken numbers": (lambda path: with_header(path, CONFIG.to_dict() | {"dim": 16.5}), "describes no small backbone"),
+    **{
+        f"{name} of {size}": (partial(with_sizes, **{name: size}), "describes no small backbone")
+        for name in ("dim", "height", "layers")
+        for size in (10**12, 10**30)
+    },
+    "nested without end": (
+        lambda path: save_file(load_file(path), path, metadata={"worldsim": "[" * 100_000}),
+        "describes no small backbone",
+    ),
     "wider": (
         lambda path: with_header(path, CONFIG.to_dict() | {"dim": 32}),
         r"mis-shaped .*embed.bias \[16\] instead of \[32\], .* and \d+ more",

@@ -18,10 +18,18 @@ PICKLE_MARKS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04
 
 
 def save_weights(path: Path, config: SmallConfig, tensors: Mapping[str, Tensor], *, dtype: torch.dtype) -> None:
-    """Write the tensors of a backbone's state in that dtype, with its configuration."""
+    """Write the tensors of a backbone's state in that dtype, with its configuration.
+
+    Raises:
+        OSError: it could not be written, as on a full disk; what was there stays.
+    """
     stored = {name: tensor.detach().cpu().to(dtype).contiguous() for name, tensor in tensors.items()}
     unfinished = path.with_suffix(".part")
-    save_file(stored, unfinished, metadata={"worldsim": json.dumps(config.to_dict())})
+    try:
+        save_file(stored, unfinished, metadata={"worldsim": json.dumps(config.to_dict())})
+    except SafetensorError as error:
+        unfinished.unlink(missing_ok=True)
+        raise OSError(f"{path} cannot be written ({error}); free some space or name another folder") from error
     unfinished.replace(path)
 
 
@@ -52,10 +60,14 @@ def load_weights(path: Path, *, dtype: torch.dtype, device: torch.device) -> Sma
                 f"{path} is a saved session and no weights file; worldsim.restore goes on with it, and the weights are "
                 "those that it was lived with"
             )
+        config = SmallConfig(**described)
+        if config.layers > len(tensors):
+            raise ValueError(f"{config.layers} layers cannot be made of {len(tensors)} tensors")
         with torch.device("meta"):
-            backbone = SmallBackbone(SmallConfig(**described))
-    except (TypeError, ValueError) as error:
-        raise WeightsError(f"{path} describes no small backbone ({error}); it is of another version") from error
+            backbone = SmallBackbone(config)
+    except (TypeError, ValueError, RuntimeError, OverflowError, MemoryError) as error:
+        why = str(error).partition("\n")[0]
+        raise WeightsError(f"{path} describes no small backbone ({why}); it is of another version") from error
     _check(path, backbone, tensors)
     backbone.load_state_dict({name: tensor.to(dtype) for name, tensor in tensors.items()}, assign=True)
     return backbone.to(device).eval().requires_grad_(False)
