@@ -20,7 +20,7 @@ from worldsim.errors import ConfigError, NotShipped, UnknownName, WeightsError
 from worldsim.models.protocol import Codec
 from worldsim.models.small.backbone import SmallConfig
 from worldsim.models.small.weights import load_weights
-from worldsim.runtime.devices import pick_device
+from worldsim.runtime.devices import is_gpu, pick_device
 from worldsim.runtime.session import Session
 from worldsim.runtime.snapshot import read_snapshot
 from worldsim.runtime.starts import Starts
@@ -76,7 +76,7 @@ class WorldRecipe:
 
     def plan_for(self, device: torch.device) -> TrainingPlan:
         """How it is trained on that device."""
-        return self.training_on_gpu if self.training_on_gpu and device.type == "cuda" else self.training
+        return self.training_on_gpu if self.training_on_gpu and is_gpu(device) else self.training
 
     @property
     def folder(self) -> Path:

@@ -64,7 +64,7 @@ def generate(
     ] = None,
     policy: Annotated[
         str | None,
-        typer.Option(help="What a block sees of the past, such as window:frames=24; by default the world's own."),
+        typer.Option(help="What a block sees of the past, such as window:frames=32; by default the world's own."),
     ] = None,
     steps: Annotated[
         int | None, typer.Option(help="Backbone calls that denoise a block; by default the world's own.")

@@ -46,7 +46,7 @@ except ModuleNotFoundError as error:
 HOST = "127.0.0.1"
 EVERY_S = 2.0
 SHOWN = 7
-POLICIES = ("window:frames=24", "window:frames=8", "sink:sink=4,window=20", "full")
+POLICIES = ("window:frames=32", "window:frames=8", "sink:sink=4,window=20", "full")
 MOST_SEED = 2**53 - 1
 """The largest whole number that a page can hand on as it is."""
 THUMBNAIL_PX, CARD_PX = 216, 144

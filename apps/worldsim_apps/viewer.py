@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any, BinaryIO
@@ -22,7 +23,11 @@ from worldsim_apps.gauges import Gauges
 SEND_S = 10.0
 """A message that takes longer than this ends the connection: whoever is at the other end does not read."""
 PROGRESS_S = 1.0
-PIECE_BYTES = 64 * 1024
+PIECE_S = 0.15
+"""A piece of a film is as large as crosses in that time, since whatever is sent next comes after it."""
+SMALLEST_BYTES, LARGEST_BYTES = 16 * 1024, 256 * 1024
+BREATH_S = 0.02
+"""Between two pieces: each is answered, and a client that says too much is cut off."""
 MOST_FRAMES = 32
 """Frames that may wait for a spectator."""
 MOST_TEXTS = 256
@@ -46,6 +51,8 @@ class Viewer:
         self._texts: deque[str] = deque()
         self._file: BinaryIO | None = None
         self._total = 0
+        self._piece_bytes = SMALLEST_BYTES
+        self._is_crossing = False
         self._last: tuple[int, str] | None = None
         self._number = 0
         self._some = asyncio.Event()
@@ -105,7 +112,7 @@ class Viewer:
         return len(self._relay)
 
     def send(self, path: Path) -> bool:
-        """Send a file in pieces, whenever nothing else waits; False if there is none."""
+        """Send a file in pieces, whenever nothing else waits and the last piece has arrived; False if there is none."""
         self._drop_file()
         if not path.is_file():
             return False
@@ -142,6 +149,11 @@ class Viewer:
                 if self._last is not None:
                     await self._connection.close(*self._last)
                     return
+                if (piece := self._piece()) is not None:
+                    async with asyncio.timeout(SEND_S):
+                        await self._connection.send(piece)
+                        pong = asyncio.ensure_future(await self._connection.ping())
+                    pong.add_done_callback(partial(self._crossed, monotonic()))
         except TimeoutError:
             # A send that was given up leaves half a message behind; nothing can follow it.
             self._gauges.refused.labels("not_reading").inc()
@@ -150,13 +162,24 @@ class Viewer:
             return
 
     def _piece(self) -> bytes | None:
-        """The next piece of the file that is being sent."""
-        if self._file is None:
+        """The next piece of the file that is being sent, unless one is on its way."""
+        if self._file is None or self._is_crossing:
             return None
-        piece = Piece(offset=self._file.tell(), total=self._total, payload=self._file.read(PIECE_BYTES))
+        self._is_crossing = True
+        piece = Piece(offset=self._file.tell(), total=self._total, payload=self._file.read(self._piece_bytes))
         if piece.is_last or not piece.payload:
             self._drop_file()
         return piece.encode()
+
+    def _crossed(self, since: float, pong: asyncio.Future[float]) -> None:
+        """The ping behind a piece was answered: the piece has arrived, however much lies in buffers on the way."""
+        fitting = round(self._piece_bytes * PIECE_S / max(monotonic() - since, 1e-3))
+        self._piece_bytes = max(SMALLEST_BYTES, min(LARGEST_BYTES, 2 * self._piece_bytes, fitting))
+        pong.get_loop().call_later(BREATH_S, self._go_on)
+
+    def _go_on(self) -> None:
+        self._is_crossing = False
+        self._some.set()
 
     def _drop_file(self) -> None:
         if self._file is not None:
@@ -168,7 +191,7 @@ class Viewer:
             return self._texts.popleft()
         media = None if self._last is not None else self._relay.take()
         if media is None:
-            return None if self._last is not None else self._piece()
+            return None
         self._gauges.sent.inc()
         self._number += 1
         return replace(media, number=self._number - 1).encode()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import copy
 import io
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -18,6 +20,8 @@ from numpy.typing import NDArray
 
 import worldsim
 from tests.apps.browsing import Served, Shown, browsing, digest
+from worldsim_apps.stage import Stage
+from worldsim_apps.viewer import Viewer
 
 pytestmark = pytest.mark.timeout(120)
 TILE = 8
@@ -33,6 +37,25 @@ TAKE = """() => new Promise((done) => {
   reader.readAsDataURL(window.film);
 })"""
 LETTERS = {"KeyD": (0, 1), "KeyA": (0, -1), "KeyS": (1, 0), "KeyW": (-1, 0)}
+
+
+def record(shown: Shown) -> None:
+    """Film three blocks of a paused world."""
+    shown.page.evaluate(KEEP)
+    shown.page.click("#record")
+    shown.until(lambda: shown.told == "Recording.")
+    for key in ("ArrowRight", "ArrowRight", "ArrowDown"):
+        shown.step(key)
+
+
+def filmed(shown: Shown) -> int:
+    """How many frames the film has that has come, once it has; the button is up again then."""
+    shown.until(lambda: "Recorded" in shown.told)
+    film = base64.b64decode(shown.page.evaluate(TAKE).partition(",")[2])
+    assert shown.page.inner_text("#record") == "Record"
+    with av.open(io.BytesIO(film)) as container:
+        assert container.streams.subtitles
+        return len(list(container.decode(video=0)))
 
 
 @pytest.fixture(scope="module")
@@ -194,6 +217,7 @@ def test_a_spectator_sees_what_the_player_sees_and_steers_nothing(page, context,
         pixels = page.step(key)
         other.until(lambda pixels=pixels: digest(other.read()[1]) == digest(pixels))
     assert other.page.evaluate("getComputedStyle(document.querySelector('.player')).display") == "none"
+    assert not other.page.is_visible("#hint")
     other.page.focus("#screen")
     other.page.keyboard.press("ArrowUp")
     served.cut()
@@ -207,9 +231,17 @@ def test_a_world_that_was_saved_goes_on_after_the_page_was_closed(page, context,
     page.pause()
     page.step("ArrowRight")
     page.page.click("#save")
-    page.until(lambda: "Saved as" in page.told)
+    page.until(lambda: "Saved" in page.told)
+    link = page.page.locator("#notice a").get_attribute("href")
+    blocks = page.page.evaluate("worldsim.blocks")
     future = [digest(page.step(key)) for key in ("ArrowDown", "ArrowDown")]
     page.page.close()
+    opened = Shown(context.new_page()).open(link)
+    opened.pause()
+    if more := opened.page.evaluate("worldsim.blocks") - blocks:
+        opened.control("rewind", blocks=more)
+    assert [digest(opened.step(key)) for key in ("ArrowDown", "ArrowDown")] == future
+    opened.page.close()
     later = Shown(context.new_page()).open(served.url)
     later.pause()
     later.page.click("#shelf li > button:first-child")
@@ -260,7 +292,7 @@ def test_a_server_that_is_full_says_so_and_lets_in_who_waits(browser, world, tmp
             stack.callback(context.close)
         one = Shown(contexts[0].new_page()).open(served.url)
         other = Shown(contexts[1].new_page()).open(served.url, until="full")
-        assert "all 1 places are taken; try again in a while" in other.page.inner_text("#message")
+        assert "All 1 places are taken; try again in a while." in other.page.inner_text("#message")
         one.page.evaluate("worldsim.link.leave()")
         other.state("live")
 
@@ -271,10 +303,16 @@ def test_two_tabs_on_one_session_the_newer_plays_and_the_older_says_so(page, con
     other = Shown(context.new_page())
     other.page.add_init_script(f"sessionStorage.setItem('worldsim.ticket', {kept!r})")
     other.open(served.url)
-    assert "played in another tab" in page.state("replaced")
-    page.page.click("#choices button")
-    page.state("live")
+    assert "taken over by another tab" in page.state("replaced")
+    blocks = page.page.evaluate("worldsim.blocks")
     assert other.page.get_attribute("#state", "data-state") == "live"
+    other.page.close()
+    page.page.reload()
+    page.state("replaced")
+    page.page.click("#choices button:text('Go on in this world')")
+    page.state("live")
+    assert page.page.evaluate("worldsim.blocks") >= blocks
+    assert page.page.evaluate("worldsim.timeline.near") >= blocks
 
 
 def test_a_session_that_has_ended_can_be_gone_on_with(browser, world, tmp_path, context):
@@ -313,9 +351,13 @@ def test_a_token_is_asked_for(browser, world, tmp_path, context):
     try:
         page = Shown(context.new_page()).open(served.url, until="refused")
         assert page.page.inner_text("#message") == "This server asks for a token."
-        page.page.on("dialog", lambda dialog: dialog.accept("sesame"))
+        answers = iter(("tahini", "sesame"))
+        page.page.on("dialog", lambda dialog: dialog.accept(next(answers)))
+        page.page.click("#choices button")
+        page.until(lambda: page.page.inner_text("#message") == "That is not the token of this server.")
         page.page.click("#choices button")
         page.state("live")
+        assert page.told == ""
         other = Shown(context.new_page()).open(f"{served.url}#token=sesame")
         assert other.problems == []
     finally:
@@ -329,6 +371,7 @@ def test_a_saved_world_of_other_weights_or_a_torn_one_is_refused_and_nothing_is_
     page, world, tmp_path, spoil, says
 ):
     page.pause()
+    page.until(lambda: page.page.evaluate("worldsim.timeline.pictures.length"))
     path = tmp_path / f"{'0' * 32}.world"
     other = copy.copy(world)
     other.origin = replace(world.origin, weights="f" * 64) if spoil == "weights" else world.origin
@@ -336,11 +379,77 @@ def test_a_saved_world_of_other_weights_or_a_torn_one_is_refused_and_nothing_is_
         session.save(path)
     if spoil == "bytes":
         path.write_bytes(path.read_bytes()[:-7])
-    before = page.page.evaluate("[worldsim.world, worldsim.blocks]")
+    before = page.page.evaluate("[worldsim.world, worldsim.blocks, worldsim.timeline.pictures]")
+    assert before[2]
     page.page.evaluate(f"worldsim.load('{'0' * 32}')")
     page.until(lambda: says in page.told)
-    assert page.page.evaluate("[worldsim.world, worldsim.blocks]") == before
+    assert page.page.evaluate("[worldsim.world, worldsim.blocks, worldsim.timeline.pictures]") == before
     page.step("ArrowRight")
+
+
+def test_back_beyond_the_beginning_goes_to_the_beginning(page):
+    blocks = page.pause()
+    page.page.evaluate(f"worldsim.blocks += 30; worldsim.goBack({blocks} + 20)")
+    page.until(lambda: page.page.evaluate("worldsim.epoch") == 1)
+    assert (page.page.evaluate("worldsim.blocks"), page.told) == (0, "")
+
+
+def test_the_form_says_how_this_world_began_so_that_it_can_begin_again(page, served):
+    page.pause()
+    page.control("rewind", blocks=page.page.evaluate("worldsim.blocks"))
+    first = digest(page.step("ArrowRight"))
+    (room,) = served.server.hall.rooms.values()
+    assert int(page.page.input_value("#seed")) == room._stage.live.session.log.opening.seed
+    page.page.reload()
+    page.state("paused")
+    page.page.click("#anew button")
+    page.until(lambda: page.page.evaluate("worldsim.epoch") == 2)
+    assert digest(page.step("ArrowRight")) == first
+    page.page.fill("#seed", "")
+    page.page.select_option("#place", label="2")
+    page.page.click("#anew button")
+    page.until(lambda: page.page.evaluate("worldsim.epoch") == 3)
+    assert page.page.input_value("#place") == "1"
+    assert int(page.page.input_value("#seed")) == room._stage.live.session.log.opening.seed
+
+
+def test_a_page_that_is_loaded_again_still_shows_its_timeline(page):
+    page.until(lambda: page.page.locator("#timeline li").count() >= 2)
+    page.pause()
+    pictures = page.page.evaluate("worldsim.timeline.pictures")
+    assert len(pictures) >= 2
+    page.page.reload()
+    page.state("paused")
+    assert page.page.evaluate("worldsim.timeline.pictures") == pictures
+    assert page.page.locator("#timeline li.far").count() == 0
+
+
+def test_after_a_button_keys_go_to_the_world_and_one_that_is_held_still_counts(page):
+    page.page.click("#save")
+    page.until(lambda: "Saved" in page.told)
+    page.page.keyboard.press("Space")
+    assert page.page.evaluate("[document.activeElement.id, worldsim.shelf.all.length]") == ["screen", 1]
+    page.page.keyboard.down("ArrowRight")
+    page.page.click("#back")
+    page.page.keyboard.down("ArrowRight")  # which repeats it
+    assert page.page.evaluate("worldsim.link.keys") == ["ArrowRight"]
+
+
+def test_a_saved_world_leaves_the_list_only_when_that_is_meant(page):
+    page.page.click("#save")
+    page.until(lambda: "Saved" in page.told)
+    world = page.page.evaluate("worldsim.shelf.all[0].world")
+    for answer, left in (("dismiss", 1), ("accept", 0)):
+        with page.page.expect_event("dialog") as asked:
+            page.page.once("dialog", lambda dialog, answer=answer: getattr(dialog, answer)())
+            page.page.click("#shelf .forget")
+        assert world in asked.value.message
+        assert page.page.evaluate("worldsim.shelf.all.length") == left
+
+
+def test_a_session_that_never_was_is_not_said_to_be_kept(context, served):
+    shown = Shown(context.new_page()).open(f"{served.url}#watch={'0' * 32}", until="ended")
+    assert "There was no session of that name" in shown.page.inner_text("#message")
 
 
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (120, 80), (390, 844), (2_400, 1_400)])
@@ -352,34 +461,172 @@ def test_the_world_is_shown_by_whole_factors_in_a_window_of_any_size(page, width
         assert page.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
-def test_fingers_walk_on_the_touch_pad(browser, served):
+@pytest.fixture
+def phone(browser: Any, served: Served) -> Iterator[Shown]:
+    """The page on a telephone that is held upright."""
     context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    shown = Shown(context.new_page())
+    yield shown.open(served.url)
+    assert shown.problems == []
+    context.close()
+
+
+def middle(shown: Shown, key: str) -> dict[str, float]:
+    """Where that button of the touch pad is."""
+    box = shown.page.locator(f"#pad [data-key={key}]").bounding_box()
+    return {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+
+
+def test_fingers_walk_on_the_touch_pad_and_slide_from_one_arrow_to_another(phone):
+    phone.page.touchscreen.tap(**middle(phone, "ArrowRight"))
+    phone.until(lambda: phone.page.evaluate("worldsim.hands.number") >= 1)
+    fingers = phone.page.context.new_cdp_session(phone.page)
+    for kind, key in (("touchStart", "ArrowRight"), ("touchMove", "ArrowDown")):
+        fingers.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [middle(phone, key)]})
+        phone.until(lambda key=key: phone.page.evaluate("worldsim.link.keys") == [key])
+    fingers.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    phone.until(lambda: phone.page.evaluate("worldsim.link.keys") == [])
+
+
+def test_a_finger_is_asked_whether_to_go_back_or_to_fork(phone):
+    phone.until(lambda: phone.page.locator("#timeline li").count() >= 2)
+    phone.pause()
+    phone.page.locator("#timeline button").nth(1).tap()
+    with phone.page.context.expect_page() as opened:
+        phone.page.locator("#there button:text('Fork at 0:01')").tap()
+    twin = Shown(opened.value)
+    twin.state("live")
+    twin.until(lambda: twin.page.evaluate("worldsim.epoch === 1 && worldsim.timeline.near === 0"))
+    phone.page.locator("#timeline button").nth(1).tap()
+    phone.page.locator("#there button:text('Back to 0:01')").tap()
+    phone.until(lambda: phone.page.evaluate("worldsim.blocks") == 9)
+    assert not phone.page.is_visible("#there")
+
+
+@pytest.mark.parametrize(("width", "height"), [(802, 293), (667, 375)])
+def test_a_telephone_that_is_held_sideways_shows_the_world_between_the_thumbs(phone, width, height):
+    phone.page.set_viewport_size({"width": width, "height": height})
+    phone.until(lambda: phone.page.evaluate("document.getElementById('screen').getBoundingClientRect().width") == 288)
+    for box in phone.page.evaluate("""() => [...document.querySelectorAll("#screen, #pad button")].map((one) => {
+      const { left, top, right, bottom } = one.getBoundingClientRect();
+      return [left, top, right, bottom];
+    })"""):
+        assert min(box) >= 0
+        assert box[2] <= width
+        assert box[3] <= height
+
+
+def test_a_recording_is_a_film_of_what_was_shown_with_its_keys(page):
+    page.pause()
+    record(page)
+    page.page.click("#record")
+    assert filmed(page) == 3
+
+
+@pytest.mark.parametrize("when", ["while it is made", "after the stop", "while it arrives"])
+def test_a_film_comes_whole_however_its_page_is_cut_off(page, served, monkeypatch, when):
+    end, piece, cuts = Stage.end_film, Viewer._piece, iter(range(2))
+
+    def cut(viewer: Viewer) -> None:
+        if next(cuts, None) is not None:
+            viewer._connection.transport.abort()
+
+    async def end_and_cut(stage: Stage) -> Any:
+        film = await end(stage)
+        cut(next(iter(served.server.hall.rooms.values()))._player)
+        return film
+
+    def piece_and_cut(viewer: Viewer) -> bytes | None:
+        if viewer._file is not None:
+            cut(viewer)
+        return piece(viewer)
+
+    page.pause()
+    record(page)
+    if when == "while it is made":
+        page.page.reload()
+        page.state("paused")
+        page.page.evaluate(KEEP)
+        assert page.page.inner_text("#record") == "Stop"
+    elif when == "after the stop":
+        monkeypatch.setattr(Stage, "end_film", end_and_cut)
+    else:
+        monkeypatch.setattr(Viewer, "_piece", piece_and_cut)
+    page.page.click("#record")
+    assert filmed(page) == 3
+
+
+def test_a_film_that_was_made_when_the_server_stopped_is_fetched_from_the_next_one(browser, world, tmp_path, context):
+    served = Served(world, tmp_path)
+    page = Shown(context.new_page()).open(served.url)
+    page.pause()
+    record(page)
+    port = served.server.port
+    served.close()
+    again = Served(worldsim.load("crafter"), tmp_path, port=port)
+    try:
+        assert filmed(page) == 3
+    finally:
+        again.close()
+
+
+def test_living_again_is_shown_with_its_progress_and_done_once(browser, world, tmp_path, context, monkeypatch):
+    step, load, loaded = Stage.step, Stage.load.__func__, []
+
+    async def slow(stage: Stage, keys: Any) -> Any:
+        await asyncio.sleep(0.15 if loaded else 0)
+        return await step(stage, keys)
+
+    async def count(cls: Any, *arguments: Any, **named: Any) -> Stage:
+        loaded.append(arguments)
+        return await load(cls, *arguments, **named)
+
+    monkeypatch.setattr(Stage, "step", slow)
+    monkeypatch.setattr(Stage, "load", classmethod(count))
+    monkeypatch.setattr(Stage, "put_away", lambda stage: asyncio.sleep(0))
+    served = Served(world, tmp_path, resume_s=0.0)
     try:
         page = Shown(context.new_page()).open(served.url)
-        box = page.page.locator("#pad [data-key=ArrowRight]").bounding_box()
-        assert box is not None
-        page.page.touchscreen.tap(box["x"] + 5, box["y"] + 5)
-        page.until(lambda: page.page.evaluate("worldsim.hands.number") >= 1)
-        assert page.problems == []
+        page.until(lambda: page.page.evaluate("worldsim.blocks") >= 17)
+        pictures = page.page.locator("#timeline li").count()
+        served.cut()
+        page.state("ended")
+        page.page.evaluate("""() => {
+          const button = document.querySelector("#choices button");
+          for (let click = 0; click < 3; click += 1) button.click();
+        }""")
+        assert "Living it again: " in page.state("reliving")
+        assert page.page.evaluate("[lived.hidden, lived.value > 0, document.querySelector('aside').inert]") == [
+            False,
+            True,
+            True,
+        ]
+        page.state("live")
+        assert page.page.evaluate("[lived.hidden, document.querySelector('aside').inert]") == [True, False]
+        assert len(loaded) == 1
+        assert page.page.locator("#timeline li.far").count() in (pictures - 1, pictures)
     finally:
-        context.close()
+        served.close()
 
 
-def test_a_recording_is_a_film_of_what_was_shown_with_its_keys(page, context):
+def test_a_server_that_falls_silent_is_noticed_and_one_that_only_rests_is_not(context, served):
+    context.route("**/link.js", quick)
+    page = Shown(context.new_page()).open(served.url)
     page.pause()
-    page.page.evaluate(KEEP)
-    page.page.click("#record")
-    page.until(lambda: page.told == "Recording.")
-    for key in ("ArrowRight", "ArrowRight", "ArrowDown"):
-        page.step(key)
-    page.page.click("#record")
-    page.until(lambda: "Recorded" in page.told)
-    film = base64.b64decode(page.page.evaluate(TAKE).partition(",")[2])
-    with av.open(io.BytesIO(film)) as container:
-        shown = list(container.decode(video=0))
-        assert len(shown) == 3
-        assert container.streams.subtitles
-    assert page.page.inner_text("#record") == "Record"
+    page.page.evaluate("window.first = worldsim.link.socket")
+    page.page.wait_for_timeout(1_500)
+    assert page.page.evaluate("worldsim.link.socket === first")
+    served._loop.call_soon_threadsafe(time.sleep, 3)
+    assert page.state("lost").startswith("The server does not answer.")
+    page.state("paused")
+
+
+def quick(route: Any) -> None:
+    """A link that loses patience ten times sooner."""
+    response = route.fetch()
+    text = response.text()
+    assert "const TICK_MS = 2000;" in text
+    route.fulfill(response=response, body=text.replace("const TICK_MS = 2000;", "const TICK_MS = 200;"))
 
 
 def test_a_gamepad_walks(context, served):
@@ -399,6 +646,10 @@ def test_a_gamepad_walks(context, served):
     }.items():
         shown.page.evaluate(push)
         shown.until(lambda keys=keys: shown.page.evaluate(held) == keys)
+    shown.page.evaluate("pad.axes = [0.9, 0]")
+    shown.until(lambda: shown.page.evaluate(held) == ["ArrowRight"])
+    shown.page.evaluate("navigator.getGamepads = () => [null, null]")
+    shown.until(lambda: shown.page.evaluate(held) == [])
     assert shown.problems == []
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from time import monotonic
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,9 +15,9 @@ from websockets.exceptions import ConnectionClosedError
 
 from tests.apps.serving import WALK, alone, bounded, player, serving, settled, talk
 from worldsim.errors import ProtocolError
-from worldsim.session.wire import Flag, Media
+from worldsim.session.wire import PIECE, Flag, Media, Piece
 from worldsim_apps.gauges import Gauges
-from worldsim_apps.viewer import Viewer
+from worldsim_apps.viewer import BREATH_S, SMALLEST_BYTES, Viewer
 
 
 class Connection:
@@ -29,12 +31,20 @@ class Connection:
         self.may_send = asyncio.Event()
         self.may_send.set()
         self.transport = SimpleNamespace(abort=self._abort)
+        self.pongs: list[asyncio.Future[float]] = []
 
     async def send(self, message: str | bytes) -> None:
         if self.is_lost:
             raise ConnectionClosedError(None, None)
         await self.may_send.wait()
-        self.sent.append(json.loads(message) if isinstance(message, str) else Media.decode(message))
+        if isinstance(message, str):
+            self.sent.append(json.loads(message))
+        else:
+            self.sent.append(Piece.decode(message) if message[0] == PIECE else Media.decode(message))
+
+    async def ping(self) -> asyncio.Future[float]:
+        self.pongs.append(asyncio.get_running_loop().create_future())
+        return self.pongs[-1]
 
     async def close(self, code: int, reason: str) -> None:
         self.closed = (code, reason)
@@ -44,8 +54,11 @@ class Connection:
 
     @property
     def order(self) -> list[Any]:
-        """What was sent: texts by their type, frames by (block, frame)."""
-        return [one["type"] if isinstance(one, dict) else (one.block, one.frame) for one in self.sent]
+        """What was sent: texts by their type, frames by (block, frame), pieces by where they begin."""
+        return [
+            one["type"] if isinstance(one, dict) else one.offset if isinstance(one, Piece) else (one.block, one.frame)
+            for one in self.sent
+        ]
 
 
 @asynccontextmanager
@@ -193,6 +206,68 @@ def test_what_is_refused_is_told_and_counted_and_may_end_the_connection(error, t
             assert figure(gauges, f'worldsim_refused_total{{reason="{error.code}"}}') == 1
 
     live()
+
+
+@bounded
+async def test_a_piece_of_a_film_goes_once_the_last_has_arrived_and_nothing_else_waits(tmp_path):
+    film = tmp_path / "film.mp4"
+    film.write_bytes(bytes(3 * SMALLEST_BYTES))
+    async with viewing() as (viewer, connection, _):
+        assert viewer.send(film)
+        await settled(lambda: connection.pongs)
+        viewer.show(block(0))
+        await settled(lambda: len(connection.sent) == 2)
+        await asyncio.sleep(2 * BREATH_S)
+        connection.may_send.clear()
+        viewer.show(block(1))
+        connection.pongs[0].set_result(0.0)
+        await asyncio.sleep(2 * BREATH_S)
+        viewer.tell("pong")
+        connection.may_send.set()
+        await settled(lambda: len(connection.pongs) == 2)
+        assert connection.order == [0, (0, 0), (1, 0), "pong", SMALLEST_BYTES]
+
+
+@asynccontextmanager
+async def slow(port: int, bytes_per_s: int) -> AsyncIterator[int]:
+    """A port behind which that port is, over a link that carries so much in a second."""
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seconds: float) -> None:
+        while data := await reader.read(4_096):
+            writer.write(data)
+            await writer.drain()
+            await asyncio.sleep(len(data) * seconds)
+        writer.close()
+
+    async def link(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", port, limit=4_096)
+        await asyncio.gather(carry(reader, back, 0.0), carry(there, writer, 1 / bytes_per_s))
+
+    async with await asyncio.start_server(link, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1]
+
+
+@bounded
+async def test_over_a_slow_link_a_film_arrives_while_the_game_goes_on(tmp_path):
+    name, film = "ab" * 16, bytes(range(256)) * 2_000
+    async with serving(tmp_path) as (server, _), slow(server.port, 150_000) as port:
+        (tmp_path / f"{name}.mp4").write_bytes(film)
+        server._gate.port = port
+        async with player(f"ws://127.0.0.1:{port}", pace=1, paused=False) as one:
+            await one.play(4)
+            since, shown, pieces, longest = monotonic(), monotonic(), bytearray(), 0.0
+            await one.say("control", op="film", world=name)
+            while len(pieces) < len(film):
+                message = await one.connection.recv()
+                if isinstance(message, bytes) and message[0] == PIECE:
+                    pieces += Piece.decode(message).payload
+                elif isinstance(message, bytes):
+                    media = Media.decode(message)
+                    await one.say("ack", epoch=media.epoch, blocks=media.block + 1)
+                    longest, shown = max(longest, monotonic() - shown), monotonic()
+            assert bytes(pieces) == film
+            assert max(longest, monotonic() - shown) < 1.5
+            assert monotonic() - since < 15
 
 
 @bounded

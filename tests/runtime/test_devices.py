@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from worldsim.errors import ConfigError, UnknownName
-from worldsim.runtime.devices import pick_device
+from worldsim.runtime.devices import is_gpu, pick_device
 
 
 @pytest.fixture
@@ -44,3 +44,8 @@ def test_a_device_that_nobody_knows_is_refused_with_those_that_are_known(gpus, n
     gpus(2)
     with pytest.raises(UnknownName, match=r"there is no device .*; known: auto, cpu, cuda, cuda:0"):
         pick_device(name)
+
+
+def test_a_gpu_is_known_by_its_device():
+    assert is_gpu(torch.device("cuda", 1))
+    assert not is_gpu(torch.device("cpu"))

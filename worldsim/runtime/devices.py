@@ -27,3 +27,8 @@ def pick_device(name: str = "auto") -> torch.device:
     if int(found[1] or 0) >= count:
         raise ConfigError(f"device {name!r} is not there: torch sees {count} GPUs; use 'auto' or 'cpu'")
     return torch.device(name)
+
+
+def is_gpu(device: torch.device) -> bool:
+    """Whether work on that device is launched kernel by kernel, so that little of it costs as much as more."""
+    return device.type == "cuda"

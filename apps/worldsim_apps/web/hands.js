@@ -22,6 +22,7 @@ export class Hands {
     canvas.addEventListener("blur", () => this.releaseAll());
     document.addEventListener("visibilitychange", () => document.hidden && this.releaseAll());
     window.addEventListener("gamepadconnected", () => this.#poll());
+    window.addEventListener("gamepaddisconnected", () => this.#poll());
   }
 
   /** The keys that the world understands, by the names of its actions. */
@@ -48,6 +49,7 @@ export class Hands {
   releaseAll() {
     this.leaving.clear();
     this.down.clear();
+    this.stick = new Set();
     this.#tell();
   }
 
@@ -78,20 +80,20 @@ export class Hands {
   #keydown(event) {
     if (!this.known.has(event.code) || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
-    if (!event.repeat) this.press(event.code);
+    this.press(event.code);  // also when it repeats: it may be held since before the canvas had the focus
   }
 
   #poll() {
+    cancelAnimationFrame(this.polling);
     const pads = navigator.getGamepads().filter(Boolean);
-    if (!pads.length) return;
     const held = new Set(pads.flatMap((pad) => padKeys(pad)));
     for (const key of held) if (!this.stick.has(key)) this.press(key);
     for (const key of this.stick) if (!held.has(key)) this.release(key);
     this.stick = held;
-    requestAnimationFrame(() => this.#poll());
+    if (pads.length) this.polling = requestAnimationFrame(() => this.#poll());
   }
 
-  /** Buttons for fingers in that element. */
+  /** Buttons for fingers in that element. A finger may slide from one arrow to another. */
   buildPad(element) {
     const cross = document.createElement("div"), more = document.createElement("div");
     cross.className = "cross";
@@ -114,13 +116,25 @@ export class Hands {
     button.type = "button";
     button.textContent = text;
     button.dataset.key = key;
+    let on = null;  // where the finger is that went down here
+    const put = (next) => {
+      if (next === on) return;
+      on?.classList.remove("held");
+      if (on) this.release(on.dataset.key);
+      on = next;
+      on?.classList.add("held");
+      if (on) this.press(on.dataset.key);
+    };
     button.addEventListener("pointerdown", (event) => {
       button.setPointerCapture(event.pointerId);
-      button.classList.add("held");
-      this.press(key);
+      put(button);
+    });
+    button.addEventListener("pointermove", ({ clientX, clientY }) => {
+      const over = document.elementFromPoint(clientX, clientY)?.closest(".cross button");
+      if (on && over && button.closest(".cross")) put(over);
     });
     for (const kind of ["pointerup", "pointercancel", "lostpointercapture"]) {
-      button.addEventListener(kind, () => { button.classList.remove("held"); this.release(key); });
+      button.addEventListener(kind, () => put(null));
     }
     button.addEventListener("contextmenu", (event) => event.preventDefault());
     return button;

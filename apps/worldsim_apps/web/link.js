@@ -3,6 +3,8 @@
 const SUBPROTOCOL = "worldsim.v1";
 const FIRST_WAIT_MS = 100;
 const LONGEST_WAIT_MS = 5000;
+const TICK_MS = 2000;
+const SILENT_TICKS = 4, BEGINNING_TICKS = 30;  // without a word; a world may take long to begin
 export const CODECS = { 0: "raw", 1: "jpeg", 4: "h264" };
 export const KEY = 1, FIRST = 2, LAST = 4, AGAIN = 8, STILL = 16;
 const PIECE = 2;
@@ -30,7 +32,7 @@ export function readFrame(buffer) {
 /**
  * A player's or a spectator's connection. `handlers` are told what happens:
  *   state(kind, text, retryMs): "connecting", "lost", "full", "ended", "replaced", "refused", "restarting"
- *   welcome(message), begun(message), told(message), frame(frame), film(blob), jumped(epoch)
+ *   welcome(message), begun(message), told(message), frame(frame), coming(share), film(blob), jumped(epoch)
  */
 export class Link {
   /** @param {{url: string, codec: string, token?: string, watch?: string, ticket?: {session: string, resume: string}}} who */
@@ -46,6 +48,7 @@ export class Link {
     this.lostAt = 0;
     this.lastError = null;
     this.left = false;
+    this.pulse = setInterval(() => this.#feel(), TICK_MS);
     this.#open();
   }
 
@@ -54,7 +57,7 @@ export class Link {
   /** The answer to a message that has one; rejects with the server's error. */
   ask(type, fields = {}) {
     return new Promise((resolve, reject) => {
-      if (!this.isOpen) return reject({ code: "lost", message: "The connection is lost; it is being taken up again." });
+      if (!this.isOpen) return reject({ code: "lost", isAway: true, message: "The connection is lost; it is being taken up again." });
       this.waiting.push({ type, resolve, reject });
       this.say(type, fields);
     });
@@ -80,17 +83,35 @@ export class Link {
   leave({ bye = true } = {}) {
     this.left = true;
     clearTimeout(this.timer);
+    clearInterval(this.pulse);
+    this.#giveUp();
     if (bye) this.say("bye");
     this.socket.close(1000);
   }
 
   #open() {
-    this.greeted = false;
+    this.greeted = this.entered = false;
+    this.silent = 0;
     this.socket = new WebSocket(this.who.url, SUBPROTOCOL);
     this.socket.binaryType = "arraybuffer";
     this.socket.onopen = () => this.#hello();
     this.socket.onmessage = (event) => this.#hear(event.data);
     this.socket.onclose = (event) => this.#closed(event);
+  }
+
+  /** Ask a server that is silent, and leave one that stays so. Ticks are counted, since a hidden page has few. */
+  #feel() {
+    if (this.left || this.socket.readyState > WebSocket.OPEN) return;
+    this.silent += 1;
+    if (this.silent > (this.greeted && !this.entered ? BEGINNING_TICKS : SILENT_TICKS)) return this.#abandon();
+    if (this.silent > 1 && this.greeted) this.say("ping");
+  }
+
+  #abandon() {
+    const { socket } = this;
+    socket.onopen = socket.onmessage = socket.onclose = null;
+    socket.close();
+    this.#closed({ code: 1006, reason: "" }, "The server does not answer.");
   }
 
   #hello() {
@@ -103,8 +124,10 @@ export class Link {
   }
 
   #hear(data) {
+    this.silent = 0;
     if (typeof data !== "string") return new Uint8Array(data, 0, 1)[0] === PIECE ? this.#piece(data) : this.#frame(readFrame(data));
     const told = JSON.parse(data);
+    this.lastError = null;
     if (told.epoch > this.seen.epoch) this.#jump(told.epoch, told.blocks ?? 0);
     if (told.type === "welcome") {
       this.greeted = true;
@@ -125,6 +148,7 @@ export class Link {
   }
 
   #begun(told) {
+    this.entered = true;
     this.waitMs = FIRST_WAIT_MS;
     this.lostAt = 0;
     if (told.resume) this.ticket = { session: told.session, resume: told.resume };
@@ -164,6 +188,8 @@ export class Link {
     const view = new DataView(data);
     if (view.getBigUint64(8, true) === 0n) this.pieces = [];
     this.pieces.push(new Uint8Array(data, 4 * view.getUint8(1)));
+    const size = this.pieces.at(-1).length;
+    this.handlers.coming(size ? (Number(view.getBigUint64(8, true)) + size) / Number(view.getBigUint64(16, true)) : 1);
     if (view.getUint16(2, true) & LAST) this.handlers.film(new Blob(this.pieces.splice(0), { type: "video/mp4" }));
   }
 
@@ -172,25 +198,31 @@ export class Link {
     this.handlers.jumped(epoch);
   }
 
-  #closed({ code, reason }) {
+  /** Nothing that was asked will be answered. */
+  #giveUp() {
     for (const one of this.waiting.splice(0)) one.reject({ code: "lost", message: "The connection was lost before the answer came." });
+  }
+
+  #closed({ code, reason }, why = "The connection is lost.") {
+    this.#giveUp();
     if (this.left) return;
     const error = this.lastError;
     this.lastError = null;
     const { state } = this.handlers;
-    if (code === 4409) return state("replaced", "This world is being played in another tab or by another program.");
+    // Whoever takes a session over spends its token.
+    if (code === 4409 || (code === 3000 && this.greeted)) return state("replaced", "This world was taken over by another tab or program.");
     if (code === 4410) return state("ended", "This session has ended; its world was kept.");
-    if (code === 3000) return state("refused", "This server asks for a token.");
+    if (code === 3000) return state("refused", this.who.token ? "That is not the token of this server." : "This server asks for a token.");
     if (code === 1013) return this.#later("full", error?.message ?? "All places are taken.", error?.retry_after_ms ?? 2000);
     if (code === 1000 || code === 3008 || code >= 4000) return state("ended", error?.message ?? `The server closed the connection (${reason || code}).`);
     if (code === 1012 && this.drained) return state("restarting", "The server is stopping. This world is saved.");
-    this.#lost();
+    this.#lost(why);
   }
 
-  #lost() {
+  #lost(why) {
     const now = Date.now();
     this.lostAt ||= now;
-    const text = this.ticket ? "The connection is lost. The world stands still and waits for you." : "There is no connection to the server.";
+    const text = this.ticket ? `${why} The world stands still and waits for you.` : "There is no connection to the server.";
     this.#later(this.ticket || this.who.watch ? "lost" : "connecting", text, this.waitMs);
     this.waitMs = Math.min(2 * this.waitMs, LONGEST_WAIT_MS);
   }

@@ -1,9 +1,11 @@
 // The player page: a world in the middle, and around it what can be done with it.
 
-import { LAST, Link, STILL } from "./link.js";
+import { Film } from "./film.js";
 import { Hands } from "./hands.js";
+import { LAST, Link, STILL } from "./link.js";
 import { Screen } from "./screen.js";
 import { Shelf } from "./shelf.js";
+import { remember, remembered } from "./tab.js";
 import { Timeline } from "./timeline.js";
 
 const BACK_S = 2;
@@ -12,6 +14,7 @@ const REMEMBERED_LATENCIES = 40;
 const LABELS = {
   connecting: "Connecting", live: "Live", paused: "Paused", watching: "Watching", lost: "Connection lost, resuming",
   full: "Full", ended: "Ended", replaced: "Played elsewhere", refused: "Token needed", restarting: "Server is stopping",
+  reliving: "Living it again",
 };
 
 const $ = (id) => document.getElementById(id);
@@ -21,6 +24,8 @@ const canvas = $("screen");
 class Player {
   constructor() {
     this.world = "";
+    this.session = "";
+    this.origin = null;  // the seed and the place that the world began with, where that is known
     this.blocks = 0;
     this.pressed = new Map();
     this.latencies = [];
@@ -30,15 +35,20 @@ class Player {
     this.token = this.given.get("token") ?? remembered("token") ?? "";
     this.screen = new Screen(canvas, (frame) => this.#shown(frame), (frame, error) => this.#unreadable(frame, error));
     this.hands = new Hands(canvas, (keys) => this.#hold(keys));
-    this.timeline = new Timeline($("timeline"), (blocks, fork) => (fork ? this.fork(blocks) : this.goBack(this.blocks - blocks)));
-    this.shelf = new Shelf($("shelf"), $("kept"), (world) => this.load(world));
+    this.timeline = new Timeline($("timeline"), $("there"), (blocks, fork) => (fork ? this.fork(blocks) : this.goBack(this.blocks - blocks)));
+    this.shelf = new Shelf($("shelf"), $("kept"), (world, origin) => this.load(world, origin));
+    this.film = new Film($("record"), (op, fields) => this.link.control(op, fields), (...said) => this.notice(...said));
   }
 
   get watched() { return this.given.get("watch") ?? ""; }
 
   /** Connect: to the session that this page is for, to the one it was in before, or to begin one. */
   connect(enter = this.#asked()) {
-    this.link?.leave({ bye: false });
+    if (this.link) {
+      this.link.leave({ bye: false });
+      this.#label("connecting");
+      this.#veil("Connecting.");
+    }
     this.enter = enter;
     const url = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/v1/world`;
     const ticket = enter || this.watched ? null : this.#ticket();
@@ -48,23 +58,32 @@ class Player {
       begun: (told) => this.#begun(told),
       told: (told) => this.#told(told),
       frame: (frame) => this.screen.push(frame),
-      film: (blob) => this.#film(blob),
+      coming: (share) => this.film.coming(share, $("notice").textContent),
+      film: (blob) => this.film.arrived(blob, this.name),
       jumped: (epoch) => this.screen.jump(epoch),
     });
   }
 
   async goBack(blocks) {
-    const most = Math.min(Math.max(1, Math.round(blocks)), this.blocks);
-    if (this.blocks) await this.#do(() => this.link.control("rewind", { blocks: most }), "");
-    canvas.focus();
+    const wanted = Math.max(1, Math.round(blocks));
+    await this.#jump(async () => {
+      const rewind = (made) => made && this.link.control("rewind", { blocks: Math.min(wanted, made) });
+      try {
+        return await rewind(this.blocks);
+      } catch (error) {
+        if (error.code !== "ConfigError") throw error;
+        return rewind((await this.link.control("look")).blocks);  // there are not as many: to the beginning
+      }
+    });
   }
 
   async fork(at = null) {
     const tab = this.inside ? null : window.open("about:blank");
-    const before = at === null ? 0 : Math.max(0, this.blocks - at);
+    const before = at === null ? 0 : Math.max(0, this.blocks - at), { near } = this.timeline;
     const forked = await this.#do(() => this.link.control("fork"), this.inside ? "" : "The fork is open in another tab.");
     if (!forked) return tab?.close();
-    const where = new URLSearchParams({ session: forked.session, resume: forked.resume, codec: this.link.who.codec });
+    const where = new URLSearchParams({ session: forked.session, resume: forked.resume, codec: this.link.who.codec, near });
+    for (const [name, value] of Object.entries(this.origin ?? {})) if (value !== null) where.set(name, value);
     if (before) where.set("rewind", before);
     const url = `${location.pathname}#${where}`;
     if (this.inside) return tellAround({ fork: `?embed=beside#${where}` });
@@ -75,54 +94,29 @@ class Player {
   async save() {
     const saved = await this.#do(() => this.link.control("save"), "");
     if (!saved) return;
-    this.shelf.add({ world: saved.world, name: this.name, picture: this.screen.thumbnail(), at: Date.now() });
-    this.notice(`Saved as ${saved.world}.`);
+    const { world } = saved, url = `${location.origin}${location.pathname}#world=${world}`;
+    this.shelf.add({ world, name: this.name, picture: this.screen.thumbnail(), at: Date.now(), origin: this.origin });
+    this.notice("Saved. Whoever opens this goes on from here: ", { href: url, text: url });
   }
 
-  async load(world) {
-    if (!this.link.isOpen || !this.world) return this.connect({ type: "control", fields: { op: "load", world } });
-    await this.#do(() => this.link.control("load", { world }), "Loaded.");
-    this.timeline.clear();
-    canvas.focus();
-  }
-
-  async record() {
-    const isOn = $("record").getAttribute("aria-pressed") === "true";
-    const told = await this.#do(() => this.link.control("record", { on: !isOn }), isOn ? "" : "Recording.");
-    if (!told) return;
-    this.#recording(!isOn);
-    if (isOn) await this.#fetch(told);
-  }
-
-  #recording(isOn) {
-    $("record").setAttribute("aria-pressed", String(isOn));
-    $("record").textContent = isOn ? "Stop" : "Record";
-  }
-
-  /** Have a film that has ended sent here. */
-  async #fetch({ name, seconds, problem }) {
-    this.filmed = `${seconds.toFixed(1)} s as MP4${problem ? ` (${problem})` : ""}`;
-    await this.#do(() => this.link.control("film", { world: name }), "Fetching the film.");
-  }
-
-  /** A film has arrived. */
-  #film(blob) {
-    if (this.film) URL.revokeObjectURL(this.film);
-    this.film = URL.createObjectURL(blob);
-    this.notice("Recorded: ", { href: this.film, text: this.filmed, download: `${this.name}.mp4` });
+  async load(world, origin = null) {
+    if (!this.link.isOpen || !this.world) {
+      this.origin = origin;
+      return this.connect({ type: "control", fields: { op: "load", world } });
+    }
+    const told = await this.#jump(() => this.link.control("load", { world }), "Loaded.");
+    if (told) this.#begin(origin, told.blocks);
   }
 
   async pause() {
     await this.#do(() => this.link.control(this.paused ? "resume" : "pause"), "");
-    if (!this.paused) canvas.focus();
   }
 
   async anew(seed, start, codec) {
     const fields = { seed, start };
     this.codec = codec ?? this.codec;
     if (!this.link.isOpen || !this.world) return this.connect({ type: "start", fields });
-    if (await this.#do(() => this.link.control("reset", fields), "")) this.timeline.clear();
-    canvas.focus();
+    if (await this.#jump(() => this.link.control("reset", fields))) this.#begin(fields, 0);
   }
 
   copyLink() {
@@ -132,9 +126,10 @@ class Player {
     this.notice("Whoever opens this watches: ", { href: url, text: url });
   }
 
-  /** Say something below the buttons. */
-  notice(text, link = null, alarm = false) {
+  /** Say something below the buttons; what passes is true until there is a connection again. */
+  notice(text, link = null, alarm = false, passes = false) {
     const element = $("notice");
+    this.passes = passes;
     element.classList.toggle("alarm", alarm);
     element.replaceChildren(text);
     if (!link) return;
@@ -155,11 +150,10 @@ class Player {
   /** What the address asks for, once: a world that was kept, or a seed and a place to begin with. */
   #asked() {
     const { given } = this, world = given.get("world");
-    if (this.watched || !["world", "seed", "start"].some((name) => given.has(name))) return null;
+    if (this.watched || given.has("session") || !["world", "seed", "start"].some((name) => given.has(name))) return null;
     this.#useUp();
     if (world) return { type: "control", fields: { op: "load", world } };
-    const start = given.has("start") ? Number(given.get("start")) : null;
-    return { type: "start", fields: { seed: Number(given.get("seed") ?? fresh()), start } };
+    return { type: "start", fields: beginning(given) };
   }
 
   /** A page that is loaded again goes on where it was, and asks for nothing. */
@@ -172,10 +166,21 @@ class Player {
     if (this.given.has("session")) {
       const ticket = { session: this.given.get("session"), resume: this.given.get("resume"), codec: this.given.get("codec") };
       this.rewindTo = Number(this.given.get("rewind") ?? 0);
+      this.#recall({ ...ticket, near: Number(this.given.get("near") ?? 0), origin: this.given.has("seed") ? beginning(this.given) : null });
       this.#useUp();  // its token is good for once
+      this.film.forget();
       return ticket;
     }
-    return JSON.parse(remembered("ticket") ?? "null");
+    const ticket = remembered("ticket");
+    if (!ticket) return null;
+    this.#recall(ticket);
+    return ticket;
+  }
+
+  /** What this page knew of a session before it was loaded again. */
+  #recall({ session, world, origin, near }) {
+    Object.assign(this, { session, world: world ?? "", origin: origin ?? null });
+    this.recalled = { near: near ?? 0, pictures: remembered("pictures")?.[session] ?? [] };
   }
 
   #hold(keys) {
@@ -190,11 +195,11 @@ class Player {
     this.name = told.name;
     $("world").textContent = told.name;
     this.screen.configure(width, height, told.fps);
-    this.timeline.configure(told.fps / told.frames_per_block);
+    this.timeline.configure(told.fps / told.frames_per_block, told.limits.remembered_s);
     this.perSecond = told.fps / told.frames_per_block;
     if (!this.hands.actions) this.#learn(told);
     if (this.watched || this.link.ticket) return;
-    const { type, fields } = this.enter ?? { type: "start", fields: { seed: fresh() } };
+    const { type, fields } = this.enter ??= { type: "start", fields: beginning() };
     this.link.ask(type, fields).catch((error) => this.#refused(error));
   }
 
@@ -202,34 +207,51 @@ class Player {
     this.hands.learn(actions);
     this.hands.buildPad($("pad"));
     $("keys").replaceChildren(...Object.entries(actions).map(([name, keys]) => keyRow(name, keys)));
-    $("place").replaceChildren(...Array.from({ length: starts }, (_, at) => new Option(at + 1, at)));
+    $("place").replaceChildren(new Option("any", ""), ...Array.from({ length: starts }, (_, at) => new Option(at + 1, at)));
   }
 
   #begun(told) {
-    this.enter = null;
+    if (this.passes) this.notice("");
+    const { enter, session, recalled } = this;
+    Object.assign(this, { enter: null, recalled: null, session: told.session });
+    if (told.session !== session) this.epoch = undefined;
+    if (enter?.type === "start") this.#begin(enter.fields, 0);
+    else if (told.session !== session) this.#begin(this.origin, told.blocks, enter?.fields.world === this.world ? this.timeline.pictures : []);
+    else if (recalled) this.#begin(this.origin, recalled.near, recalled.pictures);
     document.body.classList.toggle("watching", told.type === "watching");
+    this.film.renew();
     this.#situate(told);
-    this.#veil();
     this.#remember();
     this.#look();
     if (this.rewindTo) this.goBack(this.rewindTo);
     this.rewindTo = 0;
-    if (!this.watched) canvas.focus();
+    this.focus(told.session !== session);
+  }
+
+  /** Another world than before: how it began, back to which block it is remembered, and what it looked like. */
+  #begin(origin, near, pictures = []) {
+    this.origin = origin;
+    this.timeline.begin(near, pictures);
+    $("seed").value = origin?.seed ?? "";
+    $("place").value = origin?.start ?? "";
+    this.#remember();
   }
 
   #told(told) {
-    if (told.type === "reliving") this.notice(`Living it again: ${told.blocks} of ${told.of} blocks.`);
+    if (told.type === "reliving") this.#reliving(told);
     if (told.type === "state") this.#situate(told);
-    if (told.type === "film") {
-      this.#recording(false);
-      this.#fetch(told);
-    }
+    if (told.type === "film") this.film.ended(told);
     if (told.type !== "error") return;
     if (told.code === "block_failed") this.#situate(told);
-    this.notice(told.message, null, true);
+    this.notice(told.message, null, true, true);
   }
 
-  #situate({ epoch, blocks, paused, world, waiting, damage }) {
+  #reliving({ blocks, of }) {
+    this.#label("reliving");
+    this.#veil(`Living it again: ${blocks} of ${of} blocks.`, [], blocks / of);
+  }
+
+  #situate({ epoch, blocks, paused, world, waiting, damage, recording }) {
     if (epoch !== this.epoch) this.blocks = blocks;
     if (epoch > this.epoch) this.#look();
     this.epoch = epoch;
@@ -237,10 +259,18 @@ class Player {
     this.paused = paused;
     if (damage && world !== this.world) this.notice(`Not all of what was kept could be read: ${damage}`, null, true);
     this.world = world;
+    this.away = waiting;
     $("pause").textContent = paused ? "Go on" : "Pause";
     $("pause").setAttribute("aria-pressed", String(paused));
-    this.#label(this.watched ? (waiting ? "lost" : "watching") : paused ? "paused" : "live");
-    if (this.watched && waiting) $("state").textContent = "The player is away";
+    if (recording !== undefined && !this.watched) this.film.heed(recording);
+    this.#calm();
+  }
+
+  /** Nothing is between the player and the world. */
+  #calm() {
+    this.#veil();
+    this.#label(this.watched ? (this.away ? "lost" : "watching") : this.paused ? "paused" : "live");
+    if (this.watched && this.away) $("state").textContent = "The player is away";
   }
 
   /** Show what the world looks like now, be it that no block is made before somebody says so. */
@@ -288,42 +318,40 @@ class Player {
   /** Something is between the player and the world: say what, and what can be done. */
   #state(kind, text, retryMs) {
     this.#label(kind);
-    if (kind !== "lost") forget("ticket");
     const again = retryMs > 1000 ? ` Trying again in ${Math.round(retryMs / 1000)} s.` : "";
-    const known = this.world;
-    const choices = {
-      refused: [["Give the token", () => this.#askToken()]],
-      replaced: [["Begin anew here", () => this.connect({ type: "start", fields: { seed: fresh() } })]],
-      ended: [
-        ...(known && !this.watched ? [["Go on in this world", () => this.load(known)]] : []),
-        ["Begin anew", () => this.#leaveWatching()],
-      ],
-    }[kind] ?? [];
+    const { world, origin } = this;
+    const onwards = [
+      ...(world && !this.watched ? [["Go on in this world", () => this.load(world, origin)]] : []),
+      ["Begin anew", () => this.#leaveWatching()],
+    ];
+    const choices = { refused: [["Give the token", () => this.#askToken()]], replaced: onwards, ended: onwards }[kind] ?? [];
     if (kind === "restarting") setTimeout(() => this.connect({ type: "control", fields: { op: "load", world: this.link.drained } }), 1500);
-    if (kind === "ended" || kind === "restarting") this.timeline.clear();
     if (kind === "ended" || kind === "replaced" || kind === "restarting") this.screen.jump(0);
-    this.#veil(text + again, choices);
-    if (kind === "ended" || kind === "replaced") this.world = kind === "ended" ? known : "";
+    this.#veil(sentence(text) + again, choices);
   }
 
   #leaveWatching() {
     this.#useUp();
-    this.connect({ type: "start", fields: { seed: fresh() } });
+    this.connect({ type: "start", fields: beginning() });
   }
 
   #askToken() {
-    this.token = window.prompt("The token that this server was started with") ?? "";
-    if (!this.token) return;
-    remember("token", this.token);
+    const token = window.prompt("The token that this server was started with");
+    if (!token) return;
+    this.token = token;
+    remember("token", token);
     this.connect(this.enter);
   }
 
   #label(kind) {
+    document.querySelector("aside").inert = kind === "reliving";
     $("state").dataset.state = kind;
     $("state").textContent = LABELS[kind];
   }
 
-  #veil(text = "", choices = []) {
+  #veil(text = "", choices = [], share = null) {
+    $("lived").hidden = share === null;
+    $("lived").value = share ?? 0;
     $("veil").classList.toggle("shown", Boolean(text));
     $("message").textContent = text;
     $("choices").replaceChildren(...choices.map(([label, act]) => {
@@ -336,19 +364,36 @@ class Player {
   async #do(ask, done) {
     try {
       const told = await ask();
-      if (done !== null) this.notice(done);
+      this.notice(done);
       return told;
     } catch (error) {
-      this.notice(error.message ?? String(error), null, true);
+      this.notice(error.message ?? String(error), null, true, error.isAway);
       return null;
     }
   }
 
+  /** Go to another time, one after the other: whoever clicks twice means it once. */
+  async #jump(ask, done = "") {
+    if (this.isJumping) return null;
+    this.isJumping = true;
+    const told = await this.#do(ask, done);
+    this.isJumping = false;
+    if ($("state").dataset.state === "reliving") this.#calm();  // it was refused
+    this.focus();
+    return told;
+  }
+
+  /** Keys count again; the world comes into view if it is another one. */
+  focus(isOther = false) { if (!this.watched) canvas.focus({ preventScroll: !isOther }); }
+
   #remember() {
     const { ticket, seen, who } = this.link;
-    if (this.inside) return;  // two inside one page are of one tab, and would take each other's place
-    if (ticket?.resume) remember("ticket", JSON.stringify({ ...ticket, ...seen, blocks: this.blocks, codec: who.codec }));
+    const { world, origin, blocks } = this, { near } = this.timeline;
+    if (ticket?.resume) remember("ticket", { ...ticket, ...seen, blocks, codec: who.codec, world, origin, near });
   }
+
+  /** The page is left, and may be loaded again. */
+  leave() { remember("pictures", { [this.session]: this.timeline.pictures }); }
 }
 
 function keyRow(name, keys) {
@@ -366,28 +411,39 @@ function keyRow(name, keys) {
 /** Tell the page around this one, which can only be one that the server lets show it. */
 function tellAround(told) { window.parent.postMessage({ worldsim: told }, "*"); }
 
-/** A seed that nobody chose. */
-function fresh() { return crypto.getRandomValues(new Uint32Array(1))[0]; }
+function sentence(text) { return `${text[0].toUpperCase()}${text.slice(1)}${text.endsWith(".") ? "" : "."}`; }
 
-// What is remembered is of this tab, and nothing where the browser forbids it.
-function remembered(name) { try { return sessionStorage.getItem(`worldsim.${name}`); } catch { return null; } }
-function remember(name, value) { try { sessionStorage.setItem(`worldsim.${name}`, value); } catch { /* not remembered */ } }
-function forget(name) { try { sessionStorage.removeItem(`worldsim.${name}`); } catch { /* nor this */ } }
+/** How a world begins: with the seed and the place that are given, or a seed that nobody chose and whichever place it draws. */
+function beginning(given = new Map()) {
+  const number = (name) => (given.get(name) ? Number(given.get(name)) : null);
+  return { seed: number("seed") ?? crypto.getRandomValues(new Uint32Array(1))[0], start: number("start") };
+}
 
 const player = new Player();
 window.worldsim = player;  // for whoever looks in with the browser's tools
-$("pause").addEventListener("click", () => player.pause());
-$("back").addEventListener("click", () => player.goBack(BACK_S * player.perSecond));
-$("fork").addEventListener("click", () => player.fork());
-$("save").addEventListener("click", () => player.save());
-$("record").addEventListener("click", () => player.record());
-$("watch").addEventListener("click", () => player.copyLink());
+const buttons = {
+  pause: () => player.pause(),
+  back: () => player.goBack(BACK_S * player.perSecond),
+  fork: () => player.fork(),
+  save: () => player.save(),
+  record: () => player.film.press(),
+  watch: () => player.copyLink(),
+};
+for (const [id, act] of Object.entries(buttons)) {
+  $(id).addEventListener("click", () => {
+    act();
+    player.focus();  // else Space would press it again
+  });
+}
 $("anew").addEventListener("submit", (event) => {
   event.preventDefault();
-  player.anew(Number($("seed").value), Number($("place").value));
+  const { seed, start } = beginning(new Map([["seed", $("seed").value], ["start", $("place").value]]));
+  player.anew(seed, start);
 });
 canvas.addEventListener("focus", () => { $("hint").hidden = true; });
-canvas.addEventListener("blur", () => { $("hint").hidden = Boolean(player.watched); });
+canvas.addEventListener("blur", () => { $("hint").hidden = false; });
+window.addEventListener("hashchange", () => location.reload());
+window.addEventListener("pagehide", () => player.leave());
 document.body.classList.toggle("touch", navigator.maxTouchPoints > 0);
 if (player.inside) {
   document.body.classList.add("inside");

@@ -4,6 +4,7 @@ import { KEY, LAST } from "./link.js";
 
 const STALL_MS = 1000;
 const LATE = 1.5;  // of the time between two frames: one that comes later was late
+const EDGE = 4;  // pixels for what shows that the canvas has the focus
 
 /** Shows the frames of one world on a canvas. `shown(frame)` is called after each was drawn. */
 export class Screen {
@@ -32,7 +33,7 @@ export class Screen {
   fit() {
     const room = this.canvas.parentElement.getBoundingClientRect();
     const { width, height } = this.canvas;
-    const factor = Math.max(1, Math.floor(Math.min((room.width - 8) / width, (room.height - 8) / height)));
+    const factor = Math.max(1, Math.floor(Math.min((room.width - EDGE) / width, (room.height - EDGE) / height)));
     this.canvas.style.width = `${factor * width}px`;
     this.canvas.style.height = `${factor * height}px`;
   }

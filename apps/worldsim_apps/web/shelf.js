@@ -1,6 +1,7 @@
 // The worlds that were saved from this browser. The server keeps them; here are their names and what they look like.
 
 const PLACE = "worldsim.saved";
+const SURE = "Take this world off the list? The server keeps it, but only who knows its name can go on in it:";
 
 export class Shelf {
   constructor(list, section, load) {
@@ -37,7 +38,7 @@ export class Shelf {
     this.show();
   }
 
-  #item({ world, name, picture, at }) {
+  #item({ world, name, picture, at, origin }) {
     const item = document.createElement("li"), button = document.createElement("button"), image = new Image();
     const forget = document.createElement("button");
     image.src = picture;
@@ -45,11 +46,12 @@ export class Shelf {
     button.type = forget.type = "button";
     button.title = `Go on in ${name}, saved ${new Date(at).toLocaleString()} as ${world}`;
     button.append(image, new Date(at).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }));
-    button.addEventListener("click", () => this.load(world));
+    button.addEventListener("click", () => this.load(world, origin));
     forget.className = "forget";
     forget.textContent = "×";
-    forget.setAttribute("aria-label", "Take off this list");
-    forget.addEventListener("click", () => this.forget(world));
+    forget.title = "Take off this list";
+    forget.setAttribute("aria-label", forget.title);
+    forget.addEventListener("click", () => window.confirm(`${SURE}\n\n${world}`) && this.forget(world));
     item.append(button, forget);
     return item;
   }
