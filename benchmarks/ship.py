@@ -24,7 +24,8 @@ START_FRAMES = 32
 PLACES: dict[str, tuple[tuple[int, int], ...]] = {
     "crafter": ((59, 90), (27, 40), (36, 90), (42, 140), (29, 90), (40, 90), (20, 40), (4, 140)),
 }
-"""Seed and last frame of each starting place: pond, beach, forest, lava by the sea, a furnace among ores, coast, caves, dusk."""
+"""Seed and last frame of each starting place:
+pond, beach, forest, lava by the sea, a furnace among ores, coast, caves, dusk."""
 
 
 def main(

@@ -24,7 +24,9 @@ def latents(device: str, dtype: torch.dtype) -> torch.Tensor:
     pool = PagePool(backbone.pages, pages=32, dtype=dtype, device=where)
     decoder = VideoDecoder(backbone, pool, tiny_world().plan, seed=11)
     shape = (1, 4, *backbone.geometry.frame_shape)
-    decoder.prefill(uniforms(1, 0, 0, shape).to(where, dtype), torch.zeros(1, 4, backbone.controls, device=where, dtype=dtype))
+    decoder.prefill(
+        uniforms(1, 0, 0, shape).to(where, dtype), torch.zeros(1, 4, backbone.controls, device=where, dtype=dtype)
+    )
     made = []
     for block in range(BLOCKS):
         controls = torch.zeros(1, 1, backbone.controls, device=where, dtype=dtype)
