@@ -454,8 +454,9 @@ class Room:
                 return "recorded", asdict(await stage.end_film())
             case "film":
                 path = self._hall.kept.film(verb.world)
-                if not viewer.send(path):
-                    raise ProtocolError("no_film", f"there is no film {verb.world!r}; `recorded` named it")
+                is_made = any(room._stage.recording == verb.world for room in self._hall.rooms.values())
+                if is_made or not viewer.send(path):
+                    raise ProtocolError("no_film", f"there is no whole film {verb.world!r}; `recorded` named it")
                 return "sending", {"name": verb.world, "bytes": size_of(path)}
             case "save":
                 block = stage.block

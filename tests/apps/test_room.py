@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,6 +40,9 @@ class Seen:
     def refuse(self, error: ProtocolError, to: str) -> None:
         assert to == "control"
         self.tell("error", code=error.code, message=str(error), close=error.close)
+
+    def send(self, path: Path) -> bool:
+        return path.exists()
 
     def show(self, block: list[Media]) -> None:
         self.shown += block
@@ -366,6 +370,18 @@ async def test_what_is_recorded_is_part_of_the_state(tmp_path):
         assert (other.told[0]["recording"], other.told[0]["film"]) == (newer, name)
         told = await asked(room, other, "reset")
         assert (told["recording"], told["film"]) == (None, newer)
+
+
+@bounded
+async def test_a_film_is_fetched_when_it_is_whole(tmp_path):
+    async with hall_of(tmp_path) as hall:
+        room, one = await opened(hall)
+        name = (await asked(room, one, "record"))["film"]
+        assert (await asked(room, one, "film", world=name))["code"] == "no_film"
+        await asked(room, one, "record", on=False)
+        told = await asked(room, one, "film", world=name)
+        assert (told["type"], told["name"]) == ("sending", name)
+        assert told["bytes"] > 0
 
 
 @bounded
