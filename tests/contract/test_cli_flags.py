@@ -1,10 +1,13 @@
-"""The commands of `worldsim` and their flags are a promise: a change here breaks somebody's scripts."""
+"""The commands of `worldsim` and `lvbench` and their flags are a promise: a change here breaks somebody's scripts."""
 
 from __future__ import annotations
 
+import pytest
+import typer
 from typer.main import get_command
 
-from worldsim_apps.cli import app
+from lvbench.cli import app as lvbench
+from worldsim_apps.cli import app as worldsim
 
 PROMISED = {
     "generate": "--world --actions --seconds --seed --start --policy --steps --frames-per-block --device --weights "
@@ -18,11 +21,17 @@ PROMISED = {
     "info": "world --json",
     "doctor": "--json",
 }
+SCORES = {
+    "score": "videos --output -o --dimension --chunks --extractor --reference --workers --seed --max-pixels "
+    "--max-frames --max-seconds --json",
+    "compare": "one other --seed --json",
+}
 
 
-def test_the_commands_and_their_flags_are_the_promised_ones() -> None:
+@pytest.mark.parametrize(("app", "promised"), [(worldsim, PROMISED), (lvbench, SCORES)], ids=["worldsim", "lvbench"])
+def test_the_commands_and_their_flags_are_the_promised_ones(app: typer.Typer, promised: dict[str, str]) -> None:
     commands = get_command(app).commands
     found = {
         name: " ".join(flag for flags in command.params for flag in flags.opts) for name, command in commands.items()
     }
-    assert found == PROMISED
+    assert found == promised

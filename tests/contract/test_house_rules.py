@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-MODULES = sorted(path for part in ("worldsim", "apps", "benchmarks") for path in (ROOT / part).rglob("*.py"))
+MODULES = sorted(path for part in ("worldsim", "apps", "benchmarks", "lvbench") for path in (ROOT / part).rglob("*.py"))
 ISOLATES = "worldsim/runtime/batching.py"
 """Where sessions share calls, whatever goes wrong in one must not reach the others."""
 BROAD = {"Exception", "BaseException"}

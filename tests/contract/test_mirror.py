@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-HOMES = {"worldsim": "tests", "apps/worldsim_apps": "tests/apps", "benchmarks": "tests/benchmarks"}
+HOMES = {
+    "worldsim": "tests",
+    "apps/worldsim_apps": "tests/apps",
+    "benchmarks": "tests/benchmarks",
+    "lvbench": "tests/lvbench",
+}
 EXEMPT = {
     "worldsim/models/protocol.py": "declares what others implement; tests/testing/test_conformance.py runs it",
     "worldsim/runtime/chunk.py": "holds no code of its own; whoever makes chunks is tested",

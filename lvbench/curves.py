@@ -1,0 +1,61 @@
+"""Draws the values of the chunks of many videos as lines, in SVG that needs nothing beside it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+
+WIDTH, HEIGHT = 360, 200
+LEFT, RIGHT, TOP, BOTTOM = 64, 8, 10, 24
+FLATTEST = 1e-9
+"""Span of values, below which a curve is drawn in the middle."""
+
+Line = Sequence[float | None]
+
+
+def curves(title: str, lines: Sequence[Line]) -> str:
+    """An <svg> with a thin line for each video and a thick one for their mean.
+
+    Args:
+        title: said to whoever cannot see it.
+        lines: a value for each chunk, None where there is none; all of one length, at least 2.
+    """
+    known = [value for line in lines for value in line if value is not None]
+    if not known:
+        return ""
+    low, high = min(known), max(known)
+    if high - low < FLATTEST:
+        low, high = low - 0.5, high + 0.5
+    thin = "".join(f'<path class="one" d="{_path(line, low, high)}"/>' for line in lines)
+    scale = (
+        f'<text x="{LEFT - 6}" y="{TOP + 8}" text-anchor="end">{high:.4g}</text>'
+        f'<text x="{LEFT - 6}" y="{HEIGHT - BOTTOM}" text-anchor="end">{low:.4g}</text>'
+        f'<text x="{LEFT}" y="{HEIGHT - 6}">first chunk</text>'
+        f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 6}" text-anchor="end">last</text>'
+    )
+    frame = f'<path class="axis" d="M{LEFT},{TOP}V{HEIGHT - BOTTOM}H{WIDTH - RIGHT}"/>'
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
+        f'{frame}{thin}<path class="mean" d="{_path(_mean(lines), low, high)}"/>{scale}</svg>'
+    )
+
+
+def _mean(lines: Sequence[Line]) -> list[float | None]:
+    """The mean of each chunk over the videos that have a value there."""
+    columns = [[value for value in column if value is not None] for column in zip(*lines, strict=True)]
+    return [math.fsum(column) / len(column) if column else None for column in columns]
+
+
+def _path(line: Line, low: float, high: float) -> str:
+    """A line in the commands of SVG, broken where there is no value."""
+    steps, pen = [], "M"
+    for at, value in enumerate(line):
+        if value is None:
+            pen = "M"
+            continue
+        x = LEFT + at * (WIDTH - LEFT - RIGHT) / max(1, len(line) - 1)
+        y = TOP + (high - value) / (high - low) * (HEIGHT - TOP - BOTTOM)
+        steps.append(f"{pen}{x:.1f},{y:.1f}")
+        pen = "L"
+    return "".join(steps)

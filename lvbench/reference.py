@@ -1,0 +1,159 @@
+"""How like a real video of the same walk a video is, frame by frame: for simulators that can play the same actions."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from lvbench import motion
+from lvbench.errors import VideoRefused
+from lvbench.measures import chunks_of
+from lvbench.score import Result, Score
+from lvbench.store import Arrays, hash_of_code
+from lvbench.video import Facts, Frame, Limits, open_video
+
+FLATTEST = 1e-10
+"""Squared error, of 255 a level, that counts as none: the signal-to-noise ratio ends at 148 dB."""
+WINDOW, SIGMA = (11, 11), 1.5
+C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+STILL_PX = 0.05
+"""Mean length of a flow below which nothing moves."""
+LIKENESSES: Mapping[str, str] = {
+    "psnr": "signal-to-noise ratio, dB",
+    "ssim": "structural similarity",
+    "flow_agreement": "agreement of motion",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Likeness:
+    """How like its real one a video is.
+
+    chunks: by name in LIKENESSES, the value of each chunk.
+    scores: by the same name, over the whole video.
+    """
+
+    chunks: Mapping[str, Sequence[float]]
+    scores: Mapping[str, Result]
+
+
+def fingerprint() -> str:
+    """A hash of the code and libraries that compare."""
+    return hash_of_code(motion, sys.modules[__name__])
+
+
+def likeness(tracks: Arrays, chunks: int) -> Likeness:
+    """What liken measured, in numbers. Raises VideoRefused if what was compared is too short for so many chunks."""
+    frames = len(tracks["squared_error"])
+    parts = [{name: track[part] for name, track in tracks.items()} for part in chunks_of(frames, chunks)]
+    whole = {name: measure(tracks) for name, measure in MEASURES.items()}
+    return Likeness(
+        chunks={name: [measure(part) for part in parts] for name, measure in MEASURES.items()},
+        scores={name: Score(value, frames) for name, value in whole.items()},
+    )
+
+
+def liken(path: Path, reference: Path, limits: Limits) -> Arrays:
+    """Compare a video with the real one, frame by frame, up to the end of the shorter.
+
+    Returns:
+        squared_error: mean over pixels and colours, 0 to 65,025, [F].
+        ssim: of the grey pictures, -1 to 1, [F].
+        flow_agreement: of the motion to the next frame, 0 to 1, [F]; NaN at the last.
+
+    Raises:
+        VideoRefused: one of them cannot be read, or they differ in size or rate.
+    """
+    mover = motion.Mover()
+    squared, similar, agreed = [], [], []
+    last: tuple[NDArray[np.uint8], NDArray[np.uint8]] | None = None
+    for ours, real in _pairs(path, reference, limits):
+        squared.append(squared_error(ours, real))
+        grey = (_grey(ours), _grey(real))
+        similar.append(ssim(*grey))
+        if last is not None:
+            agreed.append(flow_agreement(mover.flow(last[0], grey[0]), mover.flow(last[1], grey[1])))
+        last = grey
+    return {
+        "squared_error": np.array(squared, np.float64),
+        "ssim": np.array(similar, np.float64),
+        "flow_agreement": np.array([*agreed, np.nan], np.float64),
+    }
+
+
+def squared_error(ours: Frame, real: Frame) -> float:
+    """Mean squared difference of two frames [H, W, 3], of levels of 255."""
+    return float(np.mean(np.square(ours.astype(np.float32) - real), dtype=np.float64))
+
+
+def psnr(squared: float) -> float:
+    """Peak signal-to-noise ratio in dB of a mean squared difference of levels of 255; 148 dB for equal frames."""
+    return 10 * math.log10(255**2 / max(squared, FLATTEST))
+
+
+def ssim(ours: NDArray[np.uint8], real: NDArray[np.uint8]) -> float:
+    """Structural similarity of two grey pictures [H, W], 1 for equal ones.
+
+    Source: Wang et al. 2004 (IEEE TIP 13.4): a Gaussian window of 11 x 11 pixels with sigma 1.5, inside the picture.
+    """
+
+    def blur(picture: NDArray[np.float64]) -> NDArray[np.float64]:
+        edge = WINDOW[0] // 2
+        return np.asarray(cv2.GaussianBlur(picture, WINDOW, SIGMA), np.float64)[edge:-edge, edge:-edge]
+
+    x, y = ours.astype(np.float64), real.astype(np.float64)
+    mean_x, mean_y = blur(x), blur(y)
+    var_x, var_y = blur(x * x) - mean_x**2, blur(y * y) - mean_y**2
+    both = blur(x * y) - mean_x * mean_y
+    parts = (2 * mean_x * mean_y + C1) * (2 * both + C2) / ((mean_x**2 + mean_y**2 + C1) * (var_x + var_y + C2))
+    return float(parts.mean())
+
+
+def flow_agreement(ours: motion.Flow, real: motion.Flow) -> float:
+    """How far two flows [H, W, 2] are the same: 1 minus their mean distance by the sum of their mean lengths.
+
+    1 for equal flows and where neither moves, 0 for opposite ones and where one moves and the other does not.
+    """
+    lengths = [float(np.linalg.norm(flow, axis=-1).mean(dtype=np.float64)) for flow in (ours, real, ours - real)]
+    return 1.0 if max(lengths[:2]) < STILL_PX else max(0.0, 1 - lengths[2] / (lengths[0] + lengths[1]))
+
+
+def _finite_mean(values: NDArray[np.float64]) -> float:
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else math.nan
+
+
+MEASURES: Mapping[str, Callable[[Arrays], float]] = {
+    "psnr": lambda tracks: psnr(_finite_mean(tracks["squared_error"])),
+    "ssim": lambda tracks: _finite_mean(tracks["ssim"]),
+    "flow_agreement": lambda tracks: _finite_mean(tracks["flow_agreement"]),
+}
+
+
+def _pairs(path: Path, reference: Path, limits: Limits) -> Iterator[tuple[Frame, Frame]]:
+    with ExitStack() as stack:
+        ours = stack.enter_context(open_video(path, limits))
+        real = stack.enter_context(open_video(reference, limits))
+        _check(ours.facts, real.facts)
+        yield from zip(ours.frames(), real.frames(), strict=False)
+
+
+def _check(ours: Facts, real: Facts) -> None:
+    if ours.size != real.size or abs(ours.fps - real.fps) > 0.01 * real.fps:
+        raise VideoRefused(
+            f"it is {ours.size[1]} x {ours.size[0]} at {ours.fps:g} frames a second and its reference {real.size[1]} x "
+            f"{real.size[0]} at {real.fps:g}; encode both alike"
+        )
+
+
+def _grey(frame: Frame) -> NDArray[np.uint8]:
+    grey = np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), np.uint8)
+    return np.pad(grey, [(0, max(0, motion.SMALLEST_PX - side)) for side in grey.shape], mode="edge")

@@ -1,0 +1,225 @@
+"""Reads a video that nobody vouches for, frame by frame, from one file and from nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import IO
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.video.reformatter import Interpolation, VideoReformatter
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from lvbench.errors import ConfigError, VideoRefused
+
+Frame = NDArray[np.uint8]
+"""RGB, [H, W, 3]."""
+REFERRING = {
+    *("concat", "dash", "hls", "hds", "image2", "imf", "lavfi", "webm_dash_manifest", "smoothstreaming", "ffmetadata"),
+    *("rtp", "rtsp", "sap", "sdp", "msnwctcp", "fifo", "vobsub", "sbg", "tty", "txd", "ivr", "rcwt", "svg_pipe"),
+    *("alsa", "fbdev", "kmsgrab", "oss", "video4linux2,v4l2", "x11grab"),
+}
+"""Formats that name other files, addresses or devices, or that draw text."""
+BATCH_BYTES = 48 * 2**20
+"""Of decoded frames that are handed on at once."""
+SHORTEST = 0.9
+"""Of the length that a file says it has, for what it has to count as the whole: times are not exact in all of them."""
+EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
+"""To RGB in the same numbers on every CPU."""
+DECODER = "PyAV {} with {}".format(
+    av.__version__,
+    ", ".join(f"{name} {'.'.join(map(str, version))}" for name, version in sorted(av.library_versions.items())),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a video may cost. A longer, larger or slower one is refused, not cut.
+
+    pixels: of one frame.
+    frames: in all.
+    seconds: of real time from opening it to its last frame, whoever uses the frames included.
+    """
+
+    pixels: int = 4096 * 2304
+    frames: int = 36_000
+    seconds: float = 3600.0
+
+    def __post_init__(self) -> None:
+        if self.pixels < 1 or self.frames < 1 or not self.seconds > 0:
+            raise ConfigError(f"limits are above 0, got {self.pixels} pixels, {self.frames} frames, {self.seconds} s")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What a file says of its video.
+
+    size: (height, width).
+    fps: frames a second, on average.
+    """
+
+    container: str
+    codec: str
+    size: tuple[int, int]
+    fps: float
+
+
+class Video:
+    """One opened video; see open_video."""
+
+    def __init__(self, container: InputContainer, stream: VideoStream, facts: Facts, limits: Limits) -> None:
+        self.facts = facts
+        self._container = container
+        self._stream = stream
+        self._limits = limits
+        self._deadline = monotonic() + limits.seconds
+        self._reformatter = VideoReformatter()
+
+    def frames(self) -> Iterator[Frame]:
+        """The frames in the order they are shown, uint8 RGB [H, W, 3]. Once.
+
+        Raises:
+            VideoRefused: a limit is passed, a frame cannot be decoded or has another size, or the file is cut off.
+        """
+        count = 0
+        for frame in self._decoded():
+            if (frame.height, frame.width) != self.facts.size:
+                raise VideoRefused(
+                    f"frame {count} is {frame.width} x {frame.height} in a video of {self.facts.size[1]} x "
+                    f"{self.facts.size[0]}; encode it in one size"
+                )
+            count += 1
+            if count > self._limits.frames:
+                raise VideoRefused(f"it has more than {self._limits.frames:,} frames; cut it, or raise the limit")
+            shown = self._reformatter.reformat(frame, format="rgb24", interpolation=EXACT, threads=1)
+            yield np.asarray(shown.to_ndarray(), np.uint8)
+        if not count:
+            raise VideoRefused("it has no frames")
+
+    def _decoded(self) -> Iterator[av.VideoFrame]:
+        packets, end_s = 0, 0.0
+        with _refusals():
+            for packet in self._container.demux(self._stream):
+                packets += packet.size > 0
+                if monotonic() > self._deadline:
+                    raise VideoRefused(f"{self._limits.seconds:g} s were not enough; cut it, or raise the limit")
+                if packet.is_corrupt:
+                    raise VideoRefused(f"it is cut off or torn after {packets} frames; copy it again")
+                for frame in packet.decode():
+                    end_s = max(end_s, (frame.time or 0.0) + 1 / self.facts.fps)
+                    yield frame
+        if packets < self._stream.frames:
+            raise VideoRefused(f"it is cut off: it says {self._stream.frames} frames and has {packets}; copy it again")
+        if packets and end_s < SHORTEST * self._declared_s():
+            raise VideoRefused(
+                f"it is cut off: it says {self._declared_s():.1f} s and ends at {end_s:.1f}; copy it again"
+            )
+
+    def _declared_s(self) -> float:
+        """How long the file says that its video is; 0 if it does not, or may mean its sound."""
+        if self._stream.duration is not None and self._stream.time_base is not None:
+            return float(self._stream.duration * self._stream.time_base)
+        alone = len(self._container.streams) == 1 and self._container.duration is not None
+        return (self._container.duration or 0) / av.time_base if alone else 0.0
+
+
+@contextmanager
+def open_video(path: Path, limits: Limits) -> Iterator[Video]:
+    """Open the first video stream of a file of any container and codec that PyAV reads.
+
+    The decoder gets the bytes of this file and not its name, may use no format that refers to another file or address,
+    no protocol, and nothing that it asks to be opened is: a playlist under the name of a video is refused.
+
+    Raises:
+        VideoRefused: it is not a readable video, or larger than the limits.
+    """
+    with ExitStack() as opened:
+        with _refusals():
+            container = opened.enter_context(_container(opened.enter_context(path.open("rb")), limits))
+            stream = _stream(container)
+            facts = _facts(container, stream, limits)
+        stream.codec_context.options = {"max_pixels": str(limits.pixels)}  # a frame may be larger than the file says
+        stream.codec_context.thread_count = 1  # the same frames of a torn video, however many cores
+        yield Video(container, stream, facts, limits)
+
+
+def batches(frames: Iterator[Frame], size: int) -> Iterator[NDArray[np.uint8]]:
+    """The frames in groups [n, H, W, 3] of `size`; where they are large of fewer, 48 MB or one frame at least."""
+    held: list[Frame] = []
+    for frame in frames:
+        held.append(frame)
+        if len(held) >= min(size, BATCH_BYTES // frame.nbytes):
+            yield np.stack(held)
+            held = []
+    if held:
+        yield np.stack(held)
+
+
+class _Nameless:
+    """A file without its name, from which the decoder would follow relative references."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.read = file.read
+        self.seek = file.seek
+        self.tell = file.tell
+
+
+def _container(file: IO[bytes], limits: Limits) -> InputContainer:
+    formats = ",".join(sorted(name for name in av.formats_available if name not in REFERRING))
+    container = av.open(
+        _Nameless(file),
+        "r",
+        options={"max_pixels": str(limits.pixels)},
+        container_options={"format_whitelist": formats, "protocol_whitelist": "none", "enable_drefs": "0"},
+        metadata_errors="replace",
+        io_open=_refuse,
+        timeout=limits.seconds,
+    )
+    assert isinstance(container, InputContainer)
+    return container
+
+
+def _refuse(url: str, flags: int, options: dict[str, str]) -> IO[bytes]:
+    raise VideoRefused(f"it refers to another file or address, {url[:100]!r}; put all of it into one file")
+
+
+def _stream(container: InputContainer) -> VideoStream:
+    if not container.streams.video:
+        kinds = sorted({stream.type for stream in container.streams})
+        raise VideoRefused("it has no video stream, only " + (", ".join(kinds) or "nothing"))
+    stream = container.streams.video[0]
+    if stream.codec_context is None:
+        raise VideoRefused("there is no decoder for its video stream; encode it again, as H.264 in an .mp4 for one")
+    return stream
+
+
+def _facts(container: InputContainer, stream: VideoStream, limits: Limits) -> Facts:
+    codec = stream.codec_context
+    if not 0 < codec.width * codec.height <= limits.pixels:  # 0 too where the decoder was stopped by the same limit
+        size = f"{codec.width} x {codec.height}" if codec.width else "no size that fits"
+        raise VideoRefused(f"it says {size}; a frame may have {limits.pixels:,} pixels, or raise the limit")
+    if stream.frames > limits.frames:
+        raise VideoRefused(f"it says {stream.frames:,} frames; it may have {limits.frames:,}, or raise the limit")
+    fps = float(stream.average_rate or stream.guessed_rate or 0)
+    if not 0.1 <= fps <= 1000:
+        raise VideoRefused(f"it says {fps:g} frames a second; 0.1 to 1000 can be scored")
+    return Facts(container=container.format.name, codec=codec.name, size=(codec.height, codec.width), fps=fps)
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Turn what the decoder and the file system raise into a reason."""
+    try:
+        yield
+    except av.FFmpegError as error:
+        raise VideoRefused(
+            f"it cannot be decoded: {error.strerror or error}; encode it again, as H.264 in an .mp4 for one"
+        ) from error
+    except OSError as error:
+        raise VideoRefused(f"it cannot be read: {error.strerror or error}") from error

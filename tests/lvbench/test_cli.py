@@ -1,0 +1,184 @@
+"""The command does what it was asked, or says in one line why not."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from lvbench.cli import main
+from tests.lvbench.films import cut, drifting, film, sound
+
+CHUNKS = ("--chunks", "3")
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("videos")
+    for at in range(3):
+        film(folder / f"{at}.mp4", drifting(20 + 3 * at))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    """Two good videos among all that can be wrong with one."""
+    folder = tmp_path_factory.mktemp("mixed")
+    whole = film(folder / "good.mp4", drifting(20))
+    film(folder / "good too.webm", drifting(20), "libvpx-vp9")
+    cut(whole, 0.5, "cut.mp4")
+    (folder / "text.mp4").write_text("hello\n" * 99)
+    (folder / "empty.mkv").touch()
+    sound(folder / "sound.mp4")
+    film(folder / "short.mp4", drifting(8))
+    gif = bytearray(film(folder / "huge.gif", drifting(9), "gif", fmt="rgb8").read_bytes())
+    gif[6:10] = (20_000).to_bytes(2, "little") * 2
+    (folder / "huge.gif").write_bytes(gif)
+    (folder / "list.mp4").write_text("ffconcat version 1.0\nfile good.mp4\n")
+    return folder
+
+
+def told(capsys) -> tuple[dict, str]:
+    shown = capsys.readouterr()
+    return json.loads(shown.out), shown.err
+
+
+def test_a_folder_of_videos_becomes_a_report(videos, tmp_path, capsys):
+    assert main(["score", str(videos), "-o", str(tmp_path / "report"), *CHUNKS, "--json"]) == 0
+    fields, errors = told(capsys)
+    assert (fields["scored"], fields["unscored"], errors) == (3, 0, "")
+    report = json.loads((tmp_path / "report" / "scores.json").read_text())
+    assert report["summary"] == fields["summary"]
+    assert (tmp_path / "report" / "scores.csv").read_text().count("\n") == 1 + 3 * 7
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert page.count("data:image/jpeg;base64,") == 3
+    assert "reference" not in report["videos"][0]
+
+
+def test_bad_videos_are_named_and_cost_nobody_else(mixed, tmp_path, capsys):
+    assert main(["score", str(mixed), "-o", str(tmp_path), *CHUNKS, "--workers", "2"]) == 3
+    shown = capsys.readouterr()
+    assert "2 videos scored by the light extractor, 7 not" in shown.out
+    lines = dict(line.split(": ", 1) for line in shown.err.splitlines())
+    assert sorted(lines) == sorted(
+        ["cut.mp4", "empty.mkv", "huge.gif", "list.mp4", "short.mp4", "sound.mp4", "text.mp4"]
+    )
+    assert "8 frames are too few for 3 chunks" in lines["short.mp4"]
+    assert "only audio" in lines["sound.mp4"]
+    report = json.loads((tmp_path / "scores.json").read_text())
+    assert {video["name"]: video["unscored"] for video in report["videos"] if "unscored" in video} == lines
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["score"], "Missing argument"),
+        (["score", "none"], "none does not exist"),
+        (["score", "."], "there is no video in"),
+        (["score", "{videos}", "--dimension", "clearity"], "did you mean 'clarity'"),
+        (["score", "{videos}", "--extractor", "lite"], "no extractor 'lite'"),
+        (["score", "{videos}", "--chunks", "1"], "'--chunks'"),
+        (["score", "{videos}", "--workers", "0"], "'--workers'"),
+        (["score", "{videos}", "--max-seconds", "0"], "limits are above 0"),
+        (["score", "{videos}", "--reference", "none"], "none is no folder"),
+        (["score", "{videos}", "-o", "{videos}/0.mp4"], "Not a directory|File exists"),
+        (["compare", "none", "none"], "cannot be read"),
+    ],
+)
+def test_wrong_use_is_told_in_one_line(videos, tmp_path, monkeypatch, capsys, arguments, reason):
+    monkeypatch.chdir(tmp_path)
+    assert main([argument.format(videos=videos) for argument in arguments]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.count("\n") == 1
+    assert any(part in shown.err for part in reason.split("|"))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_may_not_be_written_is_told(videos, tmp_path, capsys):
+    tmp_path.chmod(0o500)
+    assert main(["score", str(videos), "-o", str(tmp_path / "report")]) == 2
+    assert "Permission denied" in capsys.readouterr().err
+
+
+def test_workers_change_no_byte_of_the_scores(mixed, tmp_path):
+    for workers in ("1", "3"):
+        main(["score", str(mixed), "-o", str(tmp_path / workers), *CHUNKS, "--workers", workers, "--json"])
+    for name in ("scores.json", "scores.csv", "report.html"):
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "3" / name).read_bytes()
+
+
+def test_a_run_that_was_killed_goes_on_and_ends_the_same(videos, tmp_path):
+    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    main(["score", str(videos), "-o", str(whole), *CHUNKS, "--json"])
+    command = [sys.executable, "-m", "lvbench", "score", str(videos), "-o", str(torn), *CHUNKS]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+    while not (kept := list(torn.glob("cache/*.npz"))):
+        assert process.poll() is None
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (torn / "scores.json").exists()
+    before = {path: path.stat().st_mtime_ns for path in kept}
+    main(["score", str(videos), "-o", str(torn), *CHUNKS, "--json"])
+    assert (torn / "scores.json").read_bytes() == (whole / "scores.json").read_bytes()
+    assert {path: path.stat().st_mtime_ns for path in kept} == before
+
+
+def test_ctrl_c_stops_it_at_once(tmp_path, videos):
+    long = tmp_path / "videos"
+    long.mkdir()
+    for at in range(40):
+        os.link(videos / "0.mp4", long / f"{at}.mp4")
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "lvbench", "score", str(long), "-o", str(out), *CHUNKS]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    while not list(out.glob("cache/*.npz")):
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGINT)
+    shown, errors = process.communicate(timeout=20)
+    assert (process.returncode, shown) == (130, "")
+    assert errors == "lvbench: stopped by Ctrl-C; the same command goes on\n"
+
+
+def test_only_the_dimensions_asked_for_are_scored(videos, tmp_path, capsys):
+    arguments = ["--dimension", "motion", "--dimension", "clarity", *CHUNKS, "--json"]
+    assert main(["score", str(videos), "-o", str(tmp_path), *arguments]) == 0
+    assert {name for name in told(capsys)[0]["summary"] if name.startswith("drift.")} == {
+        "drift.clarity",
+        "drift.motion",
+    }
+
+
+def test_a_reference_is_compared_with_each_video(videos, tmp_path, capsys):
+    assert main(["score", str(videos), "-o", str(tmp_path), *CHUNKS, "--reference", str(videos), "--json"]) == 0
+    assert told(capsys)[0]["summary"]["ssim"]["mean"] == pytest.approx(1)
+    assert "agreement of motion" in (tmp_path / "report.html").read_text()
+
+
+def test_two_reports_are_compared(videos, tmp_path, capsys):
+    main(["score", str(videos), "-o", str(tmp_path), *CHUNKS, "--json"])
+    capsys.readouterr()
+    assert main(["compare", str(tmp_path), str(tmp_path / "scores.json")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "motion: drift: B - A +0.0000 (+0.0000 to +0.0000), 3 pairs: no difference shown" in lines
+    assert main(["compare", str(tmp_path), str(tmp_path), "--json"]) == 0
+    fields = told(capsys)[0]
+    assert {one["verdict"] for one in fields["scores"]} == {"no difference shown"}
+
+
+@pytest.mark.parametrize(
+    ("modules", "without"),
+    [("lvbench.cli", ("cv2", "av", "torch", "worldsim")), ("lvbench.run, lvbench.page", ("torch", "worldsim"))],
+)
+def test_it_imports_nothing_of_the_engine_and_answers_before_it_imports_the_rest(modules, without):
+    code = f"import sys, {modules}; print([name for name in sys.modules if name.split('.')[0] in {without}])"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout == "[]\n"

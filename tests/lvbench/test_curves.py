@@ -1,0 +1,51 @@
+"""Curves go through their values, and are broken where there is none."""
+
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree
+
+import pytest
+
+from lvbench.curves import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, curves
+
+
+def paths(svg: str, kind: str) -> list[str]:
+    root = ElementTree.fromstring(svg)
+    return [path.get("d", "") for path in root.iter("path") if path.get("class") == kind]
+
+
+def test_a_line_goes_from_the_lower_left_to_the_upper_right():
+    (line,) = paths(curves("clarity", [[1.0, 2.0, 3.0]]), "one")
+    assert (
+        line
+        == f"M{LEFT:.1f},{HEIGHT - BOTTOM:.1f}L{(LEFT + WIDTH - RIGHT) / 2:.1f},{(TOP + HEIGHT - BOTTOM) / 2:.1f}"
+        + (f"L{WIDTH - RIGHT:.1f},{TOP:.1f}")
+    )
+
+
+def test_there_is_a_line_for_each_video_and_one_for_the_mean():
+    svg = curves("clarity", [[0.0, 4.0], [2.0, 4.0], [1.0, 1.0]])
+    assert len(paths(svg, "one")) == 3
+    (mean,) = paths(svg, "mean")
+    heights = [float(y) for y in re.findall(r",([\d.]+)", mean)]
+    span = HEIGHT - TOP - BOTTOM
+    assert heights == pytest.approx([TOP + span * 3 / 4, TOP + span / 4], abs=0.06)
+
+
+def test_a_line_is_broken_where_there_is_no_value():
+    (line,) = paths(curves("clarity", [[1.0, None, 3.0, 2.0]]), "one")
+    assert re.sub(r"[\d.,]", "", line) == "MML"
+
+
+def test_what_never_changes_is_drawn_in_the_middle():
+    (line,) = paths(curves("clarity", [[5.0, 5.0]]), "one")
+    assert {float(y) for y in re.findall(r",([\d.]+)", line)} == {(TOP + HEIGHT - BOTTOM) / 2}
+
+
+def test_no_value_is_no_picture():
+    assert curves("clarity", [[None, None]]) == curves("clarity", []) == ""
+
+
+def test_a_title_is_text_and_no_markup():
+    assert ElementTree.fromstring(curves('"><script>', [[1.0, 2.0]])).get("aria-label") == '"><script>'

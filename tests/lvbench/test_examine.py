@@ -1,0 +1,105 @@
+"""A video becomes a record, is measured once, and a bad one becomes a reason."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lvbench import examine as examining
+from lvbench.errors import ConfigError
+from lvbench.examine import Record, Refused, Settings, Task, examine, extract
+from lvbench.light import Light
+from lvbench.reference import Likeness
+from lvbench.score import Unscored
+from lvbench.store import hash_of
+from lvbench.video import Limits
+from tests.lvbench.films import counted, drifting, film
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return Settings(store=tmp_path / "cache", chunks=5)
+
+
+@pytest.fixture
+def video(tmp_path):
+    return film(tmp_path / "a.mkv", drifting(31))
+
+
+def test_a_video_becomes_a_record(settings, video):
+    record = examine(Task(name="a.mkv", path=video), settings)
+    assert isinstance(record, Record)
+    assert (record.frames, record.facts.size, record.sha256) == (31, (48, 64), hash_of(video))
+    assert len(record.judged.chunks["clarity"]) == 5
+    assert record.likeness is None
+
+
+def test_a_video_is_measured_once_and_the_record_is_the_same(settings, video, monkeypatch):
+    calls: list[object] = []
+    monkeypatch.setattr(examining, "extract", counted(calls, extract))
+    first = examine(Task(name="a.mkv", path=video), settings)
+    assert examine(Task(name="a.mkv", path=video), settings) == first
+    assert len(calls) == 1
+
+
+def test_what_was_measured_serves_any_number_of_chunks_and_any_dimension(settings, video, monkeypatch):
+    examine(Task(name="a.mkv", path=video), settings)
+    monkeypatch.setattr(examining, "extract", None)  # not called any more
+    other = examine(Task(name="b", path=video), Settings(store=settings.store, chunks=3, dimensions=("motion",)))
+    assert isinstance(other, Record)
+    assert set(other.judged.chunks) == {"motion"}
+
+
+def test_other_bytes_are_measured_again(settings, tmp_path, monkeypatch):
+    calls: list[object] = []
+    monkeypatch.setattr(examining, "extract", counted(calls, extract))
+    for name, frames in (("a.mkv", drifting(31)), ("b.mkv", drifting(32))):
+        examine(Task(name=name, path=film(tmp_path / name, frames)), settings)
+    assert len(calls) == 2
+
+
+def test_another_extractor_measures_again(settings, video, monkeypatch):
+    calls: list[object] = []
+    monkeypatch.setattr(examining, "extract", counted(calls, extract))
+    examine(Task(name="a.mkv", path=video), settings)
+    monkeypatch.setattr(Light, "fingerprint", "other")
+    examine(Task(name="a.mkv", path=video), settings)
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("content", [b"hello", b""])
+def test_a_bad_video_is_a_reason(settings, tmp_path, content):
+    path = tmp_path / "bad.mp4"
+    path.write_bytes(content)
+    assert isinstance(examine(Task(name="bad.mp4", path=path), settings), Refused)
+
+
+def test_a_video_that_is_gone_and_one_too_short_are_reasons(settings, tmp_path):
+    gone = examine(Task(name="gone", path=tmp_path / "gone.mp4"), settings)
+    assert gone == Refused("gone", "it cannot be read: No such file or directory")
+    short = examine(Task(name="short", path=film(tmp_path / "s.mkv", drifting(14))), settings)
+    assert isinstance(short, Refused)
+    assert "14 frames are too few for 5 chunks" in short.reason
+
+
+def test_a_reference_is_compared_and_a_bad_one_costs_nothing_else(settings, video, tmp_path):
+    beside = examine(Task(name="a", path=video, reference=video), settings)
+    assert isinstance(beside, Record)
+    assert isinstance(beside.likeness, Likeness)
+    alone = examine(Task(name="a", path=video, reference=tmp_path / "none.mkv"), settings)
+    assert isinstance(alone, Record)
+    assert alone.likeness == Unscored("its reference none.mkv: it cannot be read: No such file or directory")
+    assert alone.judged == beside.judged
+
+
+def test_drift_needs_two_chunks(tmp_path):
+    with pytest.raises(ConfigError, match="at least 2"):
+        Settings(store=tmp_path, chunks=1)
+
+
+@pytest.mark.parametrize("batch", [1, 4, 99])
+def test_the_batch_changes_no_bit(video, monkeypatch, batch):
+    whole = extract(video, Light(), Limits())[1]
+    monkeypatch.setattr(Light, "batch", batch)
+    other = extract(video, Light(), Limits())[1]
+    assert all(np.array_equal(other.tracks[name], whole.tracks[name], equal_nan=True) for name in whole.tracks)

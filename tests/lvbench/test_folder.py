@@ -1,0 +1,41 @@
+"""Every video below a folder is found, once and in order."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from lvbench.errors import ConfigError
+from lvbench.folder import tasks_of
+
+
+def test_videos_are_found_by_their_suffix_below_the_folder_in_order(tmp_path):
+    (tmp_path / "deep").mkdir()
+    for name in ("b.MP4", "a.webm", "deep/c.mkv", "notes.txt", "a.json"):
+        (tmp_path / name).touch()
+    (tmp_path / "folder.mp4").mkdir()
+    os.mkfifo(tmp_path / "pipe.mp4")
+    found = tasks_of(tmp_path)
+    assert [task.name for task in found] == ["a.webm", "b.MP4", "deep/c.mkv"]
+    assert all(task.reference is None for task in found)
+
+
+def test_one_file_is_scored_whatever_it_is_called(tmp_path):
+    (tmp_path / "video").touch()
+    assert [task.name for task in tasks_of(tmp_path / "video")] == ["video"]
+
+
+def test_the_reference_of_a_video_has_its_name(tmp_path):
+    real = tmp_path / "real"
+    real.mkdir()
+    (tmp_path / "a.mp4").touch()
+    assert [task.reference for task in tasks_of(tmp_path, real)] == [real / "a.mp4"]
+    with pytest.raises(ConfigError, match="is no folder"):
+        tasks_of(tmp_path, tmp_path / "none")
+
+
+@pytest.mark.parametrize(("name", "reason"), [(".", "there is no video in"), ("none", "does not exist")])
+def test_a_place_without_videos_is_refused(tmp_path, name, reason):
+    with pytest.raises(ConfigError, match=reason):
+        tasks_of(tmp_path / name)

@@ -1,0 +1,82 @@
+"""A video has every form of drift of every dimension, and a reason where it has none."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from lvbench.drift import drift, identity_drift, vde
+from lvbench.errors import VideoRefused
+from lvbench.features import TRACKS, Features
+from lvbench.judge import FORMS, higher_is_better, judge, number, title
+from lvbench.measures import COMPANIONS, DIMENSIONS
+from lvbench.score import Score, Unscored
+from tests.lvbench.test_measures import features
+
+ALL = tuple(DIMENSIONS)
+
+
+def test_the_forms_are_made_of_the_values_of_the_chunks():
+    judged = judge(features(), {}, ALL, 5)
+    for name in ALL:
+        values = judged.chunks[name]
+        assert judged.scores[f"drift.{name}"] == drift(values)
+        assert judged.scores[f"drift_rising.{name}"] == drift(values, "rising")
+        assert judged.scores[f"vde_linear.{name}"] == Score(vde(values), 5)
+        assert judged.scores[f"vde_log.{name}"] == Score(vde(values, "log"), 5)
+
+
+def test_identity_drift_is_that_of_the_subject():
+    found = features()
+    parts = [found.tracks["subject"][at * 8 : at * 8 + 8] for at in range(5)]
+    judged = judge(found, {}, ("identity",), 5)
+    assert judged.scores["drift.identity"].value == pytest.approx(identity_drift(parts).value, rel=1e-5)
+
+
+def test_what_was_not_measured_says_why_and_counts_as_no_number():
+    found = features()
+    tracks = {name: track for name, track in found.tracks.items() if name != "aesthetic"}
+    judged = judge(Features(frames=found.frames, tracks=tracks), {"aesthetic": "no network"}, ALL, 5)
+    assert "aesthetic" not in judged.chunks
+    assert judged.scores["drift.aesthetic"] == judged.scores["aesthetic_quality"] == Unscored("no network")
+    assert judged.scores["vde_linear.aesthetic"] == Unscored("no network")
+    assert isinstance(judged.scores["drift.clarity"], Score)
+
+
+def test_only_the_dimensions_asked_for_are_scored():
+    judged = judge(features(), {}, ("motion",), 5)
+    assert set(judged.chunks) == {"motion"}
+    assert set(judged.scores) == {f"{form}.motion" for form in FORMS} | set(COMPANIONS)
+
+
+def test_a_short_video_is_refused():
+    with pytest.raises(VideoRefused, match="too few"):
+        judge(features(), {}, ALL, 20)
+
+
+def test_a_frozen_video_does_not_win():
+    rows = {name: np.full(40, 5, np.float32) for name in TRACKS if name not in {"subject", "background"}}
+    looks = {name: np.ones((40, 4), np.float32) for name in ("subject", "background")}
+    judged = judge(Features(frames=40, tracks={**rows, **looks, "flow": np.zeros(40, np.float32)}), {}, ALL, 10)
+    assert judged.scores["drift.subject"] == Score(0.0, 9)
+    assert judged.scores["dynamic_degree"] == Score(0.0, 40)
+    assert isinstance(judged.scores["drift.dynamic"], Unscored)
+
+
+def test_less_drift_is_better_and_more_of_a_companion():
+    assert not higher_is_better("drift.clarity")
+    assert not higher_is_better("vde_log.motion")
+    assert all(higher_is_better(name) for name in COMPANIONS)
+
+
+def test_every_score_has_its_title():
+    titles = [title(name) for name in judge(features(), {}, ALL, 5).scores]
+    assert len(set(titles)) == len(titles) == len(ALL) * len(FORMS) + len(COMPANIONS)
+
+
+def test_an_infinite_number_is_none_to_average_with():
+    assert number(Score(0.5, 1)) == 0.5
+    assert number(Score(math.inf, 1)) is None
+    assert number(Unscored("why")) is None

@@ -1,0 +1,63 @@
+"""What was measured is kept whole, under all that it depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+import numpy as np
+import pytest
+
+from lvbench.store import Store, hash_of, hash_of_code
+
+
+def test_arrays_come_back_bit_for_bit(tmp_path):
+    store = Store(tmp_path / "cache")
+    given = {"a": np.array([1.5, math.nan], np.float32), "facts": np.array('{"fps": 16.0}')}
+    store.put(given, "video", "extractor")
+    found = store.get("video", "extractor")
+    assert found is not None
+    assert {name: array.tobytes() for name, array in found.items()} == {
+        name: array.tobytes() for name, array in given.items()
+    }
+
+
+def test_another_key_finds_nothing(tmp_path):
+    store = Store(tmp_path)
+    store.put({"a": np.zeros(1)}, "video", "extractor")
+    assert store.get("video", "other") is None
+    assert store.get("vide", "oextractor") is None
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.95])
+def test_a_torn_file_counts_as_none(tmp_path, share):
+    store = Store(tmp_path)
+    store.put({"a": np.arange(1000.0)}, "key")
+    (file,) = tmp_path.iterdir()
+    data = file.read_bytes()
+    file.write_bytes(data[: int(share * len(data))])
+    assert store.get("key") is None
+
+
+def test_a_file_that_could_run_code_counts_as_none(tmp_path):
+    store = Store(tmp_path)
+    store.put({"a": np.zeros(1)}, "key")
+    (file,) = tmp_path.iterdir()
+    np.savez(file, a=np.array([object()], object))
+    assert store.get("key") is None
+
+
+def test_nothing_is_left_beside_what_is_kept(tmp_path):
+    Store(tmp_path).put({"a": np.zeros(1)}, "key")
+    assert [path.suffix for path in tmp_path.iterdir()] == [".npz"]
+
+
+def test_the_hash_of_a_file_is_of_its_bytes(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"abc")
+    assert hash_of(path) == hashlib.sha256(b"abc").hexdigest()
+
+
+def test_the_hash_of_code_tells_modules_apart():
+    assert hash_of_code(math_like := np.linalg) != hash_of_code(np.random)
+    assert hash_of_code(math_like) == hash_of_code(np.linalg)

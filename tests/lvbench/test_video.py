@@ -1,0 +1,232 @@
+"""A video is read from one file and nothing else, within limits, whole or not at all."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from lvbench import video as reading
+from lvbench.errors import ConfigError, VideoRefused
+from lvbench.video import Limits, batches, open_video
+from tests.lvbench.films import cut, drifting, film, sound
+
+
+def read(path: Path, limits: Limits | None = None) -> list[np.ndarray]:
+    with open_video(path, limits or Limits()) as video:
+        return list(video.frames())
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "fmt"),
+    [
+        ("a.mp4", "libx264", "yuv420p"),
+        ("a.mkv", "libx264", "yuv420p10le"),
+        ("a.webm", "libvpx-vp9", "yuv420p"),
+        ("a.avi", "mpeg4", "yuv420p"),
+        ("a.mov", "mjpeg", "yuvj420p"),
+        ("a.ts", "mpeg2video", "yuv420p"),
+        ("a.gif", "gif", "rgb8"),
+        ("a.nut", "ffv1", "bgr0"),
+    ],
+)
+def test_a_video_of_any_container_and_codec_is_read(tmp_path, name, codec, fmt):
+    path = film(tmp_path / name, drifting(13), codec, fps=25, fmt=fmt)
+    with open_video(path, Limits()) as video:
+        frames = list(video.frames())
+        assert (video.facts.size, video.facts.fps) == ((48, 64), 25)
+        assert video.facts.codec in {codec, "h264", "vp9"}
+    assert len(frames) == 13
+    assert all(frame.shape == (48, 64, 3) and frame.dtype == np.uint8 for frame in frames)
+
+
+def test_lossless_frames_come_back_as_they_were(tmp_path):
+    given = drifting(5)
+    assert np.array_equal(read(film(tmp_path / "a.mkv", given, "ffv1", fmt="bgr0")), given)
+
+
+@pytest.mark.parametrize("name", ["none.mp4", "."])
+def test_what_is_no_file_is_refused(tmp_path, name):
+    with pytest.raises(VideoRefused, match="it cannot be read"):
+        read(tmp_path / name)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello\n" * 50, b"\0" * 5000, bytes(range(256)) * 40])
+def test_what_is_no_video_is_refused(tmp_path, content):
+    path = tmp_path / "a.mp4"
+    path.write_bytes(content)
+    with pytest.raises(VideoRefused):
+        read(path)
+
+
+def test_sound_without_pictures_is_refused(tmp_path):
+    with pytest.raises(VideoRefused, match="no video stream, only audio"):
+        read(sound(tmp_path / "a.mp4"))
+
+
+def test_a_stream_without_frames_is_refused(tmp_path):
+    whole = film(tmp_path / "a.mkv", drifting(40))
+    with pytest.raises(VideoRefused):
+        read(cut(whole, 0.2, "b.mkv"))
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi"])
+@pytest.mark.parametrize("share", [0.4, 0.8])
+def test_a_file_that_is_cut_off_is_refused(tmp_path, name, share):
+    noise = np.random.default_rng(0).integers(0, 255, (60, 48, 64, 3), dtype=np.uint8)
+    options = {"movflags": "faststart"} if name == "a.mp4" else {}
+    whole = film(tmp_path / name, noise, "mpeg4", options=options)
+    assert len(read(whole)) == 60
+    with pytest.raises(VideoRefused, match=r"cut off|torn|decoded"):
+        read(cut(whole, share, f"b{whole.suffix}"))
+
+
+def faststart(folder: Path) -> tuple[Path, list[tuple[int, int]]]:
+    """A video whose index comes first, and where each of its packets begins and ends."""
+    path = film(folder / "a.mp4", drifting(40), "mpeg4", options={"movflags": "faststart"})
+    with av.open(str(path)) as file:
+        packets = [packet for packet in file.demux(video=0) if packet.size]
+    return path, [(packet.pos or 0, (packet.pos or 0) + packet.size) for packet in packets]
+
+
+def test_a_file_cut_between_two_frames_is_refused(tmp_path):
+    path, places = faststart(tmp_path)
+    path.write_bytes(path.read_bytes()[: places[30][1]])
+    with pytest.raises(VideoRefused, match="it says 40 frames and has 31"):
+        read(path)
+
+
+def test_a_file_cut_in_its_last_frame_is_refused(tmp_path):
+    path, places = faststart(tmp_path)
+    path.write_bytes(path.read_bytes()[: places[39][1] - 2])
+    with pytest.raises(VideoRefused, match="cut off or torn after 40 frames"):
+        read(path)
+
+
+def test_a_frame_of_another_size_is_refused(tmp_path):
+    path = tmp_path / "a.mjpeg"
+    wide = [frame.repeat(2, axis=1) for frame in drifting(4)]
+    parts = [
+        film(tmp_path / "b.mjpeg", drifting(4), "mjpeg", fmt="yuvj420p"),
+        film(tmp_path / "c.mjpeg", wide, "mjpeg", fmt="yuvj420p"),
+    ]
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    with pytest.raises(VideoRefused, match="frame 4 is 128 x 48 in a video of 64 x 48"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason"),
+    [
+        (Limits(pixels=48 * 64 - 1), r"64 x 48; a frame may have 3,071 pixels"),
+        (Limits(frames=12), "13 frames"),
+        (Limits(seconds=1e-6), r"were not enough|cannot be decoded"),
+    ],
+)
+def test_a_video_over_a_limit_is_refused(tmp_path, limits, reason):
+    path = film(tmp_path / "a.mp4", drifting(13))
+    with pytest.raises(VideoRefused, match=reason):
+        read(path, limits)
+    assert len(read(path, Limits(pixels=48 * 64, frames=13))) == 13
+
+
+def test_more_frames_than_the_file_says_are_refused_when_they_come(tmp_path):
+    path = film(tmp_path / "a.ts", drifting(13), "mpeg2video")
+    with pytest.raises(VideoRefused, match="more than 5 frames"):
+        read(path, Limits(frames=5))
+
+
+def test_a_file_that_says_it_is_huge_is_refused_before_it_is_decoded(tmp_path):
+    path = film(tmp_path / "a.gif", drifting(3), "gif", fmt="rgb8")
+    data = bytearray(path.read_bytes())
+    data[6:10] = (20_000).to_bytes(2, "little") * 2
+    path.write_bytes(data)
+    with pytest.raises(
+        VideoRefused, match=r"it says (20000 x 20000|no size that fits); a frame may have 9,437,184 pixels"
+    ):
+        read(path)
+
+
+def test_what_its_reader_raises_is_no_fault_of_the_video(tmp_path):
+    with pytest.raises(PermissionError), open_video(film(tmp_path / "a.mp4", drifting(3)), Limits()):
+        raise PermissionError("the reader's own")
+
+
+def test_limits_are_above_0():
+    with pytest.raises(ConfigError, match="0 frames"):
+        Limits(frames=0)
+
+
+@pytest.fixture
+def secret(tmp_path):
+    return film(tmp_path / "secret.mp4", drifting(7))
+
+
+def playlists(secret: Path, port: int) -> dict[str, str]:
+    hls = "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{}\n#EXT-X-ENDLIST\n"
+    return {
+        "concat": f"ffconcat version 1.0\nfile {secret.name}\n",
+        "absolute concat": f"ffconcat version 1.0\nfile {secret}\n",
+        "hls": hls.format(secret),
+        "hls over http": hls.format(f"http://127.0.0.1:{port}/a.ts"),
+        "dash": f'<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static"><Period>'
+        f'<AdaptationSet mimeType="video/mp4"><Representation id="0" bandwidth="1"><BaseURL>http://127.0.0.1:{port}/'
+        '</BaseURL><SegmentList><SegmentURL media="a"/></SegmentList></Representation></AdaptationSet></Period></MPD>',
+        "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n"
+        "a=rtpmap:96 H264/90000\n",
+        "smooth svg": f'<svg xmlns="http://www.w3.org/2000/svg"><image href="{secret}"/></svg>',
+        "subtitles": f"# VobSub index file, v7\nsize: 64x48\nid: en, index: 0\n{secret}\n",
+    }
+
+
+@pytest.mark.parametrize("kind", sorted(playlists(Path("secret.mp4"), 0)))
+@pytest.mark.parametrize("suffix", [".mp4", ".m3u8", ".ffconcat", ".mpd"])
+@pytest.mark.parametrize("is_known", [True, False])
+def test_no_file_opens_another_file_or_address(tmp_path, secret, monkeypatch, kind, suffix, is_known):
+    if not is_known:  # a format that nobody has listed: the other locks hold
+        monkeypatch.setattr(reading, "REFERRING", frozenset({"sdp", "rtp"}))
+    asked = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.05)
+        path = tmp_path / f"a{suffix}"
+        path.write_text(playlists(secret, server.getsockname()[1])[kind])
+        with pytest.raises(VideoRefused):
+            read(path, Limits(seconds=5))
+        try:
+            server.accept()
+            asked.set()
+        except TimeoutError:
+            pass
+    assert not asked.is_set()
+
+
+def test_the_decoder_does_follow_a_reference_if_it_is_let(tmp_path, secret):
+    path = tmp_path / "a.mp4"
+    path.write_text(playlists(secret, 0)["concat"])
+    with av.open(str(path)) as file:  # what the test above is about
+        assert sum(1 for _ in file.decode(video=0)) == 7
+
+
+def test_a_pattern_of_pictures_is_a_name_like_any_other(tmp_path):
+    film(tmp_path / "a1.png", drifting(1), "png", fmt="rgb24", options={"update": "1"})
+    with pytest.raises(VideoRefused, match="No such file"):
+        read(tmp_path / "a%d.png")
+
+
+@pytest.mark.parametrize(("size", "counts"), [(5, [5, 5, 3]), (1, [1] * 13), (99, [13])])
+def test_batches_hold_as_many_frames_as_asked(size, counts):
+    given = drifting(13)
+    found = list(batches(iter(given), size))
+    assert [len(batch) for batch in found] == counts
+    assert np.array_equal(np.concatenate(found), given)
+
+
+def test_batches_of_large_frames_hold_fewer(monkeypatch):
+    monkeypatch.setattr(reading, "BATCH_BYTES", 3 * 48 * 64 * 3)
+    assert [len(batch) for batch in batches(iter(drifting(7)), 16)] == [3, 3, 1]
+    monkeypatch.setattr(reading, "BATCH_BYTES", 10)
+    assert [len(batch) for batch in batches(iter(drifting(3)), 16)] == [1, 1, 1]
