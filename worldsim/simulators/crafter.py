@@ -22,6 +22,8 @@ GRID = (9, 9)
 LOCAL_ROWS = 7
 WALKABLE = ("grass", "sand", "path")
 DAY_FRAMES = 300
+LEFT_TO_CHANCE = ("health", "food", "drink", "energy", "sapling")
+"""What no frame foretells for sure: an event that told it would be drawn for what chance made of it."""
 ORES = ("coal", "iron", "diamond")
 BESIDE = np.array([(-1, 0), (1, 0), (0, -1), (0, 1)])
 UNTOLD = 1 / 8
@@ -99,9 +101,10 @@ class Crafter:
         faced, place, had = self._faced(), tuple(self.env._player.pos), dict(self.env._player.inventory)
         frame, _, self._over, _ = self.env.step(self.env.action_names.index(name))
         moved = tuple(self.env._player.pos) != place
-        changes = [f"{item}{'+' if now > had[item] else '-'}" for item, now in self._have().items() if now != had[item]]
+        have = {item: now for item, now in self._have().items() if item not in LEFT_TO_CHANCE}
+        changes = [f"{item}{'+' if now > had[item] else '-'}" for item, now in have.items() if now != had[item]]
         what = [faced] if name.startswith(("do", "place")) else ["moved"] if moved else []
-        self._event = " ".join(["asleep", *changes] if asleep else [name, *what, *changes])
+        self._event = "asleep" if asleep else " ".join([name, *what, *changes])
         return np.ascontiguousarray(frame)
 
     @property
@@ -116,7 +119,7 @@ class Crafter:
 
     @property
     def event(self) -> str:
-        """The action of the last step, what it was done to, and what that changed: "do tree wood+"."""
+        """The action of the last step, what it was done to, and what that is bound to change: "do tree wood+"."""
         return self._event
 
     @property

@@ -38,9 +38,10 @@ class Simulator(Protocol):
 
     @property
     def event(self) -> str:
-        """What the last step led to, in the same words for what is alike; "" where an engine does not tell.
+        """What the last step did, in the same words for what is alike; "" where an engine does not tell.
 
-        Training can then look more often at what seldom happens.
+        Training can then look more often at what seldom happens. It must follow from the state before and the keys:
+        what is drawn for its outcome, where that is left to chance, is learned to be likelier than it is.
         """
         ...
 
