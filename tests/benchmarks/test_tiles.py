@@ -67,7 +67,7 @@ class Played:
 
 @pytest.fixture(scope="module")
 def played() -> Played:
-    return Played((36, 42), frames=120)
+    return Played((32, 42), frames=120)
 
 
 @pytest.fixture(scope="module")

@@ -57,7 +57,7 @@ from worldsim.runtime.chunk import Chunk
 from worldsim.simulators.crafter import CONTROLS, DAY_FRAMES, Crafter
 from worldsim.simulators.protocol import Frame, Simulator
 
-SEED = 3019
+SEED = 3020
 FRAMES = 96
 
 
