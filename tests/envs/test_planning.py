@@ -125,8 +125,8 @@ def towards_water(frame: Frame) -> float:
 @pytest.mark.timeout(180)  # seconds are enough, but not while other work has the cores
 def test_planning_with_clones_reaches_water_where_walking_at_random_seldom_does():
     env = WorldEnv(worldsim.load("crafter", device="cpu", steps=1, policy="window:frames=4"))
-    first, _ = env.reset(seed=1, options={"start": 7})
-    assert towards_water(first) == -4
+    first, _ = env.reset(seed=1, options={"start": 2})
+    assert towards_water(first) == -3
     start, moves = env.clone_state(), [number for number, name in enumerate(env.action_names) if "move" in name]
 
     def planned(generator: np.random.Generator) -> bool:
