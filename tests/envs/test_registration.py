@@ -8,6 +8,7 @@ import sys
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
@@ -16,7 +17,11 @@ from worldsim.cache.policy import Window
 from worldsim.envs import VectorWorldEnv, WorldEnv, register_worlds
 from worldsim.envs.registration import env_id
 from worldsim.errors import ConfigError, MissingDependency, NotShipped, UnknownName
+from worldsim.models.small.backbone import SmallBackbone
+from worldsim.models.small.weights import save_weights
 from worldsim.presets import WORLDS
+from worldsim.runtime.starts import Starts
+from worldsim.simulators.maze import Maze
 
 FAST = {"device": "cpu", "steps": 1, "policy": "window:frames=2"}
 
@@ -85,3 +90,20 @@ def test_without_gymnasium_it_is_told_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "gymnasium", None)
     with pytest.raises(MissingDependency, match=r"pip install 'worldsim\[gym\]'"):
         importlib.import_module("worldsim.envs")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # check_env's advice on bounds and spaces
+def test_the_maze_is_an_environment_as_soon_as_it_has_weights_and_starting_places(tmp_path, monkeypatch):
+    """Untrained weights and starting places of noise: what it shows is wrong, how it behaves is not."""
+    monkeypatch.setattr(presets, "ASSETS", tmp_path)
+    recipe = presets.MAZE
+    backbone = SmallBackbone(recipe.backbone, torch.Generator().manual_seed(0))
+    recipe.folder.mkdir()
+    save_weights(recipe.folder / "weights.safetensors", recipe.backbone, backbone.state_dict(), dtype=torch.bfloat16)
+    noise = np.random.default_rng(0).integers(0, 256, (2, *Maze.size, 3), dtype=np.uint8)
+    place = torch.from_numpy(noise), torch.zeros(2, len(Maze.controls))
+    Starts.save(recipe.folder / "starts.safetensors", [place])
+    env = gymnasium.make("worldsim/Maze-v0", steps=1, policy="window:frames=4").unwrapped
+    check_env(env)
+    assert env.action_names == ("wait", "forward", "back", "turn_left", "turn_right")
+    env.close()
