@@ -489,7 +489,7 @@ def test_fingers_walk_on_the_touch_pad_and_slide_from_one_arrow_to_another(phone
 
 
 def test_a_finger_is_asked_whether_to_go_back_or_to_fork(phone):
-    phone.until(lambda: phone.page.locator("#timeline li").count() >= 2)
+    phone.until(lambda: phone.page.evaluate("worldsim.blocks") >= 12)  # past the second picture, which is of block 9
     phone.pause()
     phone.page.locator("#timeline button").nth(1).tap()
     with phone.page.context.expect_page() as opened:
