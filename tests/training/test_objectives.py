@@ -202,3 +202,65 @@ def test_beliefs_under_settings_that_cannot_work_are_refused(wrong: dict[str, fl
 def test_settings_that_cannot_work_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError):
         DiffusionForcing(**wrong)  # type: ignore[arg-type]
+
+
+class Unknowing(SmallBackbone):
+    """A backbone that keeps what it was asked, and is surprised by 2 nats in the first row and by 1 in the second."""
+
+    def surprise(
+        self, noisy: Tensor, previous: Tensor, sigma: Tensor, controls: Tensor, attend: Attend, clean: Tensor
+    ) -> Tensor:
+        self.noisy, self.sigma, self.clean = noisy, sigma, clean
+        return torch.tensor([[2.0], [1.0]]).expand(*clean.shape[:2], 2, 3)
+
+
+def asked(objective: BeliefForcing, windows: int, seed: int) -> tuple[Unknowing, Tensor]:
+    """A backbone after one pass over tiles, and the loss."""
+    backbone, generator = Unknowing(CONFIG), torch.Generator().manual_seed(seed)
+    frames = 1 + objective.frames
+    loss = objective.loss(backbone, tiles(windows, frames, seed), torch.zeros(windows, frames, 2), generator)
+    return backbone, loss
+
+
+@pytest.mark.parametrize("share", [0.25, 1.0])
+def test_of_that_share_of_the_blocks_any_share_of_the_pixels_is_known(share: float) -> None:
+    """The number known of n pixels, each with a chance that is uniform itself, is uniform from 0 to n."""
+    objective = BeliefForcing(frames=2, first=0, blocks=(1,), known=share)
+    backbone, _ = asked(objective, windows=3_000, seed=14)
+    known = (backbone.sigma[:, objective.frames :] == 0).flatten(2).sum(-1).flatten()
+    counts = torch.bincount(known, minlength=7).double()
+    expected = torch.tensor([1 - share + share / 7, *[share / 7] * 6]).double() * len(known)
+    assert ((counts - expected).square() / expected).sum() < 22.5  # chi-square, 6 degrees of freedom, 0.1 %
+
+
+def test_what_is_known_is_given_without_noise_and_all_else_at_the_level_of_its_block() -> None:
+    objective = BeliefForcing(frames=4, first=0, blocks=(2,), known=0.5)
+    backbone, _ = asked(objective, windows=20, seed=15)
+    sigma, noisy = backbone.sigma[:, objective.frames :], backbone.noisy[:, objective.frames :]
+    known = sigma == 0
+    same = (noisy == backbone.clean).all(2)
+    assert torch.equal(same, known)
+    assert 0 < known.float().mean() < 0.5
+    for block in sigma.flatten(2).unflatten(1, (-1, 2)).flatten(2).flatten(0, 1):
+        assert len(block[block > 0].unique()) <= 1
+
+
+def test_what_is_known_counts_nothing() -> None:
+    objective = BeliefForcing(frames=3, first=0, blocks=(1,), known=1.0, rows=(1.0, 5.0))
+    backbone, loss = asked(objective, windows=4, seed=16)
+    unknown = (backbone.sigma[:, objective.frames :] > 0).sum((0, 1, 3)).double()
+    counts = unknown * torch.tensor([1.0, 5.0])
+    torch.testing.assert_close(loss.double(), (counts * torch.tensor([2.0, 1.0])).sum() / counts.sum())
+
+
+def test_a_pass_of_which_all_is_known_has_nothing_to_learn() -> None:
+    objective = BeliefForcing(frames=1, first=0, blocks=(1,), known=1.0)
+    losses = [float(asked(objective, windows=1, seed=seed)[1]) for seed in range(60)]
+    assert 0.0 in losses
+    assert max(losses) > 0
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1])
+def test_a_share_of_the_blocks_lies_between_none_and_all(share: float) -> None:
+    with pytest.raises(ConfigError, match=r"known is a share of the blocks, 0 to 1, got"):
+        BeliefForcing(known=share)
