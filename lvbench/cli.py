@@ -1,4 +1,4 @@
-"""The command `lvbench`: score a folder of videos, and compare two reports.
+"""The command `lvbench`: score a folder of videos, compare two reports, and turn annotations into prompts.
 
 Exit codes: 0 done; 2 wrong input, told in one line on stderr; 3 done, but some videos could not be scored and the
 report says why; 130 stopped by Ctrl-C, after which the same command goes on where it was.
@@ -7,8 +7,10 @@ report says why; 130 stopped by Ctrl-C, after which the same command goes on whe
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +19,7 @@ import typer
 if TYPE_CHECKING:
     from lvbench.compare import Comparison
     from lvbench.examine import Settings, Task
+    from lvbench.run import Examiner
 
 # OpenCV and PyAV take their time to import, so the commands do it: --help and a mistyped option answer at once.
 
@@ -24,7 +27,28 @@ app = typer.Typer(
     add_completion=False, pretty_exceptions_enable=False, help="How far a minute of generated video drifts."
 )
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object at the end, and no progress.")]
+Measure = Annotated[
+    str, typer.Option(help="What measures the frames: light, published, or auto for published if its weights are here.")
+]
+Folder = Annotated[
+    Path | None,
+    typer.Option(
+        help="A folder with the weights of the published networks; what is not in it is looked for where other "
+        "programs keep theirs."
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Of the bootstrap; equal seeds give equal intervals.")]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Videos at once, 1 by default; they change nothing else.", show_default=False)
+]
+Ray = Annotated[
+    bool,
+    typer.Option(
+        "--ray",
+        help="Spread the videos over the Ray cluster of RAY_ADDRESS or of this machine, else over one begun here; "
+        "videos and report have to be on a disk that all its machines share.",
+    ),
+]
 SOME_UNSCORED, STOPPED = 3, 130
 
 
@@ -54,11 +78,13 @@ def score(
         list[str] | None, typer.Option(help="Only this one; may be given more than once. By default all.")
     ] = None,
     chunks: Annotated[int, typer.Option(min=2, help="Equal parts of each video.")] = 10,
-    extractor: Annotated[str, typer.Option(help="What measures the frames.")] = "light",
+    extractor: Measure = "auto",
+    weights: Folder = None,
     reference: Annotated[
         Path | None, typer.Option(help="A folder with the real video of each, under the same name.")
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Videos at once; they change nothing else.")] = 1,
+    workers: Workers = None,
+    ray: Ray = False,
     seed: Seed = 0,
     max_pixels: Annotated[int, typer.Option(min=1, help="Of a frame; a video with more is refused.")] = 4096 * 2304,
     max_frames: Annotated[int, typer.Option(min=1, help="Of a video; a longer one is refused.")] = 36_000,
@@ -69,27 +95,25 @@ def score(
     from lvbench.examine import Settings
     from lvbench.folder import tasks_of
     from lvbench.measures import dimensions_of
-    from lvbench.presets import extractor_of
+    from lvbench.presets import choose
     from lvbench.video import Limits
+    from lvbench.weights import caches
 
+    dimensions, tasks = dimensions_of(dimension or ()), tasks_of(videos, reference)
+    choice = choose(extractor, weights, caches(os.environ, Path.home()), lpips=reference is not None)
     settings = Settings(
         store=output / "cache",
         chunks=chunks,
-        dimensions=dimensions_of(dimension or ()),
-        extractor=extractor_of(extractor).name,
+        dimensions=dimensions,
+        extractor=choice.extractor,
+        networks=choice.networks,
+        reason=choice.reason,
+        lpips=choice.lpips,
         limits=Limits(pixels=max_pixels, frames=max_frames, seconds=max_seconds),
     )
-    tasks = tasks_of(videos, reference)
-    settings.store.mkdir(parents=True, exist_ok=True)
-    report = _score(tasks, settings, workers=workers, seed=seed, quiet=as_json)
-    refused = [video for video in report["videos"] if "unscored" in video]
-    scored = len(tasks) - len(refused)
-    fields = {"output": str(output), "scored": scored, "unscored": len(refused), "summary": report["summary"]}
-    text = f"{output / 'report.html'}: {scored} videos scored by the {extractor} extractor, {len(refused)} not"
-    for video in refused if not as_json else ():
-        typer.echo(f"{video['name']}: {video['unscored']}", err=True)
-    typer.echo(json.dumps(fields) if as_json else text)
-    return SOME_UNSCORED if refused else 0
+    _make(settings.store, output)
+    report = _score(tasks, settings, _examiner(workers, on_cluster=ray), seed=seed, quiet=as_json)
+    return _tell(report, output, as_json=as_json)
 
 
 @app.command()
@@ -109,9 +133,35 @@ def compare(
 
     found = compared(read_scores(one), read_scores(other), seed=seed)
     if as_json:
-        typer.echo(json.dumps({"a": str(one), "b": str(other), "scores": [each.to_json() for each in found]}))
+        _say(json.dumps({"a": str(one), "b": str(other), "scores": [each.to_json() for each in found]}))
     else:
-        typer.echo("\n".join(map(_line, found)))
+        for each in found:
+            _say(_line(each))
+
+
+@app.command()
+@refusals()
+def prompts(
+    annotations: Annotated[
+        Path, typer.Argument(help="What is told of videos in words, as JSON or JSON lines.", show_default=False)
+    ],
+    block_seconds: Annotated[
+        float, typer.Option(help="How long a block of the generator is: its frames by its frames a second.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder of the prompts files.")] = Path("prompts"),
+    segment_seconds: Annotated[
+        float | None, typer.Option(help="For how long each text holds, where the file has texts without times.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write for each video that was described a file of prompts, which worldsim generate --prompts reads."""
+    from lvbench.annotation import read_annotations, write_prompts
+
+    found = read_annotations(annotations, segment_seconds)
+    short = write_prompts(found, output, block_seconds)
+    fields = {"output": str(output), "videos": len(found), "segments_too_short": short}
+    left = f"; {short} segments are too short to have a block" if short else ""
+    _say(json.dumps(fields) if as_json else f"{output}: prompts of {len(found)} videos{left}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -126,25 +176,68 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         message = "stopped by Ctrl-C; the same command goes on" if code == STOPPED else ""
     if message:
-        typer.echo(f"lvbench: {' '.join(message.split())}", err=True)
+        _say(f"lvbench: {' '.join(message.split())}", err=True)
     return int(code)
 
 
-def _score(tasks: Sequence[Task], settings: Settings, *, workers: int, seed: int, quiet: bool) -> dict[str, Any]:
+def _make(store: Path, output: Path) -> None:
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Refused(f"{output} cannot be written: {error.strerror}; choose another folder with -o") from error
+
+
+def _say(text: str, *, err: bool = False) -> None:
+    """Print a line. Names of files may hold anything; what is not printable is shown and not sent to a terminal."""
+    typer.echo("".join(each if each.isprintable() else ascii(each)[1:-1] for each in text), err=err)
+
+
+def _examiner(workers: int | None, *, on_cluster: bool) -> Examiner:
+    """What scores many videos: processes here, or a cluster."""
+    if on_cluster:
+        if workers is not None:
+            raise Refused("with --ray as many videos are scored at once as the cluster has processors; drop --workers")
+        from lvbench.cluster import examine_on_cluster
+
+        return examine_on_cluster
+    from lvbench.run import examine_all
+
+    return partial(examine_all, workers=workers or 1)
+
+
+def _score(tasks: Sequence[Task], settings: Settings, examiner: Examiner, *, seed: int, quiet: bool) -> dict[str, Any]:
     """Score, write the three files, and give what scores.json has."""
     from lvbench.page import page_of
     from lvbench.progress import progress
     from lvbench.report import report_of, write, write_csv, write_json
-    from lvbench.run import examine_all
 
     folder = settings.store.parent
     with progress("score", len(tasks), quiet=quiet) as advance:
-        records = examine_all(tasks, settings, workers=workers, on_video=lambda _: advance())
+        records = examiner(tasks, settings, on_video=lambda _: advance())
     report = report_of(records, settings, seed)
     write_json(report, folder)
     write_csv(report, folder)
     write(folder / "report.html", page_of(report, _worst(report, tasks, settings)))
     return report
+
+
+def _tell(report: dict[str, Any], output: Path, *, as_json: bool) -> int:
+    """Say what became of the videos; returns the exit code."""
+    refused = [video for video in report["videos"] if "unscored" in video]
+    scored = len(report["videos"]) - len(refused)
+    used = report["extractor"]
+    fields = {
+        "output": str(output),
+        "extractor": used,
+        "scored": scored,
+        "unscored": len(refused),
+        "summary": report["summary"],
+    }
+    text = f"{output / 'report.html'}: {scored} videos scored by the {used['name']} extractor, {len(refused)} not"
+    for video in refused if not as_json else ():
+        _say(f"{video['name']}: {video['unscored']}", err=True)
+    _say(json.dumps(fields) if as_json else f"{text}; {used['name']} because {used['reason']}")
+    return SOME_UNSCORED if refused else 0
 
 
 def _worst(report: dict[str, Any], tasks: Sequence[Task], settings: Settings) -> list[Any]:

@@ -11,12 +11,14 @@ import numpy as np
 from lvbench.bootstrap import Interval, interval
 from lvbench.errors import ReportError
 from lvbench.judge import higher_is_better, number
+from lvbench.measures import COMPANIONS, DIMENSIONS
 from lvbench.report import Scores
 
 FEWEST_PAIRS = 8
 """Below which drawing pairs again says too little of others; the verdict is then that no difference was shown."""
 ERROR = 0.05
 """How often a verdict may come of chance alone, over all scores of a comparison together."""
+COMPARED = (*(f"drift.{name}" for name in DIMENSIONS), *COMPANIONS)
 NO_DIFFERENCE = "no difference shown"
 
 
@@ -55,13 +57,10 @@ def compare(one: Scores, other: Scores, *, seed: int) -> list[Comparison]:
     names = sorted(one.videos.keys() & other.videos.keys())
     if not names:
         raise ReportError("the reports have no scored video of the same name; name the videos of both alike")
-    pairs = {
-        score: found
-        for score in one.videos[names[0]]
-        if score.startswith("drift.") or "." not in score
-        if (found := _differences(one, other, names, score))
-    }
-    level = 1 - ERROR / max(1, len(pairs))
+    pairs = {score: found for score in COMPARED if (found := _differences(one, other, names, score))}
+    if not pairs:
+        raise ReportError("the reports have no score that one of their videos has in both; score both alike")
+    level = 1 - ERROR / len(pairs)
     return [_compared(score, found, level, seed) for score, found in pairs.items()]
 
 

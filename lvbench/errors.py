@@ -3,6 +3,7 @@
 LvbenchError
 ├── ConfigError       a setting cannot work, whatever the videos
 │   └── UnknownName   a dimension, extractor or weighting by a name nobody knows
+├── AnnotationError   a file that tells of videos in words cannot be read
 ├── VideoRefused      one video cannot be read or scored; its text is the reason in the report
 └── ReportError       a report cannot be read, written or compared with another
 """
@@ -29,6 +30,10 @@ class UnknownName(ConfigError):
         near = get_close_matches(str(given), names, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         super().__init__(f"there is no {kind} {given!r}; known: {', '.join(names)}{hint}")
+
+
+class AnnotationError(LvbenchError):
+    """A file that tells of videos in words cannot be read; names the file, the video and the segment."""
 
 
 class VideoRefused(LvbenchError):

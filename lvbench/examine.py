@@ -11,18 +11,21 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from lvbench import video as reading
 from lvbench.errors import ConfigError, VideoRefused
 from lvbench.extractor import Extractor
 from lvbench.features import Features, Track
 from lvbench.judge import Judged, judge
-from lvbench.measures import DIMENSIONS
+from lvbench.measures import DIMENSIONS, FEWEST_FRAMES
 from lvbench.presets import extractor_of
 from lvbench.reference import Likeness, fingerprint, liken, likeness
 from lvbench.score import Unscored
-from lvbench.store import Arrays, Store, hash_of
+from lvbench.store import Arrays, Store, hash_of, hash_of_code
 from lvbench.video import DECODER, Facts, Limits, batches, open_video
+from lvbench.weights import Networks
 
 FACTS = "facts"
+READER = hash_of_code(reading)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +34,9 @@ class Settings:
 
     chunks: equal parts of a video; the published number is 10.
     dimensions: names in DIMENSIONS.
-    extractor: a name in presets.
+    extractor: a name in presets; networks are its own, if it has any.
+    reason: why it is that one.
+    lpips: what compares with references beside plain measures, if it is here.
     store: the folder of what was measured.
     """
 
@@ -39,11 +44,19 @@ class Settings:
     chunks: int = 10
     dimensions: tuple[str, ...] = tuple(DIMENSIONS)
     extractor: str = "light"
+    networks: Networks | None = None
+    reason: str = "it was asked for"
+    lpips: Networks | None = None
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
         if self.chunks < 2:
             raise ConfigError(f"drift is between chunks: ask for at least 2, got {self.chunks}")
+        if self.chunks * FEWEST_FRAMES > self.limits.frames:
+            raise ConfigError(
+                f"a chunk has at least {FEWEST_FRAMES} frames and a video may have {self.limits.frames:,}: "
+                f"ask for at most {self.limits.frames // FEWEST_FRAMES:,} chunks, got {self.chunks:,}"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +90,7 @@ class Refused:
 
 def examine(task: Task, settings: Settings) -> Record | Refused:
     """Score one video; what was measured of the same bytes before is not measured again."""
-    extractor, store = extractor_of(settings.extractor), Store(settings.store)
+    extractor, store = extractor_of(settings.extractor, settings.networks), Store(settings.store)
     try:
         sha256 = _hash(task.path)
         facts, features = _features(task.path, sha256, extractor, store, settings.limits)
@@ -111,7 +124,7 @@ def _hash(path: Path) -> str:
 
 
 def _features(path: Path, sha256: str, extractor: Extractor, store: Store, limits: Limits) -> tuple[Facts, Features]:
-    key = (sha256, extractor.fingerprint, DECODER)
+    key = (sha256, extractor.fingerprint, DECODER, READER)
     kept = store.get(*key)
     if kept is None:
         facts, features = extract(path, extractor, limits)
@@ -132,10 +145,10 @@ def _likeness(task: Task, sha256: str, store: Store, settings: Settings) -> Like
     if task.reference is None:
         return None
     try:
-        key = ("reference", sha256, _hash(task.reference), fingerprint(), DECODER)
+        key = ("reference", sha256, _hash(task.reference), fingerprint(settings.lpips), DECODER, READER)
         kept = store.get(*key)
         if kept is None:
-            kept = liken(task.path, task.reference, settings.limits)
+            kept = liken(task.path, task.reference, settings.limits, settings.lpips)
             store.put(kept, *key)
         return likeness(kept, settings.chunks)
     except VideoRefused as error:

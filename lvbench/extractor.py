@@ -1,15 +1,19 @@
-"""What turns the frames of a video into features: an extractor, and its work on one video."""
+"""What turns the frames of a video into features: an extractor, its work on one video, and networks that it may use."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lvbench.features import Features, Track
 from lvbench.video import Facts
+
+Frames = NDArray[np.uint8]
+Floats = NDArray[np.floating[Any]]
 
 
 class Extraction(Protocol):
@@ -41,3 +45,21 @@ class Extractor(Protocol):
     def begin(self, facts: Facts) -> Extraction:
         """Begin with a video of that size and rate."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slots:
+    """What networks do, each a function of frames, in numpy: who answers needs torch, and who asks does not.
+
+    clarity, aesthetic: of frames [n, H, W, 3], a number for each, [n].
+    background, subject: of frames [n, H, W, 3], a row for each, [n, D].
+    between: of two frames [H, W, 3], the one in the middle.
+    flow: of two frames [H, W, 3], where each pixel goes, [H, W, 2] in pixels.
+    """
+
+    clarity: Callable[[Frames], Floats]
+    aesthetic: Callable[[Frames], Floats]
+    background: Callable[[Frames], Floats]
+    subject: Callable[[Frames], Floats]
+    between: Callable[[Frames, Frames], Frames]
+    flow: Callable[[Frames, Frames], Floats]

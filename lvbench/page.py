@@ -83,7 +83,8 @@ def _head(report: Fields, scored: int) -> str:
     extractor, settings = report["extractor"], report["settings"]
     told = (
         f"{scored} videos scored, {len(report['videos']) - scored} not. Measured by the extractor "
-        f"“{extractor['name']}”, {extractor['fingerprint'][:12]}; numbers of another do not compare with these. "
+        f"“{extractor['name']}” (because {extractor['reason']}), {extractor['fingerprint'][:12]}; numbers of another "
+        "do not compare with these. "
         f"Each video in {settings['chunks']} equal chunks. In brackets the 95 % interval of the mean, by drawing the "
         f"videos again (seed {settings['seed']}). Decoded by {report['decoder']}."
     )
@@ -131,7 +132,7 @@ def _curves(videos: Sequence[Fields], dimensions: Sequence[str]) -> str:
     }
     for name, said in LIKENESSES.items():
         beside = [video["reference"] for video in videos if "chunks" in video.get("reference", {})]
-        drawn[said] = [reference["chunks"][name] for reference in beside]
+        drawn[said] = [reference["chunks"][name] for reference in beside if name in reference["chunks"]]
     figures = [
         f"<figure>{curves(said, lines)}<figcaption>{escape(said)}</figcaption></figure>"
         for said, lines in drawn.items()

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from lvbench import motion
 from lvbench.errors import VideoRefused
 from lvbench.measures import chunks_of
-from lvbench.score import Result, Score
+from lvbench.score import Result, Score, Unscored
 from lvbench.store import Arrays, hash_of_code
 from lvbench.video import Facts, Frame, Limits, open_video
+from lvbench.weights import LPIPS, Networks
 
 FLATTEST = 1e-10
 """Squared error, of 255 a level, that counts as none: the signal-to-noise ratio ends at 148 dB."""
@@ -29,8 +30,13 @@ STILL_PX = 0.05
 LIKENESSES: Mapping[str, str] = {
     "psnr": "signal-to-noise ratio, dB",
     "ssim": "structural similarity",
+    "lpips": "difference in looks, LPIPS",
     "flow_agreement": "agreement of motion",
 }
+
+LPIPS_LACKS = "it needs {} in --weights, or where other programs keep them".format(
+    " and ".join(f"{source.names[0]} (from {source.address})" for source in LPIPS.values())
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,38 +51,48 @@ class Likeness:
     scores: Mapping[str, Result]
 
 
-def fingerprint() -> str:
-    """A hash of the code and libraries that compare."""
-    return hash_of_code(motion, sys.modules[__name__])
+def fingerprint(lpips: Networks | None = None) -> str:
+    """A hash of the code, libraries and weights that compare."""
+    code = hash_of_code(motion, sys.modules[__name__])
+    if lpips is None:
+        return code
+    from lvbench.networks import loading
+
+    weights = {name: each.sha256 for name, each in sorted(lpips.weights.items())}
+    return f"{code} {hash_of_code(loading, *loading.CODE)} {weights} {loading.machine()}"
 
 
 def likeness(tracks: Arrays, chunks: int) -> Likeness:
     """What liken measured, in numbers. Raises VideoRefused if what was compared is too short for so many chunks."""
     frames = len(tracks["squared_error"])
     parts = [{name: track[part] for name, track in tracks.items()} for part in chunks_of(frames, chunks)]
-    whole = {name: measure(tracks) for name, measure in MEASURES.items()}
+    measures = {name: measure for name, measure in MEASURES.items() if name != "lpips" or name in tracks}
+    lacking = {} if "lpips" in measures else {"lpips": Unscored(LPIPS_LACKS)}
     return Likeness(
-        chunks={name: [measure(part) for part in parts] for name, measure in MEASURES.items()},
-        scores={name: Score(value, frames) for name, value in whole.items()},
+        chunks={name: [measure(part) for part in parts] for name, measure in measures.items()},
+        scores={**{name: Score(measure(tracks), frames) for name, measure in measures.items()}, **lacking},
     )
 
 
-def liken(path: Path, reference: Path, limits: Limits) -> Arrays:
+def liken(path: Path, reference: Path, limits: Limits, lpips: Networks | None = None) -> Arrays:
     """Compare a video with the real one, frame by frame, up to the end of the shorter.
 
     Returns:
         squared_error: mean over pixels and colours, 0 to 65,025, [F].
         ssim: of the grey pictures, -1 to 1, [F].
         flow_agreement: of the motion to the next frame, 0 to 1, [F]; NaN at the last.
+        lpips: how different they look, 0 for equal frames, [F]; left out without its networks.
 
     Raises:
         VideoRefused: one of them cannot be read, or they differ in size or rate.
     """
-    mover = motion.Mover()
-    squared, similar, agreed = [], [], []
+    mover, distance = motion.Mover(), _distance(lpips)
+    squared, similar, agreed, different = [], [], [], []
     last: tuple[NDArray[np.uint8], NDArray[np.uint8]] | None = None
     for ours, real in _pairs(path, reference, limits):
         squared.append(squared_error(ours, real))
+        if distance is not None:
+            different.append(distance(ours, real))
         grey = (_grey(ours), _grey(real))
         similar.append(ssim(*grey))
         if last is not None:
@@ -86,6 +102,7 @@ def liken(path: Path, reference: Path, limits: Limits) -> Arrays:
         "squared_error": np.array(squared, np.float64),
         "ssim": np.array(similar, np.float64),
         "flow_agreement": np.array([*agreed, np.nan], np.float64),
+        **({"lpips": np.array(different, np.float64)} if distance else {}),
     }
 
 
@@ -135,7 +152,16 @@ MEASURES: Mapping[str, Callable[[Arrays], float]] = {
     "psnr": lambda tracks: psnr(_finite_mean(tracks["squared_error"])),
     "ssim": lambda tracks: _finite_mean(tracks["ssim"]),
     "flow_agreement": lambda tracks: _finite_mean(tracks["flow_agreement"]),
+    "lpips": lambda tracks: _finite_mean(tracks["lpips"]),
 }
+
+
+def _distance(lpips: Networks | None) -> Callable[[Frame, Frame], float] | None:
+    if lpips is None:
+        return None
+    from lvbench.networks.loading import distance_of  # torch takes its time to import, and nothing else here needs it
+
+    return distance_of(lpips)
 
 
 def _pairs(path: Path, reference: Path, limits: Limits) -> Iterator[tuple[Frame, Frame]]:

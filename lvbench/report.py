@@ -1,7 +1,10 @@
 """What is told of a folder of videos: scores.json and scores.csv, the numbers of the page.
 
 scores.json, schema 1:
-    schema, decoder, extractor {name, fingerprint}, settings {chunks, dimensions, seed}
+    schema, decoder, settings {chunks, dimensions, seed}
+    extractor {name, reason, fingerprint, weights}: which one, why, a hash of all that its numbers depend on, and the
+        SHA-256 of the weights of each of its networks
+    lpips: the same hashes of what compared with references, empty without it
     videos: in order of their names, each {name, unscored} with the reason, or
         {name, sha256, container, codec, width, height, fps, frames,
          chunks: {dimension: [a number or null a chunk]}, scores: {form.dimension or companion: result},
@@ -19,8 +22,10 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 from lvbench.bootstrap import interval
@@ -31,6 +36,7 @@ from lvbench.presets import extractor_of
 from lvbench.reference import Likeness
 from lvbench.score import Result, Score, Unscored, from_json, to_json
 from lvbench.video import DECODER
+from lvbench.weights import Networks
 
 SCHEMA = 1
 SCORES = "scores.json"
@@ -39,12 +45,18 @@ Fields = dict[str, Any]
 
 def report_of(records: Sequence[Record | Refused], settings: Settings, seed: int) -> Fields:
     """The content of scores.json; see the module. Equal records give equal reports, to the last bit."""
-    extractor = extractor_of(settings.extractor)
+    extractor = extractor_of(settings.extractor, settings.networks)
     told = sorted(records, key=lambda record: record.name)
     return {
         "schema": SCHEMA,
         "decoder": DECODER,
-        "extractor": {"name": extractor.name, "fingerprint": extractor.fingerprint},
+        "extractor": {
+            "name": extractor.name,
+            "reason": settings.reason,
+            "fingerprint": extractor.fingerprint,
+            "weights": _hashes(settings.networks),
+        },
+        "lpips": _hashes(settings.lpips),
         "settings": {"chunks": settings.chunks, "dimensions": list(settings.dimensions), "seed": seed},
         "videos": [_video(record) for record in told],
         "summary": _summary(told, seed),
@@ -68,12 +80,15 @@ def write_csv(report: Fields, folder: Path) -> None:
 
 def write(path: Path, text: str) -> None:
     """Write a file whole or not at all. Raises ReportError if it cannot be written."""
-    part = path.with_name(f"{path.name}.part")
+    part = path.with_name(f"{path.name}.{token_hex(4)}.part")  # two runs may write one report at once
     try:
         part.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files may be any bytes
         part.replace(path)
     except OSError as error:
         raise ReportError(f"{path} cannot be written: {error.strerror or error}; choose another folder") from error
+    finally:
+        with suppress(OSError):
+            part.unlink()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +114,15 @@ def read_scores(path: Path) -> Scores:
             if "unscored" not in video
         }
         extractor, settings = fields["extractor"], fields["settings"]
-        made_with = {**extractor, "chunks": settings["chunks"], "decoder": fields["decoder"]}
+        made_with = {
+            "extractor": extractor["name"],
+            "fingerprint": extractor["fingerprint"],
+            "chunks": settings["chunks"],
+            "decoder": fields["decoder"],
+        }
     except OSError as error:
         raise ReportError(f"{file} cannot be read: {error.strerror}; `lvbench score` writes it") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ReportError(f"{file} is no report of lvbench; `lvbench score` writes one") from error
     return Scores(made_with, videos)
 
@@ -129,6 +149,11 @@ def _video(record: Record | Refused) -> Fields:
         case Unscored(reason):
             fields["reference"] = {"unscored": reason}
     return fields
+
+
+def _hashes(networks: Networks | None) -> Fields:
+    weights = networks.weights if networks else {}
+    return {name: weights[name].sha256 for name in sorted(weights)}
 
 
 def _chunks(values: Mapping[str, Sequence[float]]) -> Fields:

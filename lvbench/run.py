@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import resource
+import select
 import signal
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -10,7 +13,10 @@ from multiprocessing import get_all_start_methods, get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
+from pathlib import Path
+from threading import Thread
 from time import monotonic
+from typing import Protocol
 
 import cv2
 
@@ -19,6 +25,18 @@ from lvbench.examine import Record, Refused, Settings, Task, examine
 
 GRACE_S = 30.0
 """Over the limit of a video, before its process is ended: it may hang inside the decoder, where no limit is seen."""
+MEMORY_BYTES, PIXEL_BYTES = 2**31, 160
+"""What a process without networks may have beside what it begins with: so much, and for each pixel that a frame may
+have as much as twenty frames of the deepest kind."""
+HAS = Path("/proc/self/statm")
+
+
+class Examiner(Protocol):
+    """Scores many videos; gives a record for each task, in their order, and hands on each as it comes."""
+
+    def __call__(
+        self, tasks: Sequence[Task], settings: Settings, /, *, on_video: Callable[[Record | Refused], None]
+    ) -> list[Record | Refused]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +97,39 @@ def _context() -> ForkServerContext | SpawnContext:
 
 
 def _work(pipe: Connection, task: Task, settings: Settings) -> None:
+    Thread(target=_end_with_reader, args=(pipe.fileno(),), daemon=True).start()
     cv2.setNumThreads(1)  # the workers share out the cores; two threads on each would only wait for one another
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the first ends the others
-    pipe.send(examine(task, settings))
+    limit_bytes = _limit_memory(settings)
+    try:
+        outcome: Record | Refused = examine(task, settings)
+    except MemoryError:
+        outcome = Refused(task.name, f"it takes more than {limit_bytes / 1e9:.1f} GB of memory; encode it again")
+    except OSError as error:
+        outcome = Refused(task.name, f"what was measured of it cannot be kept: {error}; make room, and score it again")
+    pipe.send(outcome)
+
+
+def _limit_memory(settings: Settings) -> int:
+    """Let this process have so many bytes, which it gives: a few bytes of a file may make a decoder ask for gigabytes.
+
+    Networks take what they take, and only Linux keeps such a limit, so else it is what it was.
+    """
+    most, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if settings.networks is None and settings.lpips is None and HAS.exists():
+        has = int(HAS.read_text().split()[5]) * resource.getpagesize()  # on many cores the libraries reserve gigabytes
+        wanted = has + MEMORY_BYTES + PIXEL_BYTES * settings.limits.pixels
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
+    return most
+
+
+def _end_with_reader(pipe: int) -> None:
+    """End this process once nobody can read what it would send: whoever asked was killed, and told it nothing."""
+    broken = select.poll()
+    broken.register(pipe, 0)
+    broken.poll()
+    os._exit(1)
 
 
 def _outcome(pipe: Connection, job: _Job) -> Record | Refused:

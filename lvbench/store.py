@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import inspect
-import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from secrets import token_hex
+from stat import S_ISREG
 from types import ModuleType
 from typing import Any
 
@@ -33,13 +35,16 @@ class Store:
             return None
 
     def put(self, arrays: Arrays, *key: str) -> None:
-        """Keep these arrays under these words."""
+        """Keep these arrays under these words. Raises OSError if they cannot be: the disk is full, for one."""
         path = self._path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.stem}.{os.getpid()}.part")
-        with part.open("wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
-        part.replace(path)
+        part = path.with_name(f"{path.stem}.{token_hex(4)}.part")  # of this process alone, on whatever machine
+        try:
+            with part.open("wb") as file:
+                np.savez(file, allow_pickle=False, **arrays)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
 
     def _path(self, key: tuple[str, ...]) -> Path:
         return self._folder / f"{hashlib.sha256(chr(0).join(key).encode()).hexdigest()}.npz"
@@ -54,6 +59,8 @@ def hash_of_code(*modules: ModuleType) -> str:
 
 
 def hash_of(path: Path) -> str:
-    """SHA-256 of the bytes of a file, in hex."""
+    """SHA-256 of the bytes of a file, in hex. Raises OSError, for a pipe too: somebody may never write to it."""
+    if not S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "no regular file", str(path))
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from time import monotonic
 from typing import IO
@@ -28,6 +29,10 @@ REFERRING = {
 """Formats that name other files, addresses or devices, or that draw text."""
 BATCH_BYTES = 48 * 2**20
 """Of decoded frames that are handed on at once."""
+MOST_SECONDS = 1_000_000
+"""Of a limit: what the decoder and the system can wait for."""
+TRANSPORT_PACKETS = (188, 192, 204)
+"""Bytes of a packet of MPEG-TS: plain, as on Blu-ray, and as it is broadcast."""
 SHORTEST = 0.9
 """Of the length that a file says it has, for what it has to count as the whole: times are not exact in all of them."""
 EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
@@ -44,7 +49,7 @@ class Limits:
 
     pixels: of one frame.
     frames: in all.
-    seconds: of real time from opening it to its last frame, whoever uses the frames included.
+    seconds: of real time from opening it to its last frame, whoever uses the frames included; a million at most.
     """
 
     pixels: int = 4096 * 2304
@@ -52,15 +57,18 @@ class Limits:
     seconds: float = 3600.0
 
     def __post_init__(self) -> None:
-        if self.pixels < 1 or self.frames < 1 or not self.seconds > 0:
-            raise ConfigError(f"limits are above 0, got {self.pixels} pixels, {self.frames} frames, {self.seconds} s")
+        if self.pixels < 1 or self.frames < 1 or not 0 < self.seconds <= MOST_SECONDS:
+            raise ConfigError(
+                f"limits are above 0, and of time up to {MOST_SECONDS:,} s; "
+                f"got {self.pixels} pixels, {self.frames} frames, {self.seconds} s"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """What a file says of its video.
 
-    size: (height, width).
+    size: (height, width), as it is shown.
     fps: frames a second, on average.
     """
 
@@ -74,31 +82,36 @@ class Video:
     """One opened video; see open_video."""
 
     def __init__(self, container: InputContainer, stream: VideoStream, facts: Facts, limits: Limits) -> None:
-        self.facts = facts
+        self._size = facts.size
         self._container = container
         self._stream = stream
         self._limits = limits
         self._deadline = monotonic() + limits.seconds
         self._reformatter = VideoReformatter()
+        self._fps = facts.fps
+        self._coming = self._decoded()
+        self._first = next(self._coming, None)  # a file says only with a frame how it is turned to be shown
+        self._turns = self._first.rotation // 90 if self._first is not None and self._first.rotation % 90 == 0 else 0
+        self.facts = replace(facts, size=facts.size[::-1]) if self._turns % 2 else facts
 
     def frames(self) -> Iterator[Frame]:
-        """The frames in the order they are shown, uint8 RGB [H, W, 3]. Once.
+        """The frames in the order they are shown and as they are, upright, uint8 RGB [H, W, 3]. Once.
 
         Raises:
             VideoRefused: a limit is passed, a frame cannot be decoded or has another size, or the file is cut off.
         """
         count = 0
-        for frame in self._decoded():
-            if (frame.height, frame.width) != self.facts.size:
+        for frame in () if self._first is None else chain([self._first], self._coming):
+            if (frame.height, frame.width) != self._size:
                 raise VideoRefused(
-                    f"frame {count} is {frame.width} x {frame.height} in a video of {self.facts.size[1]} x "
-                    f"{self.facts.size[0]}; encode it in one size"
+                    f"frame {count} is {frame.width} x {frame.height} in a video of {self._size[1]} x "
+                    f"{self._size[0]}; encode it in one size"
                 )
             count += 1
             if count > self._limits.frames:
                 raise VideoRefused(f"it has more than {self._limits.frames:,} frames; cut it, or raise the limit")
             shown = self._reformatter.reformat(frame, format="rgb24", interpolation=EXACT, threads=1)
-            yield np.asarray(shown.to_ndarray(), np.uint8)
+            yield np.ascontiguousarray(np.rot90(shown.to_ndarray(), self._turns), np.uint8)
         if not count:
             raise VideoRefused("it has no frames")
 
@@ -112,7 +125,7 @@ class Video:
                 if packet.is_corrupt:
                     raise VideoRefused(f"it is cut off or torn after {packets} frames; copy it again")
                 for frame in packet.decode():
-                    end_s = max(end_s, (frame.time or 0.0) + 1 / self.facts.fps)
+                    end_s = max(end_s, (frame.time or 0.0) + 1 / self._fps)
                     yield frame
         if packets < self._stream.frames:
             raise VideoRefused(f"it is cut off: it says {self._stream.frames} frames and has {packets}; copy it again")
@@ -144,9 +157,16 @@ def open_video(path: Path, limits: Limits) -> Iterator[Video]:
             container = opened.enter_context(_container(opened.enter_context(path.open("rb")), limits))
             stream = _stream(container)
             facts = _facts(container, stream, limits)
+            _check_packets(facts.container, path.stat().st_size)
         stream.codec_context.options = {"max_pixels": str(limits.pixels)}  # a frame may be larger than the file says
         stream.codec_context.thread_count = 1  # the same frames of a torn video, however many cores
         yield Video(container, stream, facts, limits)
+
+
+def _check_packets(container: str, size_bytes: int) -> None:
+    """Refuse an MPEG transport stream that ends within a packet: of its end it says nothing else."""
+    if container == "mpegts" and all(size_bytes % packet for packet in TRANSPORT_PACKETS):
+        raise VideoRefused(f"it is cut off: its last packet is no whole {TRANSPORT_PACKETS[0]} bytes; copy it again")
 
 
 def batches(frames: Iterator[Frame], size: int) -> Iterator[NDArray[np.uint8]]:

@@ -6,7 +6,7 @@ WorldSimError
 ├── ShapeError            a tensor does not fit what it was given to
 ├── WeightsError          a weights file is torn, foreign or of another shape
 ├── NotShipped            a world is known but its weights are not in the package
-├── ActionsError          a line of an actions file cannot be read
+├── ActionsError          a line of an actions or a prompts file cannot be read
 ├── DataError             recorded episodes are missing, torn or of another world
 ├── EngineFull            an engine has as many sessions as it has capacity for
 ├── PoolFull              the page pool has no page left for the next block
@@ -59,7 +59,7 @@ class NotShipped(WorldSimError):
 
 
 class ActionsError(WorldSimError, ValueError):
-    """A line of an actions file cannot be read."""
+    """A line of an actions or a prompts file cannot be read."""
 
 
 class DataError(WorldSimError):

@@ -1,4 +1,4 @@
-"""Scripted key presses: JSON lines that say from which block on which keys are held."""
+"""Scripts of a walk: JSON lines that say from which block on which keys are held, or what a world is told in words."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from worldsim.controls import Controls, Keys
 from worldsim.errors import ActionsError, UnknownName
+from worldsim.session.events import MOST_PROMPT
 
-EXAMPLE = '{"block": 12, "keys": ["KeyW", "ArrowLeft"]}'
+EXAMPLES = {"keys": '{"block": 12, "keys": ["KeyW", "ArrowLeft"]}', "prompt": '{"block": 12, "prompt": "a lake"}'}
+"""A line of each kind of script, by the field that it has beside its block."""
+KINDS = {"keys": "actions", "prompt": "prompts"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,25 +45,63 @@ def read_actions(path: Path, controls: Controls) -> Actions:
     """
     blocks: list[int] = []
     held: list[Keys] = []
-    for line in _lines(path):
-        block, keys = line.parse(controls)
-        if blocks and block <= blocks[-1]:
-            line.refuse(f"block {block} comes after block {blocks[-1]}; blocks ascend from line to line")
+    for line, block, keys in _script(path, "keys"):
+        if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+            line.refuse(f'keys is a list of names such as ["KeyW"], or [] for none; got {line.given}')
+        try:
+            held.append(controls.check(keys))
+        except UnknownName as error:
+            line.refuse(str(error))
         blocks.append(block)
-        held.append(keys)
     return Actions(blocks=tuple(blocks), held=tuple(held))
 
 
-def _lines(path: Path) -> Iterator[_Line]:
+def read_prompts(path: Path) -> dict[int, str]:
+    """Read a prompts file, UTF-8, one object a line, such as {"block": 12, "prompt": "a lake"}: prompts by block.
+
+    A prompt has 1 to 4,000 characters and holds until the next line; blank lines count for nothing.
+
+    Raises:
+        ActionsError: as for read_actions.
+    """
+    told: dict[int, str] = {}
+    for line, block, prompt in _script(path, "prompt"):
+        if not isinstance(prompt, str) or not prompt.strip() or not _is_text(prompt):
+            line.refuse(f'prompt is a text such as "a lake"; got {line.given}')
+        if len(prompt) > MOST_PROMPT:
+            line.refuse(f"a prompt has at most {MOST_PROMPT:,} characters, got {len(prompt):,}")
+        told[block] = prompt
+    return told
+
+
+def _script(path: Path, field: str) -> Iterator[tuple[_Line, int, Any]]:
+    """Each line of a script with its block and what its other field holds, which nobody has looked at."""
+    latest = -1
+    for line in _lines(path, field):
+        block, value = line.parse(field)
+        if block <= latest:
+            line.refuse(f"block {block} comes after block {latest}; blocks ascend from line to line")
+        latest = block
+        yield line, block, value
+
+
+def _lines(path: Path, field: str) -> Iterator[_Line]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise ActionsError(f"cannot read the actions file {path}: {error.strerror}") from error
+        raise ActionsError(f"cannot read the {KINDS[field]} file {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise ActionsError(f"{path} is not UTF-8 text (byte {error.start}); write lines such as {EXAMPLE}") from error
+        raise ActionsError(
+            f"{path} is not UTF-8 text (byte {error.start}); write lines such as {EXAMPLES[field]}"
+        ) from error
     for number, content in enumerate(text.split("\n"), start=1):
         if content.strip():
             yield _Line(path, number, content.strip())
+
+
+def _is_text(text: str) -> bool:
+    """Whether it can be written: JSON may hold half of a character."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,26 +110,22 @@ class _Line:
     number: int
     text: str
 
-    def parse(self, controls: Controls) -> tuple[int, Keys]:
+    def parse(self, field: str) -> tuple[int, Any]:
+        """Its block, and what the one other field that it may have holds."""
         try:
             fields = json.loads(self.text)
         except (ValueError, RecursionError) as error:
-            self.refuse(f"not JSON ({error}): {self._given}; write {EXAMPLE}")
-        if not isinstance(fields, dict) or fields.keys() != {"block", "keys"}:
-            self.refuse(f"a line has the two fields block and keys, such as {EXAMPLE}; got {self._given}")
-        block, keys = fields["block"], fields["keys"]
+            self.refuse(f"not JSON ({error}): {self.given}; write {EXAMPLES[field]}")
+        if not isinstance(fields, dict) or fields.keys() != {"block", field}:
+            self.refuse(f"a line has the two fields block and {field}, such as {EXAMPLES[field]}; got {self.given}")
+        block = fields["block"]
         if type(block) is not int or block < 0:  # bool is an int too
-            self.refuse(f"block is a whole number from 0, got {self._given}")
-        if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-            self.refuse(f'keys is a list of names such as ["KeyW"], or [] for none; got {self._given}')
-        try:
-            return block, controls.check(keys)
-        except UnknownName as error:
-            self.refuse(str(error))
+            self.refuse(f"block is a whole number from 0, got {self.given}")
+        return block, fields[field]
 
     def refuse(self, reason: str) -> NoReturn:
         raise ActionsError(f"{self.path}, line {self.number}: {reason}")
 
     @property
-    def _given(self) -> str:
+    def given(self) -> str:
         return self.text if len(self.text) <= 80 else self.text[:77] + "..."

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from lvbench.cli import main
 from worldsim.controls import Action, Controls
 from worldsim.errors import ActionsError
-from worldsim_apps.actions import Actions, read_actions
+from worldsim_apps.actions import Actions, read_actions, read_prompts
 
 CONTROLS = Controls(
     exclusive=False,
@@ -89,3 +92,55 @@ def test_a_folder_is_not_a_file(tmp_path):
 def test_bytes_that_are_not_text_are_refused(script):
     with pytest.raises(ActionsError, match=r"walk\.jsonl is not UTF-8 text \(byte 2\)"):
         script(b'{"\xff')
+
+
+def test_a_prompt_is_told_from_its_block_on(tmp_path):
+    path = tmp_path / "words.jsonl"
+    path.write_text(
+        '{"block": 0, "prompt": "a lake"}\n\n{"prompt": "ein \\"größerer\\"\\nSee", "block": 12}\r\n', "utf-8"
+    )
+    assert read_prompts(path) == {0: "a lake", 12: 'ein "größerer"\nSee'}
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("a lake", r"not JSON \(.*\): a lake; write \{\"block\": 12, \"prompt\""),
+        (
+            '{"block": 1, "keys": []}',
+            r"a line has the two fields block and prompt, such as \{\"block\": 12, \"prompt\"",
+        ),
+        ('{"block": 1, "prompt": "x", "keys": []}', "a line has the two fields block and prompt"),
+        ('{"block": -1, "prompt": "x"}', "block is a whole number from 0"),
+        ('{"block": 0, "prompt": "x"}', "block 0 comes after block 0; blocks ascend"),
+        ('{"block": 1, "prompt": " "}', "prompt is a text such as"),
+        ('{"block": 1, "prompt": 7}', "prompt is a text such as .* got .*: 7"),
+        ('{"block": 1, "prompt": "\\ud800"}', "prompt is a text such as"),
+        ('{"block": 1, "prompt": "' + "x" * 4_001 + '"}', "a prompt has at most 4,000 characters, got 4,001"),
+    ],
+    ids=lambda text: text[:40],
+)
+def test_a_prompt_that_cannot_be_read_is_named_with_its_line(tmp_path, line, says):
+    path = tmp_path / "words.jsonl"
+    path.write_text(f'{{"block": 0, "prompt": "a lake"}}\n\n{line}\n')
+    with pytest.raises(ActionsError, match=rf"words\.jsonl, line 3: {says}") as refused:
+        read_prompts(path)
+    assert len(str(refused.value)) < 300
+
+
+def test_a_prompts_file_that_is_none_is_called_one(tmp_path):
+    with pytest.raises(ActionsError, match=r"cannot read the prompts file .*none\.jsonl: No such file"):
+        read_prompts(tmp_path / "none.jsonl")
+    (tmp_path / "words.jsonl").write_bytes(b'{"\xff')
+    with pytest.raises(ActionsError, match=r'is not UTF-8 text \(byte 2\); write lines such as .*"prompt"'):
+        read_prompts(tmp_path / "words.jsonl")
+
+
+def test_what_annotations_of_lvbench_are_exported_to_is_read_block_for_block(tmp_path, capsys):
+    texts = ["a lake", 'ein "größerer"\nSee', "a hill \u2028 \x85 by night", "x" * 4_000]
+    segments = [{"start": 2.5 * at, "end": 2.5 * (at + 1), "caption": text} for at, text in enumerate(texts)]
+    (tmp_path / "told.json").write_text(json.dumps({"video_id": "walk", "fps": 16, "segments": segments}))
+    out = str(tmp_path / "out")
+    assert main(["prompts", str(tmp_path / "told.json"), "--block-seconds", "0.75", "-o", out]) == 0
+    assert capsys.readouterr().out == f"{out}: prompts of 1 videos\n"
+    assert read_prompts(tmp_path / "out" / "walk.jsonl") == dict(zip((0, 3, 7, 10), texts, strict=True))

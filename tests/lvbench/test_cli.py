@@ -11,10 +11,22 @@ import time
 
 import pytest
 
+from lvbench import presets
 from lvbench.cli import main
+from lvbench.measures import DIMENSIONS
+from lvbench.store import hash_of
+from lvbench.weights import Networks, find
 from tests.lvbench.films import cut, drifting, film, sound
+from tests.lvbench.random_weights import TINY, folder_of_weights, lpips_in
 
 CHUNKS = ("--chunks", "3")
+
+
+@pytest.fixture(autouse=True)
+def _bare(tmp_path, monkeypatch):
+    """No weights anywhere, whatever this machine has."""
+    for name in ("XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE", "TORCH_HOME", "VBENCH_CACHE_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +98,11 @@ def test_bad_videos_are_named_and_cost_nobody_else(mixed, tmp_path, capsys):
         (["score", "{videos}", "--workers", "0"], "'--workers'"),
         (["score", "{videos}", "--max-seconds", "0"], "limits are above 0"),
         (["score", "{videos}", "--reference", "none"], "none is no folder"),
-        (["score", "{videos}", "-o", "{videos}/0.mp4"], "Not a directory|File exists"),
+        (["score", "{videos}", "-o", "{videos}/0.mp4"], "0.mp4 cannot be written: Not a directory; choose another"),
+        (["score", "{videos}", "--max-seconds", "inf"], "of time up to 1,000,000 s"),
+        (["score", "{videos}", "--chunks", "100000000"], "ask for at most 12,000 chunks"),
+        (["prompts", "none.json", "--block-seconds", "1"], "cannot read the annotations none.json"),
+        (["prompts", "none.json"], "Missing option '--block-seconds'"),
         (["compare", "none", "none"], "cannot be read"),
     ],
 )
@@ -148,6 +164,16 @@ def test_ctrl_c_stops_it_at_once(tmp_path, videos):
     assert errors == "lvbench: stopped by Ctrl-C; the same command goes on\n"
 
 
+def test_names_of_files_reach_a_terminal_as_text(tmp_path, capsys):
+    for name in ("a\nlvbench: fine.mp4", "\x1b[2J.mp4", "\u202e4pm.mp4", "größer.mp4", os.fsdecode(b"\xff.mp4")):
+        (tmp_path / name).touch()
+    assert main(["score", str(tmp_path), "-o", str(tmp_path / "re\nport"), "--extractor", "light"]) == 3
+    shown = capsys.readouterr()
+    names = sorted(line.partition(".mp4: ")[0] for line in shown.err.splitlines())
+    assert names == ["\\u202e4pm", "\\udcff", "\\x1b[2J", "a\\nlvbench: fine", "größer"]
+    assert shown.out.startswith(f"{tmp_path}/re\\nport/report.html: 0 videos scored")
+
+
 def test_only_the_dimensions_asked_for_are_scored(videos, tmp_path, capsys):
     arguments = ["--dimension", "motion", "--dimension", "clarity", *CHUNKS, "--json"]
     assert main(["score", str(videos), "-o", str(tmp_path), *arguments]) == 0
@@ -163,6 +189,18 @@ def test_a_reference_is_compared_with_each_video(videos, tmp_path, capsys):
     assert "agreement of motion" in (tmp_path / "report.html").read_text()
 
 
+def test_lpips_compares_with_a_reference_where_its_weights_are(videos, tmp_path, capsys):
+    networks = lpips_in(tmp_path / "weights")
+    asked = ["score", str(videos), "-o", str(tmp_path / "report"), *CHUNKS, "--reference", str(videos), "--json"]
+    assert main(asked) == 0
+    assert "alexnet-owt-7be5be79.pth" in next(iter(told(capsys)[0]["summary"]["lpips"]["unscored"]))
+    assert main([*asked, "--weights", str(tmp_path / "weights")]) == 0
+    assert told(capsys)[0]["summary"]["lpips"]["mean"] == 0
+    used = json.loads((tmp_path / "report" / "scores.json").read_text())["lpips"]
+    assert used == {name: weights.sha256 for name, weights in networks.weights.items()}
+    assert "difference in looks, LPIPS" in (tmp_path / "report" / "report.html").read_text()
+
+
 def test_two_reports_are_compared(videos, tmp_path, capsys):
     main(["score", str(videos), "-o", str(tmp_path), *CHUNKS, "--json"])
     capsys.readouterr()
@@ -172,6 +210,78 @@ def test_two_reports_are_compared(videos, tmp_path, capsys):
     assert main(["compare", str(tmp_path), str(tmp_path), "--json"]) == 0
     fields = told(capsys)[0]
     assert {one["verdict"] for one in fields["scores"]} == {"no difference shown"}
+
+
+def test_published_networks_score_where_their_weights_are(videos, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(presets, "Networks", lambda weights: Networks(weights=weights, sizes=TINY))
+    folder = folder_of_weights(tmp_path / "weights")
+    one = tmp_path / "videos" / "0.mp4"
+    one.parent.mkdir()
+    os.link(videos / "0.mp4", one)
+    reports = []
+    for at, arguments in enumerate([[], ["--extractor", "published", "--workers", "2"]]):
+        out = tmp_path / str(at)
+        assert main(["score", str(one.parent), "-o", str(out), *CHUNKS, "--weights", str(folder), *arguments]) == 0
+        reports.append(json.loads((out / "scores.json").read_text()))
+    assert (
+        "1 videos scored by the published extractor, 0 not; published because all its weights are here"
+        in capsys.readouterr().out
+    )
+    used = reports[0]["extractor"]
+    assert (used["name"], used["reason"]) == ("published", "all its weights are here")
+    assert used["weights"] == {name: hash_of(path) for name, path in find(folder, ()).items()}
+    assert set(reports[0]["videos"][0]["chunks"]) == set(DIMENSIONS)
+    assert all(None not in values for values in reports[0]["videos"][0]["chunks"].values())
+    assert "published” (because all its weights are here)" in (tmp_path / "0" / "report.html").read_text()
+    assert reports[1].pop("extractor") == {**reports[0].pop("extractor"), "reason": "it was asked for"}
+    assert reports[0] == reports[1]
+
+
+def test_what_the_published_networks_lack_is_told_in_one_line(videos, tmp_path, capsys):
+    folder = folder_of_weights(tmp_path / "weights")
+    (folder / "amt-s.pth").unlink()
+    asked = ["score", str(videos), "-o", str(tmp_path / "out"), *CHUNKS, "--weights", str(folder), "--extractor"]
+    assert main([*asked, "published"]) == 2
+    shown = capsys.readouterr()
+    assert shown.err.startswith("lvbench: the published extractor lacks amt-s.pth (AMT-S, from https://")
+    assert (shown.out, shown.err.count("\n")) == ("", 1)
+    assert not (tmp_path / "out").exists()
+    assert main([*asked, "auto"]) == 0
+    assert (
+        "by the light extractor, 0 not; light because the published networks lack amt-s.pth" in capsys.readouterr().out
+    )
+
+
+def test_weights_of_another_network_are_told_before_any_video_is_opened(videos, tmp_path, capsys):
+    folder = folder_of_weights(tmp_path / "weights")  # of small networks, and not of the published ones
+    assert main(["score", str(videos), "-o", str(tmp_path / "out"), "--weights", str(folder)]) == 2
+    shown = capsys.readouterr()
+    assert "has the weights of another network" in shown.err
+    assert (shown.out, shown.err.count("\n")) == ("", 1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_annotations_become_a_file_of_prompts_for_each_video(tmp_path, capsys):
+    told = {
+        "video_id": "walk",
+        "segments": [{"start": 0, "end": 2, "caption": "a"}, {"start": 2, "end": 2.1, "caption": "b"}],
+    }
+    (tmp_path / "told.json").write_text(json.dumps([told, {**told, "video_id": "run"}]))
+    arguments = ["prompts", str(tmp_path / "told.json"), "--block-seconds", "1", "-o", str(tmp_path / "out")]
+    assert main([*arguments, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "output": str(tmp_path / "out"),
+        "videos": 2,
+        "segments_too_short": 0,
+    }
+    assert (tmp_path / "out" / "run.jsonl").read_text() == (tmp_path / "out" / "walk.jsonl").read_text()
+    arguments[3] = "3"
+    assert main(arguments) == 0
+    told = f"{tmp_path / 'out'}: prompts of 2 videos; 2 segments are too short to have a block\n"
+    assert capsys.readouterr().out == told
+    (tmp_path / "told.json").write_text('{"prompts": ["a", "b"]}')
+    assert main([*arguments, "--segment-seconds", "10", "--json"]) == 0
+    assert (tmp_path / "out" / "0001.jsonl").read_text().count("\n") == 2
 
 
 @pytest.mark.parametrize(

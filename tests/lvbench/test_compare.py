@@ -7,6 +7,7 @@ import pytest
 
 from lvbench.compare import NO_DIFFERENCE, compare
 from lvbench.errors import ReportError
+from lvbench.measures import DIMENSIONS
 from lvbench.report import Scores
 from lvbench.score import Score, Unscored
 
@@ -68,8 +69,10 @@ def test_few_pairs_show_nothing_however_large_the_difference():
 
 
 def test_many_scores_together_need_wider_intervals():
-    one = {f"{at}.mp4": {f"drift.{n}": Score(float(v), 9) for n in range(7)} for at, v in enumerate(drifts(30, 0))}
-    other = {f"{at}.mp4": {f"drift.{n}": Score(float(v), 9) for n in range(7)} for at, v in enumerate(drifts(30, 1))}
+    one, other = (
+        {f"{at}.mp4": {f"drift.{n}": Score(float(v), 9) for n in DIMENSIONS} for at, v in enumerate(drifts(30, seed))}
+        for seed in range(2)
+    )
     many = compare(Scores(MADE, one), Scores(MADE, other), seed=0)
     (alone,) = compare(scores(drifts(30, 0)), scores(drifts(30, 1)), seed=0)
     assert len(many) == 7
@@ -83,8 +86,16 @@ def test_only_videos_with_a_number_in_both_count():
     assert found.difference.count == 11
 
 
-def test_published_forms_are_not_compared():
-    assert compare(scores(drifts(9, 0), "vde_linear.clarity"), scores(drifts(9, 1), "vde_linear.clarity"), seed=0) == []
+@pytest.mark.parametrize("name", ["vde_linear.clarity", "drift.beauty", "beauty"])
+def test_published_forms_and_scores_that_nobody_knows_are_not_compared(name):
+    with pytest.raises(ReportError, match="no score that one of their videos has in both"):
+        compare(scores(drifts(9, 0), name), scores(drifts(9, 1), name), seed=0)
+
+
+def test_a_score_that_the_first_video_lacks_is_compared_all_the_same():
+    one, other = (scores(drifts(12, seed)) for seed in range(2))
+    (found,) = compare(Scores(MADE, {**one.videos, "0.mp4": {}}), other, seed=0)
+    assert (found.score, found.difference.count) == ("drift.clarity", 11)
 
 
 def test_reports_that_do_not_belong_together_are_refused():

@@ -92,6 +92,23 @@ def test_a_reference_is_compared_and_a_bad_one_costs_nothing_else(settings, vide
     assert alone.judged == beside.judged
 
 
+def test_a_video_that_is_read_otherwise_is_measured_again(settings, video, monkeypatch):
+    calls: list[object] = []
+    monkeypatch.setattr(examining, "extract", counted(calls, extract))
+    examine(Task(name="a.mkv", path=video), settings)
+    monkeypatch.setattr(examining, "READER", "another")
+    examine(Task(name="a.mkv", path=video), settings)
+    assert len(calls) == 2
+
+
+def test_more_chunks_than_a_video_may_have_frames_for_are_refused(tmp_path):
+    assert Settings(store=tmp_path, chunks=12_000).chunks == 12_000
+    with pytest.raises(ConfigError, match="at most 12,000 chunks, got 100,000,000"):
+        Settings(store=tmp_path, chunks=100_000_000)
+    with pytest.raises(ConfigError, match="at most 3 chunks, got 4"):
+        Settings(store=tmp_path, chunks=4, limits=Limits(frames=11))
+
+
 def test_drift_needs_two_chunks(tmp_path):
     with pytest.raises(ConfigError, match="at least 2"):
         Settings(store=tmp_path, chunks=1)

@@ -8,9 +8,12 @@ import pytest
 
 from lvbench.extractor import Extractor
 from lvbench.features import TRACKS, Features
+from lvbench.light import Light
 from lvbench.presets import EXTRACTORS
+from lvbench.published import Published
 from lvbench.video import Facts
 from tests.lvbench.films import drifting
+from tests.lvbench.random_weights import folder_of_weights, networks_of
 
 
 def measured(extractor: Extractor, frames: np.ndarray, *, cuts: list[int], fps: float = 16) -> Features:
@@ -20,15 +23,26 @@ def measured(extractor: Extractor, frames: np.ndarray, *, cuts: list[int], fps: 
     return extraction.features()
 
 
-@pytest.fixture(params=sorted(EXTRACTORS))
-def extractor(request):
-    return EXTRACTORS[request.param]()
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    return folder_of_weights(tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture(params=EXTRACTORS)
+def make(request, weights):
+    """Makes the extractor, the published one of small networks with random weights."""
+    return Light if request.param == "light" else lambda: Published(networks_of(weights))
+
+
+@pytest.fixture
+def extractor(make):
+    return make()
 
 
 def test_the_size_of_batches_changes_no_bit(extractor):
-    frames = np.stack(drifting(23))
+    frames = np.stack(drifting(13))
     whole = measured(extractor, frames, cuts=[])
-    for cuts in ([1, 2, 3], [5, 11], list(range(1, 23))):
+    for cuts in ([1, 2, 3], [5, 11], list(range(1, 13))):
         parts = measured(extractor, frames, cuts=cuts)
         assert all(parts.tracks[name].tobytes() == whole.tracks[name].tobytes() for name in whole.tracks)
 
@@ -49,9 +63,9 @@ def test_tracks_are_float32_and_where_they_are_defined_they_are_finite(extractor
         assert np.isfinite(track).reshape(12, -1).all(1).sum() == len(track[defined.get(name, slice(None))])
 
 
-def test_an_extraction_does_not_know_of_another(extractor):
+def test_an_extraction_does_not_know_of_another(make, extractor):
     frames = np.stack(drifting(9))
-    first, alone = measured(extractor, frames, cuts=[]), measured(type(extractor)(), frames, cuts=[])
+    first, alone = measured(extractor, frames, cuts=[]), measured(make(), frames, cuts=[])
     measured(extractor, 255 - frames, cuts=[])
     again = measured(extractor, frames, cuts=[])
     for name in first.tracks:
@@ -83,6 +97,6 @@ def test_what_becomes_of_frames_afterwards_changes_nothing(extractor):
     assert all(found.tracks[name].tobytes() == whole.tracks[name].tobytes() for name in whole.tracks)
 
 
-def test_a_fingerprint_is_a_hash_that_stays(extractor):
+def test_a_fingerprint_is_a_hash_that_stays(make, extractor):
     assert len(extractor.fingerprint) == 64
-    assert extractor.fingerprint == type(extractor)().fingerprint
+    assert extractor.fingerprint == make().fingerprint

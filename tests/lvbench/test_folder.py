@@ -15,10 +15,30 @@ def test_videos_are_found_by_their_suffix_below_the_folder_in_order(tmp_path):
     for name in ("b.MP4", "a.webm", "deep/c.mkv", "notes.txt", "a.json"):
         (tmp_path / name).touch()
     (tmp_path / "folder.mp4").mkdir()
-    os.mkfifo(tmp_path / "pipe.mp4")
     found = tasks_of(tmp_path)
     assert [task.name for task in found] == ["a.webm", "b.MP4", "deep/c.mkv"]
     assert all(task.reference is None for task in found)
+
+
+def test_what_only_has_the_name_of_a_video_is_not_passed_over_in_silence(tmp_path):
+    os.mkfifo(tmp_path / "pipe.mp4")
+    (tmp_path / "broken.mp4").symlink_to(tmp_path / "none")
+    (tmp_path / "round.mp4").symlink_to(tmp_path)
+    assert [task.name for task in tasks_of(tmp_path)] == ["broken.mp4", "pipe.mp4"]
+
+
+def test_a_folder_that_cannot_be_read_is_not_passed_over_in_silence(tmp_path, monkeypatch):
+    def scandir(path):
+        if path.endswith("closed"):
+            raise PermissionError(13, "Permission denied", path)
+        return listed(path)
+
+    (tmp_path / "a.mp4").touch()
+    (tmp_path / "closed").mkdir()
+    listed = os.scandir
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(ConfigError, match=r"closed cannot be read: Permission denied; let it be read"):
+        tasks_of(tmp_path)
 
 
 def test_one_file_is_scored_whatever_it_is_called(tmp_path):

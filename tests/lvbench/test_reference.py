@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from lvbench.errors import VideoRefused
-from lvbench.reference import flow_agreement, liken, likeness, psnr, squared_error, ssim
+from lvbench.reference import fingerprint, flow_agreement, liken, likeness, psnr, squared_error, ssim
 from lvbench.video import Limits
+from lvbench.weights import Networks
 from tests.lvbench.films import drifting, film
+from tests.lvbench.random_weights import lpips_in
 
 
 def pictures(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -58,6 +60,20 @@ def test_a_video_is_wholly_like_itself(tmp_path):
     assert found.chunks["ssim"] == pytest.approx([1.0] * 4)
     assert found.chunks["flow_agreement"] == [1.0] * 4
     assert found.scores["psnr"].value == pytest.approx(148.13, abs=0.01)
+    assert "lpips" not in found.chunks
+    assert "it needs alexnet-owt-7be5be79.pth (from https://" in found.scores["lpips"].reason
+
+
+def test_what_lpips_says_is_told_where_it_is_and_changes_the_fingerprint(tmp_path):
+    networks = lpips_in(tmp_path / "weights")
+    one, other = (film(tmp_path / f"{at}.mkv", drifting(9 + at)[at:]) for at in (0, 1))
+    tracks = liken(one, other, Limits(), networks)
+    found = likeness(tracks, 3)
+    assert tracks["lpips"].shape == (9,)
+    assert found.chunks["lpips"] == pytest.approx([tracks["lpips"][at : at + 3].mean() for at in (0, 3, 6)])
+    assert found.scores["lpips"].value == pytest.approx(tracks["lpips"].mean())
+    assert not liken(one, one, Limits(), networks)["lpips"].any()
+    assert len({fingerprint(), fingerprint(networks), fingerprint(Networks(weights={}))}) == 3
 
 
 def test_a_video_that_leaves_the_real_one_gets_less_like_it(tmp_path):

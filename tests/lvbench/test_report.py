@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from pathlib import Path
 
 import pytest
 
@@ -41,7 +42,9 @@ def test_a_report_has_every_value_and_every_reason(records, settings):
     report = report_of(records, settings, 7)
     assert report["schema"] == 1
     assert report["extractor"]["name"] == "light"
+    assert report["extractor"]["reason"] == "it was asked for"
     assert len(report["extractor"]["fingerprint"]) == 64
+    assert report["extractor"]["weights"] == report["lpips"] == {}
     assert report["decoder"].startswith("PyAV")
     assert report["settings"] == {"chunks": 5, "dimensions": list(DIMENSIONS), "seed": 7}
     a, b, c = report["videos"]
@@ -109,6 +112,7 @@ def test_a_table_has_a_row_for_each_dimension_of_each_video(records, settings, t
         (None, "cannot be read"),
         ("hello", "no report of lvbench"),
         ("[]", "no report of lvbench"),
+        ("[" * 100_000, "no report of lvbench"),
         ('{"schema": 2}', "has schema 2, this lvbench reads 1"),
         ('{"schema": 1, "videos": [{"name": "a"}]}', "no report of lvbench"),
     ],
@@ -125,6 +129,24 @@ def test_a_file_that_cannot_be_written_says_so_and_leaves_the_old_one(tmp_path):
     with pytest.raises(ReportError, match="cannot be written"):
         write(tmp_path / "file" / "scores.json", "new")
     assert (tmp_path / "file").read_text() == "old"
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ReportError, match="cannot be written"):
+        write(tmp_path / "folder", "new")
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "folder"}
+
+
+def test_two_runs_may_write_one_report_at_once(tmp_path, monkeypatch):
+    replace = Path.replace
+
+    def interrupted(part, path):
+        monkeypatch.setattr(Path, "replace", replace)
+        write(path, "of the other")
+        return replace(part, path)
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    write(tmp_path / "a", "of the one")
+    assert (tmp_path / "a").read_text() == "of the one"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
 def test_a_name_of_any_bytes_can_be_written(tmp_path):

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
+import subprocess
+import sys
+import time
 from multiprocessing import active_children
 
 import pytest
@@ -12,7 +16,7 @@ from lvbench.errors import ConfigError
 from lvbench.examine import Record, Refused, Settings, Task
 from lvbench.run import examine_all
 from lvbench.video import Limits
-from tests.lvbench.films import drifting, film
+from tests.lvbench.films import drifting, film, hang
 
 
 @pytest.fixture
@@ -45,15 +49,35 @@ def test_a_process_that_dies_is_told_and_costs_nobody_else(tasks, tmp_path):
 
 
 def test_a_video_that_hangs_is_stopped_and_the_others_are_scored(tasks, tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "GRACE_S", 3.0)
-    os.mkfifo(tmp_path / "pipe.mp4")  # opening it waits for somebody who never writes
-    hung = Task(name="pipe.mp4", path=tmp_path / "pipe.mp4")
+    monkeypatch.setattr(run, "GRACE_S", 5.0)
     settings = Settings(store=tmp_path / "cache", chunks=3, limits=Limits(seconds=1.0))
-    found = examine_all([hung, *tasks[2:]], settings, workers=2, on_video=lambda record: None)
+    hang(tasks[0], settings)
+    found = examine_all([tasks[0], *tasks[2:]], settings, workers=2, on_video=lambda record: None)
     assert isinstance(found[0], Refused)
     assert "took too long" in found[0].reason
     assert not active_children()
     assert all(isinstance(record, Record) for record in found[1:])
+
+
+def test_what_is_no_file_costs_nobody_else(tasks, tmp_path):
+    os.mkfifo(tmp_path / "pipe.mp4")
+    (tmp_path / "broken.mp4").symlink_to(tmp_path / "none")
+    others = [Task(name=name, path=tmp_path / name) for name in ("pipe.mp4", "broken.mp4")]
+    settings = Settings(store=tmp_path / "cache", chunks=3)
+    *found, last = examine_all([*others, tasks[0]], settings, workers=1, on_video=lambda record: None)
+    assert found == [
+        Refused("pipe.mp4", "it cannot be read: no regular file"),
+        Refused("broken.mp4", "it cannot be read: No such file or directory"),
+    ]
+    assert isinstance(last, Record)
+
+
+def test_a_full_disk_is_told_of_each_video(tasks, tmp_path):
+    (tmp_path / "file").touch()  # no folder can be made below it
+    settings = Settings(store=tmp_path / "file" / "cache", chunks=3)
+    (found,) = examine_all(tasks[:1], settings, workers=1, on_video=lambda record: None)
+    assert isinstance(found, Refused)
+    assert found.reason.startswith("what was measured of it cannot be kept: [Errno 20] Not a directory")
 
 
 def test_nothing_runs_on_once_somebody_stops_it(tasks, tmp_path):
@@ -62,6 +86,62 @@ def test_nothing_runs_on_once_somebody_stops_it(tasks, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         examine_all(tasks, Settings(store=tmp_path / "cache", chunks=3), workers=2, on_video=stop)
+
+
+SLOW = """
+import pathlib, time
+class Slow:
+    def stat(self):
+        pathlib.Path("begun").touch()
+        time.sleep(600)
+"""
+HANGING = """
+from pathlib import Path
+from lvbench.run import Settings, Task, examine_all
+from slow import Slow
+examine_all([Task(name="a", path=Slow())], Settings(store=Path("cache")), workers=1, on_video=print)
+"""
+
+
+def test_no_process_outlives_one_that_is_killed(tmp_path):
+    (tmp_path / "slow.py").write_text(SLOW)
+    with subprocess.Popen([sys.executable, "-c", HANGING], cwd=tmp_path, start_new_session=True) as asking:
+        while not (tmp_path / "begun").exists():
+            time.sleep(0.05)
+        asking.kill()
+    while members(asking.pid):  # within the time limit of the test
+        time.sleep(0.05)
+
+
+GREEDY = """
+class Greedy:
+    def stat(self): return bytearray(6_000_000_000)
+"""
+ASKING = """
+from pathlib import Path
+from greedy import Greedy
+from lvbench.run import Settings, Task, examine_all
+from lvbench.video import Limits
+for pixels in (4096 * 2304, 10**8):
+    settings = Settings(store=Path("cache"), limits=Limits(pixels=pixels))
+    print(examine_all([Task(name="a", path=Greedy())], settings, workers=1, on_video=lambda _: None)[0].reason)
+"""
+
+
+def test_a_video_that_asks_for_gigabytes_is_refused_unless_its_frames_may_be_large(tmp_path):
+    (tmp_path / "greedy.py").write_text(GREEDY)
+    told = subprocess.run([sys.executable, "-c", ASKING], cwd=tmp_path, capture_output=True, text=True, check=True)
+    refused, granted = told.stdout.splitlines()
+    assert re.fullmatch(r"it takes more than [34]\.\d GB of memory; encode it again", refused)
+    assert granted == "the process that scored it ended with exit code 1; see stderr"
+    assert "'bytearray' object has no attribute 'st_mode'" in told.stderr
+
+
+def members(group: int) -> list[int]:
+    """The processes of a group that are not dead."""
+    told = subprocess.run(["ps", "-eo", "pid=,pgid=,state="], capture_output=True, text=True, check=True).stdout
+    lines = [line.split() for line in told.splitlines()]
+    return [int(pid) for pid, of, state in lines if int(of) == group and state != "Z"]
 
 
 def test_no_worker_is_no_work(tasks, tmp_path):

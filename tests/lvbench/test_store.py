@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 
 import numpy as np
 import pytest
@@ -50,6 +51,31 @@ def test_a_file_that_could_run_code_counts_as_none(tmp_path):
 def test_nothing_is_left_beside_what_is_kept(tmp_path):
     Store(tmp_path).put({"a": np.zeros(1)}, "key")
     assert [path.suffix for path in tmp_path.iterdir()] == [".npz"]
+
+
+def test_what_cannot_be_kept_says_so_and_leaves_nothing(tmp_path):
+    with pytest.raises(OSError, match="File name too long"):
+        LongNames(tmp_path).put({"a": np.zeros(1)}, "key")
+    (tmp_path / "0.npz").mkdir()
+    with pytest.raises(IsADirectoryError):
+        Taken(tmp_path).put({"a": np.zeros(1)}, "key")
+    assert [path.name for path in tmp_path.iterdir()] == ["0.npz"]
+
+
+class LongNames(Store):
+    def _path(self, key):
+        return self._folder / ("x" * 300)
+
+
+class Taken(Store):
+    def _path(self, key):
+        return self._folder / "0.npz"
+
+
+def test_a_pipe_has_no_hash_and_nobody_waits_for_it(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="no regular file"):
+        hash_of(tmp_path / "pipe")
 
 
 def test_the_hash_of_a_file_is_of_its_bytes(tmp_path):

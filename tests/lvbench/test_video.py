@@ -107,6 +107,41 @@ def test_a_file_cut_in_its_last_frame_is_refused(tmp_path):
         read(path)
 
 
+@pytest.mark.parametrize("size", [70 * 188, 70 * 192, 70 * 204])
+def test_packets_of_a_transport_stream_are_of_these_sizes(size):
+    reading._check_packets("mpegts", size)
+    reading._check_packets("mov,mp4,m4a,3gp,3g2,mj2", size + 1)
+    with pytest.raises(VideoRefused, match="its last packet is no whole 188 bytes"):
+        reading._check_packets("mpegts", size + 1)
+
+
+def test_a_transport_stream_cut_within_a_packet_is_refused(tmp_path):
+    whole = film(tmp_path / "a.ts", drifting(40), "mpeg2video")
+    assert len(read(whole)) == 40
+    size = whole.stat().st_size
+    assert size % 188 == 0
+    with pytest.raises(VideoRefused, match="it is cut off: its last packet"):
+        read(cut(whole, (size // 2 // 188 * 188 + 100.5) / size, "b.ts"))
+
+
+@pytest.mark.parametrize("degrees", [0, 90, 180, -90])
+def test_a_video_that_says_how_it_was_held_is_read_upright(tmp_path, degrees):
+    lying = film(tmp_path / "lying.mp4", drifting(5))
+    path = tmp_path / "a.mp4"
+    with av.open(str(lying)) as source, av.open(str(path), "w") as turned:
+        stream = turned.add_stream_from_template(source.streams.video[0])
+        stream.set_display_rotation(degrees)
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                turned.mux(packet)
+    with open_video(path, Limits()) as video:
+        frames = list(video.frames())
+        assert video.facts.size == ((64, 48) if degrees % 180 else (48, 64))
+    assert np.array_equal(frames, [np.rot90(frame, degrees // 90) for frame in read(lying)])
+    assert all(frame.flags.c_contiguous for frame in frames)
+
+
 def test_a_frame_of_another_size_is_refused(tmp_path):
     path = tmp_path / "a.mjpeg"
     wide = [frame.repeat(2, axis=1) for frame in drifting(4)]
@@ -156,9 +191,17 @@ def test_what_its_reader_raises_is_no_fault_of_the_video(tmp_path):
         raise PermissionError("the reader's own")
 
 
-def test_limits_are_above_0():
+def test_limits_are_above_0_and_such_as_can_be_waited_for():
     with pytest.raises(ConfigError, match="0 frames"):
         Limits(frames=0)
+    for seconds in (0.0, float("nan"), float("inf"), 1_000_001.0):
+        with pytest.raises(ConfigError, match="of time up to 1,000,000 s"):
+            Limits(seconds=seconds)
+    assert Limits(seconds=1_000_000.0).seconds == 1_000_000
+
+
+def test_the_longest_limit_of_time_can_be_waited_for(tmp_path):
+    assert len(read(film(tmp_path / "a.mp4", drifting(3)), Limits(seconds=1_000_000.0))) == 3
 
 
 @pytest.fixture

@@ -18,6 +18,8 @@ from worldsim.errors import ProtocolError
 SUBPROTOCOL = "worldsim.v1"
 MOST_TEXT = 64 * 1024
 """Bytes of the longest message that a server reads."""
+MOST_PROMPT = 4_000
+"""Characters of what a world is told at once."""
 
 Role = Literal["player", "spectator"]
 Codec = Literal["jpeg", "h264", "raw"]
@@ -84,7 +86,7 @@ class Act:
 class Prompt:
     """What the world is told in words from the next block on."""
 
-    text: str = field(metadata={"most": 4_000})
+    text: str = field(metadata={"most": MOST_PROMPT})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
