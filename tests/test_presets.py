@@ -13,6 +13,7 @@ import torch
 import worldsim
 from worldsim import presets
 from worldsim.cache.policy import Full, SinkWindow, Window
+from worldsim.cache.quant import parse_storage
 from worldsim.errors import ConfigError, NotShipped, UnknownName, WeightsError
 from worldsim.models.small.backbone import SmallBackbone, SmallConfig
 from worldsim.models.small.weights import save_weights
@@ -62,6 +63,15 @@ def test_the_policy_is_the_one_that_was_named_or_given_or_the_worlds_own(assets,
     assert load("crafter", policy=policy).plan.policy == chosen
 
 
+@pytest.mark.parametrize("kv", [None, "int8", "kivi2:recent=1", parse_storage("gear4:rank=3")])
+def test_keys_and_values_are_kept_as_it_was_named_or_given_and_exactly_otherwise(assets, kv):
+    world = load("crafter", kv=kv)
+    assert world.pool.storage == (parse_storage(kv) if isinstance(kv, str) else kv)
+    with world.open() as session:
+        session.step()
+        assert presets.world_of(session.log).pool.storage == world.pool.storage
+
+
 @pytest.mark.parametrize("frames", CRAFTER.blocks)
 def test_steps_and_block_length_are_the_ones_asked_for(assets, frames):
     world = load("crafter", steps=2, frames_per_block=frames)
@@ -76,6 +86,9 @@ def test_steps_and_block_length_are_the_ones_asked_for(assets, frames):
         ("crafter", {"policy": "windw"}, UnknownName, r"no policy 'windw'; known: full, sink, window.*mean 'window'"),
         ("crafter", {"policy": "window:size=3"}, UnknownName, r"no option of policy 'window' 'size'"),
         ("crafter", {"policy": "window:frames=0"}, ConfigError, "at least 1 frame"),
+        ("crafter", {"kv": "int4"}, UnknownName, r"no code for keys and values 'int4'; known: fp8, .*mean 'int8'"),
+        ("crafter", {"kv": "int8:group=3"}, UnknownName, r"no option of code 'int8' 'group'; known: recent"),
+        ("crafter", {"kv": "gear4:rank=99"}, ConfigError, "choose fewer"),
         ("crafter", {"device": "gpu"}, UnknownName, r"no device 'gpu'; known: auto, cpu"),
         ("crafter", {"device": "cuda:77"}, ConfigError, "is not there"),
         ("crafter", {"steps": 0}, ConfigError, "at least 1 step, got 0"),

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from worldsim.cache.policy import Policy, Window, parse_policy
-from worldsim.cache.pool import PagePool
+from worldsim.cache.pool import PagePool, Storage
+from worldsim.cache.quant import parse_storage
 from worldsim.codec.patches import PatchCodec
 from worldsim.decoding.video import VideoPlan
 from worldsim.errors import ConfigError, NotShipped, UnknownName, WeightsError
@@ -201,6 +202,7 @@ def load(
     steps: int | None = None,
     frames_per_block: int = 1,
     weights: Path | str | None = None,
+    kv: str | Storage | None = None,
 ) -> World:
     """A world, ready to be opened.
 
@@ -211,9 +213,11 @@ def load(
         steps: backbone calls that denoise a block, at least 1; the world's own if None.
         frames_per_block: frames made together, under one set of keys: a block length the world was trained for.
         weights: a weights file of `worldsim train`; the one in the package if None.
+        kv: how keys and values of frames that are no longer recent are kept: a storage, or its name as in "int8" or
+            "kivi2:recent=16"; exactly if None. What is recent, and so exact, is 8 frames unless it says otherwise.
 
     Raises:
-        UnknownName: no such world, policy or device.
+        UnknownName: no such world, policy, code for keys and values, or device.
         ConfigError: a setting that cannot work.
         NotShipped: the world's weights are not in the package.
         WeightsError: the weights file is torn, foreign, of another shape or of another world.
@@ -233,11 +237,18 @@ def load(
         policy=recipe.policy if policy is None else parse_policy(policy) if isinstance(policy, str) else policy,
         draw=bool(recipe.backbone.palette),
     )
-    return assemble(recipe, plan, _weights(recipe, weights), device=pick_device(device))
+    storage = parse_storage(kv) if isinstance(kv, str) else kv
+    return assemble(recipe, plan, _weights(recipe, weights), device=pick_device(device), storage=storage)
 
 
 def assemble(
-    recipe: WorldRecipe, plan: VideoPlan, weights: Path, *, device: torch.device, dtype: torch.dtype = torch.float32
+    recipe: WorldRecipe,
+    plan: VideoPlan,
+    weights: Path,
+    *,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    storage: Storage | None = None,
 ) -> World:
     """A world from its parts.
 
@@ -248,6 +259,7 @@ def assemble(
         device: where it lives.
         dtype: in which the backbone computes and keys and values are kept. Whether bfloat16 wins over float32 depends
             on the processor; `python -m benchmarks.decode` measures both.
+        storage: how its pool keeps frames that are no longer recent; exactly if None.
 
     Raises:
         WeightsError: the weights file is torn, foreign, of another shape or of another world.
@@ -270,7 +282,7 @@ def assemble(
         backbone=backbone,
         codec=recipe.codec,
         plan=plan,
-        pool=PagePool(backbone.pages, pages=recipe.pages, dtype=dtype, device=device),
+        pool=PagePool(backbone.pages, pages=recipe.pages, dtype=dtype, device=device, storage=storage),
     )
 
 
@@ -306,6 +318,7 @@ def world_of(log: SessionLog, *, device: str = "auto", weights: Path | str | Non
         steps=len(plan["sigmas"]),
         frames_per_block=plan["frames_per_block"],
         weights=weights,
+        kv=plan.get("kv"),
     )
 
 

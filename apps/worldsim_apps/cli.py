@@ -10,9 +10,10 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -32,6 +33,7 @@ Name = Annotated[str, typer.Argument(help="Which world.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object at the end, and no progress.")]
 Seed = Annotated[int, typer.Option(min=0, help="Equal seeds give equal results.")]
 Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, or a GPU by torch's name for it.")]
+Weights = Annotated[Path | None, typer.Option(help="A weights file of worldsim train in place of the shipped one.")]
 STOPPED = 130
 
 
@@ -57,6 +59,7 @@ def generate(
     actions: Annotated[
         Path | None, typer.Option(help='JSON lines such as {"block": 12, "keys": ["KeyW"]}; without it, wait.')
     ] = None,
+    prompts: Annotated[Path | None, typer.Option(help="JSON lines for a world that is told in words.")] = None,
     seconds: Annotated[float, typer.Option(help="How much world time.")] = 20.0,
     seed: Seed = 0,
     start: Annotated[
@@ -66,14 +69,16 @@ def generate(
         str | None,
         typer.Option(help="What a block sees of the past, such as window:frames=32; by default the world's own."),
     ] = None,
+    kv: Annotated[
+        str | None,
+        typer.Option(help="How older keys and values are kept, such as int8 or kivi2:recent=16; by default exactly."),
+    ] = None,
     steps: Annotated[
         int | None, typer.Option(help="Backbone calls that denoise a block; by default the world's own.")
     ] = None,
     frames_per_block: Annotated[int, typer.Option(help="Frames made at once.")] = 1,
     device: Device = "auto",
-    weights: Annotated[
-        Path | None, typer.Option(help="A weights file of worldsim train in place of the shipped one.")
-    ] = None,
+    weights: Weights = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The video, an .mp4 file.")] = Path("out/world.mp4"),
     log: Annotated[
         Path | None, typer.Option(help="A new file for the log of the walk, which worldsim replay reads.")
@@ -91,8 +96,10 @@ def generate(
     if log is not None and log.resolve() == output.resolve():
         raise Refused(f"the log and the video are both {output}; give each a file of its own")
     place = worldsim.load(
-        world, device=device, policy=policy, steps=steps, frames_per_block=frames_per_block, weights=weights
+        world, device=device, policy=policy, steps=steps, frames_per_block=frames_per_block, weights=weights, kv=kv
     )
+    if prompts is not None:
+        _refuse_prompts(prompts, world)
     script = read_actions(actions, place.controls) if actions else Actions()
     frames = max(1, round(seconds * place.fps))
     with (
@@ -100,10 +107,10 @@ def generate(
         progress(f"generate {world}", frames, quiet=as_json) as bar,
     ):
         made = film(place, session, script, output, frames=frames, on_frames=bar.advance)
-    text = (
-        f"{output}: {made.frames} frames, {made.seconds:.1f} s, made at {made.speed:.2f} times the speed of the world"
-    )
-    fields = {"world": world, "seed": seed, "start": start, **made.to_dict()}
+        pages = asdict(place.pool.bytes)
+    speed = f"made at {made.speed:.2f} times the speed of the world"
+    text = f"{output}: {made.frames} frames, {made.seconds:.1f} s, {speed}"
+    fields = {"world": world, "seed": seed, "start": start, "kv": kv, "kv_bytes": pages, **made.to_dict()}
     _report(fields if as_json else text)
     return STOPPED if made.stopped else 0
 
@@ -167,9 +174,7 @@ def serve(
     folder: Annotated[Path, typer.Option(help="Where worlds are kept: logs, and what was saved.")] = Path("worlds"),
     frames_per_block: Annotated[int, typer.Option(help="Frames made at once.")] = 1,
     device: Device = "auto",
-    weights: Annotated[
-        Path | None, typer.Option(help="A weights file of worldsim train in place of the shipped one.")
-    ] = None,
+    weights: Weights = None,
     show: Annotated[bool, typer.Option("--open", help="Open the player page in a browser.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -346,6 +351,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if message:
         typer.echo(f"worldsim: {' '.join(message.split())}", err=True)
     return int(code)
+
+
+def _refuse_prompts(path: Path, world: str) -> NoReturn:
+    """Say what is wrong with a prompts file; if nothing is, that no world there is takes one."""
+    from worldsim_apps.actions import read_prompts
+
+    read_prompts(path)
+    raise Refused(f"{world} is steered by keys alone and takes no prompts; leave --prompts out, and give it --actions")
 
 
 def _recipe(name: str) -> WorldRecipe:

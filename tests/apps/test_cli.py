@@ -174,7 +174,7 @@ def test_the_settings_of_a_world_reach_it(untrained, capsys, monkeypatch):
         return presets.load(name)
 
     monkeypatch.setattr("worldsim.load", load)
-    options = ("--device", "cpu", "--policy", "full", "--steps", "2", "--weights", "w.safetensors")
+    options = ("--device", "cpu", "--policy", "full", "--steps", "2", "--weights", "w.safetensors", "--kv", "fp8")
     assert main(["generate", *FAST, *options]) == 0
     assert given == {
         "name": "crafter",
@@ -183,7 +183,28 @@ def test_the_settings_of_a_world_reach_it(untrained, capsys, monkeypatch):
         "steps": 2,
         "frames_per_block": 1,
         "weights": Path("w.safetensors"),
+        "kv": "fp8",
     }
+
+
+def test_generate_says_what_keys_and_values_take_in_each_form(untrained, capsys):
+    took = []
+    for options in ((), ("--kv", "int8"), ("--kv", "int8:recent=0")):
+        code, out, err = run(capsys, "generate", *FAST, "--json", *options)
+        assert (code, err) == (0, "")
+        told = json.loads(out)
+        assert told["kv"] == (options[1] if options else None)
+        took.append(told["kv_bytes"])
+    plain, kept, bare = took
+    page = 2 * 81 * 2 * 64 * 4  # keys and values, tokens, heads, dimensions, bytes of a float32
+    assert plain == {"exact": 8 * page, "coded": 0}, "three frames of a starting place and five that were made"
+    assert kept == plain, "none is older than the newest eight"
+    assert bare == {"exact": 0, "coded": 8 * (page // 4 + 2 * 81 * 2)}
+
+
+def test_a_walk_with_coded_keys_and_values_is_lived_again_from_its_log_alone(untrained, capsys):
+    assert run(capsys, "generate", *FAST, "--kv", "kivi2:recent=1", "--log", "walk.log")[0] == 0
+    assert run(capsys, "replay", "walk.log", "--verify")[0] == 0
 
 
 def test_another_seed_or_start_gives_another_video_and_the_same_the_same(untrained):
@@ -226,6 +247,7 @@ def test_ctrl_c_before_the_first_block_exits_with_130_too(untrained, capsys, mon
         ("generate --sekonds 3", "No such option: --sekonds"),
         ("generate --seconds soon", "'--seconds'"),
         ("generate --seconds 0", "--seconds is a length of time above 0, got 0.0"),
+        ("generate --kv int7", "no code for keys and values 'int7'; known: fp8, gear2, gear4, int8, kivi2, kivi4"),
         ("generate --seconds nan", "--seconds is a length of time above 0, got nan"),
         ("generate --seconds inf", "--seconds is a length of time above 0, got inf"),
         ("generate --seed -1", "'--seed'"),
@@ -246,6 +268,9 @@ def test_ctrl_c_before_the_first_block_exits_with_130_too(untrained, capsys, mon
         ("generate --weights walk.jsonl", "walk.jsonl is torn or no safetensors file"),
         ("generate --actions none.jsonl", "cannot read the actions file none.jsonl"),
         ("generate --actions walk.jsonl", "walk.jsonl, line 2: there is no key 'KeyX'"),
+        ("generate --prompts none.jsonl", "cannot read the prompts file none.jsonl"),
+        ("generate --prompts walk.jsonl", "walk.jsonl, line 1: a line has the two fields block and prompt"),
+        ("generate --prompts told.jsonl", "crafter is steered by keys alone and takes no prompts; leave --prompts out"),
         ("generate -o two\nlines.avi", "got two lines.avi; use a name that ends in .mp4"),
         ("generate -o walk.jsonl/a.mp4", "cannot write walk.jsonl/a.mp4: "),
         ("record", "Missing argument"),
@@ -264,6 +289,7 @@ def test_ctrl_c_before_the_first_block_exits_with_130_too(untrained, capsys, mon
 )
 def test_wrong_input_is_told_in_one_line_and_exits_with_2(untrained, capsys, arguments, says):
     Path("walk.jsonl").write_text('{"block": 0, "keys": ["KeyW"]}\n{"block": 1, "keys": ["KeyX"]}\n')
+    Path("told.jsonl").write_text('{"block": 0, "prompt": "a lake"}\n')
     code, out, err = run(capsys, *arguments.split(" ") if arguments else ())
     assert (code, out) == (2, "")
     assert err.startswith("worldsim: ")

@@ -13,16 +13,19 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from torch import Tensor
 
 from worldsim.cache.context import Context
-from worldsim.cache.pool import PagePool, PageShape
+from worldsim.cache.pool import PagePool, PageShape, Storage
+from worldsim.cache.quant import Gear, PerToken
 from worldsim.errors import ConfigError, PoolFull, SessionClosed, ShapeError
 
 SHAPE = PageShape(layers=2, tokens=3, heads=1, head_dim=2)
 PAGES = 9
 MOST_PASTS = 5
+INT8 = PerToken(form="int8")
+CODING = Storage(code=INT8, recent=2)
 
 
-def new_pool(pages: int = PAGES) -> PagePool:
-    return PagePool(SHAPE, pages=pages, dtype=torch.float32, device=torch.device("cpu"))
+def new_pool(pages: int = PAGES, storage: Storage | None = None) -> PagePool:
+    return PagePool(SHAPE, pages=pages, dtype=torch.float32, device=torch.device("cpu"), storage=storage)
 
 
 def content(seeds: list[int]) -> Tensor:
@@ -36,25 +39,46 @@ def contents(context: Context) -> Tensor:
     return torch.stack([torch.stack(context.pool.read(page)) for page in context.pages], dim=2)
 
 
-class Naive:
-    """A past as a plain list of (frame, seed of its content), every fork a copy."""
+def decoded(seeds: list[int]) -> Tensor:
+    """The same, each frame as a pool that codes gives it back once it is old."""
+    pages = [INT8.decode(INT8.encode(*content([seed])[:, :, 0]), SHAPE) for seed in seeds]
+    return torch.stack([torch.stack(page) for page in pages], dim=2)
 
-    def __init__(self, frames: dict[int, int], next_frame: int) -> None:
+
+class Naive:
+    """A past as a plain list of (frame, seed of its content), every fork a copy, and of which frames are old."""
+
+    def __init__(self, frames: dict[int, int], next_frame: int, old: frozenset[int] = frozenset()) -> None:
         self.frames = dict(frames)
         self.next_frame = next_frame
+        self.old = old & self.frames.keys()
 
     def copy(self) -> Naive:
-        return Naive(self.frames, self.next_frame)
+        return Naive(self.frames, self.next_frame, self.old)
+
+    def age(self, recent: int) -> None:
+        self.old |= {frame for frame in self.frames if frame < self.next_frame - recent}
+        self.old &= self.frames.keys()
+
+    def content(self) -> Tensor:
+        """What the pool is to hold for it, like `content`."""
+        pages = [(decoded if frame in self.old else content)([seed]) for frame, seed in self.frames.items()]
+        return torch.cat(pages, dim=2)
+
+    def seeds(self, *, old: bool) -> set[int]:
+        return {seed for frame, seed in self.frames.items() if (frame in self.old) == old}
 
 
 class Sessions(RuleBasedStateMachine):
     """Several contexts on one small pool, each beside its naive double; marks are pairs of the same kind."""
 
     pick = st.integers(0, 10**6)
+    storage: Storage | None = None
 
     def __init__(self) -> None:
         super().__init__()
-        self.pool = new_pool()
+        self.pool = new_pool(storage=self.storage)
+        self.recent = self.storage.recent if self.storage else 10**9
         self.pasts: list[tuple[Context, Naive]] = []
         self.marks: list[tuple[Context, Naive]] = []
         self.seeds = 0
@@ -64,8 +88,11 @@ class Sessions(RuleBasedStateMachine):
         return self.pasts + self.marks
 
     @property
-    def contents_held(self) -> set[int]:
-        return {seed for _, naive in self.everything for seed in naive.frames.values()}
+    def most_held(self) -> int:
+        """How many contents are held in the form of which there are more."""
+        return max(
+            len({seed for _, naive in self.everything for seed in naive.seeds(old=old)}) for old in (True, False)
+        )
 
     @precondition(lambda self: len(self.pasts) < MOST_PASTS)
     @rule()
@@ -82,13 +109,14 @@ class Sessions(RuleBasedStateMachine):
         seeds = list(range(self.seeds, self.seeds + frames))
         self.seeds += frames
         keys, values = content(seeds) if seeds else torch.empty(2, SHAPE.layers, 0, SHAPE.tokens, 1, SHAPE.head_dim)
-        if len(self.contents_held) + frames > PAGES:
+        if self.most_held + frames > PAGES:
             with pytest.raises(PoolFull):
                 context.append(keys, values)
         else:
             context.append(keys, values)
             naive.frames.update(zip(range(naive.next_frame, naive.next_frame + frames), seeds, strict=True))
             naive.next_frame += frames
+            naive.age(self.recent)
 
     @precondition(lambda self: self.pasts)
     @rule(pick=pick, chosen=st.integers(0, 2**PAGES - 1))
@@ -97,6 +125,7 @@ class Sessions(RuleBasedStateMachine):
         kept = [frame for at, frame in enumerate(naive.frames) if chosen >> at & 1]
         context.keep(kept)
         naive.frames = {frame: seed for frame, seed in naive.frames.items() if frame in kept}
+        naive.old &= naive.frames.keys()
 
     @precondition(lambda self: self.pasts)
     @rule(pick=pick, back=st.integers(0, 6))
@@ -105,6 +134,7 @@ class Sessions(RuleBasedStateMachine):
         naive.next_frame = max(0, naive.next_frame - back)
         context.truncate(naive.next_frame)
         naive.frames = {frame: seed for frame, seed in naive.frames.items() if frame < naive.next_frame}
+        naive.old &= naive.frames.keys()
 
     @precondition(lambda self: 0 < len(self.pasts) < MOST_PASTS)
     @rule(pick=pick)
@@ -142,17 +172,36 @@ class Sessions(RuleBasedStateMachine):
             assert context.frames == tuple(naive.frames)
             assert context.next_frame == naive.next_frame
             if naive.frames:
-                assert torch.equal(contents(context), content(list(naive.frames.values())))
+                assert torch.equal(contents(context), naive.content())
 
     @invariant()
     def the_books_balance(self) -> None:
         self.pool.check_integrity([context for context, _ in self.everything])
-        assert self.pool.used == len(self.contents_held)
+        assert self.pool.used == self.most_held
 
 
-def test_any_sequence_of_commits_forks_rewinds_and_evictions_equals_plain_lists() -> None:
+class CodingSessions(Sessions):
+    """The same on a pool that keeps all but the newest two frames in fewer bits."""
+
+    storage = CODING
+
+    @precondition(lambda self: 0 < len(self.pasts) < MOST_PASTS)
+    @rule(pick=st.integers(0, 10**6))
+    def hold_elsewhere_what_one_holds(self, pick: int) -> None:
+        context, naive = self.pasts[pick % len(self.pasts)]
+        if not naive.frames or naive.old != {frame for frame in naive.frames if frame < naive.next_frame - 2}:
+            return  # an empty one has no content; one that went back without a mark knows more than its frames tell
+        seeds = range(self.seeds, self.seeds + len(naive.frames))
+        if self.most_held + len(seeds) <= PAGES:
+            again = Context.holding(self.pool, context.frames, context.next_frame, *contents(context))
+            assert torch.equal(contents(again), contents(context))
+            again.close()
+
+
+@pytest.mark.parametrize("machine", [Sessions, CodingSessions])
+def test_any_sequence_of_commits_forks_rewinds_and_evictions_equals_plain_lists(machine: type[Sessions]) -> None:
     run_state_machine_as_test(
-        Sessions,
+        machine,
         settings=settings(
             max_examples=100,
             stateful_step_count=50,
@@ -239,6 +288,87 @@ def test_frames_are_numbered_on_after_a_truncation() -> None:
     context.append(*content([8]))
     assert context.frames == (0, 2)
     assert torch.equal(contents(context), content([0, 8]))
+
+
+@pytest.mark.parametrize("recent", [0, 1, 3, 9])
+def test_the_newest_frames_are_exact_and_those_before_them_as_their_code_gives_them(recent: int) -> None:
+    context = Context(new_pool(storage=Storage(code=INT8, recent=recent)))
+    for made in range(1, 7):
+        context.append(*content([made]))
+        old = max(0, made - recent)
+        seeds = list(range(1, made + 1))
+        expected = [*map(decoded, ([seed] for seed in seeds[:old])), *map(content, ([seed] for seed in seeds[old:]))]
+        assert torch.equal(contents(context), torch.cat(expected, dim=2))
+
+
+def test_a_past_is_the_same_whoever_else_holds_it_and_in_whichever_order_they_go_on() -> None:
+    def lived(context: Context, seeds: list[int]) -> Tensor:
+        for seed in seeds:
+            context.append(*content([seed]))
+        return contents(context)
+
+    pool = new_pool(20, CODING)
+    alone = lived(Context(pool), [1, 2, 3, 4, 5, 6])
+    context = Context(pool)
+    lived(context, [1, 2, 3])
+    mark, fork = context.fork(), context.fork()
+    assert torch.equal(lived(fork, [4, 5, 6]), alone)
+    assert torch.equal(contents(context), contents(mark))
+    del fork
+    assert torch.equal(lived(context, [4, 5, 6]), alone)
+    again = mark.fork()
+    mark.close()
+    assert torch.equal(lived(again, [4, 5, 6]), alone)
+    pool.check_integrity([context, again])
+
+
+def test_frames_that_are_passed_over_make_others_old() -> None:
+    context = Context(new_pool(storage=CODING))
+    context.append(*content([1, 2]))
+    context.skip(1)
+    context.append(*content([3]))
+    assert context.frames == (0, 1, 3)
+    assert torch.equal(contents(context), torch.cat((decoded([1, 2]), content([3])), dim=2))
+
+
+def test_what_was_encoded_stays_so_when_a_context_goes_back_without_a_mark() -> None:
+    context = Context(new_pool(storage=CODING))
+    context.append(*content([1, 2, 3, 4, 5]))
+    context.truncate(3)
+    context.append(*content([6]))
+    assert torch.equal(contents(context), torch.cat((decoded([1, 2, 3]), content([6])), dim=2))
+    context.append(*content([7, 8]))
+    assert torch.equal(contents(context), torch.cat((decoded([1, 2, 3, 6]), content([7, 8])), dim=2))
+
+
+def test_a_batch_that_has_room_to_be_committed_has_room_to_make_as_much_old() -> None:
+    pool = new_pool(6, CODING)
+    contexts = [Context(pool), Context(pool)]
+    for context, seed in zip(contexts, (10, 20), strict=True):
+        for at in range(3):
+            context.append(*content([seed + at]))
+    marks = [context.fork() for context in contexts]
+    while pool.free >= 2:
+        for context in contexts:
+            context.append(*content([1]))
+    assert pool.free < 2
+    pool.check_integrity([*contexts, *marks])
+
+
+@pytest.mark.parametrize("code", [INT8, Gear(bits=4, rank=1, outliers=1)], ids=["int8", "gear4"])
+def test_what_another_context_held_old_and_new_is_held_bit_for_bit(code: PerToken | Gear) -> None:
+    pool = new_pool(20, Storage(code=code, recent=2))
+    one = Context(pool)
+    for seed in range(1, 7):
+        one.append(*content([seed]))
+    one.keep([0, 2, 3, 4, 5])
+    keys, values = contents(one)
+    other = Context.holding(pool, one.frames, one.next_frame, keys, values)
+    assert torch.equal(contents(other), contents(one))
+    for context in (one, other):
+        context.append(*content([7, 8]))
+    assert torch.equal(contents(other), contents(one))
+    pool.check_integrity([one, other])
 
 
 @pytest.mark.parametrize("frame", [-1, 5])

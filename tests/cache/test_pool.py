@@ -11,10 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from worldsim.cache.pool import PagePool, PageShape
+from worldsim.cache.pool import PageBytes, PagePool, PageShape, Storage
+from worldsim.cache.quant import Gear, PerToken
 from worldsim.errors import ConfigError, IntegrityError, PoolFull, ShapeError
 
 SHAPE = PageShape(layers=2, tokens=5, heads=3, head_dim=7)
+INT8 = Storage(code=PerToken(form="int8"), recent=0)
 
 
 @dataclass
@@ -22,8 +24,8 @@ class Holder:
     pages: list[int]
 
 
-def new_pool(pages: int, dtype: torch.dtype = torch.float32) -> PagePool:
-    return PagePool(SHAPE, pages=pages, dtype=dtype, device=torch.device("cpu"))
+def new_pool(pages: int, dtype: torch.dtype = torch.float32, storage: Storage | None = None) -> PagePool:
+    return PagePool(SHAPE, pages=pages, dtype=dtype, device=torch.device("cpu"), storage=storage)
 
 
 def frames(count: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -208,6 +210,135 @@ def test_a_pool_opened_in_inference_mode_is_writable_outside() -> None:
     kept_keys, kept_values = pool.read(pages[0])
     assert torch.equal(kept_keys, keys[:, 0])
     assert torch.equal(kept_values, values[:, 0])
+
+
+def coding_pool(pages: int, held: int, storage: Storage = INT8, dtype: torch.dtype = torch.float32) -> PagePool:
+    """A pool that codes, with so many pages taken and written."""
+    pool = new_pool(pages, dtype, storage)
+    pool.write(pool.take(held), *frames(held, seed=8))
+    return pool
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_coded_page_reads_as_its_code_decodes_it(dtype: torch.dtype) -> None:
+    pool = coding_pool(3, 2, dtype=dtype)
+    exact = [x.clone() for x in pool.read(1)]
+    coded = pool.encode(1)
+    assert coded == 3, "coded pages are numbered after the exact ones"
+    data = INT8.code.encode(*exact)
+    for read, decoded in zip(pool.read(coded), INT8.code.decode(data, SHAPE), strict=True):
+        assert read.dtype == dtype
+        assert torch.equal(read, decoded.to(dtype))
+    pool.check_integrity([Holder([0, coded])])
+
+
+def test_whoever_does_not_encode_keeps_the_exact_page_and_whoever_does_shares_the_coded_one() -> None:
+    pool = coding_pool(3, 1)
+    exact = pool.read(0)[0].clone()
+    pool.retain([0, 0])
+    one, other = pool.encode(0), pool.encode(0)
+    assert one == other
+    assert torch.equal(pool.read(0)[0], exact)
+    pool.check_integrity([Holder([one, other]), Holder([0])])
+    assert pool.bytes == PageBytes(exact=SHAPE.bytes(torch.float32), coded=INT8.code.bytes(SHAPE))
+    pool.release([0])
+    pool.release([one])
+    pool.check_integrity([Holder([other])])
+    assert pool.bytes == PageBytes(exact=0, coded=INT8.code.bytes(SHAPE))
+    pool.release([other])
+    assert (pool.used, pool.bytes) == (0, PageBytes(exact=0, coded=0))
+
+
+@pytest.mark.parametrize("first", ["exact", "coded"])
+def test_pages_that_are_taken_anew_have_nothing_to_do_with_what_they_held(first: str) -> None:
+    pool = coding_pool(1, 1)
+    pool.retain([0])
+    coded = pool.encode(0)
+    left = coded if first == "exact" else 0
+    pool.release([0 if first == "exact" else coded])
+    if first == "exact":
+        pool.release([left])
+        pool.write(pool.take(1), *frames(1, seed=9))
+    keys = pool.read(0)[0].clone()
+    [again] = [pool.encode(0)]
+    decoded, _ = INT8.code.decode(INT8.code.encode(keys, keys), SHAPE)
+    assert torch.equal(pool.read(again)[0], decoded)
+    pool.check_integrity([Holder([again])])
+
+
+def test_a_pool_that_codes_has_as_many_free_as_it_has_of_the_scarcer_kind() -> None:
+    pool = coding_pool(3, 2)
+    coded = [pool.encode(page) for page in (0, 1)]
+    assert (pool.free, pool.used) == (1, 2)
+    pool.write(pool.take(1), *frames(1, seed=10))
+    assert pool.free == 1, "two exact ones are free, and one coded one"
+    coded.append(pool.encode(0))
+    with pytest.raises(PoolFull, match="1 more pages are wanted and 0 of 3 are free"):
+        pool.take(1)
+    pool.check_integrity([Holder(coded)])
+
+
+def test_a_page_is_not_encoded_where_no_coded_page_is_free() -> None:
+    pool = coding_pool(2, 2)
+    coded = [pool.encode(0), pool.encode(1)]
+    pool._free_coded.clear()
+    pool._free[:] = [1]
+    pool._references[0] = 1
+    pool.write([0], *frames(1, seed=11))
+    with pytest.raises(PoolFull, match="all 2 coded pages are held"):
+        pool.encode(0)
+    pool.check_integrity([Holder([0, *coded])])
+
+
+def test_only_an_exact_page_that_somebody_wrote_is_encoded() -> None:
+    pool = coding_pool(3, 1)
+    coded = pool.encode(0)
+    with pytest.raises(IntegrityError, match=r"page 3 is coded already; encode exact pages, 0\.\.2"):
+        pool.encode(coded)
+    with pytest.raises(IntegrityError, match=f"page {coded} is committed"):
+        pool.write([coded], *frames(1, seed=12))
+    pool.take(1)
+    with pytest.raises(IntegrityError, match="page 0 is read before it was written"):
+        pool.encode(0)
+    with pytest.raises(IntegrityError, match="nobody holds page 1 of 6"):
+        pool.encode(1)
+
+
+@pytest.mark.parametrize("storage", [INT8, Storage(code=Gear(bits=4, group=3), recent=0)], ids=["int8", "gear4"])
+def test_what_was_decoded_is_kept_bit_for_bit_whether_or_not_its_code_gives_it_back(storage: Storage) -> None:
+    pool = coding_pool(4, 1, storage)
+    read = [x.clone() for x in pool.read(pool.encode(0))]
+    pages = pool.take(2)
+    pool.write(pages[:1], *(x[:, None] for x in read))
+    kept = pool.encode_if_exact(pages[0])
+    assert all(torch.equal(one, other) for one, other in zip(pool.read(kept), read, strict=True))
+    assert (kept >= pool.pages) == (storage is INT8)
+    pool.write(pages[1:], *frames(1, seed=13))
+    assert pool.encode_if_exact(pages[1]) == pages[1], "what never was decoded stays exact"
+
+
+def test_pages_count_once_however_often_they_are_listed() -> None:
+    pool = coding_pool(4, 3)
+    coded = pool.encode(2)
+    page, small = SHAPE.bytes(torch.float32), INT8.code.bytes(SHAPE)
+    assert pool.bytes_of([0, 1, 0, coded, coded]) == PageBytes(exact=2 * page, coded=small)
+    assert pool.bytes_of([]) == PageBytes(exact=0, coded=0)
+    assert new_pool(2).bytes == PageBytes(exact=0, coded=0)
+
+
+def test_a_pair_of_which_one_page_is_free_is_found() -> None:
+    pool = coding_pool(3, 1)
+    pool._coded_of[1] = 4
+    with pytest.raises(IntegrityError, match="exact and coded pages of one frame"):
+        pool.check_integrity([Holder([0])])
+    pool._exact_of[4] = 1
+    with pytest.raises(IntegrityError, match="exact and coded pages of one frame"):
+        pool.check_integrity([Holder([0])])
+
+
+def test_a_window_of_less_than_nothing_is_refused() -> None:
+    with pytest.raises(ConfigError, match="recent=-1"):
+        Storage(code=INT8.code, recent=-1)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the resident size from /proc")

@@ -9,7 +9,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from worldsim.cache.context import Context
 from worldsim.cache.policy import Full, Policy, Seen, SinkWindow, Window
-from worldsim.cache.pool import PagePool, PageShape
+from worldsim.cache.pool import PagePool, PageShape, Storage
+from worldsim.cache.quant import PerToken
 from worldsim.cache.rotary import Rotary, rotate
 from worldsim.cache.view import ContextView, Recording
 from worldsim.errors import ConfigError, SessionClosed, ShapeError
@@ -149,6 +150,24 @@ def test_a_view_outlives_the_pages_it_was_made_from() -> None:
     context.keep([])
     context.append(-keys, -values)
     assert torch.equal(view.attend(2, *own), expected)
+
+
+def test_a_view_sees_what_is_old_as_its_code_gives_it_back_and_what_is_recent_as_it_was() -> None:
+    code = PerToken(form="int8")
+    pool = PagePool(
+        SHAPE, pages=9, dtype=torch.float32, device=torch.device("cpu"), storage=Storage(code=code, recent=3)
+    )
+    context = Context(pool)
+    _, keys, values = past(7)
+    context.append(keys, values)
+    for frame in range(4):
+        keys[:, frame], values[:, frame] = code.decode(code.encode(keys[:, frame], values[:, frame]), SHAPE)
+    told, _, _ = past(7)
+    plainly = Context(told.pool)
+    told.close()
+    plainly.append(keys, values)
+    own = block(2, seed=15)
+    assert torch.equal(view_of(context, Full(), 2).attend(1, *own), view_of(plainly, Full(), 2).attend(1, *own))
 
 
 def test_attending_changes_nothing_in_the_pool() -> None:

@@ -10,8 +10,8 @@ from lvbench.cli import app as lvbench
 from worldsim_apps.cli import app as worldsim
 
 PROMISED = {
-    "generate": "--world --actions --seconds --seed --start --policy --steps --frames-per-block --device --weights "
-    "--output -o --log --json",
+    "generate": "--world --actions --prompts --seconds --seed --start --policy --kv --steps --frames-per-block "
+    "--device --weights --output -o --log --json",
     "replay": "log --verify --output -o --device --weights --json",
     "serve": "--world --host --port --max-sessions --token --origin --name --folder --frames-per-block --device "
     "--weights --open --json",
@@ -22,9 +22,10 @@ PROMISED = {
     "doctor": "--json",
 }
 SCORES = {
-    "score": "videos --output -o --dimension --chunks --extractor --reference --workers --seed --max-pixels "
-    "--max-frames --max-seconds --json",
+    "score": "videos --output -o --dimension --chunks --extractor --weights --reference --workers --ray --seed "
+    "--max-pixels --max-frames --max-seconds --json",
     "compare": "one other --seed --json",
+    "prompts": "annotations --block-seconds --output -o --segment-seconds --json",
 }
 
 

@@ -1,15 +1,19 @@
-"""What `import worldsim` gives is a promise: its names, their methods, the arguments and the defaults."""
+"""What `import worldsim` and `import lvbench` give is a promise: names, methods, arguments and defaults."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
 from dataclasses import is_dataclass
+from types import ModuleType
 
+import pytest
+
+import lvbench
 import worldsim
 
 PROMISED = {
-    "load": "(name, *, device='auto', policy=None, steps=None, frames_per_block=1, weights=None)",
+    "load": "(name, *, device='auto', policy=None, steps=None, frames_per_block=1, weights=None, kv=None)",
     "restore": "(path, *, world=None, device='auto', weights=None)",
     "World.open": "(self, *, seed=0, start=None, frames=None, keys=None, hour=None, log=None)",
     "World.go_on": "(self, log)",
@@ -51,6 +55,18 @@ PROMISED = {
     "Reality.simulator": "property",
     "Reality.step": "(self, keys=())",
 }
+SCORES = {
+    "Score": "(value, count)",
+    "Unscored": "(reason)",
+    "consistency": "(features)",
+    "drift": "(values, weights='equal')",
+    "dynamic_degree": "(magnitudes)",
+    "identity": "(chunks)",
+    "identity_drift": "(chunks, weights='equal')",
+    "moves": "(magnitudes, size)",
+    "vde": "(values, weights='linear')",
+}
+BOTH = pytest.mark.parametrize(("package", "promised"), [(worldsim, PROMISED), (lvbench, SCORES)])
 
 
 def arguments(function: object) -> str:
@@ -61,9 +77,11 @@ def arguments(function: object) -> str:
     return str(signature.replace(parameters=bare, return_annotation=inspect.Signature.empty))
 
 
-def promises(name: str) -> Iterator[tuple[str, str]]:
+def promises(package: ModuleType, name: str) -> Iterator[tuple[str, str]]:
     """Every promise that one public name makes."""
-    thing = getattr(worldsim, name)
+    thing = getattr(package, name)
+    if not callable(thing):
+        return
     if not inspect.isclass(thing) or is_dataclass(thing):
         yield name, arguments(thing)
         return
@@ -74,15 +92,19 @@ def promises(name: str) -> Iterator[tuple[str, str]]:
 
 def test_the_public_names_are_the_promised_ones() -> None:
     assert worldsim.__all__ == ["Chunk", "Mark", "Reality", "Session", "World", "WorldSimError", "load", "restore"]
+    assert lvbench.__all__ == ["Result", *SCORES]
+    assert lvbench.Result == lvbench.Score | lvbench.Unscored
 
 
-def test_methods_arguments_and_defaults_are_the_promised_ones() -> None:
-    assert dict(found for name in worldsim.__all__ for found in promises(name)) == PROMISED
+@BOTH
+def test_methods_arguments_and_defaults_are_the_promised_ones(package: ModuleType, promised: dict[str, str]) -> None:
+    assert dict(found for name in package.__all__ for found in promises(package, name)) == promised
 
 
-def test_everything_public_says_what_it_gives() -> None:
-    for name in (*worldsim.__all__, *PROMISED):
-        thing = worldsim
+@BOTH
+def test_everything_public_says_what_it_gives(package: ModuleType, promised: dict[str, str]) -> None:
+    for name in (*package.__all__, *promised):
+        thing = package
         for part in name.split("."):
             thing = getattr(thing, part)
         assert inspect.getdoc(thing), f"{name} has no docstring"

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import random
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from worldsim.cache.policy import Full
+from worldsim.cache.policy import Full, SinkWindow, Window
+from worldsim.cache.pool import PagePool
+from worldsim.cache.quant import parse_storage
 from worldsim.decoding.video import VideoDecoder
-from worldsim.errors import ConfigError, PoolFull, ShapeError, UnknownName
+from worldsim.errors import ConfigError, LogError, PoolFull, ShapeError, UnknownName
+from worldsim.runtime.journal import read_log
 from worldsim.runtime.session import Session
+from worldsim.runtime.snapshot import read_snapshot
+from worldsim.runtime.world import World
 from worldsim.testing.fakes import DotSimulator, tiny_world
 
 WORLD = tiny_world(frames_per_block=2)
@@ -23,6 +31,14 @@ def played(frames: int, *, seed: int = 2) -> NDArray[np.uint8]:
 
 def shown(session: Session) -> NDArray[np.uint8]:
     return np.concatenate([session.step(keys).frames for keys in ({"KeyD"}, set(), {"Space"})])
+
+
+def coding_world(kv: str, **settings: object) -> World:
+    """A tiny world that keeps older keys and values in fewer bits."""
+    world = tiny_world(**settings)
+    was = world.pool
+    world.pool = PagePool(was.shape, pages=was.pages, dtype=was.dtype, device=was.device, storage=parse_storage(kv))
+    return world
 
 
 def test_a_world_says_what_it_is():
@@ -181,3 +197,62 @@ def test_all_sessions_of_a_world_share_its_memory():
         world.open(seed=2)
     sessions[0].close()
     world.open(seed=2)
+
+
+WALK = [{"KeyD"}, set(), {"Space"}, {"KeyA"}, {"KeyD"}, {"KeyD"}, set(), {"ArrowLeft"}, {"Space"}, {"KeyA"}] * 2
+
+
+def wandered(world: World, folder: Path, seed: int) -> Session:
+    """The walk, with marks, forks, rewinds, savings and detours on the way that all lead back to it."""
+    chance = random.Random(seed)
+    session, kept = world.open(seed=3, start=1), []
+    while session.block < len(WALK):
+        session.step(WALK[session.block])
+        match chance.randrange(6):
+            case 0:
+                kept.append(session.mark())
+            case 1:
+                session.rewind(chance.randint(0, session.block))
+            case 2:
+                kept.append(session)
+                session = session.fork()
+            case 3:
+                session.save(folder / "life.save")
+                session = world.restore(read_snapshot(folder / "life.save"))
+            case 4:
+                mark = session.mark()
+                for _ in range(chance.randint(1, 5)):
+                    session.step({"Space"})
+                if chance.random() < 0.5:
+                    mark.leave_pool()
+                session.rewind(mark)
+            case 5 if kept:
+                kept.pop(chance.randrange(len(kept))).close()
+    return session
+
+
+@pytest.mark.parametrize("kv", ["int8:recent=2", "fp8:recent=0", "kivi2:recent=3", "gear4:recent=2,outliers=1"])
+@pytest.mark.parametrize("policy", [Window(frames=6), SinkWindow(sink=2, window=4)], ids=["window", "sink"])
+def test_with_coded_pages_a_walk_is_the_same_whatever_was_done_on_the_way(tmp_path, kv, policy):
+    settings = {"policy": policy, "frames_per_block": 2, "pages": 256}
+    session = coding_world(kv, **settings).open(seed=3, start=1, log=tmp_path / "walk.log")
+    straight = [session.step(keys) for keys in WALK]
+    exact = tiny_world(**settings).open(seed=3, start=1)
+    assert not all(np.array_equal(exact.step(one.keys).frames, one.frames) for one in straight)
+    world = coding_world(kv, **settings)
+    for seed in range(5):
+        assert wandered(world, tmp_path, seed).log.steps == session.log.steps
+    session.close()
+    world.replay(read_log(tmp_path / "walk.log"))
+
+
+def test_a_log_tells_how_pages_were_coded_and_is_lived_again_only_so(tmp_path):
+    kept = "int8:recent=8"
+    log = coding_world("int8").open(seed=3).log
+    assert log.opening.plan["kv"] == kept
+    plain = tiny_world().open(seed=3).log
+    assert "kv" not in plain.opening.plan
+    coding_world(kept).replay(log)
+    for world, other in ((tiny_world(), log), (coding_world("int8:recent=7"), log), (coding_world(kept), plain)):
+        with pytest.raises(LogError, match=r"kv (int8:recent=8|None), here it is (None|int8:recent=[78])"):
+            world.replay(other)

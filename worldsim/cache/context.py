@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
 from torch import Tensor
@@ -17,12 +17,17 @@ class Context:
 
     A fork shares the pages and copies only the list. A mark is a fork that nobody appends to, and a rewind goes on
     from a fork of it, so both cost no memory but the pages that they alone still hold.
+
+    Where the pool has a storage, a frame is held exactly while it is one of the `recent` newest to be committed before
+    `next_frame`, and from then on by its coded page: which of the two is a function of the numbers of frame and next
+    frame, not of what other contexts hold.
     """
 
     def __init__(self, pool: PagePool) -> None:
         self.pool = pool
         self._held: dict[int, int] = {}
         self._next_frame = 0
+        self._first_exact = 0
         self._give_back = weakref.finalize(self, _give_back, pool, self._held)
         self._give_back.atexit = False
 
@@ -59,10 +64,9 @@ class Context:
             SessionClosed: the context was closed.
         """
         self._check_open()
-        pages = self.pool.take(self.pool.shape.pages(keys, values))
-        self.pool.write(pages, keys, values)
-        self._held.update(zip(range(self._next_frame, self._next_frame + len(pages)), pages, strict=True))
-        self._next_frame += len(pages)
+        first = self._next_frame
+        self._next_frame += self._take(range(first, first + self.pool.shape.pages(keys, values)), keys, values)
+        self._encode_old(self.pool.encode)
 
     @classmethod
     def holding(cls, pool: PagePool, frames: Sequence[int], next_frame: int, keys: Tensor, values: Tensor) -> Context:
@@ -72,7 +76,8 @@ class Context:
             pool: where it holds them.
             frames: their numbers, ascending.
             next_frame: the frame to be committed next, after all of them.
-            keys, values: as for `append`, one page for each frame.
+            keys, values: as for `append`, one page for each frame, as read from the pages of the other one: what was
+                coded there reads the same here, bit for bit.
 
         Raises:
             ConfigError: the numbers do not ascend to below next_frame.
@@ -87,9 +92,9 @@ class Context:
                 "give ascending numbers, one for each page"
             )
         context = cls(pool)
-        context.append(keys, values)
-        context._held.update(dict(zip(frames, [context._held.pop(at) for at in context.frames], strict=True)))
+        context._take(frames, keys, values)
         context._next_frame = next_frame
+        context._encode_old(pool.encode_if_exact)
         return context
 
     def keep(self, frames: Iterable[int]) -> None:
@@ -99,21 +104,27 @@ class Context:
         self.pool.release([self._held.pop(frame) for frame in self.frames if frame not in kept])
 
     def skip(self, frames: int) -> None:
-        """Number the next frame as if so many had been committed and forgotten before it."""
+        """Number the next frame as if so many had been committed and forgotten before it.
+
+        Raises:
+            PoolFull: there is no room to encode what has become old; some of it may have been.
+        """
         self._check_open()
         if frames < 0:
             raise ConfigError(f"frames are numbered upwards; skip 0 or more of them, not {frames}")
         self._next_frame += frames
+        self._encode_old(self.pool.encode)
 
     def truncate(self, frame: int) -> None:
         """Forget that frame and all after it: it is the next to be committed.
 
-        Frames that were forgotten before do not come back; a mark keeps them.
+        Frames that were forgotten before do not come back, nor do those exactly that were encoded; a mark keeps them.
         """
         if not 0 <= frame <= self._next_frame:
             raise ConfigError(f"cannot go back to frame {frame}; the past ends before frame {self._next_frame}")
         self.keep([held for held in self.frames if held < frame])
         self._next_frame = frame
+        self._first_exact = min(self._first_exact, frame)
 
     def fork(self) -> Context:
         """A second context with the same past; no key or value is copied."""
@@ -122,11 +133,31 @@ class Context:
         twin = Context(self.pool)
         twin._held.update(self._held)
         twin._next_frame = self._next_frame
+        twin._first_exact = self._first_exact
         return twin
 
     def close(self) -> None:
         """Give all pages back. Closing twice is fine; a context that is garbage collected closes itself."""
         self._give_back()
+
+    def _take(self, frames: Sequence[int], keys: Tensor, values: Tensor) -> int:
+        """Hold those frames in pages just taken; how many they are."""
+        pages = self.pool.take(len(frames))
+        self.pool.write(pages, keys, values)
+        self._held.update(zip(frames, pages, strict=True))
+        return len(pages)
+
+    def _encode_old(self, encode: Callable[[int], int]) -> None:
+        """Hold what is no longer recent by its coded page.
+
+        At most as many frames are as were appended, since the last call left none; the pool keeps that many pages.
+        """
+        if self.pool.storage is None:
+            return
+        border = self._next_frame - self.pool.storage.recent
+        for frame in [held for held in self._held if self._first_exact <= held < border]:
+            self._held[frame] = encode(self._held[frame])
+        self._first_exact = max(self._first_exact, border)
 
     def _check_open(self) -> None:
         if not self._give_back.alive:

@@ -1,4 +1,11 @@
-"""The page pool: keys and values of every session, one frame a page, shared by counting references."""
+"""The page pool: keys and values of every session, one frame a page, shared by counting references.
+
+A pool may keep older frames in fewer bits. A frame then has two pages, an exact one and a coded one, each immutable and
+counted by itself: a context that has moved on from a frame gives up its reference to the exact page for one to the
+coded page, and whoever has not (a mark, a fork, what is remembered) keeps the exact one alive. So what a block sees
+depends on how far its own context has come and on nothing that others did, and a session is the same after a rewind, in
+a fork, restored and lived again. The price: while a frame is recent to one and old to another, it takes both pages.
+"""
 
 from __future__ import annotations
 
@@ -43,6 +50,47 @@ class PageShape:
         return pages
 
 
+class PageCode(Protocol):
+    """Keys and values of a page in fewer bits. Pure, page by page: equal pages give equal bytes."""
+
+    def bytes(self, shape: PageShape) -> int:
+        """The memory of one coded page, with all that decoding needs, in bytes; even."""
+        ...
+
+    def encode(self, keys: Tensor, values: Tensor) -> Tensor:
+        """The coded page, uint8 [bytes], of keys and values [layers, tokens, heads, head_dim] of any float dtype."""
+        ...
+
+    def decode(self, data: Tensor, shape: PageShape) -> tuple[Tensor, Tensor]:
+        """The keys and values of a coded page, each float32 [layers, tokens, heads, head_dim], contiguous."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Storage:
+    """How a pool keeps frames that are no longer recent.
+
+    code: what their pages are encoded with.
+    recent: how many of the newest frames of a context stay exact, from 0. With 0 nothing is ever held twice; otherwise
+        a session that can go back to its latest blocks holds what was recent at each of them exactly too.
+    """
+
+    code: PageCode
+    recent: int
+
+    def __post_init__(self) -> None:
+        if self.recent < 0:
+            raise ConfigError(f"the newest 0 or more frames stay exact, got recent={self.recent}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageBytes:
+    """Memory of some pages in bytes: of the exact ones, and of the coded ones with scales and all."""
+
+    exact: int
+    coded: int
+
+
 class HoldsPages(Protocol):
     """Whatever holds references to pages: one reference for each time a page is listed."""
 
@@ -59,21 +107,36 @@ class PagePool:
     Keys are stored as the backbone makes them, before rotary embedding. Memory becomes resident when a page is first
     written, and the lowest free page is taken first, so the resident size follows the most pages ever in use.
 
+    With a storage there are as many coded pages, numbered after the exact ones, in a tensor of bytes of their own.
+
     One thread uses a pool. Only `put_back` may be called from any thread at any moment.
     """
 
-    def __init__(self, shape: PageShape, *, pages: int, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self,
+        shape: PageShape,
+        *,
+        pages: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        storage: Storage | None = None,
+    ) -> None:
         if pages < 1:
             raise ConfigError(f"a pool has at least 1 page, got {pages}")
         self.shape = shape
         self.pages = pages
         self.dtype = dtype
         self.device = device
+        self.storage = storage
         self.spare_rooms: deque[Tensor] = deque(maxlen=2)
         self._keys, self._values = self.room(pages, shape.tokens)
         self._free = list(range(pages))
-        self._references = [0] * pages
+        self._coded = self._room_for_coded()
+        self._free_coded = list(range(pages, pages + len(self._coded)))
+        self._references = [0] * (pages + len(self._coded))
         self._written = [False] * pages
+        self._coded_of: dict[int, int] = {}
+        self._exact_of: dict[int, int] = {}
         self._put_back: deque[Sequence[int]] = deque()
 
     def room(self, *sizes: int) -> Tensor:
@@ -92,14 +155,27 @@ class PagePool:
 
     @property
     def free(self) -> int:
-        """How many pages can be taken."""
+        """How many pages can be taken, each with a coded page for a frame that it makes old."""
         self._settle()
-        return len(self._free)
+        return len(self._free) if self.storage is None else min(len(self._free), len(self._free_coded))
 
     @property
     def used(self) -> int:
-        """How many pages somebody holds."""
+        """How many pages cannot be taken: those that somebody holds, of the kind of which more are held."""
         return self.pages - self.free
+
+    @property
+    def bytes(self) -> PageBytes:
+        """The memory of all pages that somebody holds."""
+        self._settle()
+        return self.bytes_of(page for page, count in enumerate(self._references) if count)
+
+    def bytes_of(self, pages: Iterable[int]) -> PageBytes:
+        """The memory of those pages, each counted once however often it is listed."""
+        coded = [page >= self.pages for page in set(pages)]
+        return PageBytes(
+            exact=coded.count(False) * self.shape.bytes(self.dtype), coded=coded.count(True) * self._coded.shape[1]
+        )
 
     def take(self, count: int) -> list[int]:
         """Take that many pages, each with one reference, to be written next.
@@ -128,8 +204,12 @@ class PagePool:
             self._check_held(page)
             self._references[page] -= 1
             if not self._references[page]:
-                self._written[page] = False
-                heapq.heappush(self._free, page)
+                self._part(page)
+                if page < self.pages:
+                    self._written[page] = False
+                    heapq.heappush(self._free, page)
+                else:
+                    heapq.heappush(self._free_coded, page)
 
     def put_back(self, pages: Sequence[int]) -> None:
         """Release pages when the pool is next asked for one.
@@ -156,7 +236,7 @@ class PagePool:
             raise ShapeError(f"{len(pages)} pages cannot hold {keys.shape[1]} frames; pass one frame for each page")
         for page in pages:
             self._check_held(page)
-            if self._written[page]:
+            if page >= self.pages or self._written[page]:
                 raise IntegrityError(f"page {page} is committed and never changes; take a new page")
         for at, page in enumerate(pages):
             self._keys[:, page] = keys[:, at]
@@ -164,11 +244,54 @@ class PagePool:
             self._written[page] = True
 
     def read(self, page: int) -> tuple[Tensor, Tensor]:
-        """The keys and values of one page, each [layers, tokens, heads, head_dim], in place: not to be changed."""
+        """The keys and values of one page, each [layers, tokens, heads, head_dim], in place: not to be changed.
+
+        Those of a coded page are decoded anew each time, in the dtype of the pool.
+        """
         self._check_held(page)
+        if page >= self.pages:
+            assert self.storage is not None
+            keys, values = self.storage.code.decode(self._coded[page - self.pages], self.shape)
+            return keys.to(self.dtype), values.to(self.dtype)
         if not self._written[page]:
             raise IntegrityError(f"page {page} is read before it was written")
         return self._keys[:, page], self._values[:, page]
+
+    @torch.no_grad()
+    def encode(self, page: int) -> int:
+        """Give up one reference to an exact page for one to its coded page, which is returned.
+
+        All who do so while anybody holds both pages share one.
+
+        Raises:
+            IntegrityError: nobody holds the page, it was not written, or it is a coded page.
+            PoolFull: there is no room for another coded page; nothing has changed.
+        """
+        assert self.storage is not None
+        coded = self._coded_of.get(page)
+        if coded is None:
+            if page >= self.pages:
+                raise IntegrityError(f"page {page} is coded already; encode exact pages, 0..{self.pages - 1}")
+            data = self.storage.code.encode(*self.read(page))
+            if not self._free_coded:
+                raise PoolFull(f"all {self.pages} coded pages are held; close sessions and marks, or enlarge the pool")
+            coded = heapq.heappop(self._free_coded)
+            self._coded[coded - self.pages] = data
+            self._coded_of[page], self._exact_of[coded] = coded, page
+        self._references[coded] += 1
+        self.release([page])
+        return coded
+
+    def encode_if_exact(self, page: int) -> int:
+        """The same where decoding gives the page back bit for bit, as of one that was decoded before; else that page.
+
+        This is how what was read of a coded page, and put down elsewhere, comes back unchanged.
+        """
+        assert self.storage is not None
+        kept = self.read(page)
+        again = self.storage.code.decode(self.storage.code.encode(*kept), self.shape)
+        same = all(torch.equal(one, other.to(self.dtype)) for one, other in zip(kept, again, strict=True))
+        return self.encode(page) if same else page
 
     def check_integrity(self, holders: Iterable[HoldsPages]) -> None:
         """Raise IntegrityError, naming the equation that fails, unless the books balance.
@@ -177,11 +300,18 @@ class PagePool:
             holders: everything that holds pages of this pool, such as all contexts, marks included.
         """
         self._settle()
-        referenced = [page for page in range(self.pages) if self._references[page]]
-        if sorted([*self._free, *referenced]) != list(range(self.pages)):
+        everything = len(self._references)
+        referenced = [page for page in range(everything) if self._references[page]]
+        free = sorted([*self._free, *self._free_coded])
+        if sorted([*free, *referenced]) != list(range(everything)):
             raise IntegrityError(
-                f"free + referenced = all does not hold: free {sorted(self._free)}, referenced {referenced}, "
-                f"all 0..{self.pages - 1}"
+                f"free + referenced = all does not hold: free {free}, referenced {referenced}, all 0..{everything - 1}"
+            )
+        coded = {page: coded for coded, page in self._exact_of.items()}
+        if coded != self._coded_of or not {*coded, *coded.values()} <= set(referenced):
+            raise IntegrityError(
+                f"exact and coded pages of one frame are held by somebody does not hold: {self._coded_of} one way, "
+                f"{coded} the other, referenced {referenced}"
             )
         held = Counter(page for holder in holders for page in holder.pages)
         counted = Counter({page: self._references[page] for page in referenced})
@@ -193,9 +323,21 @@ class PagePool:
                 f"pass every context and mark of this pool"
             )
 
+    def _room_for_coded(self) -> Tensor:
+        """Memory for as many coded pages as exact ones, uint8 [pages, bytes]; for none without a storage."""
+        size = (0, 0) if self.storage is None else (self.pages, self.storage.code.bytes(self.shape))
+        with torch.inference_mode(False):
+            return torch.empty(size, dtype=torch.uint8, device=self.device)
+
+    def _part(self, page: int) -> None:
+        """Forget which page is of the same frame as a page that is no longer held."""
+        other = self._coded_of.pop(page, None) if page < self.pages else self._exact_of.pop(page, None)
+        if other is not None:
+            (self._exact_of if page < self.pages else self._coded_of).pop(other)
+
     def _check_held(self, page: int) -> None:
-        if not (0 <= page < self.pages and self._references[page]):
-            raise IntegrityError(f"nobody holds page {page} of {self.pages}; take it first")
+        if not (0 <= page < len(self._references) and self._references[page]):
+            raise IntegrityError(f"nobody holds page {page} of {len(self._references)}; take it first")
 
     def _settle(self) -> None:
         while self._put_back:

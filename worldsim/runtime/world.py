@@ -15,6 +15,7 @@ from torch import Tensor
 
 from worldsim.cache.policy import policy_text
 from worldsim.cache.pool import PagePool
+from worldsim.cache.quant import storage_text
 from worldsim.controls import Controls, Keys
 from worldsim.decoding.video import VideoDecoder, VideoPlan, VideoState
 from worldsim.errors import ConfigError, LogError, PoolFull, ShapeError
@@ -276,13 +277,15 @@ class World:
         return Session(self._home, moment, log.opening, journal)
 
     def _plan(self) -> dict[str, Any]:
-        plan = self.plan
+        plan, storage = self.plan, self.pool.storage
         return {
             "frames_per_block": plan.frames_per_block,
             "sigmas": list(plan.sigmas),
             "sampler": getattr(plan.sampler, "__name__", repr(plan.sampler)),
             "policy": policy_text(plan.policy),
             "draw": plan.draw,
+            # Left out of a log whose keys and values are exact, as it was before there was a choice.
+            **({"kv": storage_text(storage)} if storage else {}),
         }
 
     def _machine(self) -> dict[str, Any]:
