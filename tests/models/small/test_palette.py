@@ -25,12 +25,17 @@ def noise(*shape: int, seed: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
+def draw(palette: Palette, logits: Tensor, offset: Tensor, dice: Tensor, unlikely: float | Tensor = 0.0) -> Tensor:
+    """A draw of every token by itself."""
+    return palette.draw(logits, offset, palette.likely(logits, unlikely), dice)
+
+
 def test_draws_follow_the_law_of_the_logits() -> None:
     """20,000 draws of two tokens; each frequency within 5 standard errors."""
     palette, logits = filled(1), noise(2, SIZE, seed=2)
     count = 20_000
     dice = torch.rand(count, 2, generator=torch.Generator().manual_seed(3))
-    patches = palette.estimate(logits.expand(count, 2, SIZE), torch.zeros(count, 2, VALUES), dice)
+    patches = draw(palette, logits.expand(count, 2, SIZE), torch.zeros(count, 2, VALUES), dice)
     picks = palette.nearest(patches)
     for token in range(2):
         law = logits[token].double().softmax(-1)
@@ -44,7 +49,7 @@ def test_what_is_unlikely_beside_the_likeliest_is_never_drawn_and_the_rest_keep_
     count = 20_000
     dice = torch.rand(count, generator=torch.Generator().manual_seed(22))
     unlikely = torch.tensor([0.25, 0.7]).repeat(count // 2)
-    drawn = palette.estimate(logits.expand(count, SIZE), torch.zeros(count, VALUES), dice, unlikely)
+    drawn = draw(palette, logits.expand(count, SIZE), torch.zeros(count, VALUES), dice, unlikely)
     picks = palette.nearest(drawn).unflatten(0, (-1, 2))
     for column, law in enumerate((torch.tensor([0.5, 0.0, 1.0, 0.0, 0.26]) / 1.76, torch.eye(SIZE)[2])):
         found = torch.bincount(picks[:, column], minlength=SIZE) / (count // 2)
@@ -55,15 +60,15 @@ def test_what_is_unlikely_beside_the_likeliest_is_never_drawn_and_the_rest_keep_
 def test_the_ends_of_the_dice_draw_the_first_and_the_last_patch_that_is_possible(dot: float) -> None:
     palette = filled(4)
     logits = torch.tensor([[-math.inf, 0.3, -1.0, 2.0, -math.inf]])
-    drawn = palette.estimate(logits, torch.zeros(1, VALUES), torch.tensor([dot]))
+    drawn = draw(palette, logits, torch.zeros(1, VALUES), torch.tensor([dot]))
     assert torch.allclose(drawn[0], palette.centres[1 if dot == 0 else 3], atol=1e-3)
 
 
 def test_equal_dice_draw_equal_patches_and_the_offset_is_added_to_whichever() -> None:
     palette, logits, offset = filled(5), noise(40, SIZE, seed=6), noise(40, VALUES, seed=7)
     dice = torch.rand(40, generator=torch.Generator().manual_seed(8))
-    drawn = palette.estimate(logits, offset, dice)
-    assert torch.equal(drawn, palette.estimate(logits, offset, dice))
+    drawn = draw(palette, logits, offset, dice)
+    assert torch.equal(drawn, draw(palette, logits, offset, dice))
     assert torch.allclose(drawn - offset, palette.centres[palette.nearest(drawn - offset)], atol=1e-2)
 
 
@@ -75,17 +80,31 @@ def test_shades_of_one_patch_are_no_choice_but_their_mean() -> None:
     palette.fill(centres)
     logits = torch.tensor([0.3, 0.6, 0.05, 0.03, 0.02]).log().expand(200, SIZE)
     dice = torch.rand(200, generator=torch.Generator().manual_seed(24))
-    drawn = palette.estimate(logits, torch.zeros(200, VALUES), dice)
+    drawn = draw(palette, logits, torch.zeros(200, VALUES), dice)
     one = drawn[(drawn - centres[0]).abs().max(-1).values < 0.1]
     assert len(one) > 150
     assert torch.allclose(one, (centres[0] + 2 * centres[1]) / 3, atol=2e-3)
+
+
+def test_kin_are_the_shades_of_one_patch_also_after_other_patches_are_filled_in_or_loaded() -> None:
+    palette, other = filled(25), Palette(SIZE, VALUES, DIM)
+    assert torch.equal(palette.kin, torch.eye(SIZE))
+    centres = noise(SIZE, VALUES, seed=26)
+    centres[1] = centres[0] + 0.02
+    other.fill(centres)
+    wanted = torch.eye(SIZE)
+    wanted[0, 1] = wanted[1, 0] = 1
+    palette.load_state_dict(other.state_dict())
+    assert torch.equal(palette.kin, wanted)
+    palette.fill(noise(SIZE, VALUES, seed=25))
+    assert torch.equal(palette.kin, torch.eye(SIZE))
 
 
 def test_the_mean_is_that_of_the_law() -> None:
     palette, logits, offset = filled(9), noise(3, SIZE, seed=10), noise(3, VALUES, seed=11)
     law = logits.double().softmax(-1)
     wanted = law @ palette.centres.double() + offset
-    assert torch.allclose(palette.estimate(logits, offset, None).double(), wanted, atol=1e-6)
+    assert torch.allclose(palette.mean(logits, offset).double(), wanted, atol=1e-6)
 
 
 def test_an_aim_at_a_code_is_surest_of_its_patch() -> None:

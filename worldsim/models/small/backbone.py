@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from worldsim.errors import ConfigError
 from worldsim.geometry import LatentGeometry
 from worldsim.models.protocol import Attend
 from worldsim.models.small.palette import Palette
+from worldsim.models.small.things import settle
 
 NOISE_FREQUENCIES = 64
 CLEAN_DEVIATION = 0.5
@@ -36,7 +38,8 @@ class SmallConfig:
     """The size of one small backbone. Lengths are in tokens, channels or layers; controls in numbers a frame.
 
     palette and unlikely are those of worldsim.models.small.palette; a palette of 0 is none, and unlikely is one share
-    for all tokens or one for each of their rows. glance is how many numbers of each patch of the previous frame every
+    for all tokens or one for each of their rows. few is that of worldsim.models.small.things, rows of one share being a
+    field; with 0 every token is drawn by itself. glance is how many numbers of each patch of the previous frame every
     token is told, all patches at once; 0 is none.
     """
 
@@ -53,12 +56,17 @@ class SmallConfig:
     theta: float = 100.0
     palette: int = 0
     unlikely: float | tuple[float, ...] = 0.0
+    few: float = 0.0
     glance: int = 0
 
     def __post_init__(self) -> None:
         sizes = (self.channels, self.height, self.width, self.controls, self.patch, self.dim, self.layers, self.heads)
-        if min(*sizes, self.head_dim, self.mlp_ratio) < 1 or self.theta <= 0 or min(self.palette, self.glance) < 0:
-            raise ConfigError(f"sizes are at least 1, theta over 0, palette and glance 0 or more, got {self}")
+        if (
+            min(*sizes, self.head_dim, self.mlp_ratio) < 1
+            or self.theta <= 0
+            or min(self.palette, self.few, self.glance) < 0
+        ):
+            raise ConfigError(f"sizes are at least 1, theta over 0, palette, few and glance 0 or more, got {self}")
         rows = self.height // self.patch
         if not isinstance(self.unlikely, float | int):  # a weights file has a list
             object.__setattr__(self, "unlikely", tuple(self.unlikely))
@@ -156,8 +164,7 @@ class SmallBackbone(nn.Module):
         """
         tokens, numbers = self._run(noisy, previous, sigma, controls, attend)
         if self.palette is not None:
-            dots = None if dice is None else dice.flatten(2)
-            numbers = self.palette.estimate(self.palette.logits(tokens), numbers, dots, self._unlikely(tokens))
+            numbers = self._believe(self.palette, self.palette.logits(tokens), numbers, dice)
         return self._unpatchify(numbers).to(noisy.dtype)
 
     def surprise(
@@ -202,10 +209,16 @@ class SmallBackbone(nn.Module):
         tokens = _modulate(tokens, shift, scale).unflatten(1, (frames, -1))
         return tokens, self.head(tokens)
 
-    def _unlikely(self, tokens: Tensor) -> Tensor:
-        """What is unlikely at each token, [tokens]."""
-        shares = torch.tensor(self.config.shares, device=tokens.device)
-        return shares.repeat_interleave(self.geometry.columns)
+    def _believe(self, palette: Palette, logits: Tensor, offset: Tensor, dice: Tensor | None) -> Tensor:
+        """The patches believed in, [B, F, tokens, P]: their mean, or a draw."""
+        if dice is None:
+            return palette.mean(logits, offset)
+        shares = torch.tensor(self.config.shares, device=logits.device)
+        likely = palette.likely(logits, shares.repeat_interleave(self.geometry.columns))
+        if self.config.few:
+            fields = [len(list(rows)) for _, rows in groupby(self.config.shares)]
+            likely = settle(likely, palette.kin, dice, few=self.config.few, fields=fields)
+        return palette.draw(logits, offset, likely, dice.flatten(2))
 
     def _surroundings(self, previous: Tensor) -> Tensor:
         """What lay around every token one frame before, [B, F, C, H, W] to [B, F, tokens, D]."""

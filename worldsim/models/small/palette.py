@@ -11,6 +11,8 @@ departure from the latter: one offset a token, not one for each class.
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -45,6 +47,7 @@ class Palette(nn.Module):
         self.codes = nn.Parameter(torch.zeros(size, patch_values), requires_grad=False)
         self.aim = nn.Linear(dim, patch_values)
         self.bias = nn.Parameter(torch.zeros(size))
+        self.register_load_state_dict_post_hook(lambda module, _: module._forget_kin())  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
     def fill(self, centres: Tensor) -> None:
@@ -58,6 +61,7 @@ class Palette(nn.Module):
         codes = apart @ whiten
         self.codes.copy_(codes * (SHARPNESS / codes.square().sum(-1).mean()).sqrt())
         self.bias.copy_(self.codes.square().sum(-1) / -2)
+        self._forget_kin()
 
     def logits(self, tokens: Tensor) -> Tensor:
         """Tokens [..., D] to unnormalised log-probabilities [..., K], float32.
@@ -67,24 +71,43 @@ class Palette(nn.Module):
         logits: Tensor = (self.aim(tokens) @ self.codes.to(tokens.dtype).T).float() + self.bias
         return logits
 
-    def estimate(self, logits: Tensor, offset: Tensor, dice: Tensor | None, unlikely: float | Tensor = 0.0) -> Tensor:
-        """The mean patch, or a drawn one, [..., P], float32.
+    def mean(self, logits: Tensor, offset: Tensor) -> Tensor:
+        """The mean patch, [..., P], float32, from logits [..., K] and an offset from the centre, [..., P]."""
+        return logits.softmax(-1) @ self.centres.float() + offset.float()
 
-        A drawn patch is the mean of those near it, each as likely as it is believed to be: two shades of one tile are
-        no choice to be made by dice, and the offset was learned to lead from their mean.
+    def likely(self, logits: Tensor, unlikely: float | Tensor = 0.0) -> Tensor:
+        """How likely each patch is to be drawn, [..., K], not normalised.
 
         Args:
             logits: [..., K].
-            offset: from the centre, whichever it is, [..., P].
-            dice: uniform numbers in [0, 1), [...]; None asks for the mean.
             unlikely: a patch less likely than this share of the likeliest is never drawn; fits [...]. 0.5 leaves a
                 choice between two only where neither is twice as likely as the other. Source: min-p sampling, Nguyen
                 et al. 2024 (arXiv:2407.01082), section 3.
         """
         law = logits.softmax(-1)
-        if dice is None:
-            return law @ self.centres.float() + offset.float()
-        likely = law * (law >= (law.max(-1).values * unlikely)[..., None])
+        return law * (law >= (law.max(-1).values * unlikely)[..., None])
+
+    @cached_property
+    def kin(self) -> Tensor:
+        """1 where one patch is a shade of the other, else 0, [K, K]."""
+        codes = self.codes.float()
+        return (torch.cdist(codes, codes).square() <= NEARBY).float()
+
+    def _forget_kin(self) -> None:
+        self.__dict__.pop("kin", None)
+
+    def draw(self, logits: Tensor, offset: Tensor, likely: Tensor, dice: Tensor) -> Tensor:
+        """A drawn patch, [..., P], float32.
+
+        It is the mean of those near it, each as likely as it is believed to be: two shades of one tile are no choice to
+        be made by dice, and the offset was learned to lead from their mean.
+
+        Args:
+            logits: [..., K].
+            offset: from the centre, whichever it is, [..., P].
+            likely: how likely each patch is to be drawn, [..., K], not normalised.
+            dice: uniform numbers in [0, 1), [...].
+        """
         reached = likely.cumsum(-1)
         picks = torch.searchsorted(reached, dice.to(reached)[..., None] * reached[..., -1:], right=True)[..., 0]
         # A product that rounds up to the whole would pick what lies past the last likely patch.

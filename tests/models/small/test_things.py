@@ -1,0 +1,123 @@
+"""Things that neither double nor vanish: how many there are, how often each token shows one, and what stays apart."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from worldsim.models.small.things import settle
+
+ROWS, COLUMNS = 5, 7
+GRASS, SAND, COW, DUSKY_COW = range(4)
+KIN = torch.eye(4)
+KIN[COW, DUSKY_COW] = KIN[DUSKY_COW, COW] = 1
+
+
+def meadow(chances: dict[tuple[int, int], float], ground: int = GRASS) -> Tensor:
+    """A frame of one ground with a cow here and there by chance, [1, 1, tokens, 4]."""
+    law = torch.zeros(ROWS, COLUMNS, 4)
+    law[..., ground] = 1
+    for (row, column), chance in chances.items():
+        law[row, column, ground], law[row, column, COW] = 1 - chance, chance
+    return law.view(1, 1, -1, 4)
+
+
+def cows(law: Tensor, draws: int, *, seed: int, fields: tuple[int, ...] = (ROWS,), few: float = 3.0) -> Tensor:
+    """Which tokens show a thing in so many frames of that law, bool [draws, rows, columns]."""
+    dice = torch.rand(draws, 1, ROWS, COLUMNS, generator=torch.Generator().manual_seed(seed))
+    settled = settle(law.expand(draws, -1, -1, -1), KIN, dice, few=few, fields=fields)
+    return (settled[..., COW:].sum(-1) > 0).view(draws, ROWS, COLUMNS)
+
+
+def off(found: Tensor, chance: float) -> float:
+    """By how many standard errors a frequency is off."""
+    return abs(float(found.double().mean()) - chance) / (chance * (1 - chance) / len(found)) ** 0.5
+
+
+CROSS = {(2, 3): 0.5, (1, 3): 0.125, (3, 3): 0.125, (2, 2): 0.125, (2, 4): 0.125}
+
+
+def test_of_the_places_that_share_one_thing_exactly_one_shows_it_each_as_often_as_believed() -> None:
+    found = cows(meadow(CROSS), 4_000, seed=1)
+    assert (found.sum((1, 2)) == 1).all()
+    for (row, column), chance in CROSS.items():
+        assert off(found[:, row, column], chance) < 4
+
+
+def test_a_thing_that_may_be_gone_is_there_once_or_not_at_all() -> None:
+    shares = {place: 0.7 * chance for place, chance in CROSS.items()}
+    found = cows(meadow(shares), 4_000, seed=2)
+    assert found.sum((1, 2)).max() == 1
+    assert off(found.any(2).any(1), 0.7) < 4
+    for (row, column), chance in shares.items():
+        assert off(found[:, row, column], chance) < 4
+
+
+def test_chances_of_any_sum_are_kept_and_the_number_is_the_whole_one_below_or_above() -> None:
+    generator = torch.Generator().manual_seed(3)
+    places = [(2, 3), (2, 4), (3, 3), (3, 4)]
+    chances = dict(zip(places, torch.rand(4, generator=generator).tolist(), strict=True))
+    whole = int(sum(chances.values()))
+    found = cows(meadow(chances), 4_000, seed=4, few=10.0)
+    assert set(found.sum((1, 2)).tolist()) == {whole, whole + 1}
+    for (row, column), chance in chances.items():
+        assert off(found[:, row, column], chance) < 4
+
+
+def test_a_thing_is_one_on_whatever_ground_it_stands() -> None:
+    law = meadow(CROSS).view(ROWS, COLUMNS, 4)
+    law[2, 4] = torch.tensor([0.0, 0.875, 0.0, 0.125])  # sand all over, and on it the cow looks otherwise
+    law[:, 0] = torch.tensor([0.0, 1.0, 0.0, 0.0])
+    found = cows(law.view(1, 1, -1, 4), 2_000, seed=5)
+    assert (found.sum((1, 2)) == 1).all()
+
+
+def test_which_thing_and_which_ground_stays_as_it_was_believed() -> None:
+    law = torch.tensor([0.5, 0.3, 0.12, 0.08]).expand(2, 1, 4, 4) * torch.tensor([1.0, 3.0]).view(2, 1, 1, 1)
+    dice = torch.rand(2, 1, 2, 2, generator=torch.Generator().manual_seed(6))
+    settled = settle(law, KIN, dice, few=1.0, fields=(2,))
+    shown = settled[..., COW:].sum(-1) > 0
+    assert 0 < shown.sum() < 8
+    things, grounds = torch.tensor([0.0, 0.0, 1.0, 1.0]), torch.tensor([1.0, 1.0, 0.0, 0.0])
+    assert torch.equal(settled, law * torch.where(shown[..., None], things, grounds))
+
+
+def test_places_further_apart_than_a_thing_moves_know_nothing_of_each_other() -> None:
+    found = cows(meadow({(1, 1): 0.5, (3, 3): 0.5}), 4_000, seed=7)
+    assert off(found[:, 1, 1] & found[:, 3, 3], 0.25) < 4
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "fields", "apart"),
+    [
+        ((0, 3), (0, 4), (5,), True),
+        ((1, 6), (2, 6), (5,), True),
+        ((0, 3), (1, 3), (5,), False),
+        ((2, 3), (2, 4), (5,), False),
+        ((2, 3), (2, 4), (3, 2), True),
+        ((3, 3), (2, 4), (3, 2), True),
+    ],
+)
+def test_at_the_edge_of_a_field_things_come_and_go_each_by_itself(
+    one: tuple[int, int], other: tuple[int, int], fields: tuple[int, ...], apart: bool
+) -> None:
+    found = cows(meadow({one: 0.5, other: 0.5}), 2_000, seed=8, fields=fields)
+    both = found[:, one[0], one[1]] & found[:, other[0], other[1]]
+    assert (off(both, 0.25) < 4) if apart else not both.any()
+
+
+def test_what_many_tokens_are_believed_to_show_is_no_thing_and_neither_are_its_shades() -> None:
+    """Where four of five tokens may show a cow of one of two shades, cows are ground: all is left as it was."""
+    law = torch.tensor([0.4, 0.0, 0.3, 0.3]).expand(3, 2, ROWS * COLUMNS, 4)
+    dice = torch.rand(3, 2, ROWS, COLUMNS, generator=torch.Generator().manual_seed(9))
+    assert torch.equal(settle(law, KIN, dice, few=12.0, fields=(ROWS,)), law)
+    assert not torch.equal(settle(law, torch.eye(4), dice, few=12.0, fields=(ROWS,)), law)
+
+
+def test_equal_dice_settle_alike_whatever_else_is_in_the_batch() -> None:
+    law = torch.cat((meadow(CROSS), meadow({(2, 2): 0.5, (2, 3): 0.5}, ground=SAND)))
+    dice = torch.rand(2, 1, ROWS, COLUMNS, generator=torch.Generator().manual_seed(10))
+    together = settle(law, KIN, dice, few=3.0, fields=(ROWS,))
+    alone = [settle(law[at : at + 1], KIN, dice[at : at + 1], few=3.0, fields=(ROWS,)) for at in range(2)]
+    assert torch.equal(together, torch.cat(alone))
