@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -11,8 +10,8 @@ import torch
 from torch import Tensor
 
 from worldsim.errors import ConfigError, ShapeError
-from worldsim.noise import block_noise, uniforms
-from worldsim.samplers import LatentCanvas, Sampler, by_turns, euler, few_step, heun
+from worldsim.noise import block_noise
+from worldsim.samplers import LatentCanvas, Sampler, euler, few_step, heun
 from worldsim.schedules import few_step_sigmas, mix, uniform_sigmas
 from worldsim.testing.toys import GaussianVideo
 
@@ -39,69 +38,11 @@ def open_canvas(sigmas: tuple[float, ...] = SIGMAS) -> LatentCanvas:
     return LatentCanvas(fresh(0), sigmas, fresh)
 
 
-def seeded_canvas(seed: int, shape: tuple[int, ...]) -> LatentCanvas:
-    """A canvas of three levels whose noise is that of a session."""
-    return LatentCanvas(block_noise(seed, 0, 0, shape), (1.0, 0.9, 0.8), lambda step: block_noise(seed, 0, step, shape))
-
-
 def test_few_step_is_the_algorithm_of_song_bit_for_bit():
     clean = bent(fresh(0), SIGMAS[0])
     for step, sigma in list(enumerate(SIGMAS))[1:]:
         clean = bent((1 - sigma) * clean + sigma * fresh(step), sigma)
     assert torch.equal(run(few_step, open_canvas(), bent), clean)
-
-
-def test_by_turns_every_diagonal_has_its_call_and_keeps_what_it_was_given_then():
-    canvas, turn_of = open_canvas(), torch.full((*SHAPE[:2], *SHAPE[3:]), -1)
-    clean = [bent(fresh(9), sigma) for sigma in SIGMAS]
-    for at, estimate in enumerate(clean):
-        canvas = by_turns(canvas, estimate)
-        known = canvas.known & (turn_of < 0)
-        turn_of[known] = at
-        assert canvas.levels.shape == turn_of.shape
-        assert torch.equal(canvas.levels == 0, turn_of >= 0)
-        kept = torch.stack(clean).gather(0, turn_of.clamp_min(0)[None, :, :, None].expand(1, *SHAPE))[0]
-        noisy = mix(estimate, fresh(canvas.at), canvas.sigma) if canvas.is_open else estimate
-        assert torch.equal(canvas.values, torch.where((turn_of >= 0)[:, :, None], kept, noisy))
-    diagonals = (torch.arange(SHAPE[3])[:, None] + torch.arange(SHAPE[4])) % len(SIGMAS)
-    for one in turn_of.flatten(0, 1):
-        firsts = [one[diagonals == n].unique().tolist() for n in range(len(SIGMAS))]
-        assert sorted(firsts) == [[0], [1], [2], [3]]
-
-
-def test_which_diagonals_come_first_is_told_by_the_noise_and_every_order_is_as_likely():
-    """Chi-square of six orders, 5 degrees of freedom, at 0.1 %."""
-    draws, counts = 600, Counter[tuple[int, ...]]()
-    for seed in range(draws):
-        canvas = seeded_canvas(seed, (1, 1, 2, 3, 3))
-        order = []
-        while canvas.is_open:
-            before = canvas.known
-            canvas = by_turns(canvas, canvas.values)
-            new = canvas.known if before is None else canvas.known & ~before
-            order.append(int(new[0, 0, 0].long().argmax()))
-        counts[tuple(order)] += 1
-    assert len(counts) == 6
-    assert sum((count - draws / 6) ** 2 / (draws / 6) for count in counts.values()) < 20.5
-
-
-def test_by_turns_places_with_a_call_each_have_the_joint_law():
-    """A thing that is in exactly one of three places, 0.7, 0.2 and 0.1; drawn at once it would double and vanish."""
-    draws, law, found = 4_000, torch.tensor([0.7, 0.2, 0.1], dtype=torch.float64), []
-    for seed in range(draws):
-        canvas = seeded_canvas(seed, (1, 1, 1, 1, 3))
-        while canvas.is_open:
-            known = torch.zeros(3, dtype=torch.bool) if canvas.known is None else canvas.known[0, 0, 0]
-            here = canvas.values[0, 0, 0, 0].double() * known
-            left = law * ~known * (here.sum() == 0)
-            chance = left / (law * ~known).sum().clamp_min(1e-9)
-            drawn = uniforms(seed, 1, canvas.at, (3,)) < torch.where(known, here, chance)
-            canvas = by_turns(canvas, drawn.float()[None, None, None, None])
-        found.append(canvas.kept[0, 0, 0, 0])
-    counts = torch.stack(found).double()
-    assert (counts.sum(1) == 1).all()
-    expected = law * draws
-    assert ((counts.sum(0) - expected).square() / expected).sum() < 13.8  # chi-square, 2 degrees of freedom, 0.1 %
 
 
 def test_euler_follows_the_slope_level_by_level():
@@ -122,7 +63,7 @@ def test_heun_is_the_algorithm_of_karras_on_the_straight_path():
     torch.testing.assert_close(run(heun, open_canvas(), bent), values)
 
 
-@pytest.mark.parametrize("sampler", [few_step, by_turns, euler])
+@pytest.mark.parametrize("sampler", [few_step, euler])
 def test_the_last_step_gives_the_clean_estimate_to_the_last_bit(sampler):
     canvas = LatentCanvas(fresh(0), (0.7,), fresh)
     clean = bent(fresh(0), 0.7)
@@ -133,7 +74,6 @@ def test_the_last_step_gives_the_clean_estimate_to_the_last_bit(sampler):
     ("sampler", "levels"),
     [
         (few_step, [1.0, 0.75, 0.5, 0.25]),
-        (by_turns, [1.0, 0.75, 0.5, 0.25]),
         (euler, [1.0, 0.75, 0.5, 0.25]),
         (heun, [1, 0.75, 0.75, 0.5, 0.5, 0.25, 0.25]),
     ],
@@ -161,7 +101,7 @@ def test_fresh_noise_is_drawn_once_a_level_after_the_first_and_only_by_the_sampl
     assert asked == steps
 
 
-@pytest.mark.parametrize("sampler", [few_step, by_turns, euler, heun])
+@pytest.mark.parametrize("sampler", [few_step, euler, heun])
 def test_a_step_can_be_thrown_away_and_made_again(sampler):
     canvas = open_canvas()
     while canvas.is_open:
@@ -173,14 +113,14 @@ def test_a_step_can_be_thrown_away_and_made_again(sampler):
         canvas = canvas_again
 
 
-@pytest.mark.parametrize("sampler", [few_step, by_turns, euler, heun])
+@pytest.mark.parametrize("sampler", [few_step, euler, heun])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_sampler_keeps_the_dtype(sampler, dtype):
     canvas = LatentCanvas(fresh(0).to(dtype), SIGMAS, lambda step: fresh(step).to(dtype))
     assert run(sampler, canvas, bent).dtype == dtype
 
 
-@pytest.mark.parametrize("sampler", [few_step, by_turns, euler, heun])
+@pytest.mark.parametrize("sampler", [few_step, euler, heun])
 def test_a_perfect_estimate_is_reached_from_every_schedule(sampler):
     clean = block_noise(8, 8, 8, SHAPE).double()
     torch.testing.assert_close(run(sampler, open_canvas(), lambda noisy, sigma: clean), clean)

@@ -28,7 +28,6 @@ class LatentCanvas:
     fresh: the unit noise of a step, like values. Step n belongs to sigmas[n]; step 0 is the noise values began as.
     at: index of the present level in sigmas; len(sigmas) is the level 0.
     carry: what a sampler keeps between two calls for one level, like values.
-    known: which latent pixels are clean before the others, bool [B, F, H, W]; None for none.
     """
 
     values: Tensor
@@ -36,7 +35,6 @@ class LatentCanvas:
     fresh: Callable[[int], Tensor]
     at: int = 0
     carry: Tensor | None = None
-    known: Tensor | None = None
 
     def __post_init__(self) -> None:
         check_sigmas(self.sigmas)
@@ -62,12 +60,6 @@ class LatentCanvas:
     def next_sigma(self) -> float:
         """The level after the present one."""
         return self._level(self.at + 1)
-
-    @property
-    def levels(self) -> Tensor:
-        """The present level of each frame, float32 [B, F], or of each latent pixel, [B, F, H, W], if some are known."""
-        levels = torch.full(self.values.shape[:2], self.sigma, device=self.values.device)
-        return levels if self.known is None else levels[:, :, None, None] * ~self.known
 
     def _level(self, at: int) -> float:
         return self.sigmas[at] if at < len(self.sigmas) else 0.0
@@ -104,29 +96,6 @@ def few_step(canvas: LatentCanvas, clean: Tensor) -> LatentCanvas:
     return replace(following, values=mix(clean, canvas.fresh(following.at), following.sigma))
 
 
-def by_turns(canvas: LatentCanvas, clean: Tensor) -> LatentCanvas:
-    """Take the clean estimate of a share of the latent pixels and leave noise of the next level at the others.
-
-    One call a level, and in each the pixels of every n-th diagonal become known, n being the number of levels; which
-    diagonals come first is told by the noise of step 0. For backbones that answer with draws and can be told a level
-    for each latent pixel. Draws of one call know nothing of each other, those of later calls know all that came before:
-    what may be in one of two neighbouring places, as a creature that moves, is then seldom drawn in both or in none.
-
-    Sources: pixels in groups whose members lie apart, Reed et al. 2017 (arXiv:1703.03664), section 3; groups of tokens
-        in parallel, each given the ones before, Chang et al. 2022 (arXiv:2202.04200), section 3.2. A departure from the
-        latter: the groups are of places, not of what is most certain, so that the law of every draw stays the
-        backbone's own.
-    """
-    _check(canvas, clean)
-    turns = _turns(canvas.fresh(0), len(canvas.sigmas))
-    following = replace(canvas, at=canvas.at + 1, known=turns <= canvas.at)
-    values = torch.where((turns < canvas.at)[:, :, None], canvas.values, clean)
-    if following.is_open:
-        noisy = mix(clean, canvas.fresh(following.at), following.sigma)
-        values = torch.where((turns <= canvas.at)[:, :, None], values, noisy)
-    return replace(following, values=values)
-
-
 def euler(canvas: LatentCanvas, clean: Tensor) -> LatentCanvas:
     """Follow the velocity to the next level; one call a level, error of first order in the distance of levels.
 
@@ -153,15 +122,6 @@ def heun(canvas: LatentCanvas, clean: Tensor) -> LatentCanvas:
     interval = canvas.sigma - canvas.sigmas[canvas.at - 1]
     turn = velocity(canvas.values, clean, canvas.sigma) - canvas.carry
     return replace(canvas, values=canvas.values + interval / 2 * turn, carry=None)
-
-
-def _turns(noise: Tensor, count: int) -> Tensor:
-    """When each latent pixel has its turn, 0 to count - 1, [B, F, H, W], from noise [B, F, C, H, W]."""
-    rows, columns = (torch.arange(side, device=noise.device) for side in noise.shape[-2:])
-    diagonals = (rows[:, None] + columns) % count
-    each = noise.sum(2)
-    sums = torch.stack([each[:, :, diagonals == n].sum(-1) for n in range(count)], dim=-1)
-    return sums.argsort(-1).argsort(-1)[:, :, diagonals]
 
 
 def _check(canvas: LatentCanvas, clean: Tensor) -> None:

@@ -141,24 +141,6 @@ def test_noise_is_mixed_in_at_the_level_of_each_frame() -> None:
     assert torch.equal(noisy, (1 - level) * clean + level * noise)
 
 
-def test_noise_is_mixed_in_at_the_level_of_each_pixel_where_it_has_one() -> None:
-    clean = torch.full((1, 2, 3, 1, 2), 5.0)
-    sigma = torch.tensor([[[[0.0, 0.75]], [[0.5, 1.0]]]])
-    noisy = add_noise(clean, sigma, torch.Generator().manual_seed(6))
-    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(6))
-    assert torch.equal(noisy, (1 - sigma[:, :, None]) * clean + sigma[:, :, None] * noise)
-
-
-def test_levels_of_pixels_stand_behind_those_of_the_context_given_to_all_of_its_pixels() -> None:
-    window, backbone = opened(*given(seed=3)), spy()
-    noisy, sigma = noisy_streams(seed=8)
-    each = sigma[:, :, None, None] * torch.rand(3, 8, 2, 3, generator=torch.Generator().manual_seed(9)).round()
-    with torch.no_grad():
-        window.estimate(backbone, noisy, each)
-    heard = window.context_sigma[:, 1 : 1 + window.layout.clean, None, None].expand(-1, -1, 2, 3)
-    assert torch.equal(backbone.seen[2], torch.cat((heard, each), dim=1))
-
-
 @pytest.mark.parametrize(("frames", "controls"), [(8, 8), (9, 8), (10, 10)])
 def test_windows_of_another_length_are_refused(frames: int, controls: int) -> None:
     with pytest.raises(ShapeError, match=r"windows of 1 \+ 8 frames"):

@@ -60,7 +60,7 @@ def propose_together(
     def estimate(canvas: LatentCanvas) -> Tensor:
         between()
         dice = [torch.cat([decoder.dice(canvas.at) for decoder in decoders])] if plan.draw else []
-        return _call(decoders, canvas.values, canvas.levels, steering, views, *dice)
+        return _call(decoders, canvas.values, canvas.sigma, steering, views, *dice)
 
     closed = decide(LatentCanvas(fresh(0), plan.sigmas, fresh), estimate, plan.sampler)
     return list(closed.kept.split(1))
@@ -83,8 +83,7 @@ def write_together(decoders: Sequence[VideoDecoder], blocks: Sequence[LatentBloc
         )
     recordings = [Recording(decoder.view(frames)) for decoder in decoders]
     latents, controls = (torch.cat([getattr(block, part) for block in blocks]) for part in ("latents", "controls"))
-    clean = torch.zeros(latents.shape[:2], device=latents.device)
-    _call(decoders, latents, clean, controls, [recording.attend for recording in recordings])
+    _call(decoders, latents, 0.0, controls, [recording.attend for recording in recordings])
     for decoder, block, recording in zip(decoders, blocks, recordings, strict=True):
         decoder.absorb(block, recording)
 
@@ -92,15 +91,16 @@ def write_together(decoders: Sequence[VideoDecoder], blocks: Sequence[LatentBloc
 def _call(
     decoders: Sequence[VideoDecoder],
     values: Tensor,
-    levels: Tensor,
+    sigma: float,
     controls: Tensor,
     attends: Sequence[Attend],
     *dice: Tensor,
 ) -> Tensor:
-    """One backbone call on frames at those levels; the first frame of a world is its own past."""
+    """One backbone call on frames that are all at one level; the first frame of a world is its own past."""
     own = values.split(1)
     tails = [decoder.tail(first) for decoder, first in zip(decoders, own, strict=True)]
     previous = torch.cat((torch.cat(tails), values[:, :-1]), dim=1)
+    levels = torch.full(values.shape[:2], sigma, device=values.device)
     for decoder in decoders:
         decoder.calls += 1
     return decoders[0].backbone(values, previous, levels, controls, RowsAttend(attends), *dice)

@@ -79,11 +79,9 @@ class DrawingBackbone(Backbone, Protocol):
         """Estimate the clean frames; see Backbone.
 
         Args:
-            noisy, previous, controls, attend: see Backbone.
-            sigma: noise level of each frame, [B, F], or of each latent pixel, [B, F, H, W]: those that are known before
-                the others are at level 0.
+            noisy, previous, sigma, controls, attend: see Backbone.
             dice: uniform numbers in [0, 1), one a token, [B, F, rows, columns], that decide the draw; None asks for
-                the mean. The tokens of one call are drawn apart from each other.
+                the mean. Tokens are drawn apart from each other.
         """
         ...
 

@@ -97,12 +97,12 @@ class RecomputingDecoder:
         def estimate(canvas: LatentCanvas) -> Tensor:
             block = LatentBlock(latents=canvas.values, controls=controls)
             if not self.plan.draw:
-                return self._estimate(block, canvas.levels)
+                return self._estimate(block, canvas.sigma)
             geometry, number = self.backbone.geometry, len(self.past) - self.given
             own = (1, self.plan.frames_per_block, geometry.rows, geometry.columns)
             dice = uniforms(self.seed, number, canvas.at, own).to(latest)
             before = torch.zeros(1, sum(one.latents.shape[1] for one in self.past), *own[2:]).to(latest)
-            return self._estimate(block, canvas.levels, torch.cat((before, dice), dim=1))
+            return self._estimate(block, canvas.sigma, torch.cat((before, dice), dim=1))
 
         canvas = LatentCanvas(fresh(0), self.plan.sigmas, fresh)
         return LatentBlock(latents=decide(canvas, estimate, self.plan.sampler).kept, controls=controls)
@@ -111,8 +111,8 @@ class RecomputingDecoder:
         """Make block part of the past."""
         self.past.append(block)
 
-    def _estimate(self, block: LatentBlock, sigma: Tensor, *dice: Tensor) -> Tensor:
-        """The clean estimate of block at those noise levels, with all of the past clean beside it in one call."""
+    def _estimate(self, block: LatentBlock, sigma: float, *dice: Tensor) -> Tensor:
+        """The clean estimate of block at noise level sigma, with all of the past clean beside it in one call."""
         blocks = [*self.past, block]
         geometry = self.backbone.geometry
         attend = WholeAttention(
@@ -123,7 +123,8 @@ class RecomputingDecoder:
         )
         values = torch.cat([one.latents for one in blocks], dim=1)
         previous = torch.cat((values[:, :1], values[:, :-1]), dim=1)
+        levels = torch.zeros(values.shape[:2], device=values.device)
         frames = block.latents.shape[1]
-        levels = torch.cat((sigma.new_zeros(1, values.shape[1] - frames, *sigma.shape[2:]), sigma), dim=1)
+        levels[:, -frames:] = sigma
         controls = torch.cat([one.controls for one in blocks], dim=1)
         return self.backbone(values, previous, levels, controls, attend, *dice)[:, -frames:]

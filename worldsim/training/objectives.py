@@ -7,7 +7,6 @@ from typing import cast
 
 import torch
 from torch import Tensor
-from torch.nn.functional import adaptive_max_pool2d
 
 from worldsim.errors import ConfigError
 from worldsim.models.protocol import Backbone, DrawingBackbone
@@ -65,14 +64,11 @@ class BeliefForcing:
     Args:
         frames, first, blocks, copies, window, context_noise: see PassPlan.
         shift: how far levels lean towards noise, see DiffusionForcing.
-        known: the share of blocks of which some latent pixels are given without noise, any share of them, as
-            worldsim.samplers.by_turns gives them; what is learned is the others.
         rows: how much the tokens of each row count against each other; all the same if empty. Since it does not depend
             on what happens there, what is believed of each token stays what is likely. It is for tokens that tell
             much and change seldom, such as a count: of all surprises theirs are too few to be learned from.
 
-    Sources: score interpolation, Dieleman et al. 2022 (arXiv:2211.15089), section 3.2: every level counts the same;
-        masks of any ratio, Chang et al. 2022 (arXiv:2202.04200), section 3.1.
+    Source: score interpolation, Dieleman et al. 2022 (arXiv:2211.15089), section 3.2: every level counts the same.
     """
 
     frames: int = 16
@@ -82,13 +78,10 @@ class BeliefForcing:
     window: int | None = None
     shift: float = 3.0
     context_noise: float = 0.25
-    known: float = 0.0
     rows: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         check_pass_plan(self)
-        if not 0 <= self.known <= 1:
-            raise ConfigError(f"known is a share of the blocks, 0 to 1, got {self.known}")
         if self.shift <= 0 or (self.rows and not (min(self.rows) >= 0 < max(self.rows))):
             raise ConfigError(f"need shift > 0 and rows that count 0 or more, some of them, got {self}")
 
@@ -100,36 +93,19 @@ class BeliefForcing:
         """
         window = open_pass(self, latents, controls, generator)
         sigma = _levels(window, self.shift, generator)
-        if self.known:
-            sigma = sigma[:, :, None, None] * ~_known(window, self.known, generator)
         inputs = window.inputs(backbone, add_noise(window.clean, sigma, generator), sigma)
         surprise = cast(DrawingBackbone, backbone).surprise(*inputs, window.clean)
-        counts = self._row_counts(surprise).expand_as(surprise)
-        if self.known:
-            # A token has something to say as long as one of its pixels is not known.
-            counts = counts * adaptive_max_pool2d((sigma > 0).to(counts), surprise.shape[-2:])
-        return (surprise * counts).sum() / counts.sum().clamp_min(torch.finfo(counts.dtype).tiny)
-
-    def _row_counts(self, surprise: Tensor) -> Tensor:
-        """How much each token counts, [rows, 1]."""
-        counts = torch.tensor(self.rows or (1.0,) * surprise.shape[-2], dtype=surprise.dtype, device=surprise.device)
-        if len(counts) != surprise.shape[-2]:
+        if not self.rows:
+            return surprise.mean()
+        weights = torch.tensor(self.rows, dtype=surprise.dtype, device=surprise.device)
+        if len(weights) != surprise.shape[-2]:
             raise ConfigError(
-                f"there are {surprise.shape[-2]} rows of tokens, and {len(counts)} say how much they count"
+                f"there are {surprise.shape[-2]} rows of tokens, and {len(weights)} say how much they count"
             )
-        return counts[:, None]
+        return (surprise.mean((0, 1, 3)) * weights).sum() / weights.sum()
 
 
 def _levels(window: TrainingPass, shift: float, generator: torch.Generator) -> Tensor:
     """A noise level for every block of the noisy streams, given to each of its frames."""
     u = torch.rand(window.blocks, generator=generator, device=window.clean.device)
     return (shift * u / (1 + (shift - 1) * u)).repeat_interleave(window.layout.block, dim=1)
-
-
-def _known(window: TrainingPass, share: float, generator: torch.Generator) -> Tensor:
-    """Which latent pixels of the noisy streams are given, [B, F, H, W]: of that share of the blocks any share."""
-    device, block = window.clean.device, window.layout.block
-    draw = torch.rand(2, *window.blocks, generator=generator, device=device).repeat_interleave(block, dim=2)
-    ratio = draw[0] * (draw[1] < share)
-    shape = (*window.clean.shape[:2], *window.clean.shape[3:])
-    return torch.rand(shape, generator=generator, device=device) < ratio[:, :, None, None]

@@ -89,7 +89,7 @@ class TrainingPass:
         Args:
             backbone: the network.
             noisy: the clean frames at their levels, like clean.
-            sigma: those levels, [B, copies * (frames - first)], or of each latent pixel, [..., H, W].
+            sigma: those levels, [B, copies * (frames - first)].
         """
         estimate = backbone(*self.inputs(backbone, noisy, sigma))
         return estimate[:, self.layout.clean :].float()
@@ -101,11 +101,10 @@ class TrainingPass:
             layout, rotary=backbone.rotary, grid=(geometry.rows, geometry.columns), device=noisy.device
         )
         clean = layout.clean
-        heard = self.context_sigma[:, 1 : 1 + clean].unflatten(1, (clean, *(1,) * (sigma.ndim - 2)))
         return (
             torch.cat((self.context[:, 1 : 1 + clean], noisy), dim=1),
             torch.cat((self.context[:, :clean], self._previous(noisy)), dim=1),
-            torch.cat((heard.expand(-1, -1, *sigma.shape[2:]), sigma), dim=1),
+            torch.cat((self.context_sigma[:, 1 : 1 + clean], sigma), dim=1),
             torch.cat(
                 (self.controls[:, 1 : 1 + clean], self.controls[:, 1 + layout.first :].repeat(1, layout.copies, 1)),
                 dim=1,
@@ -151,10 +150,9 @@ def open_pass(plan: PassPlan, latents: Tensor, controls: Tensor, generator: torc
 
 
 def add_noise(clean: Tensor, sigma: Tensor, generator: torch.Generator) -> Tensor:
-    """Frames [B, F, C, H, W] with fresh noise, each at its level of sigma [B, F], or each pixel of [B, F, H, W]."""
+    """Frames [B, F, C, H, W] with fresh noise, each at its level of sigma [B, F]."""
     noise = torch.randn(clean.shape, generator=generator, device=clean.device, dtype=clean.dtype)
-    each = sigma.unflatten(1, (sigma.shape[1], *(1,) * (4 - sigma.ndim)))
-    return mix(clean, noise, each[:, :, None])
+    return mix(clean, noise, sigma[:, :, None, None, None])
 
 
 def _layout(plan: PassPlan, block: int) -> StreamLayout:

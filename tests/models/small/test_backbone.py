@@ -106,29 +106,6 @@ def test_noise_alone_tells_nothing_and_no_noise_everything() -> None:
 
 
 @torch.no_grad()
-def test_levels_of_pixels_that_are_all_the_same_are_the_level_of_the_frame() -> None:
-    backbone, (noisy, previous, sigma, controls) = drawn(), inputs(2, seed=26)
-    attend, each = causal(backbone, 2), sigma[:, :, None, None].expand(2, FRAMES, 4, 6)
-    answers = [backbone(noisy, previous, level, controls, attend) for level in (sigma, each)]
-    assert torch.equal(*answers)
-
-
-@torch.no_grad()
-def test_of_a_frame_of_noise_what_is_known_tells_the_rest_and_noise_tells_nothing() -> None:
-    backbone, given = drawn(), inputs(1, seed=27)
-    known = torch.zeros(4, 6, dtype=torch.bool)
-    known[:2, 2:4] = True  # one token of six
-    given[2] = 1.0 - known.float().expand(1, FRAMES, 4, 6)
-    attend, before = causal(backbone, 1), given[0]
-    answer = backbone(*given, attend)
-    other = torch.randn(before.shape, generator=torch.Generator().manual_seed(28))
-    for changed, equal in ((torch.where(known, before, other), True), (torch.where(known, other, before), False)):
-        again = backbone(changed, *given[1:], attend)
-        assert torch.equal(again, answer) is equal
-    assert (again != answer)[:, :, :, ~known].any()
-
-
-@torch.no_grad()
 def test_a_token_is_given_the_nine_patches_around_it_of_the_frame_before() -> None:
     """With the layers taken out, a change of one patch of the previous frame reaches its neighbours and no others."""
     backbone = SmallBackbone(replace(CONFIG, height=8, width=10), torch.Generator().manual_seed(18))

@@ -159,8 +159,8 @@ class SmallBackbone(nn.Module):
     ) -> Tensor:
         """Estimate the clean frames; see worldsim.models.protocol.Backbone and DrawingBackbone.
 
-        All of noisy, previous [B, F, C, H, W], sigma [B, F] or [B, F, H, W], controls [B, F, A], dice [B, F, rows,
-        columns] or None for the mean; returns [B, F, C, H, W].
+        All of noisy, previous [B, F, C, H, W], sigma [B, F], controls [B, F, A], dice [B, F, rows, columns] or None for
+        the mean; returns [B, F, C, H, W].
         """
         tokens, numbers = self._run(noisy, previous, sigma, controls, attend)
         if self.palette is not None:
@@ -194,14 +194,13 @@ class SmallBackbone(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """The last tokens, [B, F, tokens, D], and the numbers read off them, [B, F, tokens, C * patch * patch]."""
         frames = noisy.shape[1]
-        each = sigma.unflatten(1, (frames, *(1,) * (4 - sigma.ndim)))  # [B, F, 1, 1] or [B, F, H, W]
-        told = noisy * _gain(each)[:, :, None]
+        told = noisy * _gain(sigma)[:, :, None, None, None]
         tokens = self.embed(self.patchify(told).to(self.embed.weight.dtype)) + self._surroundings(previous)
         steer = self.steer(controls.to(tokens.dtype))  # [B, F, D]
         if self.glance is not None:
             tokens = tokens + self.glance(self.patchify(previous))[:, :, None]
         tokens = (tokens + self.place.to(tokens.dtype) + steer[:, :, None]).flatten(1, 2)
-        level = F.silu(self.noise_level(_waves(each.amax((2, 3))).to(steer.dtype)) + steer)
+        level = F.silu(self.noise_level(_waves(sigma).to(steer.dtype)) + steer)
         modulation = self.modulation(level).unflatten(-1, (6, -1))  # [B, F, 6, D]
         for index, layer in enumerate(self.layers):
             tokens = layer(tokens, modulation, index, attend)
