@@ -98,7 +98,7 @@ def explore_crafter(simulator: Simulator, seed: int) -> Explorer:
 
 CRAFTER_ROWS = (1.0,) * 7 + (12.0,) * 2
 """Seven rows of the map, and two of the inventory."""
-CRAFTER_UNLIKELY = (0.05,) * 7 + (0.5,) * 2
+CRAFTER_UNLIKELY = (0.02,) * 7 + (0.5,) * 2
 """What enters the view is drawn in all its variety; what follows from a key is what most likely follows."""
 
 CRAFTER = WorldRecipe(
@@ -115,6 +115,7 @@ CRAFTER = WorldRecipe(
         head_dim=32,
         palette=576,
         unlikely=CRAFTER_UNLIKELY,
+        few=3.0,
         glance=16,
     ),
     training=TrainingPlan(
@@ -166,7 +167,8 @@ CRAFTER = WorldRecipe(
         seldom=0.5,
     ),
     policy=Window(frames=32),
-    shift=3.0,
+    steps=2,
+    shift=1.0,
 )
 
 
