@@ -46,8 +46,9 @@ PEAK = """
 from pathlib import Path
 from lvbench.examine import extract
 from lvbench.light import Light
-from lvbench.video import Limits
-extract(Path({path!r}), Light(), Limits())
+from lvbench.video import Limits, open_video
+with open_video(Path({path!r}), Limits()) as video:
+    extract(video, Light())
 print(next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")).split()[1])
 """
 Frames = NDArray[np.uint8]
@@ -87,7 +88,8 @@ def decoding(path: Path) -> None:
 
 def extracting(path: Path) -> None:
     """Measure a video with the light extractor."""
-    extract(path, Light(), Limits())
+    with open_video(path, Limits()) as video:
+        extract(video, Light())
 
 
 def light(path: Path, counts: Counts) -> dict[str, Any]:

@@ -26,6 +26,8 @@ from lvbench.errors import AnnotationError, ConfigError
 from lvbench.report import write
 
 EXAMPLE = '{"video_id": "a", "segments": [{"start": 0, "end": 2.5, "caption": "a lake"}]}'
+WRAPPERS = frozenset({"annotations", "data", "items", "samples", "videos"})
+"""Names under which others put the list of videos."""
 MOST_CHARACTERS = 4_000
 """Of a caption."""
 LONGEST_NAME = 200
@@ -79,7 +81,8 @@ def prompts_of(annotation: Annotation, block_s: float) -> dict[int, str]:
     """From which block on a generator is told what, in ascending order.
 
     A block is told the segment that covers most of it, of two that cover as much the earlier. So a segment that is
-    short for a block may be told to none; in a gap between segments the last one holds.
+    short for a block may be told to none; in a gap between segments the last one holds. Block 0 is always told the
+    first segment: a generator opens with something, and that is what was seen first.
 
     Args:
         annotation: of one video.
@@ -100,6 +103,7 @@ def prompts_of(annotation: Annotation, block_s: float) -> dict[int, str]:
             covered = min(segment.end, (block + 1) * block_s) - max(segment.start, block * block_s)
             if covered > most.get(block, (0.0, at))[0]:
                 most[block] = covered, at
+    most[0] = block_s, 0
     told: dict[int, str] = {}
     holds = None
     for block, (_, at) in sorted(most.items()):
@@ -180,6 +184,9 @@ class _Given:
     def annotation(self, segment_s: float | None) -> Annotation:
         if not isinstance(self.fields, dict):
             self.refuse(f"a video is an object such as {EXAMPLE}")
+        for name in sorted(self.fields.keys() & WRAPPERS):
+            if isinstance(self.fields[name], list):
+                self.refuse(f"the videos are inside {{{json.dumps(name)}: [...]}}; write that list alone, [...]")
         name = self.fields.get("video_id", self.fields.get("video"))
         texts = self.fields.get("captions", self.fields.get("prompts"))
         name = f"{self.number:04d}" if name is None and "prompts" in self.fields else name

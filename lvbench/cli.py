@@ -1,13 +1,14 @@
 """The command `lvbench`: score a folder of videos, compare two reports, and turn annotations into prompts.
 
-Exit codes: 0 done; 2 wrong input, told in one line on stderr; 3 done, but some videos could not be scored and the
-report says why; 130 stopped by Ctrl-C, after which the same command goes on where it was.
+Exit codes: 0 done; 2 wrong input, told in one line on stderr; 3 done, but some videos could not be scored, or compared
+with their reference, and the report says why; 130 stopped by Ctrl-C, after which the same command goes on where it was.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from lvbench.text import printable
 
 if TYPE_CHECKING:
     from lvbench.compare import Comparison
@@ -93,7 +96,7 @@ def score(
 ) -> int:
     """Score every video of a folder, and write scores.json, scores.csv and report.html."""
     from lvbench.examine import Settings
-    from lvbench.folder import tasks_of
+    from lvbench.folder import passed_over, tasks_of
     from lvbench.measures import dimensions_of
     from lvbench.presets import choose
     from lvbench.video import Limits
@@ -111,8 +114,12 @@ def score(
         lpips=choice.lpips,
         limits=Limits(pixels=max_pixels, frames=max_frames, seconds=max_seconds),
     )
+    if passed := passed_over(videos, output):
+        more = f" and {len(passed) - 1} more" if len(passed) > 1 else ""
+        _say(f"passed over, since not named as videos: {passed[0]}{more}; name one alone to score it", err=True)
     _make(settings.store, output)
     report = _score(tasks, settings, _examiner(workers, on_cluster=ray), seed=seed, quiet=as_json)
+    _write(report, videos, tasks, settings)
     return _tell(report, output, as_json=as_json)
 
 
@@ -126,17 +133,26 @@ def compare(
 ) -> None:
     """Say in which dimension one of two generators is better, or that no difference was shown.
 
-    The intervals are so wide that all of them hold together in 95 of 100 comparisons.
+    Of 100 comparisons of equal ones at most 5 say that one is better, in whatever dimension. An interval holds 95 of
+    100 times by itself.
     """
     from lvbench.compare import compare as compared
+    from lvbench.compare import pairs_of
     from lvbench.report import read_scores
 
-    found = compared(read_scores(one), read_scores(other), seed=seed)
+    reports = (read_scores(one), read_scores(other))
+    found, pairs = compared(*reports, seed=seed), pairs_of(*reports)
     if as_json:
-        _say(json.dumps({"a": str(one), "b": str(other), "scores": [each.to_json() for each in found]}))
-    else:
-        for each in found:
-            _say(_line(each))
+        scores = [each.to_json() for each in found]
+        _say(json.dumps({"a": str(one), "b": str(other), **pairs.to_json(), "scores": scores}))
+        return
+    for each in found:
+        _say(_line(each))
+    for side, names in pairs.only.items():
+        for name in names:
+            _say(f"{name}: only in {side.upper()}", err=True)
+    for name, before in pairs.copies.items():
+        _say(f"{name}: has all scores of {before} and counts once with it", err=True)
 
 
 @app.command()
@@ -154,7 +170,10 @@ def prompts(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write for each video that was described a file of prompts, which worldsim generate --prompts reads."""
+    """Write for each video that was described a file of prompts, which worldsim generate --prompts reads.
+
+    A line of what it reads: {"video_id": "a", "segments": [{"start": 0, "end": 2.5, "caption": "a lake"}]}
+    """
     from lvbench.annotation import read_annotations, write_prompts
 
     found = read_annotations(annotations, segment_seconds)
@@ -170,7 +189,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Not standalone: typer then raises what it would otherwise frame in a box of many lines.
         code = app(arguments, prog_name="lvbench", standalone_mode=False) or 0
     except typer.TyperException as error:
-        code, message = 2, f"{error.format_message()} lvbench --help says what fits."
+        told = error.format_message()
+        code, message = 2, f"{told}{'' if told.endswith(('.', '?')) else '.'} lvbench --help says what fits."
     except Refused as error:
         code, message = 2, str(error)
     else:
@@ -188,8 +208,11 @@ def _make(store: Path, output: Path) -> None:
 
 
 def _say(text: str, *, err: bool = False) -> None:
-    """Print a line. Names of files may hold anything; what is not printable is shown and not sent to a terminal."""
-    typer.echo("".join(each if each.isprintable() else ascii(each)[1:-1] for each in text), err=err)
+    """Print a line of what is printable, to whoever reads it. If nobody does any more, what was asked is done still."""
+    try:
+        typer.echo(printable(text), err=err)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), (sys.stderr if err else sys.stdout).fileno())
 
 
 def _examiner(workers: int | None, *, on_cluster: bool) -> Examiner:
@@ -206,24 +229,36 @@ def _examiner(workers: int | None, *, on_cluster: bool) -> Examiner:
 
 
 def _score(tasks: Sequence[Task], settings: Settings, examiner: Examiner, *, seed: int, quiet: bool) -> dict[str, Any]:
-    """Score, write the three files, and give what scores.json has."""
-    from lvbench.page import page_of
+    """Score, and give what scores.json has."""
+    from lvbench.examine import Record
     from lvbench.progress import progress
-    from lvbench.report import report_of, write, write_csv, write_json
+    from lvbench.report import report_of
 
-    folder = settings.store.parent
     with progress("score", len(tasks), quiet=quiet) as advance:
         records = examiner(tasks, settings, on_video=lambda _: advance())
-    report = report_of(records, settings, seed)
+    unkept = [record.unkept for record in records if isinstance(record, Record) and record.unkept]
+    if unkept:
+        _say(f"what was measured is not kept for the next time: {unkept[0]}", err=True)
+    return report_of(records, settings, seed)
+
+
+def _write(report: dict[str, Any], videos: Path, tasks: Sequence[Task], settings: Settings) -> None:
+    """Write the three files of a report on these videos."""
+    from lvbench.page import page_of
+    from lvbench.report import write, write_csv, write_json
+
+    folder = settings.store.parent
     write_json(report, folder)
     write_csv(report, folder)
-    write(folder / "report.html", page_of(report, _worst(report, tasks, settings)))
-    return report
+    worst = _worst(report, tasks, settings)
+    write(folder / "report.html", page_of(report, worst, printable(videos.resolve().name)))
 
 
 def _tell(report: dict[str, Any], output: Path, *, as_json: bool) -> int:
     """Say what became of the videos; returns the exit code."""
-    refused = [video for video in report["videos"] if "unscored" in video]
+    refused = [(video["name"], video["unscored"]) for video in report["videos"] if "unscored" in video]
+    beside = [(video["name"], video.get("reference", {})) for video in report["videos"]]
+    alone = [(name, reference["unscored"]) for name, reference in beside if "unscored" in reference]
     scored = len(report["videos"]) - len(refused)
     used = report["extractor"]
     fields = {
@@ -231,36 +266,37 @@ def _tell(report: dict[str, Any], output: Path, *, as_json: bool) -> int:
         "extractor": used,
         "scored": scored,
         "unscored": len(refused),
+        "without_reference": len(alone),
+        "reasons": dict((*refused, *alone)),
         "summary": report["summary"],
     }
     text = f"{output / 'report.html'}: {scored} videos scored by the {used['name']} extractor, {len(refused)} not"
-    for video in refused if not as_json else ():
-        _say(f"{video['name']}: {video['unscored']}", err=True)
-    _say(json.dumps(fields) if as_json else f"{text}; {used['name']} because {used['reason']}")
-    return SOME_UNSCORED if refused else 0
+    compared = f", {len(alone)} not compared with their reference" if alone else ""
+    for name, reason in (*refused, *alone) if not as_json else ():
+        _say(f"{name}: {reason}", err=True)
+    _say(json.dumps(fields) if as_json else f"{text}{compared}; {used['name']} because {used['reason']}")
+    return SOME_UNSCORED if refused or alone else 0
 
 
 def _worst(report: dict[str, Any], tasks: Sequence[Task], settings: Settings) -> list[Any]:
-    from lvbench.errors import VideoRefused
     from lvbench.page import Worst, worst_of
-    from lvbench.sheets import sheet
+    from lvbench.run import sheet_of
 
     paths = {task.name: task.path for task in tasks}
     frames = {video["name"]: video.get("frames", 0) for video in report["videos"]}
-    found = []
-    for name, dimension, drift in worst_of(report):
-        try:
-            picture: bytes | str = sheet(paths[name], frames[name], settings.chunks, settings.limits)
-        except VideoRefused as error:
-            picture = str(error)
-        found.append(Worst(name, dimension, drift, picture))
-    return found
+    return [
+        Worst(name, drifts, sheet_of(paths[name], frames[name], settings)) for name, drifts in worst_of(report).items()
+    ]
 
 
 def _line(found: Comparison) -> str:
     from lvbench.judge import title
 
     spread = found.difference
-    bounds = "" if spread.low is None else f" ({spread.low:+.4f} to {spread.high:+.4f})"
-    effect = "" if found.effect is None else f", effect {found.effect:+.2f}"
-    return f"{title(found.score)}: B - A {spread.mean:+.4f}{bounds}{effect}, {spread.count} pairs: {found.verdict}"
+    left = [f"{len(reasons)} unscored in {side.upper()}" for side, reasons in found.unscored.items() if reasons]
+    told = [f"{title(found.score)}:"]
+    if spread.mean is not None:
+        bounds = "" if spread.low is None else f" ({spread.low:+.4g} to {spread.high:+.4g})"
+        effect = "" if found.effect is None else f", effect {found.effect:+.2f}"
+        told.append(f"B - A {spread.mean:+.4g}{bounds}{effect}, {spread.count} pairs, chance {found.chance:.3g}:")
+    return " ".join([*told, found.verdict, *([f"({', '.join(left)})"] if left else [])])

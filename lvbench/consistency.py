@@ -27,4 +27,4 @@ def consistency(features: Floats) -> Result:
         return Unscored(f"frame {int(np.flatnonzero(~np.isfinite(rows).all(1))[0])} has no features")
     before = (rows[1:] * rows[:-1]).sum(1)
     first = (rows[1:] * rows[0]).sum(1)
-    return Score(float(np.mean((np.maximum(before, 0) + np.maximum(first, 0)) / 2)), count=len(rows) - 1)
+    return Score(float(np.mean((before.clip(0, 1) + first.clip(0, 1)) / 2)), count=len(rows) - 1)

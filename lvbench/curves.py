@@ -14,19 +14,27 @@ FLATTEST = 1e-9
 Line = Sequence[float | None]
 
 
-def curves(title: str, lines: Sequence[Line]) -> str:
+def span_of(lines: Sequence[Line]) -> tuple[float, float] | None:
+    """The least and the largest value, for pictures of one scale; None without any, and 1 apart if all are alike."""
+    known = [value for line in lines for value in line if value is not None]
+    if not known:
+        return None
+    low, high = min(known), max(known)
+    return (low - 0.5, high + 0.5) if high - low < FLATTEST else (low, high)
+
+
+def curves(title: str, lines: Sequence[Line], span: tuple[float, float] | None = None) -> str:
     """An <svg> with a thin line for each video and a thick one for their mean.
 
     Args:
         title: said to whoever cannot see it.
         lines: a value for each chunk, None where there is none; all of one length, at least 2.
+        span: the values at the bottom and the top; by default those of these lines.
     """
-    known = [value for line in lines for value in line if value is not None]
-    if not known:
+    own = span_of(lines)
+    if own is None:
         return ""
-    low, high = min(known), max(known)
-    if high - low < FLATTEST:
-        low, high = low - 0.5, high + 0.5
+    low, high = span or own
     thin = "".join(f'<path class="one" d="{_path(line, low, high)}"/>' for line in lines)
     scale = (
         f'<text x="{LEFT - 6}" y="{TOP + 8}" text-anchor="end">{high:.4g}</text>'

@@ -31,16 +31,26 @@ SHOWN = tuple(name for name in DIMENSIONS if name != "aesthetic")
 COMPANIONS_SHOWN = ("imaging_quality", "motion_smoothness", "temporal_flicker", "dynamic_degree")
 
 
+READING = """\
+Of a drift low is good, of the others high is good, or livelier. What a line is meant to move is compared with the
+first line; the other scores should stay near theirs. A loop is no better than the clip that it is made of, though it
+drifts less in some: each of its chunks shows the same frames again, so later ones are as near to the first as can be.
+Drift asks how far a video has gone from its beginning, and not whether it goes anywhere. Where the loop leaps back,
+motion is less smooth, and chunks hold a leap or two each, which moves dynamic drift."""
+
+
 @dataclass(frozen=True, slots=True)
 class Degradation:
     """What becomes of a clip. Shares are of the way through it, 0 to 1.
 
+    moves: which scores are meant to see it, and which way they go beside the clip as it was.
     picture: what becomes of a frame at a share; the generator is for what is left to chance.
     moment: which frame of the clip is seen as frame t of so many.
     subject: which of SUBJECTS is seen at a share.
     place: which of LANDSCAPES is seen at a share.
     """
 
+    moves: str
     picture: Callable[[Frame, float, np.random.Generator], Frame] = lambda frame, share, generator: frame
     moment: Callable[[int, int], int] = lambda t, count: t
     subject: Callable[[float], int] = lambda share: 0
@@ -68,14 +78,24 @@ def _tinted(frame: Frame, share: float, generator: np.random.Generator) -> Frame
 
 
 DEGRADATIONS: Mapping[str, Degradation] = {
-    "none": Degradation(),
-    "blur, to sigma 3": Degradation(picture=_blurred),
-    "noise, to sigma 20": Degradation(picture=_noisy),
-    "freeze, half way": Degradation(moment=lambda t, count: min(t, round(HALF_WAY * count))),
-    "colour shift, to 60 levels": Degradation(picture=_tinted),
-    "jump cut, half way": Degradation(place=lambda share: int(share >= HALF_WAY)),
-    "identity change, half way": Degradation(subject=lambda share: int(share >= HALF_WAY)),
-    "loop of a chunk and a half": Degradation(moment=lambda t, count: t % (3 * count // (2 * CHUNKS))),
+    "none": Degradation("nothing"),
+    "blur, to sigma 3": Degradation("up: clarity drift; down: imaging quality", picture=_blurred),
+    "noise, to sigma 20": Degradation(
+        "up: clarity and motion drift; down: imaging quality, motion smoothness, temporal flicker", picture=_noisy
+    ),
+    "freeze, half way": Degradation(
+        "up: dynamic and motion drift, motion smoothness, temporal flicker",
+        moment=lambda t, count: min(t, round(HALF_WAY * count)),
+    ),
+    "colour shift, to 60 levels": Degradation("up: identity drift", picture=_tinted),
+    "jump cut, half way": Degradation("up: background and identity drift", place=lambda share: int(share >= HALF_WAY)),
+    "identity change, half way": Degradation(
+        "up: identity and subject drift", subject=lambda share: int(share >= HALF_WAY)
+    ),
+    "loop of a chunk and a half": Degradation(
+        "none has to: nothing new comes, and no score asks whether it does",
+        moment=lambda t, count: t % (3 * count // (2 * CHUNKS)),
+    ),
 }
 
 
@@ -104,11 +124,20 @@ def scores(
 
 
 def table(found: Mapping[str, Judged]) -> str:
-    """A table in Markdown: a line for each degradation, drifts with equal weights first, then companions."""
+    """A table in Markdown, a line for each degradation, and how to read it; drifts are with equal weights."""
     names = [*(f"drift.{name}" for name in SHOWN), *COMPANIONS_SHOWN]
-    heads = ["", *(f"{name} drift" for name in SHOWN), *(name.replace("_", " ") for name in COMPANIONS_SHOWN)]
-    lines = [[kind, *(_cell(judged.scores[name]) for name in names)] for kind, judged in found.items()]
-    return "\n".join(f"| {' | '.join(line)} |" for line in (heads, ["---"] * len(heads), *lines))
+    heads = [
+        "",
+        "meant to move",
+        *(f"{name} drift" for name in SHOWN),
+        *(name.replace("_", " ") for name in COMPANIONS_SHOWN),
+    ]
+    lines = [
+        [kind, DEGRADATIONS[kind].moves, *(_cell(judged.scores[name]) for name in names)]
+        for kind, judged in found.items()
+    ]
+    rows = [f"| {' | '.join(line)} |" for line in (heads, ["---"] * len(heads), *lines)]
+    return "\n".join([*rows, "", READING])
 
 
 def _cell(result: Result) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from lvbench.errors import UnknownName
+from lvbench.errors import ConfigError, UnknownName
 from lvbench.score import Result, Score, Unscored
 
 Floats = NDArray[np.floating[Any]]
@@ -17,6 +17,10 @@ PublishedWeights = Literal["linear", "log"]
 Weights = Literal["equal", "rising"]
 LANES = 8
 """How many partial sums the published program's tensor library keeps, on every CPU."""
+SHARE_FLOOR = 0.01
+"""Of a score from 0 to 1: what the first chunk has to be over, for others to be measured by it."""
+ROWS_AT_ONCE = 256
+"""Frames that are compared with those of the first chunk at once, so that long chunks need little memory."""
 
 
 def vde(values: Sequence[float], weights: PublishedWeights = "linear") -> float:
@@ -35,11 +39,13 @@ def vde(values: Sequence[float], weights: PublishedWeights = "linear") -> float:
     bit for bit for 9 to 32 chunks, 10 being the published number of them; ln is rounded correctly, which torch's is not
     everywhere.
 
+    Raises ConfigError unless values are one row.
+
     Source: BlockVid, 2025 (arXiv:2511.22973), video drift error.
     """
     if weights not in get_args(PublishedWeights):
         raise UnknownName("weighting", weights, get_args(PublishedWeights))
-    chunks = np.asarray(values, np.float32)
+    chunks = _row(values).astype(np.float32)
     if len(chunks) < 2:
         return 0.0
     if chunks[0] == 0:
@@ -50,61 +56,79 @@ def vde(values: Sequence[float], weights: PublishedWeights = "linear") -> float:
         return _published_sum(weight * (np.abs(chunks[1:] - chunks[0]) / chunks[0]))
 
 
-def drift(values: Sequence[float], weights: Weights = "equal") -> Result:
+def drift(values: Sequence[float], weights: Weights = "equal", *, floor: float = 0.0) -> Result:
     """Mean relative distance of the later chunks from the first; 0 for a video that never drifts.
 
     Args:
         values: one quality score per equal chunk, in time order.
         weights: "equal" counts every later chunk alike; "rising" counts chunk i with i - 1, so that what lasts to the
             end counts most.
+        floor: what the magnitude of the first chunk has to be over, in the unit of the scores: next to nothing, any
+            change is a large one.
 
     Returns:
         sum w_i |m_i - m_1| / (|m_1| sum w_i), which does not grow with the number of chunks; Unscored below two chunks,
-        where the first chunk is 0, and where a chunk has no number.
+        where the first chunk is not over the floor, and where a chunk or the result has no number.
+
+    Raises ConfigError unless values are one row.
 
     Source: BlockVid, 2025 (arXiv:2511.22973); a departure in the division by the weights' sum, the
-        magnitude of m_1, the weights, and undefined cases.
+        magnitude of m_1, the floor, the weights, and undefined cases.
     """
     if weights not in get_args(Weights):
         raise UnknownName("weighting", weights, get_args(Weights))
-    chunks = np.asarray(values, np.float64)
+    chunks = _row(values)
     if len(chunks) < 2:
         return Unscored(f"drift needs at least 2 chunks, got {len(chunks)}")
     if not np.isfinite(chunks).all():
         return Unscored(f"chunk {int(np.flatnonzero(~np.isfinite(chunks))[0]) + 1} has no number")
-    if chunks[0] == 0:
-        return Unscored("the first chunk scored 0, so relative drift is undefined")
-    later = np.abs(chunks[1:] - chunks[0]) / abs(chunks[0])
+    if abs(chunks[0]) <= floor:
+        return Unscored(f"the first chunk scored {floor:g} or less, so relative drift is undefined")
     weight = np.arange(1.0, len(chunks)) if weights == "rising" else np.ones(len(chunks) - 1)
-    return Score(math.fsum(weight * later) / math.fsum(weight), count=len(later))
+    with np.errstate(over="ignore"):
+        mean = float((weight * (np.abs(chunks[1:] - chunks[0]) / abs(chunks[0]))).sum() / weight.sum())
+    return Score(mean, len(weight)) if math.isfinite(mean) else Unscored("the drift is too large for a number")
 
 
-def identity(chunks: Sequence[Floats]) -> list[float]:
-    """How like the first chunk each chunk is, 1 for the same: mean cosine of its frames to the mean of the first's.
+def identity(chunks: Sequence[Floats] | Floats) -> list[float]:
+    """How much of what each chunk shows was seen in the first, 0 to 1; 1 for nothing new.
 
     Args:
-        chunks: features of the frames of each chunk, [F_i, D].
+        chunks: features of the frames of each chunk, [F_i, D] each, or [N, F, D] where all are as long.
 
     Returns:
-        A number per chunk, the first included: how much that one varies by itself. NaN where features are 0 or none.
+        A number per chunk, m_i. A frame is as like the first chunk as its cosine to the frame there that is most like
+        it, or to the mean direction of them all if that is larger, and not less than 0: the former knows every face of
+        a subject that turns, the latter a noisy one. m_1 is the mean over the first chunk of how like the others there
+        each frame is; later ones are the mean over their frames, at most m_1: to be more alike is no loss. NaN where
+        features are 0 or none, and where the first chunk has one frame.
+
+    Raises ConfigError unless each chunk is a table, all with the same D.
     """
-    if not chunks:
-        return []
-    anchor = unit(unit(chunks[0]).mean(0, keepdims=True))[0]
-    return [float((unit(chunk) * anchor).sum(1).mean()) for chunk in chunks]
+    rows = [unit(chunk) for chunk in _tables(chunks)]
+    if not rows or len(rows[0]) < 2:
+        return [math.nan] * len(rows)
+    first, mean = rows[0], unit(rows[0].sum(0, keepdims=True))
+    others = _likeness(first, first, unit(first.sum(0) - first), alone=True)
+    later = [_likeness(chunk, first, mean) for chunk in rows[1:]]
+    return [others, *(float(np.minimum(value, others)) for value in later)]
 
 
-def identity_drift(chunks: Sequence[Floats], weights: Weights = "equal") -> Result:
-    """How far what is seen wanders from the first chunk: the drift of `identity`.
+def identity_drift(chunks: Sequence[Floats] | Floats, weights: Weights = "equal") -> Result:
+    """How much of what the later chunks show was not seen in the first, 0 to 1: the drift of `identity`.
 
     Args:
-        chunks: features of the frames of each chunk, [F_i, D], in time order.
+        chunks: see identity; in time order.
         weights: see drift.
+
+    Returns:
+        sum w_i (m_1 - m_i) / (m_1 sum w_i). 0 for a video that repeats its first chunk, or stays at a frame of it, in
+        any order; Unscored where the frames of the first chunk are not alike at all.
 
     The published dimensions Subject and Background compare frames within a chunk only, so that what changes slowly,
     or from one chunk to the next, leaves no trace in them.
     """
-    return drift(identity(chunks), weights)
+    return drift(identity(chunks), weights, floor=SHARE_FLOOR)
 
 
 def unit(features: Floats) -> NDArray[np.float64]:
@@ -112,6 +136,47 @@ def unit(features: Floats) -> NDArray[np.float64]:
     rows = np.asarray(features, np.float64)
     with np.errstate(invalid="ignore"):
         return np.asarray(rows / np.sqrt((rows * rows).sum(1, keepdims=True)), np.float64)
+
+
+def _row(values: Sequence[float]) -> NDArray[np.float64]:
+    row = np.asarray(values, np.float64)
+    if row.ndim != 1:
+        raise ConfigError(
+            f"expected one score for each chunk of one video, [N], got {list(row.shape)}; call it for each video, and "
+            "average the scores of its frames in each chunk"
+        )
+    return row
+
+
+def _tables(chunks: Sequence[Floats] | Floats) -> list[Floats]:
+    tables = [np.asarray(chunk) for chunk in chunks]
+    if any(table.ndim != 2 or table.shape[1] != tables[0].shape[1] for table in tables):
+        shapes = ", ".join(str(list(table.shape)) for table in tables[:3])
+        raise ConfigError(
+            f"expected features of each chunk, [F, D] each with one D, got chunks of {shapes}; cut the features "
+            "[frames, D] of a video with numpy.array_split(features, 10)"
+        )
+    return tables
+
+
+def _likeness(rows: Floats, known: Floats, means: Floats, *, alone: bool = False) -> float:
+    """The mean over rows [F, D] of how like one that is known [K, D], or their mean [1 or F, D], each is; see identity.
+
+    Args:
+        rows, known, means: of length 1.
+        alone: the rows are the known ones themselves, and none is compared with itself.
+    """
+    nearest = []
+    for begun in range(0, len(rows), ROWS_AT_ONCE):
+        # Not a matrix product: its libraries take a thread for each core, gigabytes of memory where those are many.
+        cosines = np.einsum("fd,kd->fk", rows[begun : begun + ROWS_AT_ONCE], known)
+        if alone:
+            cosines[range(len(cosines)), range(begun, begun + len(cosines))] = -1
+        nearest.append(cosines.max(1))
+    if not nearest:
+        return math.nan
+    likest = np.fmax(np.concatenate(nearest), (rows * means).sum(1))
+    return float(np.clip(likest, 0, 1).mean())
 
 
 def _published_sum(terms: NDArray[np.float32]) -> float:

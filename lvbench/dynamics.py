@@ -12,6 +12,8 @@ from lvbench.score import Result, Score, Unscored
 
 THRESHOLD = 6.0
 """Pixels between two looks, in a picture whose shorter side is 256, from which on something moves."""
+STILL_PX = 0.5
+"""The same, up to which nothing does: noise and fading light look like as much."""
 LOOKS_PER_SECOND = 8
 FASTEST_SHARE = 0.05
 """Of all pixels: those that decide, so that a small thing that moves is seen before a still background."""

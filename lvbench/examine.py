@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
-import numpy as np
-from numpy.typing import NDArray
-
+from lvbench import ending
 from lvbench import video as reading
 from lvbench.errors import ConfigError, VideoRefused
 from lvbench.extractor import Extractor
@@ -21,11 +18,10 @@ from lvbench.presets import extractor_of
 from lvbench.reference import Likeness, fingerprint, liken, likeness
 from lvbench.score import Unscored
 from lvbench.store import Arrays, Store, hash_of, hash_of_code
-from lvbench.video import DECODER, Facts, Limits, batches, open_video
+from lvbench.video import DECODER, Facts, Limits, Video, batches, open_video
 from lvbench.weights import Networks
 
-FACTS = "facts"
-READER = hash_of_code(reading)
+READER = hash_of_code(reading, ending)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +66,11 @@ class Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One video as it was scored; likeness is None if there was nothing to compare it with."""
+    """One video as it was scored.
+
+    likeness: None if there was nothing to compare it with.
+    unkept: why what was measured could not be kept for the next time, if so; it says nothing of the video.
+    """
 
     name: str
     sha256: str
@@ -78,6 +78,7 @@ class Record:
     frames: int
     judged: Judged
     likeness: Likeness | Unscored | None = None
+    unkept: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,67 +90,80 @@ class Refused:
 
 
 def examine(task: Task, settings: Settings) -> Record | Refused:
-    """Score one video; what was measured of the same bytes before is not measured again."""
-    extractor, store = extractor_of(settings.extractor, settings.networks), Store(settings.store)
+    """Score one video by itself; what was measured of the same bytes before is not measured again.
+
+    It is opened all the same: the limits are those of this run, whatever an earlier one let pass.
+    """
+    extractor, limits = extractor_of(settings.extractor, settings.networks), settings.limits
     try:
-        sha256 = _hash(task.path)
-        facts, features = _features(task.path, sha256, extractor, store, settings.limits)
+        with open_video(task.path, limits) as video:
+            sha256 = _hash(task.path, limits)
+            key = (sha256, extractor.fingerprint, DECODER, READER)
+            tracks, unkept = _measured(lambda: _tracks(extract(video, extractor)), settings.store, key)
+        frames = len(next(iter(tracks.values())))
+        limits.check(frames)
+        features = Features(frames=frames, tracks={cast(Track, name): track for name, track in tracks.items()})
         judged = judge(features, extractor.missing, settings.dimensions, settings.chunks)
     except VideoRefused as error:
         return Refused(task.name, str(error))
-    return Record(
-        name=task.name,
-        sha256=sha256,
-        facts=facts,
-        frames=features.frames,
-        judged=judged,
-        likeness=_likeness(task, sha256, store, settings),
-    )
+    return Record(name=task.name, sha256=sha256, facts=video.facts, frames=frames, judged=judged, unkept=unkept)
 
 
-def extract(path: Path, extractor: Extractor, limits: Limits) -> tuple[Facts, Features]:
-    """What an extractor measures of a video, with only a few of its frames in memory. Raises VideoRefused."""
-    with open_video(path, limits) as video:
-        extraction = extractor.begin(video.facts)
-        for frames in batches(video.frames(), extractor.batch):
-            extraction.add(frames)
-        return video.facts, extraction.features()
+def compared(record: Record, path: Path, reference: Path, settings: Settings) -> Record:
+    """The record of a video with how like its reference it is, or why that is not known.
 
-
-def _hash(path: Path) -> str:
+    Args:
+        record: of the video by itself.
+        path: of the video.
+        reference: the real one.
+        settings: see Settings; the limits are for this comparison.
+    """
+    limits, unkept = settings.limits, None
+    found: Likeness | Unscored
     try:
-        return hash_of(path)
+        with open_video(path, limits) as ours, open_video(reference, limits) as real:
+            hashes = (record.sha256, _hash(reference, limits))
+            key = ("reference", *hashes, fingerprint(settings.lpips), DECODER, READER)
+            tracks, unkept = _measured(lambda: liken(ours, real, settings.lpips), settings.store, key)
+        found = likeness(tracks, settings.chunks)
+    except VideoRefused as error:
+        found = unlikened(reference, str(error))
+    return replace(record, likeness=found, unkept=record.unkept or unkept)
+
+
+def unlikened(reference: Path, reason: str) -> Unscored:
+    """Why there is no likeness to a reference."""
+    return Unscored(f"its reference {reference.name}: {reason}")
+
+
+def extract(video: Video, extractor: Extractor) -> Features:
+    """What an extractor measures of a video, with only a few of its frames in memory. Raises VideoRefused."""
+    extraction = extractor.begin(video.facts)
+    for frames in batches(video.frames(), extractor.batch):
+        extraction.add(frames)
+    return extraction.features()
+
+
+def _tracks(features: Features) -> Arrays:
+    return {str(name): track for name, track in features.tracks.items()}
+
+
+def _hash(path: Path, limits: Limits) -> str:
+    try:
+        return hash_of(path, limits.seconds)
     except OSError as error:
         raise VideoRefused(f"it cannot be read: {error.strerror or error}") from error
 
 
-def _features(path: Path, sha256: str, extractor: Extractor, store: Store, limits: Limits) -> tuple[Facts, Features]:
-    key = (sha256, extractor.fingerprint, DECODER, READER)
+def _measured(measure: Callable[[], Arrays], folder: Path, key: tuple[str, ...]) -> tuple[Arrays, str | None]:
+    """What is measured, or was measured before; and why it cannot be kept for the next time, if it cannot."""
+    store = Store(folder)
     kept = store.get(*key)
-    if kept is None:
-        facts, features = extract(path, extractor, limits)
-        arrays: dict[str, NDArray[Any]] = {str(name): track for name, track in features.tracks.items()}
-        store.put({FACTS: np.array(json.dumps(asdict(facts))), **arrays}, *key)
-        return facts, features
-    return _unpack(kept)
-
-
-def _unpack(kept: Arrays) -> tuple[Facts, Features]:
-    fields: Mapping[str, Any] = json.loads(str(kept[FACTS]))
-    tracks = {cast(Track, name): array for name, array in kept.items() if name != FACTS}
-    facts = Facts(**{**fields, "size": tuple(fields["size"])})
-    return facts, Features(frames=len(next(iter(tracks.values()))), tracks=tracks)
-
-
-def _likeness(task: Task, sha256: str, store: Store, settings: Settings) -> Likeness | Unscored | None:
-    if task.reference is None:
-        return None
+    if kept is not None:
+        return kept, None
+    found = measure()
     try:
-        key = ("reference", sha256, _hash(task.reference), fingerprint(settings.lpips), DECODER, READER)
-        kept = store.get(*key)
-        if kept is None:
-            kept = liken(task.path, task.reference, settings.limits, settings.lpips)
-            store.put(kept, *key)
-        return likeness(kept, settings.chunks)
-    except VideoRefused as error:
-        return Unscored(f"its reference {task.reference.name}: {error}")
+        store.put(found, *key)
+    except OSError as error:
+        return found, str(error)
+    return found, None

@@ -12,8 +12,10 @@ from lvbench.examine import Task
 
 SUFFIXES = frozenset(
     {
-        *(".3gp", ".apng", ".asf", ".avi", ".divx", ".flv", ".gif", ".ivf", ".m2ts", ".m4v", ".mkv", ".mov"),
-        *(".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".ogv", ".ts", ".vob", ".webm", ".wmv", ".y4m"),
+        *(".264", ".265", ".3g2", ".3gp", ".apng", ".asf", ".av1", ".avi", ".avif", ".divx", ".dv", ".f4v"),
+        *(".flv", ".gif", ".h264", ".h265", ".hevc", ".ivf", ".m1v", ".m2t", ".m2ts", ".m2v", ".m4v", ".mjpeg"),
+        *(".mjpg", ".mk3d", ".mkv", ".mov", ".mp4", ".mp4v", ".mpe", ".mpeg", ".mpg", ".mpv", ".mts", ".mxf", ".nut"),
+        *(".obu", ".ogm", ".ogv", ".ogx", ".qt", ".rm", ".rmvb", ".ts", ".vob", ".webm", ".webp", ".wmv", ".y4m"),
     }
 )
 """Of a file that is taken for a video, whatever is inside."""
@@ -37,10 +39,29 @@ def tasks_of(place: Path, reference: Path | None = None) -> list[Task]:
         return [_task(place, place.parent, reference)]
     if not place.is_dir():
         raise ConfigError(f"{place} does not exist; name a folder of videos, or one video")
-    files = sorted(path for path in _below(place) if path.suffix.lower() in SUFFIXES and not path.is_dir())
+    files = sorted(path for path in _below(place) if _is_named_as_video(path))
     if not files:
         raise ConfigError(f"there is no video in {place}; known are files that end in {' '.join(sorted(SUFFIXES))}")
     return [_task(path, place, reference) for path in files]
+
+
+def passed_over(place: Path, report: Path) -> list[str]:
+    """The names of the files below a folder that are not taken for videos, in case one is; none for one file.
+
+    Args:
+        place: as for tasks_of.
+        report: a folder whose files are left out.
+
+    Raises:
+        ConfigError: a folder in it cannot be read.
+    """
+    files = _below(place) if place.is_dir() else ()
+    others = (path for path in files if not _is_named_as_video(path) and not path.is_relative_to(report))
+    return sorted(path.relative_to(place).as_posix() for path in others)
+
+
+def _is_named_as_video(path: Path) -> bool:
+    return Path(f"_{path.name.lower()}").suffix in SUFFIXES  # with something before it, for a name that is all suffix
 
 
 def _below(place: Path) -> Iterator[Path]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from lvbench.drift import drift, vde
 from lvbench.features import Features, Track
@@ -14,10 +15,10 @@ from lvbench.score import Result, Score, Unscored
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """One way to make one number of the values of the chunks."""
+    """One way to make one number of the values of the chunks, and of what the first of them has to be over."""
 
     title: str
-    of: Callable[[Sequence[float]], Result]
+    of: Callable[[Sequence[float], float], Result]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,17 +27,24 @@ class Judged:
 
     chunks: by dimension, one value for each chunk; NaN where it is undefined.
     scores: by "form.dimension" and by companion.
+    repeated: see `repeated`; a plain fact, of which neither more nor less is better.
     """
 
     chunks: Mapping[str, Sequence[float]]
     scores: Mapping[str, Result]
+    repeated: Result
 
 
+SAME = 0.02
+"""Mean absolute difference of two frames, 0 to 255, up to which they are equal but for what a codec does to them: in a
+frozen film H.264 and VP9 left at most 0.004, and in a slow pan or fade over 0.4 wherever it went on."""
+LARGEST = 1e100
+"""Of a number that can be averaged with others, and its square too."""
 FORMS: Mapping[str, Form] = {
-    "drift": Form("drift", lambda values: drift(values, "equal")),
-    "drift_rising": Form("drift, rising weights", lambda values: drift(values, "rising")),
-    "vde_linear": Form("VDE, as published", lambda values: Score(vde(values, "linear"), len(values))),
-    "vde_log": Form("VDE, log weights", lambda values: Score(vde(values, "log"), len(values))),
+    "drift": Form("drift", lambda values, floor: drift(values, "equal", floor=floor)),
+    "drift_rising": Form("drift, rising weights", lambda values, floor: drift(values, "rising", floor=floor)),
+    "vde_linear": Form("VDE, as published", lambda values, floor: Score(vde(values, "linear"), len(values))),
+    "vde_log": Form("VDE, log weights", lambda values, floor: Score(vde(values, "log"), len(values))),
 }
 
 
@@ -59,11 +67,27 @@ def judge(features: Features, missing: Mapping[Track, str], dimensions: Sequence
     for form, how in FORMS.items():
         for name in dimensions:
             absent = Unscored(missing.get(DIMENSIONS[name].track, "it was not measured"))
-            scores[f"{form}.{name}"] = how.of(measured[name]) if name in measured else absent
+            scores[f"{form}.{name}"] = how.of(measured[name], DIMENSIONS[name].floor) if name in measured else absent
     for name, measure in COMPANIONS.items():
         absent = Unscored(missing.get(measure.track, "it was not measured"))
         scores[name] = companion(features, name) if measure.track in features.tracks else absent
-    return Judged(measured, scores)
+    return Judged(measured, scores, repeated(features, missing))
+
+
+def repeated(features: Features, missing: Mapping[Track, str]) -> Result:
+    """The share of frames that are the same as the one before, 0 to 1: 1 for a frozen video, near 0 for one that loops.
+
+    Args:
+        features, missing: see judge.
+
+    Frames are the same if their mean absolute difference is at most 0.02 of 255 levels, so that a thing of a few pixels
+    may move unseen. A world that waits for its player repeats frames too, and so does a video at half its rate: this
+    says what is there and no more.
+    """
+    if "difference" not in features.tracks:
+        return Unscored(missing.get("difference", "it was not measured"))
+    differences = features.tracks["difference"][1:]
+    return Score(float(np.mean(differences <= SAME)), len(differences))
 
 
 def higher_is_better(score: str) -> bool:
@@ -79,4 +103,9 @@ def title(score: str) -> str:
 
 def number(result: Result) -> float | None:
     """The number of a result, None if it has none or one that nothing can be averaged with."""
-    return result.value if isinstance(result, Score) and math.isfinite(result.value) else None
+    return result.value if isinstance(result, Score) and abs(result.value) < LARGEST else None
+
+
+def reason(result: Result) -> str:
+    """Why a result has no number."""
+    return result.reason if isinstance(result, Unscored) else f"it is {result.value}"

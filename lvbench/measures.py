@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lvbench.consistency import consistency
-from lvbench.drift import identity
-from lvbench.dynamics import dynamic_degree
+from lvbench.drift import SHARE_FLOOR, identity
+from lvbench.dynamics import STILL_PX, dynamic_degree
 from lvbench.errors import UnknownName, VideoRefused
 from lvbench.features import Features, Track
 from lvbench.score import Result, Score, Unscored
@@ -26,11 +26,15 @@ FEWEST_FRAMES = 3
 
 @dataclass(frozen=True, slots=True)
 class Dimension:
-    """One value per chunk, whose drift is scored; or one for the whole video, a companion."""
+    """One value per chunk, whose drift is scored; or one for the whole video, a companion.
+
+    floor: what the first chunk has to be over for a drift, in the unit of the values.
+    """
 
     title: str
     track: Track
     values: Callable[[Sequence[Part]], list[float]]
+    floor: float = SHARE_FLOOR
 
 
 def mean(part: Part) -> float:
@@ -83,12 +87,12 @@ def _each(value: Callable[[Part], float]) -> Callable[[Sequence[Part]], list[flo
 
 
 DIMENSIONS: Mapping[str, Dimension] = {
-    "clarity": Dimension("clarity", "clarity", _each(mean)),
+    "clarity": Dimension("clarity", "clarity", _each(mean), floor=100 * SHARE_FLOOR),
     "motion": Dimension("motion", "interpolation_error", _each(smoothness)),
     "aesthetic": Dimension("aesthetic", "aesthetic", _each(mean)),
     "background": Dimension("background", "background", _each(alike)),
     "subject": Dimension("subject", "subject", _each(alike)),
-    "dynamic": Dimension("dynamic", "flow", _each(motion)),
+    "dynamic": Dimension("dynamic", "flow", _each(motion), floor=STILL_PX),
     "identity": Dimension("identity", "subject", identity),
 }
 """What drifts. The first five are published; dynamic shows a video that freezes, identity one that becomes another."""
@@ -120,9 +124,9 @@ def chunks_of(frames: int, count: int) -> list[slice]:
     """
     length = frames // count
     if length < FEWEST_FRAMES:
+        fewer = f", or ask for at most {frames // FEWEST_FRAMES} chunks" if frames >= 2 * FEWEST_FRAMES else ""
         raise VideoRefused(
-            f"{frames} frames are too few for {count} chunks of at least {FEWEST_FRAMES}; "
-            f"score a longer video, or ask for at most {max(2, frames // FEWEST_FRAMES)} chunks"
+            f"{frames} frames are too few for {count} chunks of at least {FEWEST_FRAMES}; score a longer video{fewer}"
         )
     return [slice(at * length, (at + 1) * length) for at in range(count)]
 

@@ -8,69 +8,126 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from lvbench.curves import curves
-from lvbench.judge import FORMS, title
+from lvbench.bootstrap import FEWEST
+from lvbench.curves import curves, span_of
+from lvbench.judge import FORMS, number, reason, title
 from lvbench.literature import CAVEAT, COLUMNS, ROWS, SOURCE
 from lvbench.measures import COMPANIONS, DIMENSIONS
 from lvbench.reference import LIKENESSES
+from lvbench.report import REPEATED, whole
+from lvbench.score import from_json
 
-WORST = 6
-"""Contact sheets on a page."""
+DIGITS = 4
+MOST_MARKS = 3
+"""Reasons that are told of one mean: of many videos each may have its own."""
 STYLE = """
-:root{color-scheme:light dark;--line:#8884;--thin:#4a7ab0;--thick:#d1495b}
+:root{color-scheme:light dark;--line:#8888;--thin:#2f6096;--thick:#c22e43}
+@media (prefers-color-scheme:dark){:root{--thin:#8fc1f5;--thick:#ff8593}}
 body{font:15px/1.5 system-ui,sans-serif;max-width:76rem;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2.2rem}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 th,td{text-align:left;padding:.25rem .8rem .25rem 0;border-bottom:1px solid var(--line);vertical-align:top}
-.wide{overflow-x:auto}.dim{opacity:.7;font-size:.85em}
+.wide{overflow-x:auto}.dim{opacity:.75;font-size:.85em;font-weight:400}
 .grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(20rem,1fr));gap:1rem}
-figure{margin:0}figcaption{font-size:.9em}img{max-width:100%;height:auto}
-svg{width:100%;height:auto}svg text{font-size:11px;fill:currentColor;opacity:.75}
-svg path{fill:none}.axis{stroke:var(--line)}.one{stroke:var(--thin);opacity:.35}
+figure{margin:0 0 1rem}figcaption{font-size:.9em}img{max-width:100%;height:auto}
+svg{width:100%;height:auto}svg text{font-size:11px;fill:currentColor;opacity:.8}
+svg path{fill:none}.axis{stroke:var(--line)}.one{stroke:var(--thin);opacity:.6}
 .mean{stroke:var(--thick);stroke-width:2.5}
 """
+LOW, HIGH, NEITHER = "low is good", "high is good", "a plain fact"
+MEANINGS: Mapping[str, str] = {
+    "clarity": "how sharp and free of noise a frame is, 0 to 100",
+    "motion": "how smooth motion is: how well a frame is foretold from its two neighbours, 0 to 1",
+    "aesthetic": "how beautiful a network finds a frame, 0 to 1",
+    "background": "how alike the surroundings stay within a chunk, 0 to 1",
+    "subject": "how alike the subject stays within a chunk, 0 to 1",
+    "dynamic": "how far the fastest things move in an eighth of a second, in pixels of a picture whose "
+    "shorter side is 256",
+    "identity": "how much of what a chunk shows was seen in the first chunk, 0 to 1",
+    "drift": "the mean relative distance of the later chunks from the first: 0 never drifts, 0.1 is 10 %",
+    "drift_rising": "rising weights: the same, but the later a chunk, the more it counts",
+    "vde_linear": "video drift error: the published sum, in which early chunks count most; it grows with their number",
+    "vde_log": "the same sum with weights that fall more slowly",
+    "subject_consistency": "how alike the subject stays over the whole video, 0 to 1",
+    "background_consistency": "how alike the surroundings stay over the whole video, 0 to 1",
+    "motion_smoothness": "how well frames are foretold from their neighbours, 0 to 1",
+    "temporal_flicker": "steadiness: how little a frame differs from the one before, 0 to 1; a frozen video has 1",
+    "aesthetic_quality": "how beautiful a network finds the frames, 0 to 1",
+    "imaging_quality": "how sharp and free of noise the frames are, 0 to 1",
+    "dynamic_degree": "1 where enough moves and 0 where all stands still; the mean is the share of videos that move",
+    REPEATED: "the share of frames that are the same as the one before; what is frozen drifts little, and is no better",
+    "psnr": "60 dB at most, which equal frames have",
+    "ssim": "1 for equal frames",
+    "lpips": "0 for frames that a network cannot tell apart",
+    "flow_agreement": "whether the same things move the same way: 1 for equal motion, 0 for opposite or none",
+}
+"""Of every name on the page, in a line."""
+SHARED = ("background", "subject")
+"""Dimensions that are one measure of two things, and whose curves are therefore drawn to one scale."""
 Fields = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Worst:
-    """A video that drifts far in one dimension: its contact sheet, a JPEG, or why there is none."""
+    """A video that drifts farthest in one or more dimensions: its contact sheet, a JPEG, or why there is none."""
 
     video: str
-    dimension: str
-    drift: float
+    drifts: Mapping[str, float]
     sheet: bytes | str
 
 
-def worst_of(report: Fields) -> list[tuple[str, str, float]]:
-    """(video, dimension, drift) of the largest drifts, the largest first; no dimension and no video twice."""
-    found = [
-        (video["scores"][f"drift.{name}"].get("value", 0.0), video["name"], name)
-        for video in report["videos"]
-        if "scores" in video
-        for name in report["settings"]["dimensions"]
-    ]
-    told: list[tuple[str, str, float]] = []
-    for value, video, name in sorted(found, key=lambda one: (-one[0], one[1], one[2])):
-        if value > 0 and all(video != one[0] and name != one[1] for one in told):
-            told.append((video, name, value))
-    return told[:WORST]
+@dataclass(frozen=True, slots=True)
+class Reasons:
+    """Why something has no number: each reason once, under a number from 1, with the videos that have it."""
+
+    videos: Mapping[str, Sequence[str]]
+
+    def mark(self, reasons: Iterable[str]) -> str:
+        """The numbers of the first reasons of these, as markup."""
+        known, told = list(self.videos), list(reasons)
+        marks = [f"[{known.index(each) + 1}]" for each in told[:MOST_MARKS]]
+        return " ".join([*marks, "…"] if len(told) > MOST_MARKS else marks)
 
 
-def page_of(report: Fields, worst: Sequence[Worst]) -> str:
-    """The page of a report; names of files are text on it and never markup."""
+def worst_of(report: Fields) -> dict[str, dict[str, float]]:
+    """By video, the dimensions in which none drifts farther and by how much; a dimension where none drifts is left out.
+
+    Of videos that drift as far in a dimension, the first by name has it.
+    """
+    videos = [video for video in report["videos"] if "scores" in video]
+    told: dict[str, dict[str, float]] = {}
+    for name in report["settings"]["dimensions"]:
+        found = [(video["scores"][f"drift.{name}"].get("value", 0.0), video["name"]) for video in videos]
+        value, worst = min(found, key=lambda one: (-one[0], one[1]), default=(0.0, ""))
+        if round(value, DIGITS) > 0:  # it would be shown as 0
+            told.setdefault(worst, {})[name] = value
+    return told
+
+
+def page_of(report: Fields, worst: Sequence[Worst], source: str) -> str:
+    """The page of a report; names of files are text on it and never markup.
+
+    Args:
+        report: what report_of gives.
+        worst: see worst_of.
+        source: the name of the folder, or of the video, that was scored.
+    """
     dimensions = report["settings"]["dimensions"]
     videos = [video for video in report["videos"] if "scores" in video]
+    reasons, summary = _reasons(report["videos"]), report["summary"]
+    titles = {**{name: title(name) for name in COMPANIONS}, REPEATED: "repeated frames"}
     parts = [
-        _head(report, len(videos)),
-        _section("Drift: how far later chunks are from the first", _drifts(report["summary"], dimensions)),
-        _section("Over whole videos", _list(report["summary"], {name: title(name) for name in COMPANIONS})),
-        _section("Beside the real videos", _list(report["summary"], LIKENESSES)),
+        _head(report, source, len(videos)),
+        _section("Drift: how far later chunks are from the first", _drifts(summary, dimensions, reasons)),
+        _section("Over whole videos", _list(summary, titles, reasons)),
+        _section("Beside the real videos", _list(summary, LIKENESSES, reasons) + _shorter(videos)),
         _section("Over time", _curves(videos, dimensions)),
-        _section("The worst drifts, the middle of each chunk", "".join(map(_figure, worst))),
-        _section("Every video: drift, equal weights", _videos(videos, dimensions)),
-        _section("Not scored", _refused(report["videos"])),
+        _section("The worst of each dimension, the middle of each chunk", "".join(map(_figure, worst))),
+        _section("Every video: drift, equal weights; low is good", _videos(videos, dimensions, reasons)),
+        _section("Every video: over the whole of it", _wholes(videos, {**titles, **LIKENESSES}, reasons)),
+        _section("Not scored, and why", _refused(reasons, [video["name"] for video in videos])),
         _section("Published", f"<p>{escape(CAVEAT)}</p>{_published()}<p class=dim>{escape(SOURCE)}.</p>"),
+        _section("Measured with", _made_with(report)),
     ]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -79,16 +136,45 @@ def page_of(report: Fields, worst: Sequence[Worst]) -> str:
     )
 
 
-def _head(report: Fields, scored: int) -> str:
+def better(name: str) -> str:
+    """Which way a score on the page is good: a form of drift, a companion, a likeness or a plain fact."""
+    if name in (REPEATED, "dynamic_degree"):
+        return NEITHER if name == REPEATED else "high is livelier"
+    return LOW if name in FORMS or name == "lpips" else HIGH
+
+
+def _reasons(videos: Sequence[Fields]) -> Reasons:
+    found: dict[str, list[str]] = {}
+    for video in videos:
+        parts = [video] if "unscored" in video else [*video["scores"].values(), *whole(video).values()]
+        results = (from_json(part) for part in parts)
+        for why in dict.fromkeys(reason(result) for result in results if number(result) is None):
+            found.setdefault(why, []).append(video["name"])
+    return Reasons(found)
+
+
+def _head(report: Fields, source: str, scored: int) -> str:
     extractor, settings = report["extractor"], report["settings"]
     told = (
-        f"{scored} videos scored, {len(report['videos']) - scored} not. Measured by the extractor "
-        f"“{extractor['name']}” (because {extractor['reason']}), {extractor['fingerprint'][:12]}; numbers of another "
-        "do not compare with these. "
-        f"Each video in {settings['chunks']} equal chunks. In brackets the 95 % interval of the mean, by drawing the "
-        f"videos again (seed {settings['seed']}). Decoded by {report['decoder']}."
+        f"{source}: {scored} videos scored, {len(report['videos']) - scored} not. Measured by the extractor "
+        f"“{extractor['name']}” (because {extractor['reason']}); numbers of another do not compare with these. "
+        f"Each video in {settings['chunks']} equal chunks. n is how many videos a mean is over. In brackets its "
+        f"95 % interval, by drawing the videos again (seed {settings['seed']}); none for fewer than {FEWEST} videos, "
+        "nor where all are alike. [1] is the first reason under “Not scored, and why”."
     )
     return f"<h1>How far the videos drift</h1><p>{escape(told)}</p>"
+
+
+def _made_with(report: Fields) -> str:
+    extractor = report["extractor"]
+    rows = [
+        ("decoder", report["decoder"]),
+        ("code that reads, and that scores", report["scoring"]),
+        (f"extractor “{extractor['name']}”", extractor["fingerprint"]),
+        *((f"weights of {name}, SHA-256", sha256) for name, sha256 in extractor["weights"].items()),
+        *((f"weights of LPIPS, {name}, SHA-256", sha256) for name, sha256 in report["lpips"].items()),
+    ]
+    return _table(["what", "which"], [[escape(name), escape(which)] for name, which in rows])
 
 
 def _section(heading: str, content: str) -> str:
@@ -102,68 +188,115 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _mean(found: Fields) -> str:
+def _said(name: str, words: str) -> str:
+    """A name with what it means under it."""
+    return f'{escape(words)}<br><span class="dim">{escape(MEANINGS[name])}</span>'
+
+
+def _headed(name: str, words: str) -> str:
+    return f'{escape(words)}<br><span class="dim">{escape(better(name))}</span>'
+
+
+def _mean(found: Fields, reasons: Reasons) -> str:
+    without = f"{sum(found['unscored'].values())} left out {reasons.mark(found['unscored'])}"
     if found["mean"] is None:
-        return f'<span class="dim">unscored: {escape("; ".join(found["unscored"]))}</span>'
+        return f'<span class="dim">unscored, {without}</span>'
     bounds = "" if found["low"] is None else f' <span class="dim">({found["low"]:.4f} to {found["high"]:.4f})</span>'
-    without = "; ".join(f"{count} left out: {reason}" for reason, count in found["unscored"].items())
-    left = f'<br><span class="dim">{escape(without)}</span>' if without else ""
-    return f"{found['mean']:.4f}{bounds}{left}"
+    left = f", {without}" if found["unscored"] else ""
+    return f'{found["mean"]:.4f}{bounds}<br><span class="dim">n {found["count"]}{left}</span>'
 
 
-def _drifts(summary: Fields, dimensions: Sequence[str]) -> str:
+def _drifts(summary: Fields, dimensions: Sequence[str], reasons: Reasons) -> str:
     rows = [
-        [escape(DIMENSIONS[name].title), *(_mean(summary[f"{form}.{name}"]) for form in FORMS)]
+        [_said(name, DIMENSIONS[name].title), *(_mean(summary[f"{form}.{name}"], reasons) for form in FORMS)]
         for name in dimensions
         if f"drift.{name}" in summary
     ]
-    return _table(["", *(escape(form.title) for form in FORMS.values())], rows) if rows else ""
+    heads = [
+        f'{_headed(name, form.title)}<br><span class="dim">{escape(MEANINGS[name])}</span>'
+        for name, form in FORMS.items()
+    ]
+    return _table(["", *heads], rows) if rows else ""
 
 
-def _list(summary: Fields, titles: Mapping[str, str]) -> str:
-    rows = [[escape(said), _mean(summary[name])] for name, said in titles.items() if name in summary]
-    return _table(["", "mean"], rows) if rows else ""
+def _list(summary: Fields, titles: Mapping[str, str], reasons: Reasons) -> str:
+    rows = [
+        [_said(name, said), _mean(summary[name], reasons), escape(better(name))]
+        for name, said in titles.items()
+        if name in summary
+    ]
+    return _table(["", "mean", "which way"], rows) if rows else ""
+
+
+def _shorter(videos: Sequence[Fields]) -> str:
+    """Of which videos only a part has a real one beside it, and chunks of another length."""
+    beside = [(video, video["reference"].get("frames", video["frames"])) for video in videos if "reference" in video]
+    cut = [f"{video['name']} ({frames} of {video['frames']})" for video, frames in beside if frames < video["frames"]]
+    told = (
+        f"Of some the real video is shorter, and only so many frames are compared, in as many chunks: {', '.join(cut)}"
+    )
+    return f'<p class="dim">{escape(told)}.</p>' if cut else ""
 
 
 def _curves(videos: Sequence[Fields], dimensions: Sequence[str]) -> str:
-    drawn = {
-        DIMENSIONS[name].title: [video["chunks"][name] for video in videos if name in video["chunks"]]
-        for name in dimensions
-    }
-    for name, said in LIKENESSES.items():
+    drawn = {name: [video["chunks"][name] for video in videos if name in video["chunks"]] for name in dimensions}
+    span = span_of([line for name in SHARED for line in drawn.get(name, [])])
+    for name in LIKENESSES:
         beside = [video["reference"] for video in videos if "chunks" in video.get("reference", {})]
-        drawn[said] = [reference["chunks"][name] for reference in beside if name in reference["chunks"]]
+        drawn[name] = [reference["chunks"][name] for reference in beside if name in reference["chunks"]]
+    words = {**{name: DIMENSIONS[name].title for name in dimensions}, **LIKENESSES}
     figures = [
-        f"<figure>{curves(said, lines)}<figcaption>{escape(said)}</figcaption></figure>"
-        for said, lines in drawn.items()
+        f"<figure><figcaption>{_said(name, words[name])}</figcaption>"
+        f"{curves(words[name], lines, span if name in SHARED else None)}</figure>"
+        for name, lines in drawn.items()
         if lines
     ]
-    return f'<div class="grid">{"".join(figures)}</div>' if figures else ""
+    told = "A thin line for each video, a thick one for their mean. Background and subject are drawn to one scale."
+    return f'<p class="dim">{told}</p><div class="grid">{"".join(figures)}</div>' if figures else ""
 
 
 def _figure(worst: Worst) -> str:
-    what = f"{DIMENSIONS[worst.dimension].title} {worst.drift:.4f}: {worst.video}"
-    said = f"<figcaption>{escape(what)}</figcaption>"
+    drifts = ", ".join(f"{DIMENSIONS[name].title} {drift:.4f}" for name, drift in worst.drifts.items())
+    said = f"<figcaption>{escape(f'{worst.video}: {drifts}')}</figcaption>"
     if isinstance(worst.sheet, str):
         return f'<figure>{said}<p class="dim">{escape(worst.sheet)}</p></figure>'
     return f'<figure>{said}<img alt="" src="data:image/jpeg;base64,{b64encode(worst.sheet).decode()}"></figure>'
 
 
-def _videos(videos: Sequence[Fields], dimensions: Sequence[str]) -> str:
-    def cell(result: Fields) -> str:
-        if "unscored" in result:
-            return f'<span class="dim" title="{escape(result["unscored"])}">unscored</span>'
-        return f"{result['value']:.4f}"
+def _cell(fields: Fields, reasons: Reasons) -> str:
+    """The number of one video, or where to find why it has none."""
+    result = from_json(fields)
+    value = number(result)
+    return f'<span class="dim">{reasons.mark([reason(result)])}</span>' if value is None else f"{value:.4f}"
 
-    rows = [[escape(one["name"]), *(cell(one["scores"][f"drift.{name}"]) for name in dimensions)] for one in videos]
+
+def _videos(videos: Sequence[Fields], dimensions: Sequence[str], reasons: Reasons) -> str:
+    rows = [
+        [escape(one["name"]), *(_cell(one["scores"][f"drift.{name}"], reasons) for name in dimensions)]
+        for one in videos
+    ]
     return _table(["video", *(escape(DIMENSIONS[name].title) for name in dimensions)], rows) if rows else ""
 
 
-def _refused(videos: Sequence[Fields]) -> str:
-    rows = [[escape(video["name"]), escape(video["unscored"])] for video in videos if "unscored" in video]
-    return _table(["video", "why"], rows) if rows else ""
+def _wholes(videos: Sequence[Fields], titles: Mapping[str, str], reasons: Reasons) -> str:
+    """What is said of each whole video outside drift."""
+    told = [(video["name"], whole(video)) for video in videos]
+    names = [name for name in titles if any(name in results for _, results in told)]
+    rows = [
+        [escape(video), *(_cell(results[name], reasons) if name in results else "" for name in names)]
+        for video, results in told
+    ]
+    return _table(["video", *(_headed(name, titles[name]) for name in names)], rows) if rows else ""
+
+
+def _refused(reasons: Reasons, scored: Sequence[str]) -> str:
+    rows = [
+        [f"[{at}]", escape(why), "every scored video" if names == scored else escape(", ".join(names))]
+        for at, (why, names) in enumerate(reasons.videos.items(), start=1)
+    ]
+    return _table(["", "why", "videos"], rows) if rows else ""
 
 
 def _published() -> str:
-    heads = ["", *(escape(title(column).removesuffix(", as published")) for column in COLUMNS)]
-    return _table(heads, [[escape(name), *(f"{value:.4f}" for value in row)] for name, row in ROWS.items()])
+    heads = [_headed(name.partition(".")[0], title(name).removesuffix(", as published")) for name in COLUMNS]
+    return _table(["", *heads], [[escape(name), *(f"{value:.4f}" for value in row)] for name, row in ROWS.items()])

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -18,18 +16,19 @@ from lvbench.errors import VideoRefused
 from lvbench.measures import chunks_of
 from lvbench.score import Result, Score, Unscored
 from lvbench.store import Arrays, hash_of_code
-from lvbench.video import Facts, Frame, Limits, open_video
+from lvbench.video import Facts, Frame, Video
 from lvbench.weights import LPIPS, Networks
 
-FLATTEST = 1e-10
-"""Squared error, of 255 a level, that counts as none: the signal-to-noise ratio ends at 148 dB."""
+FLATTEST = 255**2 / 10**6
+"""Squared error of levels of 255 that counts as none, so that the signal-to-noise ratio ends at 60 dB, as libvmaf's:
+rounding to whole levels alone leaves 59 dB, and what is far above would rule any mean."""
 WINDOW, SIGMA = (11, 11), 1.5
 C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 STILL_PX = 0.05
 """Mean length of a flow below which nothing moves."""
 LIKENESSES: Mapping[str, str] = {
-    "psnr": "signal-to-noise ratio, dB",
-    "ssim": "structural similarity",
+    "psnr": "signal-to-noise ratio (PSNR), dB",
+    "ssim": "structural similarity (SSIM)",
     "lpips": "difference in looks, LPIPS",
     "flow_agreement": "agreement of motion",
 }
@@ -74,8 +73,8 @@ def likeness(tracks: Arrays, chunks: int) -> Likeness:
     )
 
 
-def liken(path: Path, reference: Path, limits: Limits, lpips: Networks | None = None) -> Arrays:
-    """Compare a video with the real one, frame by frame, up to the end of the shorter.
+def liken(video: Video, reference: Video, lpips: Networks | None = None) -> Arrays:
+    """Compare an opened video with the real one, frame by frame, up to the end of the shorter.
 
     Returns:
         squared_error: mean over pixels and colours, 0 to 65,025, [F].
@@ -86,10 +85,11 @@ def liken(path: Path, reference: Path, limits: Limits, lpips: Networks | None = 
     Raises:
         VideoRefused: one of them cannot be read, or they differ in size or rate.
     """
+    _check(video.facts, reference.facts)
     mover, distance = motion.Mover(), _distance(lpips)
     squared, similar, agreed, different = [], [], [], []
     last: tuple[NDArray[np.uint8], NDArray[np.uint8]] | None = None
-    for ours, real in _pairs(path, reference, limits):
+    for ours, real in zip(video.frames(), reference.frames(), strict=False):
         squared.append(squared_error(ours, real))
         if distance is not None:
             different.append(distance(ours, real))
@@ -112,7 +112,10 @@ def squared_error(ours: Frame, real: Frame) -> float:
 
 
 def psnr(squared: float) -> float:
-    """Peak signal-to-noise ratio in dB of a mean squared difference of levels of 255; 148 dB for equal frames."""
+    """Peak signal-to-noise ratio in dB of a mean squared difference of levels of 255, at most 60.
+
+    Equal frames have 60 dB, and so have those that differ by less than rounding does.
+    """
     return 10 * math.log10(255**2 / max(squared, FLATTEST))
 
 
@@ -162,14 +165,6 @@ def _distance(lpips: Networks | None) -> Callable[[Frame, Frame], float] | None:
     from lvbench.networks.loading import distance_of  # torch takes its time to import, and nothing else here needs it
 
     return distance_of(lpips)
-
-
-def _pairs(path: Path, reference: Path, limits: Limits) -> Iterator[tuple[Frame, Frame]]:
-    with ExitStack() as stack:
-        ours = stack.enter_context(open_video(path, limits))
-        real = stack.enter_context(open_video(reference, limits))
-        _check(ours.facts, real.facts)
-        yield from zip(ours.frames(), real.frames(), strict=False)
 
 
 def _check(ours: Facts, real: Facts) -> None:

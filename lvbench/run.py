@@ -7,8 +7,9 @@ import resource
 import select
 import signal
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing import get_all_start_methods, get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, SpawnContext
@@ -16,12 +17,13 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from threading import Thread
 from time import monotonic
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 
-from lvbench.errors import ConfigError
-from lvbench.examine import Record, Refused, Settings, Task, examine
+from lvbench.errors import ConfigError, VideoRefused
+from lvbench.examine import Record, Refused, Settings, Task, compared, examine, unlikened
+from lvbench.sheets import sheet
 
 GRACE_S = 30.0
 """Over the limit of a video, before its process is ended: it may hang inside the decoder, where no limit is seen."""
@@ -40,10 +42,43 @@ class Examiner(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
-    task: Task
+class _Process:
+    """One that works: it sends what it finds through the pipe, and is given until the deadline for the next thing."""
+
     process: BaseProcess
+    pipe: Connection
     deadline: float
+
+    def found(self) -> Any:
+        """What it sent, or _Failed if it ended or is late."""
+        if not self.pipe.poll():
+            self.end()
+            return _Failed("it took too long and was stopped; cut it or encode it again, or raise the limit")
+        try:
+            return self.pipe.recv()
+        except (EOFError, OSError):  # before it sent anything, or in the midst of it
+            self.process.join()
+            return _Failed(f"the process that scored it ended with exit code {self.process.exitcode}; see stderr")
+
+    def end(self) -> None:
+        """End it, if it has not ended."""
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A video, the process that scores it, and what is known of it by itself once that is known."""
+
+    task: Task
+    process: _Process
+    alone: Record | None = None
 
 
 def examine_all(
@@ -67,47 +102,90 @@ def examine_all(
     try:
         while waiting or running:
             while waiting and len(running) < workers:
-                _start(waiting.popleft(), settings, running)
-            nearest = min(job.deadline for job in running.values())
+                task = waiting.popleft()
+                process = _begin(partial(_records, task, settings), settings)
+                running[process.pipe] = _Job(task, process)
+            nearest = min(job.process.deadline for job in running.values())
             ready = [one for one in wait([*running], max(0.0, nearest - monotonic())) if isinstance(one, Connection)]
-            for pipe in ready or [pipe for pipe, job in running.items() if job.deadline <= monotonic()]:
-                job = running.pop(pipe)
-                done[job.task.name] = _outcome(pipe, job)
-                on_video(done[job.task.name])
+            for pipe in ready or [pipe for pipe, job in running.items() if job.process.deadline <= monotonic()]:
+                job = running[pipe]
+                record = _record(job, job.process.found())
+                if isinstance(record, Record) and job.task.reference and not record.likeness:
+                    process = replace(job.process, deadline=_deadline(settings))
+                    running[pipe] = replace(job, process=process, alone=record)
+                    continue
+                running.pop(pipe).process.end()
+                done[job.task.name] = record
+                on_video(record)
     finally:
         for job in running.values():
-            job.process.kill()
-            job.process.join()
+            job.process.end()
     return [done[task.name] for task in tasks]
 
 
-def _start(task: Task, settings: Settings, running: dict[Connection, _Job]) -> None:
+def sheet_of(path: Path, frames: int, settings: Settings) -> bytes | str:
+    """The contact sheet of a video of so many frames as a JPEG, or why there is none; made in a process of its own."""
+    process = _begin(partial(_sheets, path, frames, settings), settings)
+    try:
+        wait([process.pipe], max(0.0, process.deadline - monotonic()))
+        found: bytes | _Failed = process.found()
+    finally:
+        process.end()
+    return found.reason if isinstance(found, _Failed) else found
+
+
+def _records(task: Task, settings: Settings) -> Iterator[Record | Refused]:
+    """A video by itself, and then beside its reference: whatever that is, the first is known."""
+    record = examine(task, settings)
+    yield record
+    if isinstance(record, Record) and task.reference is not None:
+        yield compared(record, task.path, task.reference, settings)
+
+
+def _sheets(path: Path, frames: int, settings: Settings) -> Iterator[bytes]:
+    yield sheet(path, frames, settings.chunks, settings.limits)
+
+
+def _record(job: _Job, found: Record | Refused | _Failed) -> Record | Refused:
+    """What is known of a video now."""
+    if not isinstance(found, _Failed):
+        return found
+    if job.alone is not None and job.task.reference is not None:
+        return replace(job.alone, likeness=unlikened(job.task.reference, found.reason))
+    return Refused(job.task.name, found.reason)
+
+
+def _begin(work: Callable[[], Iterator[object]], settings: Settings) -> _Process:
     # A server that has imported everything once is forked for each video, in milliseconds; it has no threads.
     context = _context()
-    context.set_forkserver_preload(["lvbench.examine"])
+    context.set_forkserver_preload(["lvbench.run"])
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(theirs, task, settings), daemon=True)
+    process = context.Process(target=_work, args=(theirs, work, settings), daemon=True)
     process.start()
     theirs.close()
-    running[ours] = _Job(task, process, monotonic() + settings.limits.seconds + GRACE_S)
+    return _Process(process, ours, _deadline(settings))
+
+
+def _deadline(settings: Settings) -> float:
+    return monotonic() + settings.limits.seconds + GRACE_S
 
 
 def _context() -> ForkServerContext | SpawnContext:
     return get_context("forkserver") if "forkserver" in get_all_start_methods() else get_context("spawn")
 
 
-def _work(pipe: Connection, task: Task, settings: Settings) -> None:
+def _work(pipe: Connection, work: Callable[[], Iterator[object]], settings: Settings) -> None:
     Thread(target=_end_with_reader, args=(pipe.fileno(),), daemon=True).start()
     cv2.setNumThreads(1)  # the workers share out the cores; two threads on each would only wait for one another
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the first ends the others
     limit_bytes = _limit_memory(settings)
     try:
-        outcome: Record | Refused = examine(task, settings)
+        for found in work():
+            pipe.send(found)
+    except VideoRefused as error:
+        pipe.send(_Failed(str(error)))
     except MemoryError:
-        outcome = Refused(task.name, f"it takes more than {limit_bytes / 1e9:.1f} GB of memory; encode it again")
-    except OSError as error:
-        outcome = Refused(task.name, f"what was measured of it cannot be kept: {error}; make room, and score it again")
-    pipe.send(outcome)
+        pipe.send(_Failed(f"it takes more than {limit_bytes / 1e9:.1f} GB of memory; encode it again"))
 
 
 def _limit_memory(settings: Settings) -> int:
@@ -130,20 +208,3 @@ def _end_with_reader(pipe: int) -> None:
     broken.register(pipe, 0)
     broken.poll()
     os._exit(1)
-
-
-def _outcome(pipe: Connection, job: _Job) -> Record | Refused:
-    """What a process sent, or what became of it."""
-    with pipe:
-        if not pipe.poll():
-            job.process.kill()
-            job.process.join()
-            return Refused(job.task.name, "it took too long in the decoder and was stopped; encode it again")
-        try:
-            outcome: Record | Refused = pipe.recv()
-        except EOFError:
-            job.process.join()
-            code = job.process.exitcode
-            outcome = Refused(job.task.name, f"the process that scored it ended with exit code {code}; see stderr")
-    job.process.join()
-    return outcome

@@ -36,7 +36,7 @@ def to_json(result: Result) -> dict[str, Any]:
 
 
 def from_json(fields: Mapping[str, Any]) -> Result:
-    """The result that to_json wrote. Raises KeyError, TypeError or ValueError if it did not."""
+    """The result that to_json wrote. Raises KeyError, TypeError, ValueError or OverflowError if it did not."""
     if "unscored" in fields:
         return Unscored(str(fields["unscored"]))
     return Score(float(fields["value"]), int(fields["count"]))

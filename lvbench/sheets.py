@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from lvbench.errors import VideoRefused
 from lvbench.measures import chunks_of
 from lvbench.video import Frame, Limits, open_video
 
@@ -21,11 +22,13 @@ def sheet(path: Path, frames: int, chunks: int, limits: Limits) -> bytes:
     """The middle frames of the chunks of a video of so many frames, from left to right, as one JPEG.
 
     Raises:
-        VideoRefused: the video cannot be read any more.
+        VideoRefused: the video cannot be read any more, or is another and shorter one now.
     """
     wanted = [(part.start + part.stop) // 2 for part in chunks_of(frames, chunks)]
     with open_video(path, limits) as video:
         kept = [_thumb(frame) for at, frame in enumerate(islice(video.frames(), wanted[-1] + 1)) if at in wanted]
+    if len(kept) < chunks:
+        raise VideoRefused(f"it had {frames:,} frames when it was scored, and has fewer now; score it again")
     return _jpeg(kept)
 
 

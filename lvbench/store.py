@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import hashlib
 import inspect
-import zipfile
+import io
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from secrets import token_hex
-from stat import S_ISREG
+from time import monotonic
 from types import ModuleType
 from typing import Any
 
@@ -18,6 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Arrays = Mapping[str, NDArray[Any]]
+DIGEST_BYTES = 32
+"""Of the SHA-256 that each file of measures ends with: nothing in it is looked at before that is right."""
+BLOCK_BYTES = 2**20
 
 
 class Store:
@@ -27,21 +31,26 @@ class Store:
         self._folder = folder
 
     def get(self, *key: str) -> Arrays | None:
-        """What was put under these words; None if nothing was, or if the file is torn."""
+        """What was put under these words; None if nothing was, or if a bit of the file is another."""
         try:
-            with self._path(key).open("rb") as file, np.load(file, allow_pickle=False) as kept:
-                return {name: kept[name] for name in kept.files}
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+            data = self._path(key).read_bytes()
+        except OSError:
             return None
+        content, digest = data[:-DIGEST_BYTES], data[-DIGEST_BYTES:]
+        if hashlib.sha256(content).digest() != digest:
+            return None
+        with np.load(io.BytesIO(content), allow_pickle=False) as kept:
+            return {name: kept[name] for name in kept.files}
 
     def put(self, arrays: Arrays, *key: str) -> None:
         """Keep these arrays under these words. Raises OSError if they cannot be: the disk is full, for one."""
-        path = self._path(key)
+        packed, path = io.BytesIO(), self._path(key)
+        np.savez(packed, allow_pickle=False, **arrays)
+        content = packed.getvalue()
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f"{path.stem}.{token_hex(4)}.part")  # of this process alone, on whatever machine
         try:
-            with part.open("wb") as file:
-                np.savez(file, allow_pickle=False, **arrays)
+            part.write_bytes(content + hashlib.sha256(content).digest())
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
@@ -58,9 +67,12 @@ def hash_of_code(*modules: ModuleType) -> str:
     return told.hexdigest()
 
 
-def hash_of(path: Path) -> str:
-    """SHA-256 of the bytes of a file, in hex. Raises OSError, for a pipe too: somebody may never write to it."""
-    if not S_ISREG(path.stat().st_mode):
-        raise OSError(errno.EINVAL, "no regular file", str(path))
+def hash_of(path: Path, seconds: float = math.inf) -> str:
+    """SHA-256 of the bytes of a file, in hex. Raises OSError, a TimeoutError if that takes longer."""
+    told, deadline = hashlib.sha256(), monotonic() + seconds
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while block := file.read(BLOCK_BYTES):
+            told.update(block)
+            if monotonic() > deadline:
+                raise TimeoutError(errno.ETIMEDOUT, f"{seconds:g} s were not enough to read its bytes", str(path))
+    return told.hexdigest()

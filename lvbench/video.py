@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
+from stat import S_ISREG
 from time import monotonic
 from typing import IO
 
@@ -17,6 +20,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from lvbench.ending import end_of
 from lvbench.errors import ConfigError, VideoRefused
 
 Frame = NDArray[np.uint8]
@@ -31,12 +35,14 @@ BATCH_BYTES = 48 * 2**20
 """Of decoded frames that are handed on at once."""
 MOST_SECONDS = 1_000_000
 """Of a limit: what the decoder and the system can wait for."""
-TRANSPORT_PACKETS = (188, 192, 204)
-"""Bytes of a packet of MPEG-TS: plain, as on Blu-ray, and as it is broadcast."""
 SHORTEST = 0.9
 """Of the length that a file says it has, for what it has to count as the whole: times are not exact in all of them."""
-EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
-"""To RGB in the same numbers on every CPU."""
+EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.BITEXACT | Interpolation.FULL_CHR_H_INT
+"""To RGB in the same numbers on every CPU, and in those of the formula: without the last, white is 253.
+
+A flat colour is within two levels of what OpenCV and PyAV make of it by themselves. Where colour is half as large as
+light they repeat it and this blends it, so that edges of colours differ by more.
+"""
 DECODER = "PyAV {} with {}".format(
     av.__version__,
     ", ".join(f"{name} {'.'.join(map(str, version))}" for name, version in sorted(av.library_versions.items())),
@@ -63,6 +69,11 @@ class Limits:
                 f"got {self.pixels} pixels, {self.frames} frames, {self.seconds} s"
             )
 
+    def check(self, frames: int) -> None:
+        """Raise VideoRefused if a video has more frames."""
+        if frames > self.frames:
+            raise VideoRefused(f"it has more than {self.frames:,} frames; cut it, or raise the limit")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
@@ -70,12 +81,15 @@ class Facts:
 
     size: (height, width), as it is shown.
     fps: frames a second, on average.
+    end_known: whether it says where it ends; of one that does not, such as a transport stream, nobody can tell whether
+        it was cut off between two frames.
     """
 
     container: str
     codec: str
     size: tuple[int, int]
     fps: float
+    end_known: bool = True
 
 
 class Video:
@@ -108,43 +122,46 @@ class Video:
                     f"{self._size[0]}; encode it in one size"
                 )
             count += 1
-            if count > self._limits.frames:
-                raise VideoRefused(f"it has more than {self._limits.frames:,} frames; cut it, or raise the limit")
+            self._limits.check(count)
             shown = self._reformatter.reformat(frame, format="rgb24", interpolation=EXACT, threads=1)
             yield np.ascontiguousarray(np.rot90(shown.to_ndarray(), self._turns), np.uint8)
         if not count:
             raise VideoRefused("it has no frames")
 
     def _decoded(self) -> Iterator[av.VideoFrame]:
-        packets, end_s = 0, 0.0
+        packets, begin_s, end_s = 0, math.inf, 0.0
         with _refusals():
             for packet in self._container.demux(self._stream):
                 packets += packet.size > 0
                 if monotonic() > self._deadline:
                     raise VideoRefused(f"{self._limits.seconds:g} s were not enough; cut it, or raise the limit")
-                if packet.is_corrupt:
-                    raise VideoRefused(f"it is cut off or torn after {packets} frames; copy it again")
                 for frame in packet.decode():
-                    end_s = max(end_s, (frame.time or 0.0) + 1 / self._fps)
+                    if frame.is_corrupt:  # VP8, VP9 and MJPEG seldom know it, and show whatever comes out
+                        raise VideoRefused(f"it is cut off or torn after {packets} frames; copy it again")
+                    shown_s = frame.time or 0.0
+                    lasts_s = float(frame.duration * (frame.time_base or 0)) or 1 / self._fps
+                    begin_s, end_s = min(begin_s, shown_s), max(end_s, shown_s + lasts_s)
                     yield frame
         if packets < self._stream.frames:
             raise VideoRefused(f"it is cut off: it says {self._stream.frames} frames and has {packets}; copy it again")
-        if packets and end_s < SHORTEST * self._declared_s():
-            raise VideoRefused(
-                f"it is cut off: it says {self._declared_s():.1f} s and ends at {end_s:.1f}; copy it again"
-            )
+        declared_s, has_s = self._declared_s(), max(0.0, end_s - begin_s)
+        if has_s < SHORTEST * declared_s:
+            raise VideoRefused(f"it is cut off: it says {declared_s:.1f} s and has {has_s:.1f}; copy it again")
 
     def _declared_s(self) -> float:
         """How long the file says that its video is; 0 if it does not, or may mean its sound."""
-        if self._stream.duration is not None and self._stream.time_base is not None:
-            return float(self._stream.duration * self._stream.time_base)
-        alone = len(self._container.streams) == 1 and self._container.duration is not None
-        return (self._container.duration or 0) / av.time_base if alone else 0.0
+        unit_s = float(self._stream.time_base or 0)
+        if self._stream.duration is not None:
+            return self._stream.duration * unit_s
+        if self._container.duration is None or len(self._container.streams) > 1:
+            return 0.0
+        # Where the file says it and not the stream, it says when it ends.
+        return self._container.duration / av.time_base - (self._stream.start_time or 0) * unit_s
 
 
 @contextmanager
 def open_video(path: Path, limits: Limits) -> Iterator[Video]:
-    """Open the first video stream of a file of any container and codec that PyAV reads.
+    """Open the video of a file of any container and codec that PyAV reads: its main one, and not its cover picture.
 
     The decoder gets the bytes of this file and not its name, may use no format that refers to another file or address,
     no protocol, and nothing that it asks to be opened is: a playlist under the name of a video is refused.
@@ -154,19 +171,33 @@ def open_video(path: Path, limits: Limits) -> Iterator[Video]:
     """
     with ExitStack() as opened:
         with _refusals():
+            size_bytes = _size(path)
             container = opened.enter_context(_container(opened.enter_context(path.open("rb")), limits))
             stream = _stream(container)
             facts = _facts(container, stream, limits)
-            _check_packets(facts.container, path.stat().st_size)
+            facts = replace(facts, end_known=_says_end(path, size_bytes, facts.container, stream))
         stream.codec_context.options = {"max_pixels": str(limits.pixels)}  # a frame may be larger than the file says
         stream.codec_context.thread_count = 1  # the same frames of a torn video, however many cores
         yield Video(container, stream, facts, limits)
 
 
-def _check_packets(container: str, size_bytes: int) -> None:
-    """Refuse an MPEG transport stream that ends within a packet: of its end it says nothing else."""
-    if container == "mpegts" and all(size_bytes % packet for packet in TRANSPORT_PACKETS):
-        raise VideoRefused(f"it is cut off: its last packet is no whole {TRANSPORT_PACKETS[0]} bytes; copy it again")
+def _size(path: Path) -> int:
+    """Bytes of a file. A pipe has none, and somebody may never write to it."""
+    told = path.stat()
+    if not S_ISREG(told.st_mode):
+        raise OSError(errno.EINVAL, "no regular file", str(path))
+    return told.st_size
+
+
+def _says_end(path: Path, size_bytes: int, container: str, stream: VideoStream) -> bool:
+    """Whether a file says where it ends. Raises VideoRefused if it ends before."""
+    layout = stream.codec_context.format
+    planes = [each.width * each.height * -(-each.bits // 8) for each in layout.components] if layout else []
+    with path.open("rb") as file:  # not that of the decoder, which knows how far it has read
+        end = end_of(file, container, size_bytes, sum(planes))
+    if end is not None and end > size_bytes:
+        raise VideoRefused(f"it is cut off: it has {size_bytes:,} bytes and says that it goes on; copy it again")
+    return end is not None or stream.frames > 0
 
 
 def batches(frames: Iterator[Frame], size: int) -> Iterator[NDArray[np.uint8]]:
@@ -213,7 +244,8 @@ def _stream(container: InputContainer) -> VideoStream:
     if not container.streams.video:
         kinds = sorted({stream.type for stream in container.streams})
         raise VideoRefused("it has no video stream, only " + (", ".join(kinds) or "nothing"))
-    stream = container.streams.video[0]
+    stream = container.streams.best("video")
+    assert isinstance(stream, VideoStream)
     if stream.codec_context is None:
         raise VideoRefused("there is no decoder for its video stream; encode it again, as H.264 in an .mp4 for one")
     return stream

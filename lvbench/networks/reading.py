@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import struct
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -19,7 +20,11 @@ from lvbench.networks.archive import is_archive, read_archive
 
 WRAPPED = ("state_dict", "params")
 """Names under which some files keep what others are."""
-TORN = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile)
+TORN = (
+    *(RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError),
+    *(AssertionError, struct.error, zipfile.BadZipFile),
+)
+"""What torch and pickle stumble over in a file that was cut off, or in which a byte is another."""
 
 
 def read(path: Path) -> dict[str, Tensor]:
@@ -52,26 +57,38 @@ def fill(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> nn.Modu
         path: of the file, for the message.
 
     Raises:
-        ConfigError: a tensor is missing, has another shape or is one too many.
+        ConfigError: a tensor is missing, has another shape or kind, is one too many or not finite.
     """
     prefix = next(
         (each for each in ("visual.", "module.", "features.") if any(name.startswith(each) for name in state)), ""
     )
     given = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-    wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    wanted = network.state_dict()
     wrong = [f"it lacks {name}" for name in wanted.keys() - given.keys()]
     wrong += [f"{name} is one too many" for name in given.keys() - wanted.keys()]
     wrong += [
-        f"{name} is {list(given[name].shape)} and should be {list(shape)}"
-        for name, shape in wanted.items()
-        if name in given and tuple(given[name].shape) != shape
+        f"{name} is {_kind(given[name])} {list(given[name].shape)} and should be {_kind(tensor)} {list(tensor.shape)}"
+        for name, tensor in wanted.items()
+        if name in given and (given[name].shape != tensor.shape or _kind(given[name]) != _kind(tensor))
     ]
     if wrong:
         more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         raise ConfigError(f"{path} has the weights of another network: {min(wrong)}{more}")
-    floats = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in given.items()}
-    network.load_state_dict(floats, assign=True)
+    plain = {name: tensor.to(wanted[name].dtype) for name, tensor in given.items()}
+    broken = [name for name, tensor in plain.items() if tensor.is_meta or not tensor.isfinite().all()]
+    if broken:
+        raise ConfigError(
+            f"{path} has no finite numbers in {min(broken)}, or not only such; get it again from where it comes from"
+        )
+    network.load_state_dict(plain, assign=True)
     return network.eval().requires_grad_(requires_grad=False)
+
+
+def _kind(tensor: Tensor) -> str:
+    """What its numbers are: floats of any size are one kind, and what holds none, or holds them otherwise, another."""
+    if tensor.layout != torch.strided or tensor.is_quantized:
+        return "packed"
+    return "floats" if tensor.is_floating_point() else str(tensor.dtype).removeprefix("torch.")
 
 
 def _saved(path: Path) -> Any:

@@ -48,13 +48,17 @@ def test_both_worlds_are_filmed_from_where_they_part(tmp_path, walk):
 
 def report(value):
     chunks = {name: [value, value / 2] for name in drift.SHOWN}
-    summary = {f"drift.{name}": {"mean": value, "low": value - 0.1, "high": value + 0.1} for name in drift.SHOWN}
+    known = {"mean": value, "low": value - 0.1, "high": value + 0.1, "count": 9}
+    few = {"mean": value, "low": None, "high": None, "count": 4}
+    none = {"mean": None, "low": None, "high": None, "count": 0}
+    summary = {f"drift.{name}": known for name in drift.SHOWN} | {"drift.dynamic": few, "drift.identity": none}
     return {"videos": [{"chunks": chunks}, {"unscored": "too short"}], "summary": summary}
 
 
 def test_the_page_tells_the_means_and_who_drifts_less():
-    comparisons = [{"score": f"drift.{name}", "verdict": "no difference shown"} for name in drift.SHOWN]
+    comparisons = [{"score": f"drift.{name}", "verdict": "no difference shown", "count": 9} for name in drift.SHOWN]
     comparisons[0]["verdict"] = "B is better"
+    comparisons[-1] |= {"verdict": "not compared", "count": 0}
     hardware = {"cpu": "an abacus", "cores": 2}
     result = {
         "walks": 9,
@@ -64,7 +68,10 @@ def test_the_page_tells_the_means_and_who_drifts_less():
     }
     text = drift.page(result, {"generated": report(0.5), "real": report(0.25)}, "| effects |")
     assert "| clarity | 0.5000 (0.4000 to 0.6000) | 0.2500 (0.1500 to 0.3500) | the real drift less |" in text
-    assert text.count("| no difference shown |") == len(drift.SHOWN) - 1
+    assert "| dynamic | 0.5000, of 4 walks | 0.2500, of 4 walks | no difference shown |" in text
+    assert "| identity | unscored, of 0 walks | unscored, of 0 walks | not compared |" in text
+    assert text.count("| no difference shown |") == len(drift.SHOWN) - 2
+    assert f"{len(drift.SHOWN) - 1} scores, pair by pair" in text
     assert "9 walks of 60 s" in text
     assert "| effects |" in text
 

@@ -59,7 +59,7 @@ SCORES = {
     "Score": "(value, count)",
     "Unscored": "(reason)",
     "consistency": "(features)",
-    "drift": "(values, weights='equal')",
+    "drift": "(values, weights='equal', *, floor=0.0)",
     "dynamic_degree": "(magnitudes)",
     "identity": "(chunks)",
     "identity_drift": "(chunks, weights='equal')",

@@ -13,8 +13,11 @@ import pytest
 
 from lvbench import presets
 from lvbench.cli import main
+from lvbench.examine import READER
+from lvbench.light import Light
 from lvbench.measures import DIMENSIONS
-from lvbench.store import hash_of
+from lvbench.store import Store, hash_of
+from lvbench.video import DECODER
 from lvbench.weights import Networks, find
 from tests.lvbench.films import cut, drifting, film, sound
 from tests.lvbench.random_weights import TINY, folder_of_weights, lpips_in
@@ -66,9 +69,10 @@ def test_a_folder_of_videos_becomes_a_report(videos, tmp_path, capsys):
     assert (fields["scored"], fields["unscored"], errors) == (3, 0, "")
     report = json.loads((tmp_path / "report" / "scores.json").read_text())
     assert report["summary"] == fields["summary"]
-    assert (tmp_path / "report" / "scores.csv").read_text().count("\n") == 1 + 3 * 7
+    assert (tmp_path / "report" / "scores.csv").read_text().count("\n") == 1 + 3 * (7 + 7 + 1)
     page = (tmp_path / "report" / "report.html").read_text()
-    assert page.count("data:image/jpeg;base64,") == 3
+    assert 1 <= page.count("data:image/jpeg;base64,") <= 3
+    assert f"<p>{videos.name}: 3 videos scored" in page
     assert "reference" not in report["videos"][0]
 
 
@@ -84,12 +88,17 @@ def test_bad_videos_are_named_and_cost_nobody_else(mixed, tmp_path, capsys):
     assert "only audio" in lines["sound.mp4"]
     report = json.loads((tmp_path / "scores.json").read_text())
     assert {video["name"]: video["unscored"] for video in report["videos"] if "unscored" in video} == lines
+    assert main(["score", str(mixed), "-o", str(tmp_path), *CHUNKS, "--json"]) == 3
+    fields, _ = told(capsys)
+    assert (fields["unscored"], fields["reasons"]) == (7, lines)
 
 
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
         (["score"], "Missing argument"),
+        (["score", "--jsn"], "No such option: --jsn (Possible options: --json). lvbench --help"),
+        (["scoer"], "Did you mean 'score'? lvbench --help"),
         (["score", "none"], "none does not exist"),
         (["score", "."], "there is no video in"),
         (["score", "{videos}", "--dimension", "clearity"], "did you mean 'clarity'"),
@@ -102,7 +111,7 @@ def test_bad_videos_are_named_and_cost_nobody_else(mixed, tmp_path, capsys):
         (["score", "{videos}", "--max-seconds", "inf"], "of time up to 1,000,000 s"),
         (["score", "{videos}", "--chunks", "100000000"], "ask for at most 12,000 chunks"),
         (["prompts", "none.json", "--block-seconds", "1"], "cannot read the annotations none.json"),
-        (["prompts", "none.json"], "Missing option '--block-seconds'"),
+        (["prompts", "none.json"], "Missing option '--block-seconds'. lvbench --help"),
         (["compare", "none", "none"], "cannot be read"),
     ],
 )
@@ -120,6 +129,29 @@ def test_a_folder_that_may_not_be_written_is_told(videos, tmp_path, capsys):
     tmp_path.chmod(0o500)
     assert main(["score", str(videos), "-o", str(tmp_path / "report")]) == 2
     assert "Permission denied" in capsys.readouterr().err
+
+
+def test_files_that_are_not_named_as_videos_are_not_passed_over_in_silence(videos, tmp_path, capsys):
+    for name in ("0.mp4", "1.mp4"):
+        os.link(videos / name, tmp_path / name.replace("1.mp4", "1.movie"))
+    asked = ["score", str(tmp_path), "-o", str(tmp_path / "report"), *CHUNKS, "--json"]
+    for _ in range(2):  # the report in it is none of them
+        assert main(asked) == 0
+        fields, errors = told(capsys)
+        assert (fields["scored"], errors) == (
+            1,
+            "passed over, since not named as videos: 1.movie; name one alone to score it\n",
+        )
+
+
+def test_what_cannot_be_kept_is_told_once_and_costs_no_score(videos, tmp_path, capsys):
+    for video in videos.iterdir():
+        key = (hash_of(video), Light().fingerprint, DECODER, READER)
+        Store(tmp_path / "cache")._path(key).mkdir(parents=True)  # where a file should be
+    assert main(["score", str(videos), "-o", str(tmp_path), *CHUNKS, "--extractor", "light", "--json"]) == 0
+    fields, errors = told(capsys)
+    assert (fields["scored"], errors.count("\n")) == (3, 1)
+    assert errors.startswith("what was measured is not kept for the next time: [Errno 21] Is a directory")
 
 
 def test_workers_change_no_byte_of_the_scores(mixed, tmp_path):
@@ -201,15 +233,84 @@ def test_lpips_compares_with_a_reference_where_its_weights_are(videos, tmp_path,
     assert "difference in looks, LPIPS" in (tmp_path / "report" / "report.html").read_text()
 
 
+def test_a_reference_that_is_not_there_is_told_and_counted(videos, tmp_path, capsys):
+    real, out = tmp_path / "real", tmp_path / "report"
+    real.mkdir()
+    film(real / "0.mp4", drifting(13))  # its own has 20 frames
+    (real / "1.mp4").write_text("hello\n" * 99)
+    asked = ["score", str(videos), "-o", str(out), *CHUNKS, "--reference", str(real)]
+    assert main(asked) == 3
+    shown = capsys.readouterr()
+    lines = dict(line.split(": ", 1) for line in shown.err.splitlines())
+    assert set(lines) == {"1.mp4", "2.mp4"}
+    assert "it cannot be read: No such file" in lines["2.mp4"]
+    assert "3 videos scored by the light extractor, 0 not, 2 not compared with their reference" in shown.out
+    page = (out / "report.html").read_text()
+    assert "0.mp4 (13 of 20)." in page
+    assert "n 1, 2 left out [" in page
+    assert page.count(lines["2.mp4"]) == 1
+    assert (out / "scores.csv").read_text().count(lines["2.mp4"]) == 4
+    assert main([*asked, "--json"]) == 3
+    fields = told(capsys)[0]
+    assert (fields["unscored"], fields["without_reference"], fields["reasons"]) == (0, 2, lines)
+    assert sum(fields["summary"]["ssim"]["unscored"].values()) == 2
+
+
 def test_two_reports_are_compared(videos, tmp_path, capsys):
     main(["score", str(videos), "-o", str(tmp_path), *CHUNKS, "--json"])
     capsys.readouterr()
     assert main(["compare", str(tmp_path), str(tmp_path / "scores.json")]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert "motion: drift: B - A +0.0000 (+0.0000 to +0.0000), 3 pairs: no difference shown" in lines
+    shown = capsys.readouterr()
+    lines = shown.out.splitlines()
+    assert "motion: drift: B - A +0, 3 pairs, chance 1: no difference shown" in lines
+    assert "aesthetic: drift: not compared (3 unscored in A, 3 unscored in B)" in lines
+    assert shown.err == ""
     assert main(["compare", str(tmp_path), str(tmp_path), "--json"]) == 0
     fields = told(capsys)[0]
-    assert {one["verdict"] for one in fields["scores"]} == {"no difference shown"}
+    assert {one["verdict"] for one in fields["scores"]} == {"no difference shown", "not compared"}
+
+
+def test_what_is_not_compared_is_told(videos, tmp_path, capsys):
+    one, other = tmp_path / "one", tmp_path / "other"
+    main(["score", str(videos), "-o", str(one), *CHUNKS, "--json"])
+    report = json.loads((one / "scores.json").read_text())
+    refused, copied, far = report["videos"]
+    report["videos"] = [
+        {"name": refused["name"], "unscored": "it has no frames"},
+        copied,
+        {**far, "name": "=4.mp4"},
+        {**copied, "name": "5.mp4"},
+    ]
+    other.mkdir()
+    (other / "scores.json").write_text(json.dumps(report))
+    report["videos"] = [refused, copied, far, {**far, "name": "5.mp4"}]
+    (one / "scores.json").write_text(json.dumps(report))
+    capsys.readouterr()
+    assert main(["compare", str(one), str(other)]) == 0
+    shown = capsys.readouterr()
+    assert "motion: drift: B - A +0, 1 pairs, chance 1: no difference shown (1 unscored in B)" in shown.out.splitlines()
+    assert shown.err.splitlines() == [
+        "2.mp4: only in A",
+        "=4.mp4: only in B",
+        "5.mp4: has all scores of 1.mp4 and counts once with it",
+    ]
+    assert main(["compare", str(one), str(other), "--json"]) == 0
+    fields, errors = told(capsys)
+    assert errors == ""
+    assert fields["only"] == {"a": ["2.mp4"], "b": ["=4.mp4"]}
+    assert fields["copies"] == {"5.mp4": "1.mp4"}
+    motion = next(each for each in fields["scores"] if each["score"] == "drift.motion")
+    assert motion["unscored"] == {"a": {}, "b": {"0.mp4": "it has no frames"}}
+
+
+def test_who_stops_reading_what_is_done_changes_nothing(videos, tmp_path):
+    asked = [sys.executable, "-m", "lvbench", "score", str(videos), "-o", str(tmp_path), *CHUNKS, "--json"]
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write) as nobody:
+        done = subprocess.run(asked, stdout=nobody, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "report.html").exists()
 
 
 def test_published_networks_score_where_their_weights_are(videos, tmp_path, monkeypatch, capsys):
@@ -259,6 +360,14 @@ def test_weights_of_another_network_are_told_before_any_video_is_opened(videos, 
     assert "has the weights of another network" in shown.err
     assert (shown.out, shown.err.count("\n")) == ("", 1)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_help_of_prompts_shows_what_a_line_of_annotations_is(tmp_path, capsys):
+    assert main(["prompts", "--help"]) == 0
+    line = " ".join(capsys.readouterr().out.partition("A line of what it reads: ")[2].partition("╭")[0].split())
+    (tmp_path / "told.json").write_text(line)
+    assert main(["prompts", str(tmp_path / "told.json"), "--block-seconds", "1", "-o", str(tmp_path)]) == 0
+    assert json.loads((tmp_path / f"{json.loads(line)['video_id']}.jsonl").read_text())["block"] == 0
 
 
 def test_annotations_become_a_file_of_prompts_for_each_video(tmp_path, capsys):

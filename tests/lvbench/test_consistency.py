@@ -37,6 +37,12 @@ def test_the_length_of_a_row_does_not_count():
     assert consistency(f * [[1], [5], [0.1], [7]]).value == pytest.approx(consistency(f).value)
 
 
+def test_frames_that_are_all_alike_are_1_and_not_more():
+    for seed in range(200):
+        f = np.random.default_rng(seed).random((1, 5)).repeat(4, 0)
+        assert 1 - 1e-12 < consistency(f).value <= 1
+
+
 @pytest.mark.parametrize(
     ("features", "reason"),
     [

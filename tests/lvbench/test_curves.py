@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from lvbench.curves import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, curves
+from lvbench.curves import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, curves, span_of
 
 
 def paths(svg: str, kind: str) -> list[str]:
@@ -49,3 +49,13 @@ def test_no_value_is_no_picture():
 
 def test_a_title_is_text_and_no_markup():
     assert ElementTree.fromstring(curves('"><script>', [[1.0, 2.0]])).get("aria-label") == '"><script>'
+
+
+def test_pictures_of_one_scale_show_equal_values_at_equal_heights():
+    lines, others = [[1.0, 2.0]], [[2.0, 5.0]]
+    span = span_of([*lines, *others])
+    assert span == (1.0, 5.0)
+    ends = [paths(curves("a", each, span), "one")[0] for each in (lines, others)]
+    assert ends[0].rpartition(",")[2] == ends[1].partition(",")[2].partition("L")[0]
+    assert span_of([[None]]) is span_of([]) is None
+    assert span_of([[3.0, 3.0]]) == (2.5, 3.5)

@@ -68,10 +68,28 @@ def test_nothing_is_done_to_the_first_chunk_by_what_grows():
         assert not np.array_equal(worse[-1], clean[-1])
 
 
+@pytest.mark.parametrize("kind", DEGRADATIONS)
+def test_what_is_meant_to_move_moves_that_way(found, kind):
+    clean, judged = found["none"].scores, found[kind].scores
+    for told in DEGRADATIONS[kind].moves.split("; "):
+        way, _, names = told.partition(": ")
+        if way in {"up", "down"}:
+            names = names.replace(" and ", " drift, ") if "drift" in names else names
+            for name in names.split(", "):
+                score = f"drift.{name.removesuffix(' drift')}" if name.endswith(" drift") else name.replace(" ", "_")
+                assert (judged[score].value > clean[score].value) == (way == "up"), score
+
+
 def test_the_table_has_a_line_for_each_degradation(found):
-    lines = table(found).splitlines()
+    lines, _, reading = table(found).partition("\n\n")
+    assert "A loop is no better" in reading
+    lines = lines.splitlines()
     assert len(lines) == 2 + len(DEGRADATIONS)
-    assert all(line.count("|") == 2 + len(SHOWN) + len(COMPANIONS_SHOWN) for line in lines)
+    assert all(line.count("|") == 3 + len(SHOWN) + len(COMPANIONS_SHOWN) for line in lines)
+    assert all(
+        line.startswith(f"| {kind} | {how.moves} | ")
+        for line, (kind, how) in zip(lines[2:], DEGRADATIONS.items(), strict=True)
+    )
     judged = found["none"]
     gone = replace(judged, scores={**judged.scores, "drift.clarity": judged.scores["drift.aesthetic"]})
-    assert "| unscored |" in table({"gone": gone})
+    assert "| unscored |" in table({"none": gone})

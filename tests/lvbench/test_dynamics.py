@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
+import cv2
 import numpy as np
 import pytest
 
-from lvbench.dynamics import dynamic_degree, magnitude, moves, stride
+from lvbench import motion
+from lvbench.dynamics import STILL_PX, dynamic_degree, magnitude, moves, stride
 from lvbench.score import Score, Unscored
 
 
@@ -54,3 +56,12 @@ def test_a_look_without_a_number_leaves_it_unscored():
 @pytest.mark.parametrize(("fps", "frames"), [(1, 1), (8, 1), (16, 2), (24, 3), (30, 4), (60, 8)])
 def test_looks_are_an_eighth_of_a_second_apart(fps, frames):
     assert stride(fps) == frames
+
+
+def test_noise_over_a_still_picture_is_too_little_to_be_motion_and_a_pixel_is_not():
+    generator = np.random.default_rng(0)
+    picture = cv2.GaussianBlur(generator.uniform(0, 255, (192, 256)).astype(np.float32), (0, 0), 3) * 4 - 400
+    still, noisy = (np.clip(picture + generator.normal(0, 2, picture.shape), 0, 255).astype(np.uint8) for _ in range(2))
+    mover = motion.Mover()
+    assert magnitude(mover.flow(still, noisy)) < STILL_PX
+    assert magnitude(mover.flow(still, np.roll(noisy, 1, axis=1))) > STILL_PX

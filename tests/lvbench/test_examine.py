@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from lvbench import examine as examining
 from lvbench.errors import ConfigError
-from lvbench.examine import Record, Refused, Settings, Task, examine, extract
+from lvbench.examine import Record, Refused, Settings, Task, compared, examine, extract
 from lvbench.light import Light
 from lvbench.reference import Likeness
 from lvbench.score import Unscored
 from lvbench.store import hash_of
-from lvbench.video import Limits
+from lvbench.video import Limits, open_video
 from tests.lvbench.films import counted, drifting, film
 
 
@@ -82,14 +84,57 @@ def test_a_video_that_is_gone_and_one_too_short_are_reasons(settings, tmp_path):
     assert "14 frames are too few for 5 chunks" in short.reason
 
 
-def test_a_reference_is_compared_and_a_bad_one_costs_nothing_else(settings, video, tmp_path):
-    beside = examine(Task(name="a", path=video, reference=video), settings)
-    assert isinstance(beside, Record)
+def test_a_reference_is_compared_once_and_a_bad_one_costs_nothing_else(settings, video, tmp_path, monkeypatch):
+    alone = examine(Task(name="a", path=video), settings)
+    beside = compared(alone, video, video, settings)
     assert isinstance(beside.likeness, Likeness)
-    alone = examine(Task(name="a", path=video, reference=tmp_path / "none.mkv"), settings)
-    assert isinstance(alone, Record)
-    assert alone.likeness == Unscored("its reference none.mkv: it cannot be read: No such file or directory")
-    assert alone.judged == beside.judged
+    monkeypatch.setattr(examining, "liken", None)  # not called any more
+    assert compared(alone, video, video, settings) == beside
+    lost = compared(alone, video, tmp_path / "none.mkv", settings)
+    assert lost.likeness == Unscored("its reference none.mkv: it cannot be read: No such file or directory")
+    assert alone.judged == beside.judged == lost.judged
+
+
+@pytest.mark.parametrize("limits", [Limits(frames=30), Limits(pixels=48 * 64 - 1)])
+def test_what_was_measured_before_is_refused_as_what_was_not(settings, video, tmp_path, limits):
+    task, alone = Task(name="a", path=video), examine(Task(name="a", path=video), settings)
+    compared(alone, video, video, settings)
+    refused = [
+        examine(task, replace(settings, store=store, limits=limits)) for store in (settings.store, tmp_path / "empty")
+    ]
+    assert isinstance(refused[0], Refused)
+    assert refused[0] == refused[1]
+    if limits.pixels < 48 * 64:
+        assert isinstance(compared(alone, video, video, replace(settings, limits=limits)).likeness, Unscored)
+
+
+def test_what_cannot_be_kept_costs_no_score_and_is_told(settings, video, tmp_path):
+    (tmp_path / "file").touch()  # no folder can be made below it
+    kept, task = examine(Task(name="a", path=video), settings), Task(name="a", path=video)
+    unkept = examine(task, replace(settings, store=tmp_path / "file" / "cache"))
+    assert unkept == kept
+    assert kept.unkept is None
+    assert "Not a directory" in unkept.unkept
+    beside = compared(kept, video, video, replace(settings, store=tmp_path / "file" / "cache"))
+    assert isinstance(beside.likeness, Likeness)
+    assert "Not a directory" in beside.unkept
+
+
+def test_a_damaged_file_of_measures_is_replaced(settings, video):
+    first = examine(Task(name="a", path=video), settings)
+    (file,) = settings.store.iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1])
+    assert examine(Task(name="a", path=video), settings) == first
+    assert file.read_bytes() == whole
+
+
+def test_a_file_too_large_to_be_read_in_time_is_refused(settings, video):
+    with video.open("r+b") as file:
+        file.truncate(300 * 10**9)
+    refused = examine(Task(name="a", path=video), replace(settings, limits=Limits(seconds=0.3)))
+    assert isinstance(refused, Refused)
+    assert "0.3 s were not enough to read its bytes" in refused.reason
 
 
 def test_a_video_that_is_read_otherwise_is_measured_again(settings, video, monkeypatch):
@@ -116,7 +161,10 @@ def test_drift_needs_two_chunks(tmp_path):
 
 @pytest.mark.parametrize("batch", [1, 4, 99])
 def test_the_batch_changes_no_bit(video, monkeypatch, batch):
-    whole = extract(video, Light(), Limits())[1]
-    monkeypatch.setattr(Light, "batch", batch)
-    other = extract(video, Light(), Limits())[1]
+    found = []
+    for size in (Light.batch, batch):
+        monkeypatch.setattr(Light, "batch", size)
+        with open_video(video, Limits()) as opened:
+            found.append(extract(opened, Light()))
+    whole, other = found
     assert all(np.array_equal(other.tracks[name], whole.tracks[name], equal_nan=True) for name in whole.tracks)

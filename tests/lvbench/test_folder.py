@@ -7,7 +7,7 @@ import os
 import pytest
 
 from lvbench.errors import ConfigError
-from lvbench.folder import tasks_of
+from lvbench.folder import passed_over, tasks_of
 
 
 def test_videos_are_found_by_their_suffix_below_the_folder_in_order(tmp_path):
@@ -18,6 +18,21 @@ def test_videos_are_found_by_their_suffix_below_the_folder_in_order(tmp_path):
     found = tasks_of(tmp_path)
     assert [task.name for task in found] == ["a.webm", "b.MP4", "deep/c.mkv"]
     assert all(task.reference is None for task in found)
+
+
+@pytest.mark.parametrize("name", ["a.m2v", "a.H264", "a.f4v", "a.qt", "a.mpe", "a.mjpeg", "a.m2t", "a.webp", ".mp4"])
+def test_a_rarer_name_of_a_video_is_one_too(tmp_path, name):
+    (tmp_path / name).touch()
+    assert [task.name for task in tasks_of(tmp_path)] == [name]
+
+
+def test_what_is_passed_over_is_known_but_for_the_report(tmp_path):
+    (tmp_path / "report" / "cache").mkdir(parents=True)
+    (tmp_path / "deep").mkdir()
+    for name in ("a.mp4", "b.video", "deep/notes.txt", "mp4", "report/cache/0.npz"):
+        (tmp_path / name).touch()
+    assert passed_over(tmp_path, tmp_path / "report") == ["b.video", "deep/notes.txt", "mp4"]
+    assert passed_over(tmp_path / "b.video", tmp_path / "report") == []
 
 
 def test_what_only_has_the_name_of_a_video_is_not_passed_over_in_silence(tmp_path):

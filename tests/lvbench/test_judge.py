@@ -10,7 +10,7 @@ import pytest
 from lvbench.drift import drift, identity_drift, vde
 from lvbench.errors import VideoRefused
 from lvbench.features import TRACKS, Features
-from lvbench.judge import FORMS, higher_is_better, judge, number, title
+from lvbench.judge import FORMS, higher_is_better, judge, number, reason, title
 from lvbench.measures import COMPANIONS, DIMENSIONS
 from lvbench.score import Score, Unscored
 from tests.lvbench.test_measures import features
@@ -22,8 +22,9 @@ def test_the_forms_are_made_of_the_values_of_the_chunks():
     judged = judge(features(), {}, ALL, 5)
     for name in ALL:
         values = judged.chunks[name]
-        assert judged.scores[f"drift.{name}"] == drift(values)
-        assert judged.scores[f"drift_rising.{name}"] == drift(values, "rising")
+        floor = DIMENSIONS[name].floor
+        assert judged.scores[f"drift.{name}"] == drift(values, floor=floor)
+        assert judged.scores[f"drift_rising.{name}"] == drift(values, "rising", floor=floor)
         assert judged.scores[f"vde_linear.{name}"] == Score(vde(values), 5)
         assert judged.scores[f"vde_log.{name}"] == Score(vde(values, "log"), 5)
 
@@ -65,6 +66,18 @@ def test_a_frozen_video_does_not_win():
     assert isinstance(judged.scores["drift.dynamic"], Unscored)
 
 
+def test_what_begins_still_or_black_has_no_drift_to_be_measured_by_and_its_published_number():
+    found = features()
+    flow, clarity = np.full(43, 9, np.float32), np.full(43, 50, np.float32)
+    flow[:8], clarity[:8] = 0.003, 0.2
+    judged = judge(Features(frames=43, tracks={**found.tracks, "flow": flow, "clarity": clarity}), {}, ALL, 5)
+    for name, floor in (("dynamic", 0.5), ("clarity", 1)):
+        for form in ("drift", "drift_rising"):
+            reason = judged.scores[f"{form}.{name}"].reason
+            assert reason == f"the first chunk scored {floor} or less, so relative drift is undefined"
+        assert judged.scores[f"vde_linear.{name}"] == Score(vde(judged.chunks[name]), 5)
+
+
 def test_less_drift_is_better_and_more_of_a_companion():
     assert not higher_is_better("drift.clarity")
     assert not higher_is_better("vde_log.motion")
@@ -78,5 +91,19 @@ def test_every_score_has_its_title():
 
 def test_an_infinite_number_is_none_to_average_with():
     assert number(Score(0.5, 1)) == 0.5
-    assert number(Score(math.inf, 1)) is None
+    for value in (math.inf, -math.inf, math.nan, 1.7e308, -1e100):
+        assert number(Score(value, 1)) is None
+        assert reason(Score(value, 1)) == f"it is {value}"
     assert number(Unscored("why")) is None
+    assert reason(Unscored("why")) == "why"
+
+
+def test_frames_that_are_the_same_as_the_one_before_are_counted_whatever_a_codec_does_to_them():
+    found = features()
+    differences = np.full(43, 5, np.float32)
+    differences[[0, 1, 2, 3, 4]] = np.nan, 0, 0.019, 0.021, np.nan
+    tracks = {**found.tracks, "difference": differences}
+    assert judge(Features(frames=43, tracks=tracks), {}, ALL, 5).repeated == Score(2 / 42, 42)
+    del tracks["difference"]
+    without = Features(frames=43, tracks=tracks)
+    assert judge(without, {"difference": "no eyes"}, ALL, 5).repeated == Unscored("no eyes")

@@ -62,6 +62,14 @@ def test_a_video_too_short_for_its_chunks_says_how_many_would_fit():
     assert len(chunks_of(30, 10)) == 10
 
 
+@pytest.mark.parametrize("frames", [1, 5])
+def test_a_video_without_frames_for_two_chunks_is_not_told_to_ask_for_fewer(frames):
+    with pytest.raises(VideoRefused, match=r"score a longer video$"):
+        chunks_of(frames, 2)
+    with pytest.raises(VideoRefused, match=r"or ask for at most 2 chunks$"):
+        chunks_of(6, 3)
+
+
 @pytest.mark.parametrize(
     ("name", "plain"),
     [

@@ -5,20 +5,26 @@ from __future__ import annotations
 import csv
 import json
 import math
+import sys
 from pathlib import Path
 
 import pytest
 
+from lvbench.consistency import consistency
+from lvbench.drift import drift, identity
+from lvbench.dynamics import dynamic_degree
 from lvbench.errors import ReportError
-from lvbench.examine import Record, Refused, Settings
+from lvbench.examine import READER, Record, Refused, Settings
 from lvbench.judge import judge
-from lvbench.measures import DIMENSIONS
-from lvbench.reference import Likeness
-from lvbench.report import read_scores, report_of, write, write_csv, write_json
+from lvbench.measures import COMPANIONS, DIMENSIONS, chunk_values
+from lvbench.reference import LIKENESSES, Likeness
+from lvbench.report import JUDGING, read_scores, report_of, write, write_csv, write_json
 from lvbench.score import Score, Unscored
+from lvbench.store import hash_of_code
 from lvbench.video import Facts
 from tests.lvbench.test_measures import features
 
+WITH = '{"schema": 2, "videos": [{"name": "a", "scores": {"drift.motion": {"value": 0.5, "count": 3}}}]}'
 FACTS = Facts(container="mp4", codec="h264", size=(48, 64), fps=16.0)
 
 
@@ -40,7 +46,7 @@ def records():
 
 def test_a_report_has_every_value_and_every_reason(records, settings):
     report = report_of(records, settings, 7)
-    assert report["schema"] == 1
+    assert report["schema"] == 2
     assert report["extractor"]["name"] == "light"
     assert report["extractor"]["reason"] == "it was asked for"
     assert len(report["extractor"]["fingerprint"]) == 64
@@ -49,9 +55,12 @@ def test_a_report_has_every_value_and_every_reason(records, settings):
     assert report["settings"] == {"chunks": 5, "dimensions": list(DIMENSIONS), "seed": 7}
     a, b, c = report["videos"]
     assert c == {"name": "c.mp4", "unscored": "no frames"}
+    assert b["repeated_frames"] == {"value": records[0].judged.repeated.value, "count": 42}
+    assert report["summary"]["repeated_frames"]["count"] == 2
     assert b["chunks"]["clarity"] == list(records[0].judged.chunks["clarity"])
     assert b["scores"]["drift.clarity"]["value"] == records[0].judged.scores["drift.clarity"].value
     assert b["reference"]["chunks"]["ssim"] == [0.5, None, 0.5, 0.5, 0.5]
+    assert b["reference"]["frames"] == 43
     assert a["reference"] == {"unscored": "no such file"}
 
 
@@ -63,15 +72,28 @@ def test_a_mean_counts_each_video_once_and_says_who_is_left_out(records, setting
         sha256="",
         facts=FACTS,
         frames=43,
-        judged=type(judged)(judged.chunks, infinite),
+        judged=type(judged)(judged.chunks, infinite, judged.repeated),
     )
     summary = report_of([*records, odd], settings, 0)["summary"]
     values = [one.judged.scores["drift.clarity"].value for one in records[:2]]
     assert summary["drift.clarity"]["mean"] == pytest.approx(sum(values) / 2)
     assert summary["drift.clarity"]["unscored"] == {"it is 0": 1}
-    assert summary["vde_linear.clarity"]["unscored"] == {"as published it is inf": 1}
+    assert summary["vde_linear.clarity"]["unscored"] == {"it is inf": 1}
     assert summary["drift.motion"]["count"] == 3
-    assert summary["ssim"] == {"mean": 0.5, "low": None, "high": None, "count": 1, "unscored": {}}
+    assert summary["ssim"] == {"mean": 0.5, "low": None, "high": None, "count": 1, "unscored": {"no such file": 1}}
+    assert summary["psnr"] == {"mean": None, "low": None, "high": None, "count": 0, "unscored": {"no such file": 1}}
+
+
+def test_what_reads_videos_and_makes_scores_is_told_by_hashes_of_its_code(records, settings, tmp_path):
+    makers = (consistency, drift, identity, dynamic_degree, judge, chunk_values)
+    assert {f"lvbench.{name}" for name in JUDGING} == {maker.__module__ for maker in makers}
+    code = hash_of_code(
+        *(sys.modules[maker.__module__] for maker in (consistency, drift, dynamic_degree, judge, chunk_values))
+    )
+    report = report_of(records, settings, 0)
+    assert report["scoring"] == f"{READER} {code}"
+    write_json(report, tmp_path)
+    assert read_scores(tmp_path).made_with["scoring"] == report["scoring"]
 
 
 def test_the_order_of_the_records_changes_no_byte(records, settings, tmp_path):
@@ -90,7 +112,8 @@ def test_json_is_strict_and_is_read_back(records, settings, tmp_path):
     json.loads((tmp_path / "scores.json").read_text(), parse_constant=pytest.fail)
     for place in (tmp_path, tmp_path / "scores.json"):
         scores = read_scores(place)
-        assert set(scores.videos) == {"a.mp4", "b.mp4"}
+        assert set(scores.videos) == {"a.mp4", "b.mp4", "c.mp4"}
+        assert scores.videos["c.mp4"] == Unscored("no frames")
         assert scores.videos["b.mp4"] == records[0].judged.scores
         assert scores.made_with["chunks"] == 5
 
@@ -98,12 +121,31 @@ def test_json_is_strict_and_is_read_back(records, settings, tmp_path):
 def test_a_table_has_a_row_for_each_dimension_of_each_video(records, settings, tmp_path):
     write_csv(report_of(records, settings, 0), tmp_path)
     rows = list(csv.DictReader((tmp_path / "scores.csv").read_text().splitlines()))
-    assert len(rows) == 2 * len(DIMENSIONS) + 1
+    assert len(rows) == 2 * (len(DIMENSIONS) + len(COMPANIONS) + 1) + len(LIKENESSES) + 1 + 1
     first = rows[0]
     assert (first["video"], first["dimension"]) == ("a.mp4", "clarity")
     assert float(first["drift"]) == records[1].judged.scores["drift.clarity"].value
     assert [float(first[f"chunk_{at}"]) for at in range(1, 6)] == list(records[1].judged.chunks["clarity"])
+    values = {row["dimension"]: row["value"] for row in rows if row["video"] == "a.mp4" and row["value"]}
+    companions = {name: str(records[1].judged.scores[name].value) for name in COMPANIONS}
+    assert values == {**companions, "repeated_frames": str(records[1].judged.repeated.value)}
     assert (rows[-1]["video"], rows[-1]["unscored"]) == ("c.mp4", "no frames")
+    alone = [row for row in rows if row["video"] == "a.mp4" and row["dimension"] in LIKENESSES]
+    assert {row["dimension"] for row in alone} == set(LIKENESSES)
+    assert {(row["drift"], row["chunk_1"], row["unscored"]) for row in alone} == {("", "", "no such file")}
+    beside = rows[-2]
+    assert (beside["video"], beside["dimension"], beside["value"]) == ("b.mp4", "ssim", "0.5")
+    assert (beside["chunk_1"], beside["chunk_2"]) == ("0.5", "")
+
+
+def test_no_name_nor_reason_is_a_formula_or_moves_a_cursor(settings, tmp_path):
+    told = [Refused("=1+1.mp4", "@SUM(A1)"), Refused("\x1b[2J.mp4", "-1"), record("+1.mp4", 0, Unscored("=2"))]
+    write_csv(report_of(told, settings, 0), tmp_path)
+    text = (tmp_path / "scores.csv").read_text()
+    assert "\x1b" not in text
+    rows = list(csv.reader(text.splitlines()))
+    assert {row[0] for row in rows[1:]} == {"'=1+1.mp4", "\\x1b[2J.mp4", "'+1.mp4"}
+    assert {"'@SUM(A1)", "'-1", "'=2"} < {row[-1] for row in rows}
 
 
 @pytest.mark.parametrize(
@@ -113,8 +155,10 @@ def test_a_table_has_a_row_for_each_dimension_of_each_video(records, settings, t
         ("hello", "no report of lvbench"),
         ("[]", "no report of lvbench"),
         ("[" * 100_000, "no report of lvbench"),
-        ('{"schema": 2}', "has schema 2, this lvbench reads 1"),
-        ('{"schema": 1, "videos": [{"name": "a"}]}', "no report of lvbench"),
+        ('{"schema": 1}', "has schema 1, this lvbench reads 2"),
+        ('{"schema": 2, "videos": [{"name": "a"}]}', "no report of lvbench"),
+        (WITH.replace("3", "Infinity"), "no report of lvbench"),
+        (WITH.replace("0.5", "1" + 400 * "0"), "no report of lvbench"),
     ],
 )
 def test_what_is_no_report_is_refused(tmp_path, text, reason):

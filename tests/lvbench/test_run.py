@@ -7,6 +7,8 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from importlib import import_module
 from multiprocessing import active_children
 
 import pytest
@@ -14,9 +16,12 @@ import pytest
 from lvbench import run
 from lvbench.errors import ConfigError
 from lvbench.examine import Record, Refused, Settings, Task
-from lvbench.run import examine_all
+from lvbench.reference import Likeness
+from lvbench.run import examine_all, sheet_of
+from lvbench.score import Unscored
+from lvbench.sheets import sheet
 from lvbench.video import Limits
-from tests.lvbench.films import drifting, film, hang
+from tests.lvbench.films import counted, drifting, film, hang
 
 
 @pytest.fixture
@@ -72,12 +77,80 @@ def test_what_is_no_file_costs_nobody_else(tasks, tmp_path):
     assert isinstance(last, Record)
 
 
-def test_a_full_disk_is_told_of_each_video(tasks, tmp_path):
+def test_a_full_disk_costs_no_video(tasks, tmp_path):
     (tmp_path / "file").touch()  # no folder can be made below it
     settings = Settings(store=tmp_path / "file" / "cache", chunks=3)
     (found,) = examine_all(tasks[:1], settings, workers=1, on_video=lambda record: None)
-    assert isinstance(found, Refused)
-    assert found.reason.startswith("what was measured of it cannot be kept: [Errno 20] Not a directory")
+    assert isinstance(found, Record)
+    assert found.unkept is not None
+    assert found.unkept.startswith("[Errno 20] Not a directory")
+
+
+def test_a_reference_is_compared_and_has_time_of_its_own(tasks, tmp_path, monkeypatch):
+    seen: list[object] = []
+    deadlines: list[object] = []
+    monkeypatch.setattr(run, "_deadline", counted(deadlines, run._deadline))
+    beside = replace(tasks[0], reference=tasks[2].path)
+    (found,) = examine_all(
+        [beside], Settings(store=tmp_path / "cache", chunks=3), workers=1, on_video=lambda record: seen.append(record)
+    )
+    assert isinstance(found.likeness, Likeness)
+    assert seen == [found]
+    assert len(deadlines) == 2
+
+
+def test_a_process_that_ends_in_the_midst_of_what_it_says_is_told(tmp_path):
+    ours, theirs = run._context().Pipe(duplex=False)
+    ended = run._context().Process(target=os._exit, args=(5,))
+    ended.start()
+    os.write(theirs.fileno(), (100).to_bytes(4) + b"half")
+    theirs.close()
+    found = run._Process(ended, ours, 0.0).found()
+    ours.close()
+    assert found.reason == "the process that scored it ended with exit code 5; see stderr"
+
+
+SCORED_FIRST = """
+import os, time
+class {name}:
+    name = "real.mkv"
+    def stat(self): {then}
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "then", "reason"),
+    [
+        ("Hanging", "time.sleep(600)", "it took too long and was stopped"),
+        ("Dying", "os._exit(7)", "the process that scored it ended with exit code 7"),
+        ("Large", "return bytearray(10**10)", "it takes more than"),
+    ],
+)
+def test_a_reference_costs_a_video_none_of_its_own_scores(tasks, tmp_path, monkeypatch, name, then, reason):
+    (tmp_path / f"{name.lower()}.py").write_text(SCORED_FIRST.format(name=name, then=then))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(run, "GRACE_S", 3.0)
+    settings = Settings(store=tmp_path / "cache", chunks=3, limits=Limits(seconds=3.0))
+    real = getattr(import_module(name.lower()), name)()
+    (found,) = examine_all([replace(tasks[0], reference=real)], settings, workers=1, on_video=lambda record: None)
+    assert isinstance(found, Record)
+    assert isinstance(found.likeness, Unscored)
+    assert found.likeness.reason.startswith(f"its reference real.mkv: {reason}")
+    (alone,) = examine_all(tasks[:1], settings, workers=1, on_video=lambda record: None)
+    assert found.judged == alone.judged
+
+
+def test_a_sheet_is_made_in_a_process_of_its_own(tasks, tmp_path, monkeypatch):
+    settings = Settings(store=tmp_path / "cache", chunks=3, limits=Limits(seconds=1.0))
+    assert sheet_of(tasks[0].path, 20, settings) == sheet(tasks[0].path, 20, 3, Limits())
+    assert "it had 99 frames when it was scored" in str(sheet_of(tasks[0].path, 99, settings))
+    (tmp_path / "hanging.py").write_text(SCORED_FIRST.format(name="Hanging", then="time.sleep(600)"))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(run, "GRACE_S", 3.0)
+    told = sheet_of(import_module("hanging").Hanging(), 20, settings)
+    assert isinstance(told, str)
+    assert told.startswith("it took too long and was stopped")
+    assert not active_children()
 
 
 def test_nothing_runs_on_once_somebody_stops_it(tasks, tmp_path):

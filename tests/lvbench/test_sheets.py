@@ -21,6 +21,12 @@ def test_a_sheet_shows_the_middle_frame_of_each_chunk(tmp_path):
     assert reds == pytest.approx([20, 70, 120, 170], abs=4)
 
 
+def test_a_video_that_was_replaced_by_a_shorter_one_has_no_sheet(tmp_path):
+    path = film(tmp_path / "a.mkv", [np.zeros((48, 64, 3), np.uint8)] * 2)
+    with pytest.raises(VideoRefused, match="it had 23 frames when it was scored, and has fewer now"):
+        sheet(path, 23, 4, Limits())
+
+
 def test_a_video_that_is_gone_has_no_sheet(tmp_path):
     with pytest.raises(VideoRefused):
         sheet(tmp_path / "none.mp4", 23, 4, Limits())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 
 import numpy as np
 import pytest
@@ -48,6 +47,29 @@ def test_a_file_that_could_run_code_counts_as_none(tmp_path):
     assert store.get("key") is None
 
 
+def test_a_file_in_which_any_bit_is_another_counts_as_none(tmp_path):
+    store = Store(tmp_path)
+    store.put({"a": np.arange(3.0)}, "key")
+    (file,) = tmp_path.iterdir()
+    data = file.read_bytes()
+    for bit in range(8 * len(data)):
+        torn = bytearray(data)
+        torn[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(torn)
+        assert store.get("key") is None
+    file.write_bytes(data)
+    assert store.get("key") is not None
+
+
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY", hashlib.sha256(b"x").digest()])
+def test_what_is_something_else_counts_as_none_and_is_replaced(tmp_path, content):
+    store = Store(tmp_path)
+    store._path(("key",)).write_bytes(content)
+    assert store.get("key") is None
+    store.put({"a": np.arange(3.0)}, "key")
+    assert store.get("key")["a"].tolist() == [0, 1, 2]
+
+
 def test_nothing_is_left_beside_what_is_kept(tmp_path):
     Store(tmp_path).put({"a": np.zeros(1)}, "key")
     assert [path.suffix for path in tmp_path.iterdir()] == [".npz"]
@@ -72,10 +94,11 @@ class Taken(Store):
         return self._folder / "0.npz"
 
 
-def test_a_pipe_has_no_hash_and_nobody_waits_for_it(tmp_path):
-    os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(OSError, match="no regular file"):
-        hash_of(tmp_path / "pipe")
+def test_a_file_that_takes_too_long_to_read_has_no_hash(tmp_path):
+    with (tmp_path / "sparse").open("wb") as file:
+        file.truncate(300 * 10**9)
+    with pytest.raises(TimeoutError, match=r"0\.1 s were not enough to read its bytes"):
+        hash_of(tmp_path / "sparse", 0.1)
 
 
 def test_the_hash_of_a_file_is_of_its_bytes(tmp_path):

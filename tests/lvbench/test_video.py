@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 
 from lvbench import video as reading
 from lvbench.errors import ConfigError, VideoRefused
-from lvbench.video import Limits, batches, open_video
+from lvbench.video import Facts, Limits, batches, open_video
 from tests.lvbench.films import cut, drifting, film, sound
 
 
@@ -93,35 +96,188 @@ def faststart(folder: Path) -> tuple[Path, list[tuple[int, int]]]:
     return path, [(packet.pos or 0, (packet.pos or 0) + packet.size) for packet in packets]
 
 
+def endless(data: bytes) -> bytes:
+    """The same file with frames that go on to its end, wherever that is."""
+    at = data.rindex(b"mdat")
+    return data[: at - 4] + bytes(4) + data[at:]
+
+
 def test_a_file_cut_between_two_frames_is_refused(tmp_path):
     path, places = faststart(tmp_path)
     path.write_bytes(path.read_bytes()[: places[30][1]])
+    with pytest.raises(VideoRefused, match=r"it is cut off: it has [\d,]+ bytes and says that it goes on"):
+        read(path)
+
+
+def test_a_file_with_fewer_frames_than_it_says_is_refused(tmp_path):
+    path, places = faststart(tmp_path)
+    path.write_bytes(endless(path.read_bytes())[: places[30][1]])
     with pytest.raises(VideoRefused, match="it says 40 frames and has 31"):
         read(path)
 
 
 def test_a_file_cut_in_its_last_frame_is_refused(tmp_path):
     path, places = faststart(tmp_path)
-    path.write_bytes(path.read_bytes()[: places[39][1] - 2])
+    data = path.read_bytes()
+    path.write_bytes(data[: places[39][1] - 2])
+    with pytest.raises(VideoRefused, match="it is cut off: it has"):
+        read(path)
+    path.write_bytes(endless(data)[: places[39][1] - 2])
     with pytest.raises(VideoRefused, match="cut off or torn after 40 frames"):
         read(path)
 
 
-@pytest.mark.parametrize("size", [70 * 188, 70 * 192, 70 * 204])
-def test_packets_of_a_transport_stream_are_of_these_sizes(size):
-    reading._check_packets("mpegts", size)
-    reading._check_packets("mov,mp4,m4a,3gp,3g2,mj2", size + 1)
-    with pytest.raises(VideoRefused, match="its last packet is no whole 188 bytes"):
-        reading._check_packets("mpegts", size + 1)
+def facts_of(path: Path) -> Facts:
+    with open_video(path, Limits()) as video:
+        return video.facts
 
 
-def test_a_transport_stream_cut_within_a_packet_is_refused(tmp_path):
-    whole = film(tmp_path / "a.ts", drifting(40), "mpeg2video")
-    assert len(read(whole)) == 40
-    size = whole.stat().st_size
-    assert size % 188 == 0
-    with pytest.raises(VideoRefused, match="it is cut off: its last packet"):
-        read(cut(whole, (size // 2 // 188 * 188 + 100.5) / size, "b.ts"))
+@pytest.mark.parametrize(
+    ("name", "codec", "fmt"),
+    [
+        ("a.mkv", "libx264", "yuv420p"),
+        ("a.webm", "libvpx", "yuv420p"),
+        ("a.y4m", "wrapped_avframe", "yuv444p"),
+        ("a.gif", "gif", "rgb8"),
+        ("a.apng", "apng", "rgb24"),
+        ("a.avi", "mpeg4", "yuv420p"),
+        ("a.nut", "mpeg4", "yuv420p"),
+    ],
+)
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.9, 0.97])
+def test_a_cut_that_the_decoder_does_not_notice_is(tmp_path, name, codec, fmt, share):
+    whole = film(tmp_path / name, drifting(60), codec, fmt=fmt)
+    assert facts_of(whole).end_known == (name != "a.nut")
+    with pytest.raises(VideoRefused):
+        read(cut(whole, share, f"b{whole.suffix}"))
+
+
+@pytest.mark.parametrize("flags", ["frag_every_frame+empty_moov", "frag_keyframe+empty_moov"])
+def test_a_cut_in_the_fragments_of_a_file_is_noticed(tmp_path, flags):
+    whole = film(tmp_path / "a.mp4", drifting(60), options={"movflags": flags})
+    assert len(read(whole)) == 60
+    assert facts_of(whole).end_known
+    for share in (0.5, 0.9):
+        with pytest.raises(VideoRefused):
+            read(cut(whole, share, "b.mp4"))
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("a.ts", "mpeg2video", {}),
+        ("a.mkv", "libx264", {"live": "1"}),
+        ("a.mp4", "libx264", {"movflags": "frag_every_frame+empty_moov+skip_trailer"}),
+    ],
+)
+def test_what_does_not_say_where_it_ends_is_known_not_to(tmp_path, name, codec, options):
+    path = film(tmp_path / name, drifting(20), codec, options=options)
+    assert not facts_of(path).end_known
+    assert len(read(path)) == 20
+
+
+def late(path: Path, begin_s: float, last_s: float) -> Path:
+    """Write 60 frames, 16 a second, from begin_s on; in a GIF the last of them is shown for last_s."""
+    with av.open(path, "w") as file:
+        stream = file.add_stream("gif" if path.suffix == ".gif" else "libx264", rate=16)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "rgb8" if path.suffix == ".gif" else "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        times = [begin_s + at / 16 for at in range(60)]
+        for frame, time in zip(drifting(60), times, strict=True):
+            shown = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            shown.pts, shown.time_base = round(1000 * time), Fraction(1, 1000)
+            for packet in stream.encode(shown):
+                file.mux(packet)
+        for packet in stream.encode(None):
+            file.mux(packet)
+    if path.suffix == ".gif":
+        data = bytearray(path.read_bytes())
+        at = data.rindex(b"\x21\xf9\x04") + 4
+        data[at : at + 2] = round(100 * last_s).to_bytes(2, "little")
+        path.write_bytes(data)
+    return path
+
+
+def test_a_last_frame_that_stays_is_as_long_as_it_says(tmp_path):
+    assert len(read(late(tmp_path / "a.gif", 0, 3))) == 60
+
+
+def test_a_video_that_begins_late_is_whole_if_it_goes_on_as_long_as_it_says(tmp_path):
+    whole = late(tmp_path / "a.mkv", 30, 0)
+    assert len(read(whole)) == 60
+    with pytest.raises(VideoRefused, match="it is cut off: it has"):
+        read(cut(whole, 0.5, "b.mkv"))
+    data = whole.read_bytes()
+    at = data.index(b"\x18\x53\x80\x67") + 4
+    whole.write_bytes(data[:at] + b"\x01" + b"\xff" * 7 + data[at + 8 :])  # as long as it may be
+    assert len(read(whole)) == 60
+    with pytest.raises(VideoRefused, match=r"it is cut off: it says 3\.8 s and has"):
+        read(cut(whole, 0.5, "c.mkv"))
+
+
+def test_a_video_that_ends_before_it_says_is_refused(tmp_path):
+    whole = film(tmp_path / "a.mxf", drifting(60), "mpeg2video", fps=25)
+    assert len(read(whole)) == 60
+    with pytest.raises(VideoRefused, match=r"it says 2\.4 s and has 1\.9"):
+        read(cut(whole, 0.8, "b.mxf"))
+
+
+def test_a_frame_that_the_decoder_knows_to_be_damaged_is_refused(tmp_path):
+    path, places = faststart(tmp_path)
+    data, (begin, end) = bytearray(path.read_bytes()), places[30]
+    for at in range(begin + (end - begin) // 3, end):
+        data[at] ^= 0x55
+    path.write_bytes(data)
+    with pytest.raises(VideoRefused, match="cut off or torn after"):
+        read(path)
+
+
+WHITE, GREY, RED = (235, 128, 128), (126, 128, 128), (81, 90, 240)
+
+
+@pytest.mark.parametrize("fmt", ["yuv420p", "yuv422p", "yuv444p", "yuvj420p", "yuv420p10le", "yuv444p10le"])
+@pytest.mark.parametrize("colour", [WHITE, GREY, RED, (16, 128, 128), (180, 100, 150)])
+def test_a_flat_colour_is_that_of_the_formula(tmp_path, fmt, colour):
+    deep, full, fmt = fmt.endswith("10le"), fmt.startswith("yuvj"), fmt.replace("yuvj", "yuv")
+    frame = av.VideoFrame(64, 48, fmt)
+    for plane, level in zip(frame.planes, colour, strict=True):
+        level, kind = (4 * level, np.uint16) if deep else (level, np.uint8)
+        plane.update(np.full(plane.buffer_size // np.dtype(kind).itemsize, level, kind).tobytes())
+    with av.open(tmp_path / "a.mkv", "w") as file:
+        stream = file.add_stream("ffv1", rate=16)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, fmt
+        frame.color_range = stream.codec_context.color_range = 2 if full else 1
+        for packet in (*stream.encode(frame), *stream.encode(None)):
+            file.mux(packet)
+    y, u, v = np.array(colour) - (0, 128, 128)
+    if not full:
+        y, u, v = (y - 16) * 255 / 219, u * 255 / 224, v * 255 / 224
+    formula = np.clip([y + 1.402 * v, y - 0.344136 * u - 0.714136 * v, y + 1.772 * u], 0, 255)  # ITU-R BT.601
+    (found,) = read(tmp_path / "a.mkv")
+    assert np.abs(found - formula).max() <= 1
+
+
+def test_the_main_video_is_read_and_not_the_picture_on_the_cover(tmp_path):
+    film(tmp_path / "cover.mjpeg", [np.zeros((96, 96, 3), np.uint8)], "mjpeg", fmt="yuvj420p")
+    with (
+        av.open(tmp_path / "cover.mjpeg") as cover,
+        av.open(film(tmp_path / "plain.mkv", drifting(20))) as plain,
+        av.open(tmp_path / "a.mkv", "w") as file,
+    ):
+        streams = [file.add_stream_from_template(source.streams.video[0]) for source in (cover, plain)]
+        streams[0].disposition = Disposition.attached_pic
+        for source, stream in zip((cover, plain), streams, strict=True):
+            for packet in source.demux(video=0):
+                if packet.size:
+                    packet.stream = stream
+                    file.mux(packet)
+    assert len(read(tmp_path / "a.mkv")) == 20
+
+
+def test_a_pipe_is_no_video_and_nobody_waits_for_it(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(VideoRefused, match="no regular file"):
+        read(tmp_path / "pipe")
 
 
 @pytest.mark.parametrize("degrees", [0, 90, 180, -90])

@@ -112,7 +112,7 @@ def test_every_file_is_checked_against_its_network(networks, tmp_path):
     check(networks)
     folder = folder_of_weights(tmp_path / "wrong")
     torch.save({"weight": torch.zeros(1, 10), "bias": torch.zeros(2)}, folder / SOURCES["aesthetic_head"].names[0])
-    with pytest.raises(ConfigError, match=r"linear\.pth has the weights of another network: bias is \[2\]"):
+    with pytest.raises(ConfigError, match=r"linear\.pth has the weights of another network: bias is floats \[2\]"):
         check(networks_of(folder))
     with pytest.raises(ConfigError, match="another network"):
         check(networks_of(folder, Sizes()))

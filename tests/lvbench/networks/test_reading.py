@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pickle
+from contextlib import suppress
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -49,7 +51,10 @@ def test_safetensors_and_halves_are_read_as_float32(tmp_path):
     [
         (lambda given: given.pop("0.bias"), r"it lacks 0\.bias$"),
         (lambda given: given.update(head=torch.zeros(1)), "head is one too many$"),
-        (lambda given: given.update({"0.weight": torch.zeros(4, 5)}), r"0\.weight is \[4, 5\] and should be \[4, 3\]$"),
+        (
+            lambda given: given.update({"0.weight": torch.zeros(4, 5)}),
+            r"0\.weight is floats \[4, 5\] and should be floats \[4, 3\]$",
+        ),
         (lambda given: given.clear(), "and 6 more$"),
     ],
 )
@@ -58,6 +63,51 @@ def test_the_weights_of_another_network_are_told(tmp_path, change, reason):
     change(given)
     with pytest.raises(ConfigError, match=f"a.pth has the weights of another network: .*{reason}"):
         fill(network(), given, tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        (lambda tensor: tensor.to(torch.int64), "int64"),
+        (lambda tensor: tensor.to(torch.uint8), "uint8"),
+        (lambda tensor: tensor.to(torch.bool), "bool"),
+        (lambda tensor: tensor.to(torch.complex64), "complex64"),
+        (lambda tensor: tensor.to_sparse(), "packed"),
+        (lambda tensor: torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8), "packed"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")  # torch means to drop quantized ones
+def test_weights_that_are_no_floats_are_told(tmp_path, change, kind):
+    given = state() | {"0.weight": change(state()["0.weight"])}
+    torch.save(given, tmp_path / "a.pth")
+    with pytest.raises(ConfigError, match=rf"0\.weight is {kind} \[4, 3\] and should be floats \[4, 3\]$"):
+        fill(network(), read(tmp_path / "a.pth"), tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize(
+    "change", [lambda tensor: tensor / 0, lambda tensor: tensor * torch.nan, lambda t: t.to("meta")]
+)
+def test_weights_without_a_finite_number_are_told(tmp_path, change):
+    torch.save(state() | {"0.bias": change(state()["0.bias"])}, tmp_path / "a.pth")
+    with pytest.raises(ConfigError, match=r"a\.pth has no finite numbers in 0\.bias, or not only such"):
+        fill(network(), read(tmp_path / "a.pth"), tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_file_that_is_cut_off_anywhere_or_has_another_byte_is_told_or_read(tmp_path, zipped):
+    path = tmp_path / "a.pth"
+    torch.save(state(), path, _use_new_zipfile_serialization=zipped)
+    data, drawn_at = path.read_bytes(), np.random.default_rng(0)
+    for at in range(0, len(data), 11):
+        path.write_bytes(data[:at])
+        with pytest.raises(ConfigError):
+            fill(network(), read(path), path)
+    for _ in range(200):
+        torn = bytearray(data)
+        torn[drawn_at.integers(len(data))] = drawn_at.integers(256)
+        path.write_bytes(torn)
+        with suppress(ConfigError):
+            fill(network(), read(path), path)
 
 
 @pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])

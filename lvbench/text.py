@@ -1,0 +1,17 @@
+"""What files are called, made fit to be shown: a name may hold anything, and whoever reads it may do what it says."""
+
+from __future__ import annotations
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What a program for tables takes for the beginning of a formula."""
+
+
+def printable(text: str) -> str:
+    """The text with all that is not printable written out, so that it moves no cursor and ends no line."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
+def cell(text: str) -> str:
+    """The text as a cell of a table, which no program takes for a formula."""
+    shown = printable(text)
+    return f"'{shown}" if text.startswith(FORMULA) else shown
