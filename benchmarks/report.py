@@ -171,12 +171,34 @@ def browser(result: Result) -> str:
     )
 
 
+def scoring(result: Result) -> str:
+    """How fast videos are scored."""
+
+    def row(what: str, found: Result, peak: str = "") -> list[str]:
+        return [what, f"{found['median']:.3g} ({found['min']:.3g} to {found['max']:.3g})", peak]
+
+    film, peaks = result["film"], result["peak_mb"]
+    rows = []
+    for size, speeds, peak in (
+        (film["size"], result["seconds_of_video_a_second"], peaks["small"]),
+        (film["large"], result["seconds_of_large_video_a_second"], peaks["large"]),
+    ):
+        name = f"{size[1]} x {size[0]}"
+        rows.append(row(f"decoding alone, {name}", speeds["decoding_alone"]))
+        rows.append(row(f"light, {name}", speeds["light"], f"{peak:.0f} MB"))
+    published = result["published_seconds_of_video_a_second"]
+    rows += [row(f"{name}, {published['on']}", found) for name, found in published.items() if name != "on"]
+    heads = [f"{film['seconds']} s at {film['fps']} frames a second", "seconds of video a second", "most memory"]
+    return table(heads, rows) + "\n\nThe published networks have random weights here: that changes no time."
+
+
 SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
     "world_quality": ("The bundled world against the real engine, held-out seeds", quality),
     "decode-crafter": ("Speed of the bundled world", speed),
     "batching-crafter": ("Several sessions of it in one batch", batching),
     "live": ("Live worlds", live),
     "live_browser": ("The player page", browser),
+    "lvbench": ("Scoring videos", scoring),
 }
 
 

@@ -83,3 +83,11 @@ def test_the_drawing_has_a_curve_for_each_dimension_of_each_world():
         f"{name}, {kind}" for name in drift.SHOWN for kind in drift.KINDS
     ]
     assert len({(one.get("x"), one.get("y")) for one in inside}) == len(inside)
+
+
+def test_what_is_generated_and_what_is_real_is_drawn_on_one_scale():
+    root = ElementTree.fromstring(drift.drawing({"generated": report(0.5), "real": report(0.25)}))
+    inside = root.findall("{http://www.w3.org/2000/svg}svg")
+    scales = [[text.text for text in one.iter("{http://www.w3.org/2000/svg}text")] for one in inside]
+    assert scales[::2] == scales[1::2]
+    assert len(scales[0]) >= 2
