@@ -223,7 +223,7 @@ def test_a_saved_world_that_is_gone_is_told(desk, ui):
 def test_the_controls_show_how_a_world_is_made(desk, ui):
     world, policy, steps, blocks, places, start, keys = shown = desk.shown(ui.default_of("crafter"))
     assert len(shown) == ui.SHOWN
-    assert (world, policy, steps, start) == ("crafter", "window:frames=32", 3, 0)
+    assert (world, policy, steps, start) == ("crafter", "window:frames=32", 2, 0)
     assert (blocks["choices"], blocks["value"]) == ([1, 2, 4], 1)
     assert len(places["value"]) == 8
     assert keys == ui.key_table(CONTROLS)
