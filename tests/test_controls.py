@@ -70,6 +70,14 @@ def test_pressing_an_action_holds_keys_that_ask_for_it(action: Action) -> None:
     assert ONE_AT_A_TIME.held(ONE_AT_A_TIME.press(action.name)) == (action,)
 
 
+def test_an_action_is_found_by_the_number_that_it_has_among_those_that_steer_a_frame() -> None:
+    for action in TOGETHER.actions:
+        vector = TOGETHER.vector(TOGETHER.press(action.name))
+        assert [at for at, number in enumerate(vector) if number] == [TOGETHER.number(action.name)]
+    with pytest.raises(UnknownName, match="there is no action 'fly'"):
+        TOGETHER.number("fly")
+
+
 def test_pressing_wait_holds_nothing() -> None:
     assert ONE_AT_A_TIME.press("wait") == frozenset()
 

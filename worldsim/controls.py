@@ -95,6 +95,13 @@ class Controls:
             raise ConfigError(f"an hour is a frame of the day, 0 to {self.day - 1}, got {hour}")
         return hour
 
+    def number(self, name: str) -> int:
+        """Which of the numbers that steer a frame is that of the action of that name."""
+        names = [action.name for action in self.actions]
+        if name not in names:
+            raise UnknownName("action", name, names)
+        return names.index(name)
+
     def press(self, name: str) -> Keys:
         """The keys to hold for the action of that name; "wait" holds none."""
         if name == "wait":

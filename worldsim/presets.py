@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from worldsim.codec.patches import PatchCodec
 from worldsim.decoding.video import VideoPlan
 from worldsim.errors import ConfigError, NotShipped, UnknownName, WeightsError
 from worldsim.models.protocol import Codec
+from worldsim.models.small.atlas import Scroll
 from worldsim.models.small.backbone import SmallConfig
 from worldsim.models.small.weights import load_weights
 from worldsim.runtime.devices import is_gpu, pick_device
@@ -101,6 +102,11 @@ CRAFTER_ROWS = (1.0,) * 7 + (12.0,) * 2
 CRAFTER_UNLIKELY = (0.02,) * 7 + (0.5,) * 2
 """What enters the view is drawn in all its variety; what follows from a key is what most likely follows."""
 
+CRAFTER_MOVES = tuple(
+    (Crafter.controls.number(name), rows, columns)
+    for name, rows, columns in (("move_left", 0, -1), ("move_right", 0, 1), ("move_up", -1, 0), ("move_down", 1, 0))
+)
+
 CRAFTER = WorldRecipe(
     name="crafter",
     simulator=Crafter,
@@ -117,6 +123,7 @@ CRAFTER = WorldRecipe(
         unlikely=CRAFTER_UNLIKELY,
         few=3.0,
         glance=16,
+        scroll=Scroll(rows=7, body=(3, 4), moves=CRAFTER_MOVES),
     ),
     training=TrainingPlan(
         stages=(
@@ -205,6 +212,7 @@ def load(
     frames_per_block: int = 1,
     weights: Path | str | None = None,
     kv: str | Storage | None = None,
+    recall: bool = True,
 ) -> World:
     """A world, ready to be opened.
 
@@ -217,6 +225,7 @@ def load(
         weights: a weights file of `worldsim train`; the one in the package if None.
         kv: how keys and values of frames that are no longer recent are kept: a storage, or its name as in "int8" or
             "kivi2:recent=16"; exactly if None. What is recent, and so exact, is 8 frames unless it says otherwise.
+        recall: let weights that remember places recall them. Off, a block knows of the past what the policy shows.
 
     Raises:
         UnknownName: no such world, policy, code for keys and values, or device.
@@ -238,6 +247,7 @@ def load(
         sampler=recipe.sampler,
         policy=recipe.policy if policy is None else parse_policy(policy) if isinstance(policy, str) else policy,
         draw=bool(recipe.backbone.palette),
+        recall=recall,
     )
     storage = parse_storage(kv) if isinstance(kv, str) else kv
     return assemble(recipe, plan, _weights(recipe, weights), device=pick_device(device), storage=storage)
@@ -267,6 +277,7 @@ def assemble(
         WeightsError: the weights file is torn, foreign, of another shape or of another world.
     """
     backbone = load_weights(weights, dtype=dtype, device=device)
+    plan = replace(plan, recall=plan.recall and backbone.config.scroll is not None)
     if (backbone.geometry, backbone.controls) != (recipe.backbone.geometry(), recipe.backbone.controls):
         raise WeightsError(
             f"those weights are not of {recipe.name}, which has {recipe.backbone.geometry()} and "
@@ -321,6 +332,7 @@ def world_of(log: SessionLog, *, device: str = "auto", weights: Path | str | Non
         frames_per_block=plan["frames_per_block"],
         weights=weights,
         kv=plan.get("kv"),
+        recall=plan.get("recall", False),
     )
 
 

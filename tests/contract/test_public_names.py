@@ -13,7 +13,9 @@ import lvbench
 import worldsim
 
 PROMISED = {
-    "load": "(name, *, device='auto', policy=None, steps=None, frames_per_block=1, weights=None, kv=None)",
+    "load": (
+        "(name, *, device='auto', policy=None, steps=None, frames_per_block=1, weights=None, kv=None, recall=True)"
+    ),
     "restore": "(path, *, world=None, device='auto', weights=None)",
     "World.open": "(self, *, seed=0, start=None, frames=None, keys=None, hour=None, log=None)",
     "World.go_on": "(self, log)",

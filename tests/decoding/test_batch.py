@@ -20,6 +20,7 @@ from worldsim.testing.fakes import tiny_backbone
 
 BACKBONES = {dtype: tiny_backbone(7, dtype=dtype) for dtype in (torch.float32, torch.float64)}
 BELIEVING = tiny_backbone(7, palette=6)
+REMEMBERING = tiny_backbone(7, palette=6, remembers=True)
 SHAPE = BELIEVING.geometry.frame_shape
 
 
@@ -75,6 +76,13 @@ def test_draws_are_the_same_together_as_alone():
     plan = plan_of(Window(frames=5), draw=True)
     alone, together = (live(BELIEVING, plan, together=both) for both in (False, True))
     assert float((alone - together).abs().max()) < 1e-4
+
+
+def test_each_row_recalls_its_own():
+    plan = replace(plan_of(Window(frames=5), draw=True), recall=True)
+    alone, together = (live(REMEMBERING, plan, together=both) for both in (False, True))
+    assert float((alone - together).abs().max()) < 1e-4
+    assert float((alone - live(REMEMBERING, replace(plan, recall=False), together=False)).abs().max()) > 1e-2
 
 
 def test_one_call_serves_all_rows():

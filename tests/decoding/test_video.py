@@ -98,20 +98,23 @@ def test_generation_through_the_cache_is_as_exact_as_recomputing_the_whole_conte
     assert error <= 2 * limit, f"max error {error:.3g} is over twice that of recomputing plainly, {limit:.3g}"
 
 
-def believing(dtype: torch.dtype = torch.float32) -> SmallBackbone:
-    return tiny_backbone(7, dtype=dtype, palette=6)
+def believing(dtype: torch.dtype = torch.float32, *, remembers: bool = False) -> SmallBackbone:
+    return tiny_backbone(7, dtype=dtype, palette=6, remembers=remembers)
 
 
-def drawing(frames: int = 2, *, seed: int = 5) -> VideoDecoder:
+def drawing(frames: int = 2, *, seed: int = 5, remembers: bool = False) -> VideoDecoder:
     """A decoder that draws from beliefs, with three frames given."""
-    decoder = VideoDecoder(believing(), pool_of(32), replace(plan_of(frames=frames), draw=True), seed)
+    plan = replace(plan_of(frames=frames), draw=True, recall=remembers)
+    decoder = VideoDecoder(believing(remembers=remembers), pool_of(32), plan, seed)
     decoder.prefill(latents_for(3), controls_for(3, 99))
     return decoder
 
 
-def test_draws_through_the_cache_are_those_of_recomputing_the_whole_context():
-    fast, blocks = drawing(), []
-    slow = RecomputingDecoder(believing(), fast.plan, 5, cut(latents_for(3), controls_for(3, 99), [1, 2]))
+@pytest.mark.parametrize("remembers", [False, True])
+def test_draws_through_the_cache_are_those_of_recomputing_the_whole_context(remembers):
+    fast, blocks = drawing(remembers=remembers), []
+    backbone, given = believing(remembers=remembers), cut(latents_for(3), controls_for(3, 99), [1, 2])
+    slow = RecomputingDecoder(backbone, fast.plan, 5, given)
     for number in range(12):
         blocks.append((fast.propose(controls_for(2, number)), slow.propose(controls_for(2, number))))
         fast.commit(blocks[-1][0])
@@ -148,6 +151,35 @@ def test_equal_seeds_draw_the_same_and_a_fork_goes_on_drawing_the_same():
     twin = same.fork()
     assert torch.equal(twin.propose(controls_for(2, 1)).latents, made[0][1:2])
     assert torch.equal(same.propose(controls_for(2, 1)).latents, made[0][1:2])
+
+
+def test_what_is_recalled_shows_in_the_next_block():
+    one, other = (drawing(1, remembers=True) for _ in range(2))
+    seen = block_noise(8, 0, 0, (1, 1, *BACKBONE.geometry.frame_shape))
+    other._memory = other.backbone.remember({}, seen, seen, controls_for(1, 0))
+    assert not torch.equal(*(decoder.recalled(controls_for(1, 1)) for decoder in (one, other)))
+    assert not torch.equal(*(decoder.propose(controls_for(1, 1)).latents for decoder in (one, other)))
+
+
+@pytest.mark.parametrize("pages", [True, False])
+def test_a_memory_is_shared_by_forks_and_resumed_with_its_state(pages):
+    one = drawing(remembers=True)
+    for number in range(6):
+        one.commit(one.propose(controls_for(2, number)))
+    state = one.state() if pages else one.state().without_pages()
+    other = VideoDecoder(one.backbone, pool_of(64), one.plan, one.seed)
+    with pytest.raises(ConfigError, match="without a memory"):
+        other.resume(replace(state, memory={}))
+    other.resume(state)
+    twin = one.fork()
+    for number in range(6, 9):
+        controls = controls_for(2, number)
+        assert torch.equal(other.recalled(controls), one.recalled(controls))
+        made = [decoder.propose(controls) for decoder in (one, twin, other)]
+        assert torch.equal(made[0].latents, made[1].latents)
+        assert torch.equal(made[0].latents, made[2].latents) or not pages
+        for decoder in (one, twin, other):
+            decoder.commit(made[0])
 
 
 @pytest.mark.parametrize("policy", POLICIES)

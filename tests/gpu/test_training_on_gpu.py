@@ -9,6 +9,7 @@ from worldsim.cache.rotary import Rotary
 from worldsim.models.small.backbone import SmallBackbone, SmallConfig
 from worldsim.training.attention import StreamAttention, StreamLayout
 from worldsim.training.objectives import BeliefForcing
+from worldsim.training.passes import Play
 from worldsim.training.trainer import Stage, Trainer, TrainingPlan
 
 pytestmark = [
@@ -54,7 +55,7 @@ class Still:
     def sample(self, rng, *, windows, frames):
         shown = PALETTE[torch.from_numpy(rng.integers(8, size=windows))]
         latents = shown[:, None, :, None, None].expand(windows, frames, 192, 9, 9).contiguous()
-        return latents.cuda(), torch.zeros(windows, frames, 19, device="cuda")
+        return Play(latents.cuda(), torch.zeros(windows, frames, 19, device="cuda"))
 
 
 def test_a_stage_learns_its_windows():

@@ -34,11 +34,12 @@ def future(session):
 
 @pytest.mark.parametrize("frames_per_block", [1, 2])
 @pytest.mark.parametrize("keep", ["log", "pages"])
-def test_a_restored_session_goes_on_bit_for_bit(tmp_path, keep, frames_per_block):
-    world = tiny_world(frames_per_block=frames_per_block)
+@pytest.mark.parametrize("remembers", [False, True])
+def test_a_restored_session_goes_on_bit_for_bit(tmp_path, keep, frames_per_block, remembers):
+    world, again = (tiny_world(frames_per_block=frames_per_block, remembers=remembers) for _ in range(2))
     session = lived(world)
     session.save(tmp_path / "here", keep=keep)
-    restored = worldsim.restore(tmp_path / "here", world=tiny_world(frames_per_block=frames_per_block))
+    restored = worldsim.restore(tmp_path / "here", world=again)
     assert restored.block == session.block == 7
     assert restored.log == session.log
     assert future(restored) == future(session)

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from worldsim.cache.policy import Full, Policy, Seen, SinkWindow, Window
 from worldsim.codec.patches import PatchCodec
-from worldsim.models.protocol import Attend
-from worldsim.testing.conformance import check_backbone, check_codec, check_decoder, check_policy
+from worldsim.models.protocol import Attend, Memory
+from worldsim.testing.conformance import check_backbone, check_codec, check_decoder, check_memory, check_policy
 from worldsim.testing.fakes import DifferenceCodec, tiny_backbone
 
 See = Callable[[Sequence[int], int], Sequence[Seen]]
@@ -173,6 +173,54 @@ BROKEN_BACKBONES: dict[str, Callable[..., Tensor]] = {
 def test_a_backbone_that_breaks_its_contract_is_told_how(fault: str) -> None:
     with pytest.raises(AssertionError, match=fault):
         check_backbone(Wrapped(BROKEN_BACKBONES[fault]))
+
+
+class Forgetful:
+    """A backbone of a plug-in author that remembers: the tiny one, with one fault put in."""
+
+    def __init__(self, fault: str) -> None:
+        self._right = tiny_backbone(1, palette=6, remembers=True)
+        self._fault = fault
+        self._asked = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._right, name)
+
+    def remember(self, memory: Memory, latents: Tensor, before: Tensor, controls: Tensor) -> Memory:
+        if self._fault == "writes into the memory" and memory:
+            memory["tiles"].fill_(3)
+        if self._fault == "remembers the last frame of a call" and latents.shape[1] > 1:
+            return self._right.remember(memory, latents[:, -1:], before, controls[:, -1:])
+        return self._right.remember(memory, latents, before, controls)
+
+    def recall(self, memory: Memory, controls: Tensor) -> Tensor:
+        self._asked += 1
+        recalled = self._right.recall(memory, controls)
+        if self._fault == "recalls by mood":
+            return recalled + self._asked
+        return recalled[:, :1] if self._fault == "recalls one frame" else recalled
+
+    def recalling(self, recalled: Tensor) -> Any:
+        return self._right.recalling(recalled.flip(0) if self._fault == "mixes what is recalled" else recalled)
+
+
+BROKEN_MEMORIES = {
+    "writes into the memory": "changed the memory that was given",
+    "remembers the last frame of a call": "another memory than one by one",
+    "recalls by mood": "when asked again",
+    "recalls one frame": r"2 frames: what is recalled is \[1, 1, 3, 5\]",
+    "mixes what is recalled": "shows in the answer for another",
+}
+
+
+def test_a_backbone_that_remembers_passes() -> None:
+    check_memory(tiny_backbone(1, palette=6, remembers=True))
+
+
+@pytest.mark.parametrize("fault", BROKEN_MEMORIES)
+def test_a_memory_that_breaks_its_contract_is_told_how(fault: str) -> None:
+    with pytest.raises(AssertionError, match=BROKEN_MEMORIES[fault]):
+        check_memory(Forgetful(fault))  # type: ignore[arg-type]
 
 
 @dataclass

@@ -217,7 +217,8 @@ def test_windows_lie_inside_one_episode_and_every_one_is_equally_likely(tmp_path
     episodes = Episodes(tmp_path, world="counting", held_out=False, device=CPU)
     possible = [at for start, end in episodes.episodes for at in range(start, end - 5 + 1)]
     assert any(end - start < 5 for start, end in episodes.episodes)
-    frames, controls = episodes.sample(np.random.default_rng(1), windows=20_000, frames=5)
+    at = episodes.draw(np.random.default_rng(1), windows=20_000, frames=5)
+    frames, controls = episodes.frames[at], episodes.controls[at]
     assert frames.shape == (20_000, 5, 1, 2, 3)
     assert frames.dtype == torch.uint8
     assert controls.shape == (20_000, 5, 5)
@@ -241,7 +242,8 @@ def test_drawn_for_what_seldom_happens_a_window_counts_by_the_inverse_root_of_ho
     steps = episodes.frames[:, 0, 1, 0]
     ends = torch.tensor([at + 2 for start, end in episodes.episodes for at in range(start, end - 2)])
     thirds = int((steps[ends] == 3).sum())
-    frames, controls = episodes.sample(np.random.default_rng(1), windows=20_000, frames=3, seldom=True)
+    at = episodes.draw(np.random.default_rng(1), windows=20_000, frames=3, seldom=True)
+    frames, controls = episodes.frames[at], episodes.controls[at]
     assert frames.shape[:2] == controls.shape[:2] == (20_000, 3)
     share = float((frames[:, -1, 0, 1, 0] == 3).double().mean())
     expected = thirds**0.5 / (thirds**0.5 + (len(ends) - thirds) ** 0.5)
@@ -312,7 +314,7 @@ def test_windows_longer_than_every_episode_are_refused(tmp_path: Path) -> None:
     record(RECORDING, tmp_path, Series(), frames=30)
     episodes = Episodes(tmp_path, world="counting", held_out=False, device=CPU)
     with pytest.raises(DataError, match="no recorded episode has 10 frames"):
-        episodes.sample(np.random.default_rng(0), windows=1, frames=10)
+        episodes.draw(np.random.default_rng(0), windows=1, frames=10)
 
 
 @pytest.mark.usefixtures("small_shards")

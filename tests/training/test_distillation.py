@@ -16,6 +16,7 @@ from worldsim.models.protocol import Attend, Backbone
 from worldsim.samplers import LatentCanvas, few_step
 from worldsim.schedules import few_step_sigmas
 from worldsim.training.distillation import FewStepDistillation
+from worldsim.training.passes import Play
 
 MEAN, DEVIATION = 0.7, 0.5
 SIGMAS = few_step_sigmas(3, 3.0)
@@ -53,11 +54,10 @@ class Student(Pointwise):
         return self.slope[which] * noisy + self.offset[which]
 
 
-def frames_of(windows: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def frames_of(windows: int, generator: torch.Generator) -> Play:
     """Independent Gaussian frames and no controls."""
-    return MEAN + DEVIATION * torch.randn(windows, 1 + FRAMES, 2, 1, 3, generator=generator), torch.zeros(
-        windows, 1 + FRAMES, 1
-    )
+    latents = MEAN + DEVIATION * torch.randn(windows, 1 + FRAMES, 2, 1, 3, generator=generator)
+    return Play(latents, torch.zeros(windows, 1 + FRAMES, 1))
 
 
 def distil(seed: int, updates: int) -> Student:
@@ -69,7 +69,7 @@ def distil(seed: int, updates: int) -> Student:
     optimizer = torch.optim.Adam(student.parameters(), lr=0.1)
     for update in range(updates):
         optimizer.param_groups[0]["lr"] = 0.1 * (1 - update / updates)
-        value = loss(student, *frames_of(16, generator), generator)
+        value = loss(student, frames_of(16, generator), generator)
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
@@ -114,8 +114,8 @@ def test_the_target_is_the_end_of_the_path_from_every_level(block: int) -> None:
     objective = FewStepDistillation(sigmas=SIGMAS, substeps=32, frames=FRAMES, first=0, blocks=(block,))
     loss = objective.taught_by(PosteriorMean())
     windows = frames_of(32, generator)
-    assert loss(Jump(), *windows, generator) < 1e-6
-    assert loss(PosteriorMean(), *windows, generator) > 1e-2
+    assert loss(Jump(), windows, generator) < 1e-6
+    assert loss(PosteriorMean(), windows, generator) > 1e-2
 
 
 def test_levels_are_those_of_the_sampler_and_the_same_inside_a_block() -> None:
@@ -129,7 +129,7 @@ def test_levels_are_those_of_the_sampler_and_the_same_inside_a_block() -> None:
     generator = torch.Generator().manual_seed(4)
     latents, controls = torch.randn(40, 7, 2, 1, 3, generator=generator), torch.zeros(40, 7, 1)
     objective = FewStepDistillation(sigmas=SIGMAS, substeps=1, frames=6, first=2, blocks=(2,), copies=2)
-    objective.taught_by(PosteriorMean())(Watched(), latents, controls, generator)
+    objective.taught_by(PosteriorMean())(Watched(), Play(latents, controls), generator)
     (sigma,) = seen
     blocks = sigma.unflatten(1, (4, 2))
     assert torch.equal(blocks[..., 0], blocks[..., 1])
@@ -142,7 +142,7 @@ def test_the_teacher_gets_no_gradient() -> None:
     teacher, student = Student(), Student()
     generator = torch.Generator().manual_seed(5)
     objective = FewStepDistillation(sigmas=SIGMAS, frames=FRAMES, first=1, blocks=(1,))
-    objective.taught_by(teacher)(student, *frames_of(2, generator), generator).backward()
+    objective.taught_by(teacher)(student, frames_of(2, generator), generator).backward()
     assert student.slope.grad is not None
     assert teacher.slope.grad is None
 

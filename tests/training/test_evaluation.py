@@ -87,24 +87,25 @@ def evaluation(episodes: Episodes, *, frames_per_block: int = 1) -> Evaluation:
 
 
 def test_windows_are_those_of_the_episodes_behind_the_codec(episodes: Episodes) -> None:
-    latents, controls = LatentWindows(episodes, CODEC).sample(np.random.default_rng(1), windows=3, frames=4)
-    pixels, same = episodes.sample(np.random.default_rng(1), windows=3, frames=4)
-    assert torch.equal(latents, CODEC.encode(pixels, None)[0])
-    assert torch.equal(controls, same)
+    play = LatentWindows(episodes, CODEC).sample(np.random.default_rng(1), windows=3, frames=4)
+    at = episodes.draw(np.random.default_rng(1), windows=3, frames=4)
+    assert torch.equal(play.latents, CODEC.encode(episodes.frames[at], None)[0])
+    assert torch.equal(play.controls, episodes.controls[at])
+    assert play.recalled is None
 
 
 @pytest.mark.parametrize("seldom", [0.0, 0.3, 1.0])
 def test_that_share_of_the_windows_is_drawn_for_what_seldom_happens(episodes, seldom, monkeypatch):
     drawn = []
-    sample = episodes.sample
+    draw = episodes.draw
 
     def noted(rng, *, windows, frames, seldom=False):
         drawn.append((windows, seldom))
-        return sample(rng, windows=windows, frames=frames, seldom=seldom)
+        return draw(rng, windows=windows, frames=frames, seldom=seldom)
 
-    monkeypatch.setattr(episodes, "sample", noted)
-    latents, controls = LatentWindows(episodes, CODEC, seldom).sample(np.random.default_rng(2), windows=800, frames=3)
-    assert latents.shape[:2] == controls.shape[:2] == (800, 3)
+    monkeypatch.setattr(episodes, "draw", noted)
+    play = LatentWindows(episodes, CODEC, seldom).sample(np.random.default_rng(2), windows=800, frames=3)
+    assert play.latents.shape[:2] == play.controls.shape[:2] == (800, 3)
     assert sum(windows for windows, _ in drawn) == 800
     assert sum(windows for windows, rare in drawn if rare) == pytest.approx(800 * seldom, abs=50)
 
@@ -120,7 +121,8 @@ def test_the_block_ahead_follows_eight_real_frames_each_under_its_own_controls(e
     first, second = Stays(CONFIG), Stays(CONFIG)
     for backbone in (first, second):
         evaluation(episodes).judge(backbone)
-    asked = [episodes.sample(np.random.default_rng([SEED, n]), windows=1, frames=9) for n in range(5)]
+    drawn = [episodes.draw(np.random.default_rng([SEED, n]), windows=1, frames=9) for n in range(5)]
+    asked = [(episodes.frames[numbers], episodes.controls[numbers]) for numbers in drawn]
     at, (pixels, controls) = next((n, each) for n, each in enumerate(asked) if each[1][0, 7, 0] != each[1][0, 8, 0])
     calls = first.calls[5 + 10 * at : 15 + 10 * at]  # after the five windows of the loss
     latents, _ = CODEC.encode(pixels, None)

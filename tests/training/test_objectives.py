@@ -14,6 +14,7 @@ from worldsim.errors import ConfigError
 from worldsim.models.protocol import Attend
 from worldsim.models.small.backbone import SmallBackbone, SmallConfig
 from worldsim.training.objectives import BeliefForcing, DiffusionForcing
+from worldsim.training.passes import Play
 
 CONFIG = SmallConfig(channels=3, height=2, width=3, controls=2, dim=16, layers=1, heads=2)
 
@@ -33,7 +34,7 @@ def levels(objective: DiffusionForcing, windows: int, seed: int) -> Tensor:
         torch.zeros(windows, 1 + objective.frames, 3, 2, 3),
         torch.zeros(windows, 1 + objective.frames, 2),
     )
-    objective.loss(backbone, latents, controls, generator)
+    objective.loss(backbone, Play(latents, controls), generator)
     return backbone.sigma[:, objective.frames :]
 
 
@@ -68,7 +69,7 @@ def test_an_error_counts_as_that_of_its_velocity_down_to_the_floor() -> None:
     objective = DiffusionForcing(frames=4, first=0, blocks=(1,), floor=0.4)
     backbone, generator = Constant(CONFIG), torch.Generator().manual_seed(3)
     latents = torch.randn(2, 5, 3, 2, 3, generator=generator)
-    loss = objective.loss(backbone, latents, torch.zeros(2, 5, 2), generator)
+    loss = objective.loss(backbone, Play(latents, torch.zeros(2, 5, 2)), generator)
     sigma = backbone.sigma[:, 4:]
     assert sigma.min() < 0.4 < sigma.max()
     errors = [
@@ -87,7 +88,7 @@ def test_a_few_updates_on_a_tiny_set_lower_the_loss() -> None:
     optimizer = torch.optim.Adam(backbone.parameters(), lr=1e-2)
     losses = []
     for _ in range(60):
-        loss = objective.loss(backbone, latents, controls, generator)
+        loss = objective.loss(backbone, Play(latents, controls), generator)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -104,7 +105,8 @@ def test_gradient_reaches_every_parameter_after_two_updates() -> None:
     optimizer = torch.optim.Adam(backbone.parameters(), lr=1e-2)
     for _ in range(3):
         optimizer.zero_grad()
-        objective.loss(backbone, latents, torch.rand(2, 5, 2, generator=generator), generator).backward()
+        play = Play(latents, torch.rand(2, 5, 2, generator=generator))
+        objective.loss(backbone, play, generator).backward()
         optimizer.step()
     still = [name for name, p in backbone.named_parameters() if p.grad is None or not p.grad.any()]
     assert still == []
@@ -135,7 +137,7 @@ def test_beliefs_learn_to_expect_what_they_are_shown() -> None:
     optimizer = torch.optim.Adam(backbone.parameters(), lr=1e-2)
     losses = []
     for _ in range(120):
-        loss = objective.loss(backbone, latents, controls, generator)
+        loss = objective.loss(backbone, Play(latents, controls), generator)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -155,7 +157,7 @@ def test_the_surprise_is_asked_of_the_noisy_streams_and_averaged() -> None:
 
     backbone.surprise = spy  # type: ignore[method-assign]
     latents = tiles(3, 5, seed=12)
-    loss = objective.loss(backbone, latents, torch.zeros(3, 5, 2), torch.Generator().manual_seed(13))
+    loss = objective.loss(backbone, Play(latents, torch.zeros(3, 5, 2)), torch.Generator().manual_seed(13))
     ((noisy, previous, sigma, controls, attend, clean),) = asked
     assert torch.equal(clean, latents[:, 3:].repeat(1, 2, 1, 1, 1))
     assert noisy.shape[1] == 4 + 4
@@ -167,7 +169,7 @@ def test_rows_count_as_much_as_they_are_told_to() -> None:
 
     def loss(*rows: float) -> Tensor:
         objective = BeliefForcing(frames=4, first=2, blocks=(1,), rows=rows)
-        return objective.loss(backbone, latents, controls, torch.Generator().manual_seed(13)).detach()
+        return objective.loss(backbone, Play(latents, controls), torch.Generator().manual_seed(13)).detach()
 
     first, second = loss(1, 0), loss(0, 7)
     assert not torch.isclose(first, second, rtol=1e-3)
@@ -178,15 +180,16 @@ def test_rows_count_as_much_as_they_are_told_to() -> None:
 
 def test_as_many_rows_must_count_as_there_are() -> None:
     objective = BeliefForcing(frames=4, first=2, blocks=(1,), rows=(1, 1, 1))
+    play = Play(tiles(1, 5, seed=12), torch.zeros(1, 5, 2))
     with pytest.raises(ConfigError, match="there are 2 rows of tokens, and 3 say how much they count"):
-        objective.loss(believing(11), tiles(1, 5, seed=12), torch.zeros(1, 5, 2), torch.Generator().manual_seed(13))
+        objective.loss(believing(11), play, torch.Generator().manual_seed(13))
 
 
 def test_only_beliefs_can_be_trained_as_beliefs() -> None:
     backbone = SmallBackbone(CONFIG, torch.Generator().manual_seed(14))
     with pytest.raises(ConfigError, match="holds no beliefs"):
         BeliefForcing(frames=4, first=0).loss(
-            backbone, tiles(1, 5, seed=15), torch.zeros(1, 5, 2), torch.Generator().manual_seed(16)
+            backbone, Play(tiles(1, 5, seed=15), torch.zeros(1, 5, 2)), torch.Generator().manual_seed(16)
         )
 
 

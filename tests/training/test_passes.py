@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from worldsim.errors import ConfigError, ShapeError
-from worldsim.models.protocol import Attend
+from worldsim.models.protocol import UNKNOWN, Attend
 from worldsim.models.small.backbone import SmallBackbone, SmallConfig
 from worldsim.training.objectives import DiffusionForcing
-from worldsim.training.passes import TrainingPass, add_noise, open_pass
+from worldsim.training.passes import FORGETFUL, MISTAKEN, Play, TrainingPass, add_noise, forget, open_pass
 
 CONFIG = SmallConfig(channels=3, height=2, width=3, controls=2, dim=16, layers=2, heads=2)
 PLAN = DiffusionForcing(frames=8, first=4, blocks=(2,), copies=2, context_noise=0.5)
@@ -48,7 +48,7 @@ def noisy_streams(seed: int) -> tuple[Tensor, Tensor]:
 
 
 def opened(latents: Tensor, controls: Tensor) -> TrainingPass:
-    return open_pass(PLAN, latents, controls, torch.Generator().manual_seed(2))
+    return open_pass(PLAN, Play(latents, controls), torch.Generator().manual_seed(2))
 
 
 def test_every_frame_stands_beside_its_previous_one_its_level_and_its_controls() -> None:
@@ -110,7 +110,7 @@ def test_without_a_window_a_block_knows_the_frame_before_it_and_no_more() -> Non
     noisy, sigma = noisy[:, :4], sigma[:, :4]
 
     def estimate(latents: Tensor) -> Tensor:
-        window = open_pass(plan, latents, controls, torch.Generator().manual_seed(2))
+        window = open_pass(plan, Play(latents, controls), torch.Generator().manual_seed(2))
         return window.estimate(backbone, noisy, sigma)
 
     before = estimate(latents)
@@ -151,3 +151,56 @@ def test_windows_of_another_length_are_refused(frames: int, controls: int) -> No
 def test_a_plan_without_anything_to_learn_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
         DiffusionForcing(**({"frames": 8, "first": 4} | wrong))  # type: ignore[arg-type]
+
+
+def remembered(plan: DiffusionForcing, seed: int) -> Play:
+    """Windows of which something else is recalled at each place in a block."""
+    latents, controls = given(seed)
+    codes = torch.arange(3 * 4 * 9 * 6).reshape(3, 4, 9, 2, 3)
+    return Play(latents, controls, codes)
+
+
+def test_a_noisy_frame_recalls_what_was_seen_before_its_block(monkeypatch) -> None:
+    monkeypatch.setattr("worldsim.training.passes.FORGETFUL", 0.0)
+    monkeypatch.setattr("worldsim.training.passes.MISTAKEN", 0.0)
+    for block in (1, 2, 4):
+        plan = replace(PLAN, blocks=(block,))
+        play = remembered(plan, seed=11)
+        recalled = open_pass(plan, play, torch.Generator().manual_seed(2)).recalled
+        assert recalled is not None
+        assert play.recalled is not None
+        assert recalled.shape == (3, 2 * 4, 2, 3)
+        for copy in range(2):
+            for time in range(4, 8):
+                found = recalled[:, 4 * copy + time - 4]
+                assert torch.equal(found, play.recalled[:, time % block, 1 + time])
+
+
+def test_some_windows_forget_a_share_of_places_and_a_few_places_are_mistaken() -> None:
+    recalled = torch.randint(0, 500, (4000, 1, 2, 5, 5), generator=torch.Generator().manual_seed(3))
+    recalled[:, :, :, 0] = UNKNOWN
+    found = forget(recalled, torch.Generator().manual_seed(4))
+    known = recalled != UNKNOWN
+    assert bool((found[~known] == UNKNOWN).all())
+    share = (known & (found == UNKNOWN)).flatten(1).sum(1) / known.flatten(1).sum(1)
+    forgetful = share > 0.1
+    # Nine windows of ten with gaps miss more than a tenth, and mistakes fall upon what is unknown in a fifth of cases.
+    assert abs(float(forgetful.float().mean()) - 0.9 * FORGETFUL) < 4 * (0.15 / 4000) ** 0.5
+    assert float(share[forgetful].std()) > 0.2
+    whole = ~forgetful
+    mistaken = (found[whole] != recalled[whole]) & known[whole] & (found[whole] != UNKNOWN)
+    assert abs(float(mistaken.float().sum() / known[whole].sum()) - 0.8 * MISTAKEN) < 0.001
+
+
+def test_what_is_recalled_is_handed_to_the_backbone() -> None:
+    class Remembering(SmallBackbone):
+        def recalling(self, recalled: Tensor) -> SmallBackbone:  # type: ignore[override]
+            self.recalled = recalled
+            return self
+
+    backbone = Remembering(CONFIG)
+    for play, wanted in ((remembered(PLAN, seed=12), True), (Play(*given(seed=12)), False)):
+        window = open_pass(PLAN, play, torch.Generator().manual_seed(2))
+        backbone.recalled = torch.empty(0)
+        window.estimate(backbone, *noisy_streams(seed=8))
+        assert (backbone.recalled is window.recalled) is wanted

@@ -28,7 +28,7 @@ from worldsim.training.data import Episodes, Recording, Series, record
 from worldsim.training.distillation import FewStepDistillation
 from worldsim.training.objectives import BeliefForcing, DiffusionForcing
 from worldsim.training.run import Run, train_world
-from worldsim.training.trainer import Stage, TrainingPlan
+from worldsim.training.trainer import Stage, Trainer, TrainingPlan
 
 CPU = torch.device("cpu")
 
@@ -147,10 +147,14 @@ def test_a_resumed_run_ends_with_the_same_bytes_as_one_that_was_never_stopped(re
     assert other.read_bytes() != (recorded.parent / "whole" / "weights.safetensors").read_bytes()
 
 
+def begun(recipe: Tiny, folder: Path, run: Run) -> Trainer:
+    """The trainer of a run before its first update."""
+    return runs._trainer(recipe, played(folder), run, runs._backbone(recipe, played(folder), run))
+
+
 def test_the_seed_decides_the_first_weights(recorded: Path) -> None:
     one, same, other = (
-        runs._trainer(Tiny(), played(recorded), Run(device=CPU, seed=seed)).averaged()["embed.weight"]
-        for seed in (1, 1, 2)
+        begun(Tiny(), recorded, Run(device=CPU, seed=seed)).averaged()["embed.weight"] for seed in (1, 1, 2)
     )
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
@@ -183,10 +187,10 @@ def test_a_run_begins_from_given_weights_and_their_palette(recorded: Path) -> No
     first, second = (recorded.parent / name for name in ("first", "second"))
     train_world(Believing(), recorded, first, Run(device=CPU, seed=3))
     given = first / "weights.safetensors"
-    begun = runs._trainer(Believing(), played(recorded), Run(device=CPU, seed=4, weights=given))
+    trainer = begun(Believing(), recorded, Run(device=CPU, seed=4, weights=given))
     want = load_weights(given, dtype=torch.float32, device=CPU).state_dict()
-    assert all(torch.equal(weight, want[name]) for name, weight in begun.backbone.state_dict().items())
-    assert [name for name, p in begun.backbone.named_parameters() if not p.requires_grad] == [
+    assert all(torch.equal(weight, want[name]) for name, weight in trainer.backbone.state_dict().items())
+    assert [name for name, p in trainer.backbone.named_parameters() if not p.requires_grad] == [
         "palette.centres",
         "palette.codes",
     ]

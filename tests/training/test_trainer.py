@@ -16,6 +16,7 @@ from worldsim.errors import ConfigError, DataError
 from worldsim.models.small.backbone import SmallBackbone, SmallConfig
 from worldsim.training.distillation import FewStepDistillation
 from worldsim.training.objectives import DiffusionForcing
+from worldsim.training.passes import Play
 from worldsim.training.trainer import Distillation, Reweighted, Stage, Trainer, TrainingPlan
 
 CONFIG = SmallConfig(channels=2, height=1, width=3, controls=1, dim=16, layers=1, heads=2)
@@ -33,9 +34,10 @@ PLAN = TrainingPlan(stages=(stage(3), stage(4, FEW_STEP), stage(3, FEW_STEP), st
 class Noise:
     """Windows of nothing in particular, all different."""
 
-    def sample(self, rng: np.random.Generator, *, windows: int, frames: int) -> tuple[Tensor, Tensor]:
+    def sample(self, rng: np.random.Generator, *, windows: int, frames: int) -> Play:
         latents = rng.standard_normal((windows, frames, 2, 1, 3), dtype=np.float32)
-        return torch.from_numpy(latents), torch.from_numpy(rng.random((windows, frames, 1), dtype=np.float32))
+        controls = rng.random((windows, frames, 1), dtype=np.float32)
+        return Play(torch.from_numpy(latents), torch.from_numpy(controls))
 
 
 def trainer(plan: TrainingPlan = PLAN, *, seed: int = 1, config: SmallConfig = CONFIG) -> Trainer:
@@ -104,7 +106,7 @@ def test_equal_plans_give_equal_weights_and_another_seed_others(tmp_path: Path) 
 
 def test_a_few_updates_on_a_tiny_set_lower_the_loss() -> None:
     class Fixed(Noise):
-        def sample(self, rng: np.random.Generator, *, windows: int, frames: int) -> tuple[Tensor, Tensor]:
+        def sample(self, rng: np.random.Generator, *, windows: int, frames: int) -> Play:
             return super().sample(np.random.default_rng(0), windows=windows, frames=frames)
 
     plan = TrainingPlan(stages=(stage(60, lr=2e-2),), warmup=5)

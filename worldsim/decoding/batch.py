@@ -8,7 +8,7 @@ that they share.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from torch import Tensor
 from worldsim.cache.view import Recording
 from worldsim.decoding.loop import decide
 from worldsim.errors import ConfigError, PoolFull
-from worldsim.models.protocol import Attend
+from worldsim.models.protocol import Attend, Backbone, RememberingBackbone
 from worldsim.samplers import LatentCanvas
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def propose_together(
     _check(decoders)
     plan, steering = decoders[0].plan, torch.cat(list(controls))
     views = [decoder.view(plan.frames_per_block).attend for decoder in decoders]
+    backbone = _recalling(decoders, controls)
 
     def fresh(step: int) -> Tensor:
         return torch.cat([decoder.noise(step) for decoder in decoders])
@@ -60,7 +61,7 @@ def propose_together(
     def estimate(canvas: LatentCanvas) -> Tensor:
         between()
         dice = [torch.cat([decoder.dice(canvas.at) for decoder in decoders])] if plan.draw else []
-        return _call(decoders, canvas.values, canvas.sigma, steering, views, *dice)
+        return backbone(*_inputs(decoders, canvas.values, canvas.sigma, steering, views), *dice)
 
     closed = decide(LatentCanvas(fresh(0), plan.sigmas, fresh), estimate, plan.sampler)
     return list(closed.kept.split(1))
@@ -83,27 +84,32 @@ def write_together(decoders: Sequence[VideoDecoder], blocks: Sequence[LatentBloc
         )
     recordings = [Recording(decoder.view(frames)) for decoder in decoders]
     latents, controls = (torch.cat([getattr(block, part) for block in blocks]) for part in ("latents", "controls"))
-    _call(decoders, latents, 0.0, controls, [recording.attend for recording in recordings])
+    attends = [recording.attend for recording in recordings]
+    decoders[0].backbone(*_inputs(decoders, latents, 0.0, controls, attends))
     for decoder, block, recording in zip(decoders, blocks, recordings, strict=True):
         decoder.absorb(block, recording)
 
 
-def _call(
-    decoders: Sequence[VideoDecoder],
-    values: Tensor,
-    sigma: float,
-    controls: Tensor,
-    attends: Sequence[Attend],
-    *dice: Tensor,
-) -> Tensor:
-    """One backbone call on frames that are all at one level; the first frame of a world is its own past."""
+def _recalling(decoders: Sequence[VideoDecoder], controls: Sequence[Tensor]) -> Backbone:
+    """Their backbone, which recalls what each remembers of its next block if that is the plan."""
+    backbone = decoders[0].backbone
+    if not decoders[0].plan.recall:
+        return backbone
+    recalled = [decoder.recalled(held) for decoder, held in zip(decoders, controls, strict=True)]
+    return cast(RememberingBackbone, backbone).recalling(torch.cat(recalled))
+
+
+def _inputs(
+    decoders: Sequence[VideoDecoder], values: Tensor, sigma: float, controls: Tensor, attends: Sequence[Attend]
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Attend]:
+    """What one backbone call takes for frames that are all at one level; the first frame of a world is its own past."""
     own = values.split(1)
     tails = [decoder.tail(first) for decoder, first in zip(decoders, own, strict=True)]
     previous = torch.cat((torch.cat(tails), values[:, :-1]), dim=1)
     levels = torch.full(values.shape[:2], sigma, device=values.device)
     for decoder in decoders:
         decoder.calls += 1
-    return decoders[0].backbone(values, previous, levels, controls, RowsAttend(attends), *dice)
+    return values, previous, levels, controls, RowsAttend(attends)
 
 
 def _check(decoders: Sequence[VideoDecoder]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from worldsim.cache.view import ContextView, Recording
 from worldsim.decoding.batch import propose_together, write_together
 from worldsim.decoding.loop import Guarantee
 from worldsim.errors import ConfigError, PoolFull, ShapeError
-from worldsim.models.protocol import Backbone
+from worldsim.models.protocol import Backbone, Memory, RememberingBackbone
 from worldsim.noise import block_noise, uniforms
 from worldsim.samplers import Sampler
 from worldsim.schedules import check_sigmas
@@ -39,6 +40,7 @@ class VideoState:
     latents: those frames, clean, [1, F, C, H, W].
     controls: what steered them, [1, F, A].
     keys, values: what they left in the cache, [layers, F, tokens, heads, head_dim], keys before rotary embedding.
+    memory: what the backbone remembers beside that, see worldsim.models.protocol.Memory.
     """
 
     blocks: int
@@ -48,6 +50,7 @@ class VideoState:
     controls: Tensor
     keys: Tensor
     values: Tensor
+    memory: Memory = field(default_factory=dict)
 
     def without_pages(self) -> VideoState:
         """The same without what the frames left in the cache: keys and values of no frame at all."""
@@ -65,6 +68,7 @@ class VideoPlan:
         policy: what a block sees of the past.
         draw: ask the backbone, which must be a DrawingBackbone, for draws from its beliefs in place of their mean. It
             is what few_step needs; euler and heun follow means.
+        recall: let the backbone, which must be a RememberingBackbone, recall what it remembers of a block to come.
     """
 
     frames_per_block: int
@@ -72,6 +76,7 @@ class VideoPlan:
     sampler: Sampler
     policy: Policy
     draw: bool = False
+    recall: bool = False
 
     def __post_init__(self) -> None:
         check_sigmas(self.sigmas)
@@ -104,6 +109,7 @@ class VideoDecoder:
     _context: Context = field(init=False)
     _held: dict[int, tuple[Tensor, Tensor]] = field(init=False, default_factory=dict)
     _view: ContextView | None = field(init=False, default=None)
+    _memory: Memory = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**64:
@@ -159,6 +165,7 @@ class VideoDecoder:
         twin = VideoDecoder(self.backbone, self.pool, self.plan, self.seed, self.blocks, self.calls)
         twin._context = self._context.fork()
         twin._held = dict(self._held)
+        twin._memory = self._memory
         return twin
 
     def state(self) -> VideoState:
@@ -175,6 +182,7 @@ class VideoDecoder:
             controls=controls,
             keys=keys,
             values=values,
+            memory=self._memory,
         )
 
     def resume(self, state: VideoState) -> None:
@@ -193,13 +201,15 @@ class VideoDecoder:
                 f"a state with frames {list(state.frames)} before frame {state.next_frame} and "
                 f"{state.latents.shape[1]} latent frames is none that a decoder was in; restore a whole one"
             )
+        if self.plan.recall and not state.memory:
+            raise ConfigError("a state without a memory is none of a decoder that recalls; restore a whole one")
         self._count(state.latents, state.controls)
         if not state.keys.shape[1]:
             self._prefill_again(state)
             return
         context = Context.holding(self.pool, state.frames, state.next_frame, state.keys, state.values)
         self.close()
-        self._context, self.blocks = context, state.blocks
+        self._context, self._memory, self.blocks = context, state.memory, state.blocks
         latents, controls = (part.to(self.pool.device) for part in (state.latents, state.controls))
         pieces = zip(latents.split(1, dim=1), controls.split(1, dim=1), strict=True)
         self._held = dict(zip(state.frames, pieces, strict=True))
@@ -214,6 +224,7 @@ class VideoDecoder:
             raise
         self.close()
         self._context, self._held, self.blocks = twin._context, twin._held, state.blocks
+        self._memory = state.memory
 
     def close(self) -> None:
         """Give all pages back. Closing twice is fine."""
@@ -236,6 +247,10 @@ class VideoDecoder:
         shape = (1, self.plan.frames_per_block, geometry.rows, geometry.columns)
         return uniforms(self.seed, self.blocks, step, shape).to(self.pool.device, torch.float32)
 
+    def recalled(self, controls: Tensor) -> Tensor:
+        """What its backbone recalls of its next block, steered by controls [1, frames_per_block, A]."""
+        return cast(RememberingBackbone, self.backbone).recall(self._memory, controls)
+
     def tail(self, block: Tensor) -> Tensor:
         """The frame before a block [1, F, C, H, W], [1, 1, C, H, W]: its own first for the first of a world."""
         return self.newest[0] if self._held else block[:, :1]
@@ -255,7 +270,7 @@ class VideoDecoder:
 
     def absorb(self, block: LatentBlock, recording: Recording) -> None:
         """Take a block and what its clean pass recorded into the past; PoolFull if there is no memory for it."""
-        first = self._context.next_frame
+        first, before = self._context.next_frame, self.tail(block.latents)
         self._context.append(recording.keys, recording.values)
         self._context.keep(self.plan.policy.keep(self._context.frames, self._context.next_frame))
         # Copied: a view would keep all that was prefilled alive.
@@ -263,6 +278,9 @@ class VideoDecoder:
         self._held |= {first + at: (frame.clone(), held.clone()) for at, (frame, held) in enumerate(pieces)}
         self._held = {frame: self._held[frame] for frame in self._context.frames}
         self._view = None
+        if self.plan.recall:
+            backbone = cast(RememberingBackbone, self.backbone)
+            self._memory = backbone.remember(self._memory, block.latents, before, block.controls)
 
     def _check(self, controls: Tensor, frames: int) -> None:
         wanted = (1, frames, self.backbone.controls)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol, TypeVar
 
 from torch import Tensor
@@ -92,6 +93,39 @@ class DrawingBackbone(Backbone, Protocol):
 
         Returns:
             [B, n, rows, columns], in nats.
+        """
+        ...
+
+
+UNKNOWN = -1
+"""What is recalled where nothing is known."""
+Memory = Mapping[str, Tensor]
+"""What a backbone remembers beside keys and values, as named tensors, empty before the first frame. It never changes:
+with a frame more it is another, so that forks share it."""
+
+
+class RememberingBackbone(DrawingBackbone, Protocol):
+    """A backbone that keeps a memory of its own of all frames, not only of those that are still in the cache."""
+
+    def remember(self, memory: Memory, latents: Tensor, before: Tensor, controls: Tensor, /) -> Memory:
+        """The memory with frames more.
+
+        Args:
+            memory: of the frames before these.
+            latents: clean, [1, F, C, H, W].
+            before: the frame before them, [1, 1, C, H, W].
+            controls: what steered each of them, [1, F, A].
+        """
+        ...
+
+    def recall(self, memory: Memory, controls: Tensor, /) -> Tensor:
+        """What is remembered of a block to come, from what will steer its frames, [1, F, A]: [1, F, ...]."""
+        ...
+
+    def recalling(self, recalled: Tensor, /) -> DrawingBackbone:
+        """The same backbone, that recalls so much of the last n frames of every call: what `recall` said, [B, n, ...].
+
+        Of the others, and without this, it recalls nothing, as on a clean pass.
         """
         ...
 

@@ -36,6 +36,7 @@ Keep = Literal["log", "latents", "pages"]
 "pages": the keys and values too; the session goes on at once, and bit for bit.
 """
 _STATE = ("latents", "controls", "keys", "values")
+_MEMORY = "memory."
 _MOST = 2**53
 """No session has as many blocks or frames; a larger number is none that was counted."""
 
@@ -80,6 +81,7 @@ def write_snapshot(path: Path, snapshot: Snapshot, log: bytes | None = None) -> 
         tensors["shown"] = torch.from_numpy(snapshot.shown.copy())
     if snapshot.state is not None:
         tensors |= {name: getattr(snapshot.state, name).contiguous().cpu() for name in _STATE}
+        tensors |= {f"{_MEMORY}{name}": tensor for name, tensor in snapshot.state.memory.items()}
         tensors |= _codec_tensors(snapshot.codec_state)
         header |= {name: getattr(snapshot.state, name) for name in ("blocks", "next_frame", "frames")}
     header["sha256"] = _checksum(tensors, header)
@@ -194,6 +196,7 @@ def _read(path: Path) -> Snapshot:
         next_frame=header["next_frame"],
         frames=tuple(header["frames"]),
         **{name: tensors[name] for name in _STATE},
+        memory={name.removeprefix(_MEMORY): tensors[name] for name in tensors if name.startswith(_MEMORY)},
     )
     return Snapshot(
         keep=header["keep"],

@@ -284,6 +284,7 @@ class World:
             "sampler": getattr(plan.sampler, "__name__", repr(plan.sampler)),
             "policy": policy_text(plan.policy),
             "draw": plan.draw,
+            "recall": plan.recall,
             # Left out of a log whose keys and values are exact, as it was before there was a choice.
             **({"kv": storage_text(storage)} if storage else {}),
         }

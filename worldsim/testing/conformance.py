@@ -13,7 +13,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from worldsim.cache.policy import Policy
 from worldsim.cache.pool import PageShape
 from worldsim.decoding.loop import Block, BlockDecoder, Condition_contra
-from worldsim.models.protocol import Backbone, Codec
+from worldsim.models.protocol import UNKNOWN, Backbone, Codec, Memory, RememberingBackbone
 from worldsim.noise import block_noise, uniforms
 
 FAR = 2**20
@@ -164,6 +164,50 @@ def _check_keys(backbone: Backbone, seed: int) -> None:
         assert apart < 1e-3, (
             f"keys of layer {layer} depend on when a frame is; attend turns them, hand over unturned ones"
         )
+
+
+@torch.no_grad()
+def check_memory(backbone: RememberingBackbone, *, seed: int = 0, frames: int = 12) -> None:
+    """Raise AssertionError, with the failing case, unless backbone keeps its contract about what it remembers.
+
+    It is shown a video of so many frames. A memory that it was given must stay as it is; the same frames must leave the
+    same memory, one by one as all at once; what is recalled must be the same when asked again, for 1, 2 and 3 frames,
+    and be taken by the call, where what one video recalls must not show in the answer for another.
+    """
+    shape = (1, frames, *backbone.geometry.frame_shape)
+    video = block_noise(seed, 4, frames, shape)
+    controls = uniforms(seed, 5, frames, (1, frames, backbone.controls)).round().float()
+    before = torch.cat((video[:, :1], video[:, :-1]), dim=1)
+    memory: Memory = {}
+    for frame in range(frames):
+        at, kept = slice(frame, frame + 1), {name: tensor.clone() for name, tensor in memory.items()}
+        more = backbone.remember(memory, video[:, at], before[:, at], controls[:, at])
+        _check_same(memory, kept, f"remembering frame {frame} changed the memory that was given")
+        memory = more
+    whole = backbone.remember({}, video, video[:, :1], controls)
+    _check_same(whole, memory, "frames that are remembered at once leave another memory than one by one")
+    for length in (1, 2, 3):
+        _check_recall(backbone, memory, length, seed)
+
+
+def _check_recall(backbone: RememberingBackbone, memory: Memory, frames: int, seed: int) -> None:
+    question = _Question.draw(backbone, frames, seed)
+    recalled = backbone.recall(memory, question.controls[:1])
+    again = backbone.recall(memory, question.controls[:1])
+    assert torch.equal(recalled, again), f"{frames} frames: something else is recalled when asked again"
+    assert recalled.shape[:2] == (1, frames), f"{frames} frames: what is recalled is {list(recalled.shape)}"
+    nothing = torch.full_like(recalled, UNKNOWN)
+    answers = []
+    for other in (recalled, nothing):
+        attend = _PlainAttention(backbone.pages, frames)
+        told = backbone.recalling(torch.cat((recalled, other)))
+        answers.append(told(question.noisy, question.previous, question.sigma, question.controls, attend))
+    assert torch.equal(answers[0][0], answers[1][0]), "what one video recalls shows in the answer for another"
+
+
+def _check_same(one: Memory, other: Memory, told: str) -> None:
+    same = one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    assert same, told
 
 
 def check_codec(codec: Codec[Any], *, size: tuple[int, int], seed: int = 0) -> None:

@@ -13,6 +13,7 @@ from worldsim.cache.pool import PagePool
 from worldsim.codec.patches import PatchCodec
 from worldsim.controls import Action, Controls, Keys
 from worldsim.decoding.video import VideoPlan
+from worldsim.models.small.atlas import Scroll
 from worldsim.models.small.backbone import SmallBackbone, SmallConfig
 from worldsim.noise import block_noise
 from worldsim.runtime.starts import Starts
@@ -32,6 +33,11 @@ CONTROLS = Controls(
         Action(name="right", keys=("KeyD", "ArrowRight")),
         Action(name="jump", keys=("Space",)),
     ),
+)
+SCROLL = Scroll(
+    rows=2,
+    body=(1, 2),
+    moves=((CONTROLS.number("left"), 0, -1), (CONTROLS.number("right"), 0, 1)),
 )
 
 
@@ -109,11 +115,13 @@ class DifferenceCodec:
         return frames, sums[-1:]
 
 
-def tiny_backbone(seed: int, *, dtype: torch.dtype = torch.float32, palette: int = 0) -> SmallBackbone:
+def tiny_backbone(
+    seed: int, *, dtype: torch.dtype = torch.float32, palette: int = 0, remembers: bool = False
+) -> SmallBackbone:
     """A backbone for latents of that world, [12, 3, 5], with every parameter drawn from the seed.
 
     Gates too, which training begins at 0: attention, controls and noise levels all show in its answers. With a palette
-    of so many patches it holds beliefs.
+    of so many patches it holds beliefs, and then it may remember places too, as of a view that its keys move.
     """
     rows, columns = GRID
     config = SmallConfig(
@@ -126,6 +134,7 @@ def tiny_backbone(seed: int, *, dtype: torch.dtype = torch.float32, palette: int
         heads=2,
         head_dim=16,
         palette=palette,
+        scroll=SCROLL if remembers else None,
     )
     backbone = SmallBackbone(config)
     with torch.no_grad():
@@ -136,7 +145,13 @@ def tiny_backbone(seed: int, *, dtype: torch.dtype = torch.float32, palette: int
 
 
 def tiny_world(
-    *, policy: Policy | None = None, frames_per_block: int = 1, pages: int = 64, steps: int = 2, length: int = 1_000
+    *,
+    policy: Policy | None = None,
+    frames_per_block: int = 1,
+    pages: int = 64,
+    steps: int = 2,
+    length: int = 1_000,
+    remembers: bool = False,
 ) -> World:
     """A world of the dot, with random weights and three starting places of five frames.
 
@@ -146,13 +161,16 @@ def tiny_world(
         pages: frames that all its sessions may hold together.
         steps: backbone calls that denoise a block.
         length: of an episode of its engine, in frames.
+        remembers: it draws from beliefs, and recalls what it saw of each place.
     """
-    backbone = tiny_backbone(0)
+    backbone = tiny_backbone(0, palette=6 if remembers else 0, remembers=remembers)
     plan = VideoPlan(
         frames_per_block=frames_per_block,
         sigmas=few_step_sigmas(steps, 3.0),
         sampler=few_step,
         policy=Window(frames=5) if policy is None else policy,
+        draw=remembers,
+        recall=remembers,
     )
     return World(
         Origin(name="dot", weights="tiny", simulator=lambda: DotSimulator(length=length), starts=_starts()),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -16,9 +17,11 @@ from worldsim.cache.policy import Policy
 from worldsim.cache.rotary import Rotary
 from worldsim.decoding.loop import decide
 from worldsim.decoding.video import LatentBlock, VideoPlan
-from worldsim.models.protocol import Backbone
+from worldsim.models.protocol import Backbone, Memory, RememberingBackbone
 from worldsim.noise import block_noise, uniforms
 from worldsim.samplers import LatentCanvas
+
+_NOTHING: Memory = {}
 
 
 class WholeAttention:
@@ -96,13 +99,7 @@ class RecomputingDecoder:
 
         def estimate(canvas: LatentCanvas) -> Tensor:
             block = LatentBlock(latents=canvas.values, controls=controls)
-            if not self.plan.draw:
-                return self._estimate(block, canvas.sigma)
-            geometry, number = self.backbone.geometry, len(self.past) - self.given
-            own = (1, self.plan.frames_per_block, geometry.rows, geometry.columns)
-            dice = uniforms(self.seed, number, canvas.at, own).to(latest)
-            before = torch.zeros(1, sum(one.latents.shape[1] for one in self.past), *own[2:]).to(latest)
-            return self._estimate(block, canvas.sigma, torch.cat((before, dice), dim=1))
+            return self._estimate(self._recalling(controls), block, canvas.sigma, *self._dice(canvas.at))
 
         canvas = LatentCanvas(fresh(0), self.plan.sigmas, fresh)
         return LatentBlock(latents=decide(canvas, estimate, self.plan.sampler).kept, controls=controls)
@@ -111,7 +108,31 @@ class RecomputingDecoder:
         """Make block part of the past."""
         self.past.append(block)
 
-    def _estimate(self, block: LatentBlock, sigma: float, *dice: Tensor) -> Tensor:
+    def _dice(self, step: int) -> list[Tensor]:
+        """Dice of the next block at that step behind those of the past, which decide nothing; none without draws."""
+        if not self.plan.draw:
+            return []
+        geometry, latest = self.backbone.geometry, self.past[-1].latents
+        own = (1, self.plan.frames_per_block, geometry.rows, geometry.columns)
+        dice = uniforms(self.seed, len(self.past) - self.given, step, own).to(latest)
+        return [torch.cat((torch.zeros(1, self._frames, *own[2:]).to(latest), dice), dim=1)]
+
+    def _recalling(self, controls: Tensor) -> Backbone:
+        """The backbone, with what it recalls of the next block by a memory that is made from its beginning."""
+        if not self.plan.recall:
+            return self.backbone
+        backbone, memory = cast(RememberingBackbone, self.backbone), _NOTHING
+        before = self.past[0].latents[:, :1]
+        for block in self.past:
+            memory = backbone.remember(memory, block.latents, before, block.controls)
+            before = block.latents[:, -1:]
+        return backbone.recalling(backbone.recall(memory, controls))
+
+    @property
+    def _frames(self) -> int:
+        return sum(one.latents.shape[1] for one in self.past)
+
+    def _estimate(self, backbone: Backbone, block: LatentBlock, sigma: float, *dice: Tensor) -> Tensor:
         """The clean estimate of block at noise level sigma, with all of the past clean beside it in one call."""
         blocks = [*self.past, block]
         geometry = self.backbone.geometry
@@ -127,4 +148,4 @@ class RecomputingDecoder:
         frames = block.latents.shape[1]
         levels[:, -frames:] = sigma
         controls = torch.cat([one.controls for one in blocks], dim=1)
-        return self.backbone(values, previous, levels, controls, attend, *dice)[:, -frames:]
+        return backbone(values, previous, levels, controls, attend, *dice)[:, -frames:]

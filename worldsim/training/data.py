@@ -242,9 +242,7 @@ class Episodes:
         self._events = torch.cat([part["events"] for part in parts]).numpy()
         self._laws: dict[tuple[int, bool], tuple[NDArray[np.int64], NDArray[np.float64]]] = {}
 
-    def sample(
-        self, rng: np.random.Generator, *, windows: int, frames: int, seldom: bool = False
-    ) -> tuple[Tensor, Tensor]:
+    def draw(self, rng: np.random.Generator, *, windows: int, frames: int, seldom: bool = False) -> Tensor:
         """Draw windows of consecutive frames of one episode each.
 
         Args:
@@ -256,7 +254,7 @@ class Episodes:
                 drawn ten times as often.
 
         Returns:
-            frames uint8 [windows, frames, H, W, 3] and controls float32 [windows, frames, A].
+            the numbers of their frames, int64 [windows, frames], among `frames` and `controls`.
 
         Raises:
             DataError: no episode is that long.
@@ -266,8 +264,7 @@ class Episodes:
         starts, reached = self._laws[frames, seldom]
         picks = np.searchsorted(reached, rng.random(windows) * reached[-1], side="right")
         at = torch.from_numpy(starts[picks])[:, None] + torch.arange(frames)
-        at = at.to(self.frames.device)
-        return self.frames[at], self.controls[at]
+        return at.to(self.frames.device)
 
     def _law(self, frames: int, seldom: bool) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """The first frames of all windows, and how much they count, summed up to each."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from worldsim.errors import ConfigError
 from worldsim.models.protocol import Backbone
 from worldsim.schedules import check_sigmas
-from worldsim.training.passes import TrainingPass, add_noise, check_pass_plan, open_pass
+from worldsim.training.passes import Play, TrainingPass, add_noise, check_pass_plan, open_pass
 from worldsim.training.trainer import Loss
 
 
@@ -56,13 +56,12 @@ class FewStepDistillation:
         """The loss under a teacher that no longer changes."""
         return partial(self._loss, teacher)
 
-    def _loss(
-        self, teacher: Backbone, backbone: Backbone, latents: Tensor, controls: Tensor, generator: torch.Generator
-    ) -> Tensor:
+    def _loss(self, teacher: Backbone, backbone: Backbone, play: Play, generator: torch.Generator) -> Tensor:
         """See DiffusionForcing.loss."""
-        window = open_pass(self, latents, controls, generator)
-        levels = torch.tensor(self.sigmas, device=latents.device)
-        picks = torch.randint(len(levels), window.blocks, generator=generator, device=latents.device)
+        window = open_pass(self, play, generator)
+        device = play.latents.device
+        levels = torch.tensor(self.sigmas, device=device)
+        picks = torch.randint(len(levels), window.blocks, generator=generator, device=device)
         sigma = levels[picks].repeat_interleave(window.layout.block, dim=1)
         noisy = add_noise(window.clean, sigma, generator)
         end = self._walk(teacher, window, noisy, sigma)

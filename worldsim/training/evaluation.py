@@ -13,6 +13,8 @@ from worldsim.cache.pool import PagePool
 from worldsim.decoding.video import VideoDecoder, VideoPlan
 from worldsim.models.protocol import Backbone, Codec
 from worldsim.training.data import Episodes
+from worldsim.training.passes import Play
+from worldsim.training.recollection import Recollections
 from worldsim.training.trainer import Objective
 
 TOLERANCE = 5.0
@@ -32,23 +34,35 @@ class LatentWindows:
         codec: of the world.
         seldom: the share of windows drawn for the event of their last frame, see Episodes.sample. What seldom happens
             is then learned sooner; what follows from what is not changed by being seen more often.
+        recollections: of those episodes, for a backbone that remembers.
     """
 
-    def __init__(self, episodes: Episodes, codec: Codec[Any], seldom: float = 0.0) -> None:
+    def __init__(
+        self,
+        episodes: Episodes,
+        codec: Codec[Any],
+        seldom: float = 0.0,
+        recollections: Recollections | None = None,
+    ) -> None:
         self._episodes = episodes
         self._codec = codec
         self._seldom = seldom
+        self._recollections = recollections
 
-    def sample(self, rng: np.random.Generator, *, windows: int, frames: int) -> tuple[Tensor, Tensor]:
-        """Latents float32 [windows, frames, C, H, W] and controls float32 [windows, frames, A]."""
+    def sample(self, rng: np.random.Generator, *, windows: int, frames: int) -> Play:
+        """That many windows, of that many frames each."""
         some = int(rng.binomial(windows, self._seldom))
         drawn = [
-            self._episodes.sample(rng, windows=count, frames=frames, seldom=seldom)
+            self._episodes.draw(rng, windows=count, frames=frames, seldom=seldom)
             for count, seldom in ((windows - some, False), (some, True))
         ]
-        pixels, controls = (torch.cat(part) for part in zip(*drawn, strict=True))
+        at = torch.cat(drawn)
         encode = torch.vmap(lambda window: self._codec.encode(window, self._codec.open())[0])
-        return encode(pixels), controls
+        return Play(
+            latents=encode(self._episodes.frames[at]),
+            controls=self._episodes.controls[at],
+            recalled=None if self._recollections is None else self._recollections.of(at),
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -61,6 +75,7 @@ class Evaluation:
         objective: its loss is one of the answers; the same for the whole of a run, so that answers compare.
         plan: how the block ahead is made.
         windows: how many, for the loss and for the block ahead each.
+        recollections: of those episodes, for a backbone that remembers.
     """
 
     episodes: Episodes
@@ -68,6 +83,7 @@ class Evaluation:
     objective: Objective
     plan: VideoPlan
     windows: int = 16
+    recollections: Recollections | None = None
 
     @torch.no_grad()
     def judge(self, backbone: Backbone) -> dict[str, float]:
@@ -87,16 +103,18 @@ class Evaluation:
         return {"loss": float(np.mean(losses)), "tiles": float(tiles), "still": float(still)}
 
     def _loss(self, backbone: Backbone, index: int) -> float:
-        windows = LatentWindows(self.episodes, self.codec)
-        latents, controls = windows.sample(_rng(index), windows=1, frames=1 + self.objective.frames)
-        generator = torch.Generator(latents.device).manual_seed(SEED + index)
-        with torch.autocast(latents.device.type, dtype=torch.bfloat16):
-            return float(self.objective.loss(backbone, latents, controls, generator))
+        windows = LatentWindows(self.episodes, self.codec, recollections=self.recollections)
+        play = windows.sample(_rng(index), windows=1, frames=1 + self.objective.frames)
+        device = play.latents.device
+        generator = torch.Generator(device).manual_seed(SEED + index)
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            return float(self.objective.loss(backbone, play, generator))
 
     def _one_block_ahead(self, backbone: Backbone, index: int) -> tuple[float, float]:
         """The shares of tiles that are right in the block generated, and in the last frame held."""
         ahead = self.plan.frames_per_block
-        pixels, controls = self.episodes.sample(_rng(index), windows=1, frames=CONTEXT + ahead)
+        at = self.episodes.draw(_rng(index), windows=1, frames=CONTEXT + ahead)
+        pixels, controls = self.episodes.frames[at], self.episodes.controls[at]
         past, truth = pixels[0, :CONTEXT], pixels[0, CONTEXT:]
         latents, state = self.codec.encode(past, self.codec.open())
         pool = PagePool(backbone.pages, pages=CONTEXT + ahead, dtype=torch.float32, device=latents.device)

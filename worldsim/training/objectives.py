@@ -10,7 +10,7 @@ from torch import Tensor
 
 from worldsim.errors import ConfigError
 from worldsim.models.protocol import Backbone, DrawingBackbone
-from worldsim.training.passes import TrainingPass, add_noise, check_pass_plan, open_pass
+from worldsim.training.passes import Play, TrainingPass, add_noise, check_pass_plan, open_pass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,16 +41,15 @@ class DiffusionForcing:
         if not 0 < self.floor <= 1 or self.shift <= 0:
             raise ConfigError(f"need 0 < floor <= 1 and shift > 0, got {self}")
 
-    def loss(self, backbone: Backbone, latents: Tensor, controls: Tensor, generator: torch.Generator) -> Tensor:
+    def loss(self, backbone: Backbone, play: Play, generator: torch.Generator) -> Tensor:
         """The mean weighted error of one pass, a scalar with gradient.
 
         Args:
             backbone: the network.
-            latents: windows of clean latents, [B, 1 + frames, C, H, W].
-            controls: what steered each of those frames, [B, 1 + frames, A].
-            generator: the only source of randomness, on the device of latents.
+            play: windows of 1 + frames frames.
+            generator: the only source of randomness, on the device of the windows.
         """
-        window = open_pass(self, latents, controls, generator)
+        window = open_pass(self, play, generator)
         sigma = _levels(window, self.shift, generator)
         estimate = window.estimate(backbone, add_noise(window.clean, sigma, generator), sigma)
         error = (estimate - window.clean).square().mean(dim=(2, 3, 4))
@@ -85,16 +84,16 @@ class BeliefForcing:
         if self.shift <= 0 or (self.rows and not (min(self.rows) >= 0 < max(self.rows))):
             raise ConfigError(f"need shift > 0 and rows that count 0 or more, some of them, got {self}")
 
-    def loss(self, backbone: Backbone, latents: Tensor, controls: Tensor, generator: torch.Generator) -> Tensor:
+    def loss(self, backbone: Backbone, play: Play, generator: torch.Generator) -> Tensor:
         """The mean surprise of one pass in nats a token, a scalar with gradient. Arguments as for DiffusionForcing.
 
         Raises:
             ConfigError: the backbone holds no beliefs.
         """
-        window = open_pass(self, latents, controls, generator)
+        window = open_pass(self, play, generator)
         sigma = _levels(window, self.shift, generator)
         inputs = window.inputs(backbone, add_noise(window.clean, sigma, generator), sigma)
-        surprise = cast(DrawingBackbone, backbone).surprise(*inputs, window.clean)
+        surprise = cast(DrawingBackbone, window.recalling(backbone)).surprise(*inputs, window.clean)
         if not self.rows:
             return surprise.mean()
         weights = torch.tensor(self.rows, dtype=surprise.dtype, device=surprise.device)

@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
 
 from worldsim.errors import ConfigError, ShapeError
-from worldsim.models.protocol import Attend, Backbone
+from worldsim.models.protocol import UNKNOWN, Attend, Backbone, RememberingBackbone
 from worldsim.schedules import mix
 from worldsim.training.attention import StreamAttention, StreamLayout
+
+FORGETFUL = 0.15
+"""Share of the windows in which places are forgotten."""
+MISTAKEN = 0.01
+"""Share of the places that are taken for another."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Play:
+    """Windows of recorded play.
+
+    latents: clean, [B, F, C, H, W].
+    controls: what steered each frame, [B, F, A].
+    recalled: what is recalled of each frame when it is the first, the second ... of its block, int64
+        [B, ahead, F, rows, columns], see worldsim.training.recollection; None if nothing is.
+    """
+
+    latents: Tensor
+    controls: Tensor
+    recalled: Tensor | None = None
 
 
 class PassPlan(Protocol):
@@ -70,6 +90,7 @@ class TrainingPass:
         context: the windows with a little noise, each after the frame before it, [B, 1 + frames, C, H, W].
         context_sigma: its noise levels, [B, 1 + frames].
         controls: what steered each of those frames, [B, 1 + frames, A].
+    recalled: what is recalled of each noisy frame, [B, copies * (frames - first), rows, columns]; None if nothing is.
     """
 
     layout: StreamLayout
@@ -77,6 +98,7 @@ class TrainingPass:
     context: Tensor
     context_sigma: Tensor
     controls: Tensor
+    recalled: Tensor | None = None
 
     @property
     def blocks(self) -> tuple[int, int]:
@@ -91,7 +113,7 @@ class TrainingPass:
             noisy: the clean frames at their levels, like clean.
             sigma: those levels, [B, copies * (frames - first)].
         """
-        estimate = backbone(*self.inputs(backbone, noisy, sigma))
+        estimate = self.recalling(backbone)(*self.inputs(backbone, noisy, sigma))
         return estimate[:, self.layout.clean :].float()
 
     def inputs(self, backbone: Backbone, noisy: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Attend]:
@@ -112,6 +134,12 @@ class TrainingPass:
             attend,
         )
 
+    def recalling(self, backbone: Backbone) -> Backbone:
+        """The backbone with what is recalled of the noisy frames, if anything is."""
+        if self.recalled is None:
+            return backbone
+        return cast(RememberingBackbone, backbone).recalling(self.recalled)
+
     def _previous(self, noisy: Tensor) -> Tensor:
         """The frame before each noisy one: of the context at the start of a block, inside it of the block itself."""
         before = self.context[:, self.layout.first : -1].repeat(1, self.layout.copies, 1, 1, 1)
@@ -119,18 +147,18 @@ class TrainingPass:
         return torch.where(inside[None, :, None, None, None], noisy.roll(1, dims=1), before)
 
 
-def open_pass(plan: PassPlan, latents: Tensor, controls: Tensor, generator: torch.Generator) -> TrainingPass:
-    """Draw a block length and the noise of the context.
+def open_pass(plan: PassPlan, play: Play, generator: torch.Generator) -> TrainingPass:
+    """Draw a block length, the noise of the context, and what is forgotten.
 
     Args:
         plan: of the objective.
-        latents: windows of clean latents, [B, 1 + frames, C, H, W].
-        controls: what steered each of those frames, [B, 1 + frames, A].
-        generator: the only source of randomness, on the device of latents.
+        play: windows of 1 + frames frames.
+        generator: the only source of randomness, on the device of the windows.
 
     Raises:
         ShapeError: windows of another length.
     """
+    latents, controls = play.latents, play.controls
     if latents.shape[1] != 1 + plan.frames or controls.shape[:2] != latents.shape[:2]:
         raise ShapeError(
             f"expected windows of 1 + {plan.frames} frames with as many controls, "
@@ -140,13 +168,37 @@ def open_pass(plan: PassPlan, latents: Tensor, controls: Tensor, generator: torc
     block = plan.blocks[int(torch.randint(len(plan.blocks), (), generator=generator, device=device))]
     draw = torch.rand(2, *latents.shape[:2], generator=generator, device=device)
     sigma = plan.context_noise * draw[0] * (draw[1] < 0.5)
+    layout = _layout(plan, block)
     return TrainingPass(
-        layout=_layout(plan, block),
+        layout=layout,
         clean=latents[:, 1 + plan.first :].repeat(1, plan.copies, 1, 1, 1),
         context=add_noise(latents, sigma, generator),
         context_sigma=sigma,
         controls=controls,
+        recalled=None if play.recalled is None else _recalled(layout, forget(play.recalled, generator)),
     )
+
+
+def forget(recalled: Tensor, generator: torch.Generator) -> Tensor:
+    """What is recalled, [B, ahead, F, rows, columns], with gaps and mistakes, as a memory of one's own frames has them.
+
+    In some windows a share of the places is forgotten, any share; and some places are taken for another that is
+    recalled in the same windows.
+    """
+    device, windows = recalled.device, (len(recalled), 1, 1, 1, 1)
+    forgetful = torch.rand(windows, generator=generator, device=device) < FORGETFUL
+    share = torch.rand(windows, generator=generator, device=device) * forgetful
+    gaps = torch.rand(recalled.shape, generator=generator, device=device) < share
+    mistaken = torch.rand(recalled.shape, generator=generator, device=device) < MISTAKEN
+    others = torch.randint(recalled.numel(), recalled.shape, generator=generator, device=device)
+    mistakes = torch.where(recalled == UNKNOWN, UNKNOWN, recalled.flatten()[others])
+    return torch.where(gaps, UNKNOWN, torch.where(mistaken, mistakes, recalled))
+
+
+def _recalled(layout: StreamLayout, recalled: Tensor) -> Tensor:
+    """What is recalled of each noisy frame of a pass, from what is for every place in a block, see Play."""
+    times = torch.tensor(layout.times[layout.clean :], device=recalled.device)
+    return recalled[:, times % layout.block, 1 + times]
 
 
 def add_noise(clean: Tensor, sigma: Tensor, generator: torch.Generator) -> Tensor:

@@ -24,6 +24,7 @@ from worldsim.schedules import few_step_sigmas
 from worldsim.training.data import Episodes
 from worldsim.training.evaluation import Evaluation, LatentWindows
 from worldsim.training.palette import fit_palette
+from worldsim.training.recollection import Recollections
 from worldsim.training.trainer import Distillation, Trainer, TrainingPlan
 
 PALETTE_FRAMES = 50_000
@@ -115,9 +116,10 @@ def train_world(
             if run.resume
             else f"{checkpoint} is there already; go on from it with --resume, or train into another folder"
         )
-    journal = _Journal(recipe, data, out, run.device)
     episodes = Episodes(data, world=recipe.name, held_out=False, device=run.device)
-    trainer = _trainer(recipe, episodes, run)
+    backbone = _backbone(recipe, episodes, run)
+    trainer = _trainer(recipe, episodes, run, backbone)
+    journal = _Journal(recipe, data, out, backbone)
     if run.resume:
         trainer.load(checkpoint)
     out.mkdir(parents=True, exist_ok=True)
@@ -131,8 +133,8 @@ def train_world(
     return journal.write(trainer)
 
 
-def _trainer(recipe: Recipe, episodes: Episodes, run: Run) -> Trainer:
-    """A trainer at its first update."""
+def _backbone(recipe: Recipe, episodes: Episodes, run: Run) -> SmallBackbone:
+    """The backbone before its first update."""
     backbone = SmallBackbone(recipe.backbone, torch.Generator().manual_seed(run.seed)).to(run.device)
     if run.weights is not None:
         _begin_from(backbone, run.weights)
@@ -142,16 +144,27 @@ def _trainer(recipe: Recipe, episodes: Episodes, run: Run) -> Trainer:
         for layer in backbone.layers:
             for part in ("before", "after"):
                 setattr(layer, part, torch.compile(getattr(layer, part), dynamic=False))
+    return backbone
+
+
+def _trainer(recipe: Recipe, episodes: Episodes, run: Run, backbone: SmallBackbone) -> Trainer:
+    """A trainer at its first update."""
     plan = recipe.plan_for(run.device)
-    windows = LatentWindows(episodes, recipe.codec, plan.seldom)
+    recollections = _recollections(recipe, episodes, backbone)
+    windows = LatentWindows(episodes, recipe.codec, plan.seldom, recollections)
     return Trainer(backbone, replace(plan, seed=run.seed), windows)
+
+
+def _recollections(recipe: Recipe, episodes: Episodes, backbone: SmallBackbone) -> Recollections | None:
+    return Recollections(episodes, recipe.codec, backbone) if recipe.backbone.scroll else None
 
 
 def _begin_from(backbone: SmallBackbone, weights: Path) -> None:
     given = load_weights(weights, dtype=torch.float32, device=torch.device("cpu"))
-    if given.config != backbone.config:
+    if replace(given.config, scroll=backbone.config.scroll) != backbone.config:
         raise WeightsError(f"{weights} is of {given.config}, the world is learned with {backbone.config}; train anew")
-    backbone.load_state_dict(given.state_dict())
+    # What a backbone that does not remember yet lacks begins as if nothing were recalled.
+    backbone.load_state_dict(given.state_dict(), strict=given.config == backbone.config)
 
 
 def _palette(recipe: Recipe, episodes: Episodes, backbone: SmallBackbone, seed: int) -> Tensor:
@@ -165,14 +178,17 @@ def _palette(recipe: Recipe, episodes: Episodes, backbone: SmallBackbone, seed: 
 class _Journal:
     """What a run leaves behind: a line in the log, a checkpoint and the weights, each time it is written to."""
 
-    def __init__(self, recipe: Recipe, data: Path, out: Path, device: torch.device) -> None:
+    def __init__(self, recipe: Recipe, data: Path, out: Path, backbone: SmallBackbone) -> None:
+        device = next(backbone.parameters()).device
+        episodes = Episodes(data, world=recipe.name, held_out=True, device=device)
         self.losses: list[float] = []
         self._config = recipe.backbone
         self._out = out
         self._start = time.monotonic()
         stages = recipe.plan_for(device).stages
         self._evaluation = Evaluation(
-            episodes=Episodes(data, world=recipe.name, held_out=True, device=device),
+            episodes=episodes,
+            recollections=_recollections(recipe, episodes, backbone),
             codec=recipe.codec,
             objective=next(s.objective for s in stages if not isinstance(s.objective, Distillation)),
             plan=VideoPlan(
@@ -181,6 +197,7 @@ class _Journal:
                 sampler=recipe.sampler,
                 policy=recipe.policy,
                 draw=bool(recipe.backbone.palette),
+                recall=recipe.backbone.scroll is not None,
             ),
         )
 

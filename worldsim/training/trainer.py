@@ -22,17 +22,18 @@ from worldsim.cache.rotary import Rotary
 from worldsim.errors import ConfigError, DataError
 from worldsim.geometry import LatentGeometry
 from worldsim.models.protocol import Backbone
+from worldsim.training.passes import Play
 
-Loss = Callable[[Backbone, Tensor, Tensor, torch.Generator], Tensor]
-"""A scalar with gradient, of a backbone, latents [B, 1 + frames, C, H, W], controls [B, 1 + frames, A] and the only
-source of randomness, on their device."""
+Loss = Callable[[Backbone, Play, torch.Generator], Tensor]
+"""A scalar with gradient, of a backbone, windows of 1 + frames frames and the only source of randomness, on their
+device."""
 
 
 class Windows(Protocol):
     """Where a trainer gets its windows from."""
 
-    def sample(self, rng: np.random.Generator, *, windows: int, frames: int) -> tuple[Tensor, Tensor]:
-        """Latents or pixels [windows, frames, ...] and controls [windows, frames, A]."""
+    def sample(self, rng: np.random.Generator, *, windows: int, frames: int) -> Play:
+        """That many windows, of that many frames each."""
         ...
 
 
@@ -44,7 +45,7 @@ class Objective(Protocol):
         """Frames of a window after its first."""
         ...
 
-    def loss(self, backbone: Backbone, latents: Tensor, controls: Tensor, generator: torch.Generator, /) -> Tensor:
+    def loss(self, backbone: Backbone, play: Play, generator: torch.Generator, /) -> Tensor:
         """See Loss."""
         ...
 
@@ -196,9 +197,9 @@ class Trainer:
         stage, rate = self.plan.at(self.update)
         rng = np.random.default_rng([self.plan.seed, self.update])
         generator = torch.Generator(self._device).manual_seed(int(rng.integers(2**62)))
-        latents, controls = self._windows.sample(rng, windows=stage.windows, frames=1 + stage.objective.frames)
+        play = self._windows.sample(rng, windows=stage.windows, frames=1 + stage.objective.frames)
         with torch.autocast(self._device.type, dtype=torch.bfloat16):
-            loss = self._loss(stage)(cast(Backbone, self.backbone), latents, controls, generator)
+            loss = self._loss(stage)(cast(Backbone, self.backbone), play, generator)
         self.backbone.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self._parameters, self.plan.clip, foreach=True)

@@ -133,10 +133,11 @@ def test_surprise_is_the_cross_entropy_and_the_squared_miss_of_the_offset() -> N
     palette, tokens, offset = filled(14), noise(2, 3, 4, DIM, seed=15), noise(2, 3, 4, VALUES, seed=16) / 9
     labels = torch.randint(SIZE, (2, 3, 4), generator=torch.Generator().manual_seed(17))
     patches = palette.centres[labels] + 0.01
-    law = palette.logits(tokens).double().log_softmax(-1)
+    logits = palette.logits(tokens)
+    law = logits.double().log_softmax(-1)
     missed = -law.gather(-1, labels[..., None])[..., 0]
     error = (0.01 - offset.double()).square().mean(-1) / (2 * OFFSET_DEVIATION**2)
-    assert torch.allclose(palette.surprise(tokens, offset, patches).double(), missed + error, atol=1e-5)
+    assert torch.allclose(palette.surprise(logits, offset, patches).double(), missed + error, atol=1e-5)
 
 
 def test_nearest_is_nearest_by_plain_distances_in_half_precision_too() -> None:

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -24,7 +25,8 @@ from worldsim.cache.pool import PageShape
 from worldsim.cache.rotary import Rotary
 from worldsim.errors import ConfigError
 from worldsim.geometry import LatentGeometry
-from worldsim.models.protocol import Attend
+from worldsim.models.protocol import UNKNOWN, Attend, Memory
+from worldsim.models.small.atlas import Atlas, Scroll
 from worldsim.models.small.palette import Palette
 from worldsim.models.small.things import settle
 
@@ -40,7 +42,8 @@ class SmallConfig:
     palette and unlikely are those of worldsim.models.small.palette; a palette of 0 is none, and unlikely is one share
     for all tokens or one for each of their rows. few is that of worldsim.models.small.things, rows of one share being a
     field; with 0 every token is drawn by itself. glance is how many numbers of each patch of the previous frame every
-    token is told, all patches at once; 0 is none.
+    token is told, all patches at once; 0 is none. scroll is how its view moves over a land, see
+    worldsim.models.small.atlas: the backbone then remembers places, for which it needs a palette; None is no such view.
     """
 
     channels: int
@@ -58,6 +61,7 @@ class SmallConfig:
     unlikely: float | tuple[float, ...] = 0.0
     few: float = 0.0
     glance: int = 0
+    scroll: Scroll | None = None
 
     def __post_init__(self) -> None:
         sizes = (self.channels, self.height, self.width, self.controls, self.patch, self.dim, self.layers, self.heads)
@@ -70,6 +74,10 @@ class SmallConfig:
         rows = self.height // self.patch
         if not isinstance(self.unlikely, float | int):  # a weights file has a list
             object.__setattr__(self, "unlikely", tuple(self.unlikely))
+        if isinstance(self.scroll, dict):
+            object.__setattr__(self, "scroll", Scroll(**self.scroll))
+        if self.scroll is not None:
+            self._check_scroll(self.scroll)
         shares = self.shares
         if len(shares) != rows or not 0 <= min(shares) <= max(shares) <= 1:
             raise ConfigError(
@@ -77,6 +85,16 @@ class SmallConfig:
             )
         if self.head_dim % 8:
             raise ConfigError(f"heads of {self.head_dim} do not divide among three axes; use a multiple of 8")
+
+    def _check_scroll(self, scroll: Scroll) -> None:
+        rows, columns = self.height // self.patch, self.width // self.patch
+        if not self.palette or scroll.rows > rows:
+            raise ConfigError(f"places are remembered as codes of a palette in at most {rows} rows, got {self}")
+        row, column = scroll.body
+        if not (0 <= row < scroll.rows and 0 <= column < columns and max(scroll.moves)[0] < self.controls):
+            raise ConfigError(
+                f"a body or a control lies outside {rows} x {columns} tokens and {self.controls}: {scroll}"
+            )
 
     @property
     def shares(self) -> tuple[float, ...]:
@@ -133,6 +151,8 @@ class SmallBackbone(nn.Module):
         self.head_modulation = nn.Linear(dim, 2 * dim)
         self.head = nn.Linear(dim, patch_values)
         self.palette = Palette(config.palette, patch_values, dim) if config.palette else None
+        self.recollect = nn.Linear(patch_values, dim) if config.scroll else None
+        self.trust = nn.Linear(dim, 1) if config.scroll else None
         self._initialise(generator)
 
     @property
@@ -162,10 +182,7 @@ class SmallBackbone(nn.Module):
         All of noisy, previous [B, F, C, H, W], sigma [B, F], controls [B, F, A], dice [B, F, rows, columns] or None for
         the mean; returns [B, F, C, H, W].
         """
-        tokens, numbers = self._run(noisy, previous, sigma, controls, attend)
-        if self.palette is not None:
-            numbers = self._believe(self.palette, self.palette.logits(tokens), numbers, dice)
-        return self._unpatchify(numbers).to(noisy.dtype)
+        return self._answer(self._run(noisy, previous, sigma, controls, attend), dice).to(noisy.dtype)
 
     def surprise(
         self,
@@ -181,24 +198,58 @@ class SmallBackbone(nn.Module):
         Raises:
             ConfigError: the backbone has no palette, so that it holds no beliefs.
         """
-        if self.palette is None:
-            raise ConfigError("a backbone without a palette holds no beliefs; train it with DiffusionForcing")
-        tokens, offset = self._run(noisy, previous, sigma, controls, attend)
-        judged = clean.shape[1]
-        found: Tensor = self.palette.surprise(tokens[:, -judged:], offset[:, -judged:], self.patchify(clean))
-        each: Tensor = found.unflatten(2, (self.geometry.rows, self.geometry.columns))
-        return each
+        return self._missed(self._run(noisy, previous, sigma, controls, attend), clean)
+
+    @torch.no_grad()
+    def remember(self, memory: Memory, latents: Tensor, before: Tensor, controls: Tensor) -> Memory:
+        """The memory with frames more; see worldsim.models.protocol.RememberingBackbone."""
+        palette, scroll, geometry = self._memory_parts()
+        frames = self.patchify(torch.cat((before, latents), dim=1))[0]
+        codes = palette.nearest(frames[1:]).unflatten(1, (geometry.rows, geometry.columns))
+        patches = frames.unflatten(1, (geometry.rows, geometry.columns))
+        made = scroll.made(patches[:-1], patches[1:], controls[0]).tolist()
+        atlas = Atlas.of(memory, scroll, geometry.columns)
+        for shown, move in zip(codes.cpu().numpy().astype(np.int16), made, strict=True):
+            atlas = atlas.see(shown, move)
+        return atlas.tensors
+
+    def recall(self, memory: Memory, controls: Tensor) -> Tensor:
+        """The codes last seen where each frame will look, int64 [1, F, rows, columns]; see RememberingBackbone."""
+        _, scroll, geometry = self._memory_parts()
+        atlas = Atlas.of(memory, scroll, geometry.columns)
+        recalled = np.full((1, controls.shape[1], geometry.rows, geometry.columns), UNKNOWN, np.int64)
+        for at, move in enumerate(scroll.asked(controls[0].cpu()).cumsum(0).tolist()):
+            recalled[0, at, : scroll.rows] = atlas.recall(move)
+        return torch.from_numpy(recalled).to(controls.device)
+
+    def recalling(self, recalled: Tensor) -> Recalling:
+        """The same backbone with something to recall; see worldsim.models.protocol.RememberingBackbone."""
+        self._memory_parts()
+        return Recalling(self, recalled)
+
+    def _memory_parts(self) -> tuple[Palette, Scroll, LatentGeometry]:
+        if self.palette is None or self.config.scroll is None:
+            raise ConfigError("this backbone remembers no places; its configuration has no scroll")
+        return self.palette, self.config.scroll, self.geometry
 
     def _run(
-        self, noisy: Tensor, previous: Tensor, sigma: Tensor, controls: Tensor, attend: Attend
-    ) -> tuple[Tensor, Tensor]:
-        """The last tokens, [B, F, tokens, D], and the numbers read off them, [B, F, tokens, C * patch * patch]."""
+        self,
+        noisy: Tensor,
+        previous: Tensor,
+        sigma: Tensor,
+        controls: Tensor,
+        attend: Attend,
+        codes: Tensor | None = None,
+    ) -> _Run:
+        """The layers, on frames of which codes are recalled, [B, F, tokens], or nothing is."""
         frames = noisy.shape[1]
         told = noisy * _gain(sigma)[:, :, None, None, None]
         tokens = self.embed(self.patchify(told).to(self.embed.weight.dtype)) + self._surroundings(previous)
         steer = self.steer(controls.to(tokens.dtype))  # [B, F, D]
         if self.glance is not None:
             tokens = tokens + self.glance(self.patchify(previous))[:, :, None]
+        if codes is not None:
+            tokens = tokens + self._recollected(codes)
         tokens = (tokens + self.place.to(tokens.dtype) + steer[:, :, None]).flatten(1, 2)
         level = F.silu(self.noise_level(_waves(sigma).to(steer.dtype)) + steer)
         modulation = self.modulation(level).unflatten(-1, (6, -1))  # [B, F, 6, D]
@@ -206,7 +257,23 @@ class SmallBackbone(nn.Module):
             tokens = layer(tokens, modulation, index, attend)
         shift, scale = self.head_modulation(level).chunk(2, dim=-1)
         tokens = _modulate(tokens, shift, scale).unflatten(1, (frames, -1))
-        return tokens, self.head(tokens)
+        return _Run(tokens=tokens, numbers=self.head(tokens), codes=codes)
+
+    def _answer(self, run: _Run, dice: Tensor | None) -> Tensor:
+        """The frames estimated or drawn, [B, F, C, H, W]."""
+        if self.palette is None:
+            return self._unpatchify(run.numbers)
+        return self._unpatchify(self._believe(self.palette, self._logits(self.palette, run), run.numbers, dice))
+
+    def _missed(self, run: _Run, clean: Tensor) -> Tensor:
+        """See surprise."""
+        if self.palette is None:
+            raise ConfigError("a backbone without a palette holds no beliefs; train it with DiffusionForcing")
+        judged = clean.shape[1]
+        logits, offset = self._logits(self.palette, run)[:, -judged:], run.numbers[:, -judged:]
+        found: Tensor = self.palette.surprise(logits, offset, self.patchify(clean))
+        each: Tensor = found.unflatten(2, (self.geometry.rows, self.geometry.columns))
+        return each
 
     def _believe(self, palette: Palette, logits: Tensor, offset: Tensor, dice: Tensor | None) -> Tensor:
         """The patches believed in, [B, F, tokens, P]: their mean, or a draw."""
@@ -225,6 +292,25 @@ class SmallBackbone(nn.Module):
         patches = self.patchify(previous).flatten(0, 1).transpose(1, 2).unflatten(2, (g.rows, g.columns))
         seen = self.around(patches.to(self.around.weight.dtype))
         tokens: Tensor = seen.flatten(2).transpose(1, 2).unflatten(0, (previous.shape[0], -1))
+        return tokens
+
+    def _logits(self, palette: Palette, run: _Run) -> Tensor:
+        """What the last tokens believe, [B, F, tokens, K]: what is recalled draws them to itself.
+
+        Source: a pointer that copies by a learned share, See et al. 2017 (arXiv:1704.04368), section 2.2; here it is
+        added to the point that a token aims at, so that shades of what was seen become likelier too.
+        """
+        if run.codes is None or self.trust is None:
+            return palette.logits(run.tokens)
+        seen = palette.codes.to(run.tokens.dtype)[run.codes.clamp_min(0)] * (run.codes != UNKNOWN)[..., None]
+        return palette.logits(run.tokens, self.trust(run.tokens) * seen)
+
+    def _recollected(self, codes: Tensor) -> Tensor:
+        """What recalled codes [B, F, tokens] tell each token, [B, F, tokens, D]; nothing where unknown."""
+        assert self.recollect is not None
+        assert self.palette is not None
+        told = self.recollect(self.palette.centres.to(self.recollect.weight.dtype))
+        tokens: Tensor = told[codes.clamp_min(0)] * (codes != UNKNOWN)[..., None]
         return tokens
 
     def patchify(self, frames: Tensor) -> Tensor:
@@ -249,10 +335,69 @@ class SmallBackbone(nn.Module):
                     nn.init.uniform_(weight, -bound, bound, generator=generator)
         more = [] if self.palette is None else [self.palette.aim]
         more += [] if self.glance is None else [self.glance.all]
+        more += [] if self.recollect is None else [self.recollect]
+        more += [] if self.trust is None else [self.trust]
         for layer in (self.head, self.modulation, self.head_modulation, *more):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
         nn.init.normal_(self.place, std=0.02, generator=generator)
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class _Run:
+    """What the layers made of some frames.
+
+    tokens: the last, [B, F, tokens, D].
+    numbers: read off them, [B, F, tokens, C * patch * patch].
+    codes: what was recalled, [B, F, tokens], if anything was.
+    """
+
+    tokens: Tensor
+    numbers: Tensor
+    codes: Tensor | None
+
+
+class Recalling:
+    """A backbone that recalls something of the last frames it is called with, int64 [B, n, rows, columns]."""
+
+    def __init__(self, backbone: SmallBackbone, recalled: Tensor) -> None:
+        self._backbone = backbone
+        self._recalled = recalled.flatten(2)
+        self.geometry = backbone.geometry
+        self.pages = backbone.pages
+        self.rotary = backbone.rotary
+        self.controls = backbone.controls
+
+    def __call__(
+        self,
+        noisy: Tensor,
+        previous: Tensor,
+        sigma: Tensor,
+        controls: Tensor,
+        attend: Attend,
+        dice: Tensor | None = None,
+    ) -> Tensor:
+        """See SmallBackbone.forward."""
+        run = self._backbone._run(noisy, previous, sigma, controls, attend, self._codes(noisy))
+        return self._backbone._answer(run, dice).to(noisy.dtype)
+
+    def surprise(
+        self,
+        noisy: Tensor,
+        previous: Tensor,
+        sigma: Tensor,
+        controls: Tensor,
+        attend: Attend,
+        clean: Tensor,
+    ) -> Tensor:
+        """See SmallBackbone.surprise."""
+        run = self._backbone._run(noisy, previous, sigma, controls, attend, self._codes(noisy))
+        return self._backbone._missed(run, clean)
+
+    def _codes(self, frames: Tensor) -> Tensor:
+        """What is recalled of all of so many frames, [B, F, tokens]."""
+        before = frames.shape[1] - self._recalled.shape[1]
+        return F.pad(self._recalled, (0, 0, before, 0), value=UNKNOWN)
 
 
 class Glance(nn.Module):

@@ -63,12 +63,14 @@ class Palette(nn.Module):
         self.bias.copy_(self.codes.square().sum(-1) / -2)
         self._forget_kin()
 
-    def logits(self, tokens: Tensor) -> Tensor:
+    def logits(self, tokens: Tensor, drawn: Tensor | None = None) -> Tensor:
         """Tokens [..., D] to unnormalised log-probabilities [..., K], float32.
 
-        A token aims at a point among the codes; the nearer a code, the likelier it is.
+        A token aims at a point among the codes, to which what it is drawn towards, [..., P], is added; the nearer a
+        code, the likelier it is.
         """
-        logits: Tensor = (self.aim(tokens) @ self.codes.to(tokens.dtype).T).float() + self.bias
+        aim = self.aim(tokens) if drawn is None else self.aim(tokens) + drawn
+        logits: Tensor = (aim @ self.codes.to(tokens.dtype).T).float() + self.bias
         return logits
 
     def mean(self, logits: Tensor, offset: Tensor) -> Tensor:
@@ -116,10 +118,13 @@ class Palette(nn.Module):
         near = (logits + nearness / NEARBY).softmax(-1)
         return near @ self.centres.float() + offset.float()
 
-    def surprise(self, tokens: Tensor, offset: Tensor, patches: Tensor) -> Tensor:
-        """How little patches [B, F, tokens, P] were expected, [B, F, tokens], in nats (offsets by their square)."""
+    def surprise(self, logits: Tensor, offset: Tensor, patches: Tensor) -> Tensor:
+        """How little patches [B, F, tokens, P] were expected under logits [B, F, tokens, K], [B, F, tokens], in nats.
+
+        Offsets, [B, F, tokens, P], count by their square.
+        """
         labels = self.nearest(patches)
-        missed = F.cross_entropy(self.logits(tokens).flatten(0, -2), labels.flatten(), reduction="none")
+        missed = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="none")
         error = (patches - self.centres[labels] - offset).square().mean(-1) / (2 * OFFSET_DEVIATION**2)
         return missed.view(labels.shape) + error
 

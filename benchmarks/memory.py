@@ -1,0 +1,325 @@
+"""Whether a world remembers: away from a place for a while, back again, and what is there now.
+
+    python -m benchmarks.memory --away 15 --loops 50
+
+Every loop begins from real play. A walker that sees nothing but the frames goes away from there, stays away, and finds
+its way home over ground that it has seen. What the engine showed at the beginning is the truth: terrain stays. Loops
+are the same seeds for every world; what is chance is told by the same pictures compared with those of other loops.
+Exits with 1 where a bar is missed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from numpy.typing import NDArray
+
+import worldsim
+from benchmarks.record import spread, write
+from benchmarks.tiles import CENTRE, COLUMNS, MATERIALS, ROWS, WALKABLE, Frames, Reading, read_frames
+from benchmarks.world_metrics import MOVES, Count
+from benchmarks.world_quality import CONTEXT, Episode, explore_many, share
+from worldsim.runtime.session import Session
+from worldsim.runtime.world import World
+from worldsim.simulators.crafter import DAY_FRAMES
+
+Place = tuple[int, int]
+FREE = {MATERIALS.index(name) for name in WALKABLE}
+FARTHEST = 14
+"""Places from home at which the walker goes no farther away: two views."""
+LATE_S = 12
+"""World time that the walker may take longer than it was to be away, until it counts as lost."""
+STRAIGHT_ON = 0.8
+"""How often a walker who is away goes on as before where it can, so that its ways lead somewhere."""
+ABSENT_S = 2
+"""A tile is judged if it was out of view for so long before it came back."""
+LEAST_RIGHT = 0.9
+WORLDS: dict[str, dict[str, Any]] = {
+    "recalls": {},
+    "window:frames=32": {"recall": False},
+    "sink_window:sink=4,window=28": {"recall": False, "policy": "sink_window:sink=4,window=28"},
+    "full": {"recall": False, "policy": "full"},
+}
+
+
+def far(place: Place) -> int:
+    """How many steps a place is from home."""
+    return abs(place[0]) + abs(place[1])
+
+
+@dataclass(slots=True)
+class Walker:
+    """Knows of a world what its frames showed: where it is, and what lies around.
+
+    place: row and column of the player, home being (0, 0).
+    land: the material seen last at each place.
+    seen_at: the frame at which each place was in view last.
+    """
+
+    place: Place = (0, 0)
+    land: dict[Place, int] = field(default_factory=dict)
+    seen_at: dict[Place, int] = field(default_factory=dict)
+
+    def see(self, shown: Reading, at: int, move: Place) -> None:
+        """Take in frame `at`, the only one of a reading, made under a move that succeeded or not."""
+        if move != (0, 0) and self._fit(shown, move) >= self._fit(shown, (0, 0)):
+            self.place = (self.place[0] + move[0], self.place[1] + move[1])
+        for place, row, column in self.view():
+            self.seen_at[place] = at
+            if shown.visible[0, row, column] and (row, column) != CENTRE:
+                self.land[place] = int(shown.materials[0, row, column])
+
+    def view(self) -> list[tuple[Place, int, int]]:
+        """Every place in view, with its row and column there."""
+        top, left = self.place[0] - CENTRE[0], self.place[1] - CENTRE[1]
+        return [((top + row, left + column), row, column) for row, column in np.ndindex(ROWS, COLUMNS)]
+
+    def away(self, rng: np.random.Generator) -> Place:
+        """A step that leads away from home if one does, else any."""
+        ways = [way for way in MOVES.values() if self.land.get(self._next(way)) in FREE]
+        if not ways:
+            return list(MOVES.values())[int(rng.integers(4))]
+        farther = [way for way in ways if far(self._next(way)) > far(self.place)]
+        pick = farther if farther and far(self.place) < FARTHEST else ways
+        return pick[int(rng.integers(len(pick)))]
+
+    def goes_on(self, way: Place) -> bool:
+        """Whether the next step that way leads over free ground, and not too far from home."""
+        there = self._next(way)
+        return self.land.get(there) in FREE and far(there) <= FARTHEST
+
+    def home(self) -> list[Place]:
+        """The steps of the shortest way home over ground that was seen, if there is one."""
+        reached: dict[Place, Place | None] = {self.place: None}
+        queue = deque([self.place])
+        while queue and (0, 0) not in reached:
+            here = queue.popleft()
+            for way in MOVES.values():
+                there = (here[0] + way[0], here[1] + way[1])
+                if there not in reached and (self.land.get(there) in FREE or there == (0, 0)):
+                    reached[there] = here
+                    queue.append(there)
+        steps: list[Place] = []
+        here, before = (0, 0), reached.get((0, 0))
+        while before is not None:
+            steps.append((here[0] - before[0], here[1] - before[1]))
+            here, before = before, reached[before]
+        return steps[::-1]
+
+    def _next(self, way: Place) -> Place:
+        return self.place[0] + way[0], self.place[1] + way[1]
+
+    def _fit(self, shown: Reading, move: Place) -> float:
+        """The share of tiles in view that show what was known at their places, after a move."""
+        known = [
+            (self.land[there], int(shown.materials[0, row, column]))
+            for place, row, column in self.view()
+            if (there := (place[0] + move[0], place[1] + move[1])) in self.land and (row, column) != CENTRE
+        ]
+        return float(np.mean([one == other for one, other in known])) if known else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loop:
+    """One way out and back.
+
+    seed, at: the episode and the frame from which it begins.
+    frames: how long it took; None if the walker was lost.
+    truth, found: what the judged tiles showed at the beginning and show at the end, indices into MATERIALS.
+    missed: the squared error of each of those tiles, of 255, mean over its pixels.
+    farthest: places from home at its farthest.
+    """
+
+    seed: int
+    at: int
+    frames: int | None
+    truth: NDArray[np.int64]
+    found: NDArray[np.int64]
+    missed: NDArray[np.float64]
+    farthest: int
+
+    @property
+    def count(self) -> Count:
+        return Count(int((self.truth == self.found).sum()), len(self.truth))
+
+
+def go(world: World, episode: Episode, at: int, away_s: float) -> Loop:
+    """Leave an episode before its frame `at`, be away for so long, and come home."""
+    rng = np.random.default_rng([episode.seed, at, 5])
+    past = slice(at - CONTEXT, at)
+    walker, first = _arrived(episode, at)
+    truth = dict(walker.land)
+    hour = (episode.hour + at - 1) % DAY_FRAMES
+    with world.open(seed=episode.seed, frames=episode.frames[past], keys=episode.keys[past], hour=hour) as session:
+        absent, farthest, last = _walk(world, session, walker, away_s, rng)
+    if walker.place != (0, 0) or last is None:
+        return Loop(
+            seed=episode.seed, at=at, frames=None, truth=_none(), found=_none(), missed=np.zeros(0), farthest=farthest
+        )
+    shown = read_frames(last[None])
+    judged = [
+        (truth[place], int(shown.materials[0, row, column]), _missed(first, last, row, column))
+        for place, row, column in walker.view()
+        if place in truth
+        and shown.visible[0, row, column]
+        and absent.get(place, 0) >= ABSENT_S * world.fps
+        and (row, column) != CENTRE
+    ]
+    known, found, missed = (np.array(part) for part in zip(*judged, strict=True)) if judged else (_none(),) * 3
+    return Loop(
+        seed=episode.seed,
+        at=at,
+        frames=session.block,
+        truth=known,
+        found=found,
+        missed=missed.astype(np.float64),
+        farthest=farthest,
+    )
+
+
+def _none() -> NDArray[np.int64]:
+    return np.zeros(0, np.int64)
+
+
+def _missed(first: Frames, last: Frames, row: int, column: int) -> float:
+    side = first.shape[1] // COLUMNS
+    tile = slice(row * side, (row + 1) * side), slice(column * side, (column + 1) * side)
+    return float(((first[tile].astype(float) - last[tile]) ** 2).mean())
+
+
+def _arrived(episode: Episode, at: int) -> tuple[Walker, Frames]:
+    """A walker that has seen the given frames and stands at home, and what it sees there."""
+    walker, places = Walker(), episode.play.places
+    for frame in range(at - CONTEXT, at):
+        row, column = places[frame] - places[at - 1]
+        walker.place = (int(row), int(column))
+        walker.see(episode.play.shown[frame : frame + 1], frame, (0, 0))
+    return walker, episode.frames[at - 1]
+
+
+def _walk(
+    world: World, session: Session, walker: Walker, away_s: float, rng: np.random.Generator
+) -> tuple[dict[Place, int], int, Frames | None]:
+    """Walk away and home again: for how many frames each place was out of view, how far it went, the last frame."""
+    names = {step: name for name, step in MOVES.items()}
+    away, late = round(away_s * world.fps), LATE_S * world.fps
+    absent: dict[Place, int] = {}
+    farthest, at, last, way = 0, max(walker.seen_at.values()), None, walker.away(rng)
+    for number in range(away + late):
+        home = walker.home()
+        back = number + len(home) + 2 >= away
+        if back and walker.place == (0, 0) and number:
+            break
+        way = way if walker.goes_on(way) and rng.random() < STRAIGHT_ON else walker.away(rng)
+        step = home[0] if back and home else way
+        last, at, before = session.step(world.controls.press(names[step])).frames[-1], at + 1, dict(walker.seen_at)
+        walker.see(read_frames(last[None]), at, step)
+        for place, _, _ in walker.view():
+            absent[place] = max(absent.get(place, 0), at - before.get(place, at) - 1)
+        farthest = max(farthest, far(walker.place))
+    return absent, farthest, last
+
+
+def by_chance(loops: Sequence[Loop], rng: np.random.Generator) -> float:
+    """The share of tiles that are right if what is found in one loop is compared with the truth of another."""
+    shares = []
+    whole = [loop for loop in loops if len(loop.truth)]
+    for loop in whole:
+        other = whole[int(rng.integers(len(whole)))]
+        picks = rng.integers(len(other.truth), size=len(loop.found))
+        shares.append(float((other.truth[picks] == loop.found).mean()))
+    return float(np.mean(shares)) if shares else float("nan")
+
+
+def judge(loops: Sequence[Loop], rng: np.random.Generator) -> dict[str, Any]:
+    """What loops tell of one world."""
+    home = [loop for loop in loops if loop.frames is not None and len(loop.truth)]
+    right = share([[loop.count] for loop in home], rng)
+    errors = np.concatenate([loop.missed for loop in home]) if home else np.zeros(0)
+    return {
+        "right": asdict(right),
+        "by_chance": by_chance(home, rng),
+        "psnr_db": float(10 * np.log10(255**2 / max(1 / 12, errors.mean()))) if len(errors) else float("nan"),
+        "loops": len(home),
+        "lost": sum(loop.frames is None for loop in loops),
+        "frames": spread([loop.frames or 0 for loop in home]) if home else None,
+        "farthest": spread([loop.farthest for loop in home]) if home else None,
+    }
+
+
+def points(seed: int, loops: int) -> list[tuple[Episode, int]]:
+    """Where loops begin: the middle of that many episodes of held-out seeds, by day, awake."""
+    found = []
+    for episode in explore_many(seed, 4 * loops, frames_per_block=1):
+        at = len(episode.frames) // 2
+        shown = episode.play.shown[at - 1 : at]
+        if at >= CONTEXT and bool(shown.visible.all()) and not bool(shown.sleeping[0]):
+            found.append((episode, at))
+        if len(found) == loops:
+            break
+    return found
+
+
+def _one(settings: dict[str, Any], away_s: float, case: tuple[Episode, int]) -> Loop:
+    torch.set_num_threads(1)
+    return go(_world(tuple(sorted(settings.items()))), *case, away_s)
+
+
+_LOADED: dict[Any, World] = {}
+
+
+def _world(settings: tuple[tuple[str, Any], ...]) -> World:
+    """A world with these settings, loaded once in each process."""
+    if settings not in _LOADED:
+        _LOADED.clear()
+        _LOADED[settings] = worldsim.load("crafter", **dict(settings))
+    return _LOADED[settings]
+
+
+def verdicts(found: dict[str, dict[str, Any]]) -> dict[str, bool]:
+    """Whether what recalls is right often enough, and surely more often than the plain window."""
+    ours, plain = found["recalls"]["right"], found["window:frames=32"]["right"]
+    return {"right_on_return": ours["value"] >= LEAST_RIGHT, "apart_from_the_window": ours["low"] > plain["high"]}
+
+
+def main(
+    weights: Annotated[Path | None, typer.Option(help="A weights file; the one in the package if left out.")] = None,
+    away: Annotated[float, typer.Option(min=4, help="Seconds of world time away from home.")] = 15,
+    loops: Annotated[int, typer.Option(min=2, help="Loops of each world.")] = 50,
+    seed: Annotated[int, typer.Option(help="Of the first episode.")] = 600_000_000,
+    only: Annotated[list[str] | None, typer.Option(help="Of these worlds only; all if left out.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    name: Annotated[str, typer.Option(help="Of the file written to benchmarks/results.")] = "memory",
+) -> None:
+    """Judge what crafter remembers of a place, and write benchmarks/results/NAME_AWAYs.json."""
+    cases = points(seed, loops)
+    rng = np.random.default_rng(seed)
+    found: dict[str, dict[str, Any]] = {}
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        for world in only or list(WORLDS):
+            settings = WORLDS[world] | ({"weights": str(weights)} if weights else {})
+            with typer.progressbar(pool.map(partial(_one, settings, away), cases), len(cases), label=world) as going:
+                found[world] = judge(list(going), rng)
+            right = found[world]["right"]
+            typer.echo(
+                f"{world:30} right {right['value']:.1%} [{right['low']:.1%}, {right['high']:.1%}] of {right['judged']} "
+                f"tiles, by chance {found[world]['by_chance']:.1%}, {found[world]['lost']} of {len(cases)} lost"
+            )
+    passed = verdicts(found) if {"recalls", "window:frames=32"} <= found.keys() else {}
+    about = {"weights": str(weights or "in the package"), "away_s": away, "seed": seed}
+    write(f"{name}_{away:g}s", {**about, "worlds": found, "passed": passed})
+    raise typer.Exit(not all(passed.values()))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,139 @@
+"""The measure of memory is full for a world that forgets nothing and at chance for one that forgets all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import memory
+from benchmarks.memory import Loop, Walker, by_chance, go, judge, points, verdicts
+from benchmarks.tiles import MATERIALS
+from benchmarks.world_quality import Episode, engine
+from worldsim.simulators.crafter import Crafter
+
+pytest.importorskip("crafter")
+GRASS, WATER = MATERIALS.index("grass"), MATERIALS.index("water")
+
+
+@dataclass
+class RealWorld:
+    """The engine in place of a generated world: it goes on from where an episode is left, and may shuffle its map."""
+
+    episode: Episode
+    at: int
+    forgets: bool = False
+    fps = 8
+    controls = Crafter.controls
+
+    @contextmanager
+    def open(self, **_: Any) -> Iterator[Any]:
+        simulator = engine()
+        simulator.reset(self.episode.seed)
+        for keys in self.episode.keys[1 : self.at]:
+            simulator.step(keys)
+        yield SimpleNamespace(step=lambda keys: self._step(simulator, keys), block=0)
+
+    def _step(self, simulator: Crafter, keys: Any) -> Any:
+        frame = simulator.step(keys)
+        if self.forgets:
+            world, rng = simulator.env._world, np.random.default_rng(int(simulator.env._step))
+            row, column = simulator.env._player.pos
+            hidden = np.ones(world._mat_map.shape, bool)
+            hidden[max(0, row - 4) : row + 5, max(0, column - 3) : column + 4] = False
+            world._mat_map[hidden] = rng.permutation(world._mat_map[hidden])
+        return SimpleNamespace(frames=frame[None])
+
+
+@pytest.fixture(scope="module")
+def cases() -> list[tuple[Episode, int]]:
+    return points(700_000_000, 6)
+
+
+def test_loops_begin_by_day_in_the_middle_of_play(cases: list[tuple[Episode, int]]) -> None:
+    for episode, at in cases:
+        assert at == len(episode.frames) // 2
+        assert episode.play.shown.visible[at - 1].all()
+        assert not episode.play.shown.sleeping[at - 1]
+
+
+def test_a_world_that_forgets_nothing_is_right_and_one_that_forgets_is_not(cases: list[tuple[Episode, int]]) -> None:
+    rng = np.random.default_rng(1)
+    real, other = (
+        judge([go(RealWorld(*case, forgets=forgets), *case, 5) for case in cases], rng)  # type: ignore[arg-type]
+        for forgets in (False, True)
+    )
+    assert real["loops"] >= 4
+    assert real["right"]["judged"] > 50
+    assert real["right"]["value"] > 0.98
+    assert other["right"]["value"] < 0.8
+
+
+def reading(materials: list[list[int]]) -> Any:
+    shown = np.full((1, 7, 9), GRASS)
+    shown[0, : len(materials), : len(materials[0])] = materials
+    return SimpleNamespace(materials=shown, visible=np.ones((1, 7, 9), bool))
+
+
+def test_a_walker_tells_by_what_it_sees_whether_it_moved() -> None:
+    walker = Walker()
+    walker.see(reading([[WATER, GRASS, WATER]]), 0, (0, 0))
+    walker.see(reading([[GRASS, WATER, GRASS]]), 1, (0, 1))
+    assert walker.place == (0, 1)
+    walker.see(reading([[GRASS, WATER, GRASS]]), 2, (0, 1))
+    assert walker.place == (0, 1)
+
+
+def test_a_walker_finds_the_shortest_way_home_over_free_ground() -> None:
+    walker = Walker(place=(0, 3))
+    walker.land = {(0, column): GRASS for column in range(4)} | {(1, column): GRASS for column in range(4)}
+    walker.land[0, 1] = WATER
+    steps = walker.home()
+    assert len(steps) == 5
+    place = walker.place
+    for step in steps:
+        place = (place[0] + step[0], place[1] + step[1])
+        assert walker.land.get(place) == GRASS or place == (0, 0)
+    assert place == (0, 0)
+    walker.land[1, 1] = WATER
+    assert walker.home() == []
+
+
+def loop(truth: list[int], found: list[int]) -> Loop:
+    return Loop(
+        seed=0,
+        at=0,
+        frames=9,
+        truth=np.array(truth),
+        found=np.array(found),
+        missed=np.zeros(len(truth)),
+        farthest=3,
+    )
+
+
+def test_chance_is_what_other_loops_would_have_got() -> None:
+    loops = [loop([GRASS] * 9 + [WATER], [GRASS] * 9 + [WATER]) for _ in range(40)]
+    assert by_chance(loops, np.random.default_rng(2)) == pytest.approx(0.82, abs=0.08)
+    assert judge(loops, np.random.default_rng(3))["right"]["value"] == 1.0
+
+
+def test_a_walker_that_was_lost_is_told_apart_and_judges_nothing() -> None:
+    lost = Loop(seed=0, at=0, frames=None, truth=np.zeros(0), found=np.zeros(0), missed=np.zeros(0), farthest=9)
+    found = judge([lost, loop([WATER], [GRASS])], np.random.default_rng(4))
+    assert (found["lost"], found["loops"], found["right"]["value"]) == (1, 1, 0.0)
+
+
+@pytest.mark.parametrize(("low", "high", "apart"), [(0.9, 0.8, True), (0.9, 0.95, False)])
+def test_a_world_is_apart_from_the_window_if_their_intervals_are(low: float, high: float, apart: bool) -> None:
+    found = {
+        "recalls": {"right": {"value": 0.92, "low": low}},
+        "window:frames=32": {"right": {"value": 0.7, "high": high}},
+    }
+    assert verdicts(found) == {"right_on_return": True, "apart_from_the_window": apart}
+    found["recalls"]["right"]["value"] = memory.LEAST_RIGHT - 0.01
+    assert not verdicts(found)["right_on_return"]

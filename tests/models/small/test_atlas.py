@@ -1,0 +1,130 @@
+"""What was seen stays at its place, whoever walks over it and however far, and moves are told by what is shown."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worldsim.errors import ConfigError
+from worldsim.models.protocol import UNKNOWN
+from worldsim.models.small.atlas import LARGEST, Atlas, Codes, Scroll
+
+SCROLL = Scroll(rows=3, body=(1, 2), moves=((0, 0, 1), (1, 0, -1), (2, 1, 0), (3, -1, 0)))
+COLUMNS = 5
+STEPS = [(rows, columns) for _, rows, columns in SCROLL.moves] + [(0, 0)]
+
+
+def land(rng: np.random.Generator, size: int = 400) -> Codes:
+    return rng.integers(0, 500, (size, size)).astype(np.int16)
+
+
+def view_of(land: Codes, place: tuple[int, int]) -> Codes:
+    """What is seen from a place, with one more row below that shows no land."""
+    row, column = place
+    shown = land[row : row + SCROLL.rows, column : column + COLUMNS].copy()
+    shown[SCROLL.body] = 999
+    return np.concatenate((shown, np.full((1, COLUMNS), 888, np.int16)))
+
+
+def opened() -> Atlas:
+    return Atlas.of({}, SCROLL, COLUMNS)
+
+
+@given(st.lists(st.sampled_from(STEPS), max_size=80), st.integers(0, 2**32 - 1))
+def test_what_is_recalled_is_what_was_seen_there_last(steps: list[tuple[int, int]], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    tiles, place = land(rng), (200, 200)
+    seen: dict[tuple[int, int], int] = {}
+    atlas = opened()
+    for step in [(0, 0), *steps]:
+        place = (place[0] + step[0], place[1] + step[1])
+        tiles[rng.integers(195, 206), rng.integers(195, 206)] = rng.integers(0, 500)
+        shown = view_of(tiles, place)
+        atlas = atlas.see(shown, step)
+        for row, column in np.ndindex(SCROLL.rows, COLUMNS):
+            if (row, column) != SCROLL.body:
+                seen[place[0] + row, place[1] + column] = int(shown[row, column])
+    for step in STEPS:
+        wanted = [
+            [seen.get((place[0] + step[0] + row, place[1] + step[1] + column), UNKNOWN) for column in range(COLUMNS)]
+            for row in range(SCROLL.rows)
+        ]
+        assert atlas.recall(step).tolist() == wanted
+
+
+def test_an_atlas_stays_as_it_is_when_more_is_seen() -> None:
+    rng = np.random.default_rng(1)
+    tiles = land(rng)
+    atlas = opened().see(view_of(tiles, (50, 50)), (0, 0))
+    before = atlas.tiles.copy()
+    atlas.see(view_of(tiles, (70, 70)), (0, 0))
+    assert np.array_equal(atlas.tiles, before)
+
+
+def test_an_atlas_keeps_what_lies_around_the_view_however_far_one_walks() -> None:
+    tiles = land(np.random.default_rng(2), size=800)
+    atlas = opened().see(view_of(tiles, (5, 5)), (0, 0))
+    for at in range(6, 700):
+        atlas = atlas.see(view_of(tiles, (at, 5)), (1, 0))
+        assert max(atlas.tiles.shape) <= LARGEST
+    for back in (1, 20, 60):
+        wanted = view_of(tiles, (699 - back, 5))[: SCROLL.rows]
+        found = atlas.recall((-back, 0))
+        assert (found == wanted).sum() >= found.size - 1  # but for whoever stood there
+
+
+def test_an_atlas_is_read_back_from_its_tensors() -> None:
+    atlas = (
+        opened().see(view_of(land(np.random.default_rng(3)), (9, 9)), (0, 0)).see(np.zeros((4, 5), np.int16), (0, 1))
+    )
+    again = Atlas.of(atlas.tensors, SCROLL, COLUMNS)
+    assert np.array_equal(again.tiles, atlas.tiles)
+    assert again.view == atlas.view
+
+
+def test_controls_ask_for_the_first_move_that_is_held() -> None:
+    controls = torch.tensor([[0.0, 0, 0, 0, 1], [0, 1, 0, 0, 0], [1, 1, 0, 0, 1], [0, 0, 0, 1, 0]])
+    assert SCROLL.asked(controls).tolist() == [[0, 0], [0, -1], [0, 1], [-1, 0]]
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("light", [1.0, 0.9])
+def test_a_view_has_moved_or_stayed_as_what_it_shows_says(seed: int, light: float) -> None:
+    """Random tiles, of which some change and all may get darker; the body shows the same wherever it is."""
+    generator = torch.Generator().manual_seed(seed)
+    wide = replace(SCROLL, rows=7, body=(3, 4))
+    tiles = torch.rand(40, 40, 6, generator=generator)
+
+    def patches(row: int, column: int) -> torch.Tensor:
+        shown = tiles[row : row + 9, column : column + 9].clone()
+        changed = torch.rand(9, 9, generator=generator) < 0.05
+        shown[changed] = torch.rand(6, generator=generator)
+        shown[7:] = 0.0
+        shown[wide.body] = 5.0
+        return shown
+
+    for number, (_, rows, columns) in enumerate(wide.moves):
+        controls = torch.zeros(2, 5)
+        controls[:, number] = 1
+        before = torch.stack([patches(10, 10)] * 2)
+        after = torch.stack([patches(10 + rows, 10 + columns), patches(10, 10)]) * light
+        assert wide.made(before, after, controls).tolist() == [[rows, columns], [0, 0]]
+
+
+def test_a_view_of_one_thing_everywhere_is_taken_to_have_moved() -> None:
+    grass, controls = torch.ones(1, 4, COLUMNS, 6), torch.tensor([[1.0, 0, 0, 0]])
+    assert SCROLL.made(grass, grass, controls).tolist() == [[0, 1]]
+    assert SCROLL.made(grass, grass, torch.zeros(1, 4)).tolist() == [[0, 0]]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"rows": 0}, {"moves": ()}, {"moves": ((0, 1),)}, {"moves": ((0, 2, 0),)}, {"body": (1,)}]
+)
+def test_a_scroll_that_cannot_be_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="a view"):
+        replace(SCROLL, **wrong)  # type: ignore[arg-type]
