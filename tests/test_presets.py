@@ -17,7 +17,7 @@ from worldsim.cache.quant import parse_storage
 from worldsim.errors import ConfigError, NotShipped, UnknownName, WeightsError
 from worldsim.models.small.backbone import SmallBackbone, SmallConfig
 from worldsim.models.small.weights import save_weights
-from worldsim.presets import CRAFTER, WORLDS, card, load
+from worldsim.presets import CRAFTER, MAZE, WORLDS, card, load, world_of
 from worldsim.runtime.starts import Starts
 from worldsim.simulators.crafter import Crafter
 
@@ -153,3 +153,28 @@ def test_a_recipe_fits_together(name):
 def test_a_gpu_trains_by_its_own_plan_where_there_is_one(recipe):
     assert recipe.plan_for(torch.device("cpu")) is recipe.training
     assert recipe.plan_for(torch.device("cuda", 1)) is (recipe.training_on_gpu or recipe.training)
+
+
+def test_a_world_is_trained_by_the_plan_for_its_device_or_learns_to_recall():
+    assert CRAFTER.plan_for(torch.device("cpu")) is CRAFTER.training
+    assert CRAFTER.plan_for(torch.device("cuda")) is CRAFTER.training_on_gpu
+    assert CRAFTER.plan_for(torch.device("cpu"), recalling=True) is CRAFTER.recalling
+    with pytest.raises(ConfigError, match="maze remembers no places"):
+        MAZE.plan_for(torch.device("cpu"), recalling=True)
+
+
+@pytest.mark.parametrize("scroll", [None, SMALL.scroll])
+@pytest.mark.parametrize("recall", [True, False])
+def test_weights_that_remember_places_recall_them_unless_told_not_to(assets, tmp_path, scroll, recall):
+    world = load("crafter", weights=write(tmp_path / "w.safetensors", replace(SMALL, scroll=scroll)), recall=recall)
+    assert world.plan.recall is (recall and scroll is not None)
+    log = world.open(seed=1).log
+    assert log.opening.plan["recall"] is world.plan.recall
+    again = world_of(log, weights=tmp_path / "w.safetensors")
+    assert again.plan == world.plan
+
+
+def test_the_moves_of_crafter_are_those_of_its_keys():
+    scroll = CRAFTER.backbone.scroll
+    for key, move in (("KeyA", [0, -1]), ("KeyD", [0, 1]), ("KeyW", [-1, 0]), ("KeyS", [1, 0]), ("Space", [0, 0])):
+        assert scroll.asked(torch.tensor(Crafter.controls.vector({key}))).tolist() == move

@@ -52,6 +52,7 @@ class WorldRecipe:
         codec: its codec.
         backbone: size of its network.
         training: how it is trained.
+        recalling: how weights that know the world, but remember no places, learn to recall them; None if none can.
         training_on_gpu: how it is trained on a GPU, if otherwise: a CPU learns as fast from small batches as from large
             ones, a GPU idles on them.
         policy: what a block sees of the past, unless another is chosen.
@@ -69,6 +70,7 @@ class WorldRecipe:
     backbone: SmallConfig
     training: TrainingPlan
     policy: Policy
+    recalling: TrainingPlan | None = None
     training_on_gpu: TrainingPlan | None = None
     steps: int = 3
     shift: float = 0.5
@@ -76,8 +78,12 @@ class WorldRecipe:
     blocks: tuple[int, ...] = (1, 2, 4)
     pages: int = 2_048
 
-    def plan_for(self, device: torch.device) -> TrainingPlan:
-        """How it is trained on that device."""
+    def plan_for(self, device: torch.device, *, recalling: bool = False) -> TrainingPlan:
+        """How it is trained on that device, or learns to recall on any; ConfigError if it cannot."""
+        if recalling:
+            if self.recalling is None:
+                raise ConfigError(f"{self.name} remembers no places; train it without --recalling")
+            return self.recalling
         return self.training_on_gpu if self.training_on_gpu and is_gpu(device) else self.training
 
     @property
@@ -154,6 +160,20 @@ CRAFTER = WorldRecipe(
         ),
         warmup=50,
         seldom=0.5,
+    ),
+    recalling=TrainingPlan(
+        stages=(
+            Stage(
+                updates=1_500,
+                objective=BeliefForcing(frames=16, first=0, blocks=(1, 1, 1, 2, 4), rows=CRAFTER_ROWS, entering=6.0),
+                windows=2,
+                lr=(2e-3, 1e-4),
+            ),
+        ),
+        warmup=50,
+        average=0.995,
+        seldom=0.5,
+        only=("recollect.", "trust."),
     ),
     training_on_gpu=TrainingPlan(
         stages=(

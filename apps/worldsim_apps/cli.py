@@ -275,6 +275,9 @@ def train(
     weights: Annotated[
         Path | None, typer.Option(help="Begin from this weights file; by default from random weights.")
     ] = None,
+    recalling: Annotated[
+        bool, typer.Option("--recalling", help="Teach weights that remember no places to recall them.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Train a world on what was recorded, judged on held-out episodes as it goes."""
@@ -291,8 +294,9 @@ def train(
         resume=resume,
         weights=weights,
         compiled=compiled,
+        recalling=recalling,
     )
-    planned = recipe.plan_for(run.device).updates
+    planned = recipe.plan_for(run.device, recalling=recalling).updates
     last = min(planned, updates or planned)
     folder = out or Path("runs") / name
     began = monotonic()

@@ -17,7 +17,7 @@ PROMISED = {
     "--weights --open --json",
     "ui": "--port --folder --device --open --json",
     "record": "name --frames --seed --held-out --workers --output -o --json",
-    "train": "name --data --out --minutes --updates --seed --device --compile --resume --weights --json",
+    "train": "name --data --out --minutes --updates --seed --device --compile --resume --weights --recalling --json",
     "info": "world --json",
     "doctor": "--json",
 }

@@ -178,6 +178,31 @@ def test_rows_count_as_much_as_they_are_told_to() -> None:
     assert torch.allclose(loss(1, 3), (first + 3 * second) / 4)
 
 
+class Entering(SmallBackbone):
+    """A backbone of three patches whose first column shows what enters under the first control."""
+
+    def enters(self, controls: Tensor) -> Tensor:
+        entering = torch.zeros(*controls.shape[:2], 2, 3, dtype=torch.bool)
+        entering[..., 0] = (controls[..., 0] > 0.5)[..., None]
+        return entering
+
+
+def test_what_a_move_brings_into_view_counts_as_much_as_it_is_told_to() -> None:
+    backbone = Entering(replace(CONFIG, palette=3), torch.Generator().manual_seed(11))
+    assert backbone.palette is not None
+    backbone.palette.fill(PATCHES)
+    latents, controls = tiles(3, 5, seed=12), torch.zeros(3, 5, 2)
+    controls[:, 3:, 0] = 1
+
+    def loss(entering: float) -> Tensor:
+        objective = BeliefForcing(frames=4, first=2, blocks=(1,), entering=entering)
+        return objective.loss(backbone, Play(latents, controls), torch.Generator().manual_seed(13)).detach()
+
+    nothing, once, thrice = loss(0.0), loss(1.0), loss(3.0)
+    assert 0.2 * once < once - nothing < 0.5 * once  # a third of the tokens
+    assert torch.allclose(thrice - nothing, 3 * (once - nothing), rtol=1e-4)
+
+
 def test_as_many_rows_must_count_as_there_are() -> None:
     objective = BeliefForcing(frames=4, first=2, blocks=(1,), rows=(1, 1, 1))
     play = Play(tiles(1, 5, seed=12), torch.zeros(1, 5, 2))
@@ -194,7 +219,8 @@ def test_only_beliefs_can_be_trained_as_beliefs() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"shift": 0.0}, {"context_noise": 1.0}, {"first": 3}, {"rows": (1, -1)}, {"rows": (0,)}]
+    "wrong",
+    [{"shift": 0.0}, {"context_noise": 1.0}, {"first": 3}, {"rows": (1, -1)}, {"rows": (0,)}, {"entering": -1.0}],
 )
 def test_beliefs_under_settings_that_cannot_work_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError):

@@ -100,7 +100,7 @@ def test_training_recalls_what_decoding_does(episodes: Episodes) -> None:
                 known += int((recalled != UNKNOWN).sum())
             one = slice(now, now + 1)
             memory = made.remember(memory, latents[:, one], latents[:, now - 1 : now], controls[:, one])
-    assert known > 1000
+    assert known > 300
 
 
 def test_what_comes_back_into_view_is_recalled(episodes: Episodes) -> None:
@@ -110,10 +110,8 @@ def test_what_comes_back_into_view_is_recalled(episodes: Episodes) -> None:
     assert made.palette is not None
     shown = made.palette.nearest(made.patchify(CODEC.encode(episodes.frames, None)[0][None]))[0].unflatten(1, (4, 3))
     moved = torch.tensor([False, *episodes.frames.diff(dim=0).ne(0).flatten(1).any(1).tolist()])
-    land = torch.ones(3, 3, dtype=torch.bool)
-    land[1] = False  # where the body is, or was
-    judged = (recalled != UNKNOWN) & land & moved[:, None, None]
-    assert int(judged.sum()) > 200
+    judged = (recalled != UNKNOWN) & moved[:, None, None]
+    assert int(judged.sum()) > 60
     assert torch.equal(recalled[judged], shown[:, :3][judged])
 
 

@@ -19,6 +19,7 @@ from worldsim.cache.policy import Window
 from worldsim.codec.patches import PatchCodec
 from worldsim.controls import Action, Controls, Keys
 from worldsim.errors import ConfigError, DataError, WeightsError
+from worldsim.models.small.atlas import Scroll
 from worldsim.models.small.backbone import SmallConfig
 from worldsim.models.small.weights import load_weights
 from worldsim.presets import CRAFTER
@@ -27,6 +28,7 @@ from worldsim.training import run as runs
 from worldsim.training.data import Episodes, Recording, Series, record
 from worldsim.training.distillation import FewStepDistillation
 from worldsim.training.objectives import BeliefForcing, DiffusionForcing
+from worldsim.training.recollection import Recollections
 from worldsim.training.run import Run, train_world
 from worldsim.training.trainer import Stage, Trainer, TrainingPlan
 
@@ -88,9 +90,9 @@ class Tiny:
     sampler = staticmethod(few_step)
 
     @classmethod
-    def plan_for(cls, device):
+    def plan_for(cls, device, *, recalling=False):
         assert device == CPU
-        return cls.training
+        return cls.recalling if recalling else cls.training
 
 
 @pytest.fixture
@@ -198,6 +200,50 @@ def test_a_run_begins_from_given_weights_and_their_palette(recorded: Path) -> No
     after = load_weights(second / "weights.safetensors", dtype=torch.float32, device=CPU).state_dict()
     assert torch.equal(after["palette.centres"], want["palette.centres"])
     assert not torch.equal(after["embed.weight"], want["embed.weight"])
+
+
+class Remembering(Believing):
+    """The same, with a memory of places, as of a view that the key moves."""
+
+    backbone = replace(Believing.backbone, scroll=Scroll(rows=2, body=(1, 1), moves=((0, 0, 1),)))
+    recalling = TrainingPlan(
+        stages=(
+            Stage(
+                updates=4,
+                objective=BeliefForcing(frames=2, first=0, blocks=(1,), entering=2.0),
+                windows=2,
+                lr=(1e-2, 1e-3),
+            ),
+        ),
+        warmup=2,
+        only=("recollect.", "trust."),
+    )
+
+
+def test_weights_that_remember_nothing_learn_to_recall_and_stay_as_they_are_else(
+    recorded: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Under its one key nothing comes back into view.
+    monkeypatch.setattr(Recollections, "of", lambda _, at: (at[:, None, :, None, None] % 8).expand(-1, 4, -1, 2, 2))
+    first, second, parts = (recorded.parent / name for name in ("first", "second", "parts"))
+    train_world(Believing(), recorded, first, Run(device=CPU, seed=3))
+    given = first / "weights.safetensors"
+    train_world(Remembering(), recorded, second, Run(device=CPU, weights=given, recalling=True, every=2))
+    before = load_weights(given, dtype=torch.float32, device=CPU).state_dict()
+    after = load_weights(second / "weights.safetensors", dtype=torch.float32, device=CPU)
+    assert after.config == Remembering.backbone
+    assert all(torch.equal(weight, after.state_dict()[name]) for name, weight in before.items())
+    learned = after.state_dict().keys() - before.keys()
+    assert {name.split(".")[0] for name in learned} == {"recollect", "trust"}
+    assert all(bool(after.state_dict()[name].any()) for name in learned)
+    train_world(Remembering(), recorded, parts, Run(device=CPU, weights=given, recalling=True, every=2, updates=2))
+    train_world(Remembering(), recorded, parts, Run(device=CPU, resume=True, recalling=True, every=2))
+    assert (parts / "weights.safetensors").read_bytes() == (second / "weights.safetensors").read_bytes()
+
+
+def test_only_weights_that_know_a_world_learn_to_recall_it() -> None:
+    with pytest.raises(ConfigError, match="name some with --weights"):
+        Run(device=CPU, recalling=True)
 
 
 def test_weights_to_begin_from_must_fit_and_are_not_for_a_resumed_run(recorded: Path) -> None:

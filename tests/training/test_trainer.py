@@ -115,6 +115,15 @@ def test_a_few_updates_on_a_tiny_set_lower_the_loss() -> None:
     assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
 
 
+def test_a_plan_may_learn_some_parameters_and_leave_the_others_as_they_are() -> None:
+    plan = TrainingPlan(stages=(stage(3),), warmup=2, only=("embed.", "head."))
+    made, first = trainer(plan), trainer(plan).averaged()
+    for _ in range(3):
+        made.step()
+    changed = [name for name, weight in made.averaged().items() if not torch.equal(weight, first[name])]
+    assert changed == ["embed.weight", "embed.bias", "head.weight", "head.bias"]
+
+
 def test_the_rate_warms_up_once_and_falls_within_each_stage() -> None:
     plan = TrainingPlan(stages=(stage(4, lr=1.0), stage(3, lr=0.1)), warmup=2)
     found = [plan.at(update) for update in range(7)]

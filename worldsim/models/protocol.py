@@ -122,6 +122,13 @@ class RememberingBackbone(DrawingBackbone, Protocol):
         """What is remembered of a block to come, from what will steer its frames, [1, F, A]: [1, F, ...]."""
         ...
 
+    def enters(self, controls: Tensor, /) -> Tensor:
+        """Which tokens may show what was not in view, of frames steered by [B, F, A]: bool [B, F, rows, columns].
+
+        It is told from the controls alone, so that weighing what is learned by it does not change what is believed.
+        """
+        ...
+
     def recalling(self, recalled: Tensor, /) -> DrawingBackbone:
         """The same backbone, that recalls so much of the last n frames of every call: what `recall` said, [B, n, ...].
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from worldsim.errors import ConfigError
-from worldsim.models.protocol import Backbone, DrawingBackbone
+from worldsim.models.protocol import Backbone, DrawingBackbone, RememberingBackbone
 from worldsim.training.passes import Play, TrainingPass, add_noise, check_pass_plan, open_pass
 
 
@@ -66,6 +66,8 @@ class BeliefForcing:
         rows: how much the tokens of each row count against each other; all the same if empty. Since it does not depend
             on what happens there, what is believed of each token stays what is likely. It is for tokens that tell
             much and change seldom, such as a count: of all surprises theirs are too few to be learned from.
+        entering: how much a token counts that a move may bring into view, against one that is in view; over 1 it is for
+            a RememberingBackbone that learns to recall. It depends on the controls alone, as rows do on the place.
 
     Source: score interpolation, Dieleman et al. 2022 (arXiv:2211.15089), section 3.2: every level counts the same.
     """
@@ -78,11 +80,12 @@ class BeliefForcing:
     shift: float = 3.0
     context_noise: float = 0.25
     rows: tuple[float, ...] = ()
+    entering: float = 1.0
 
     def __post_init__(self) -> None:
         check_pass_plan(self)
-        if self.shift <= 0 or (self.rows and not (min(self.rows) >= 0 < max(self.rows))):
-            raise ConfigError(f"need shift > 0 and rows that count 0 or more, some of them, got {self}")
+        if self.shift <= 0 or self.entering < 0 or (self.rows and not (min(self.rows) >= 0 < max(self.rows))):
+            raise ConfigError(f"need shift > 0 and rows and entering that count 0 or more, some of them, got {self}")
 
     def loss(self, backbone: Backbone, play: Play, generator: torch.Generator) -> Tensor:
         """The mean surprise of one pass in nats a token, a scalar with gradient. Arguments as for DiffusionForcing.
@@ -94,6 +97,9 @@ class BeliefForcing:
         sigma = _levels(window, self.shift, generator)
         inputs = window.inputs(backbone, add_noise(window.clean, sigma, generator), sigma)
         surprise = cast(DrawingBackbone, window.recalling(backbone)).surprise(*inputs, window.clean)
+        if self.entering != 1:
+            entering = cast(RememberingBackbone, backbone).enters(window.steering)
+            surprise = surprise * torch.where(entering, self.entering, 1.0)
         if not self.rows:
             return surprise.mean()
         weights = torch.tensor(self.rows, dtype=surprise.dtype, device=surprise.device)

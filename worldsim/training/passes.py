@@ -105,6 +105,11 @@ class TrainingPass:
         """How many windows there are, and noisy blocks in each."""
         return self.clean.shape[0], self.clean.shape[1] // self.layout.block
 
+    @property
+    def steering(self) -> Tensor:
+        """What steers the noisy frames, [B, copies * (frames - first), A]."""
+        return self.controls[:, 1 + self.layout.first :].repeat(1, self.layout.copies, 1)
+
     def estimate(self, backbone: Backbone, noisy: Tensor, sigma: Tensor) -> Tensor:
         """What the backbone takes the noisy frames for, like clean, float32.
 
@@ -127,10 +132,7 @@ class TrainingPass:
             torch.cat((self.context[:, 1 : 1 + clean], noisy), dim=1),
             torch.cat((self.context[:, :clean], self._previous(noisy)), dim=1),
             torch.cat((self.context_sigma[:, 1 : 1 + clean], sigma), dim=1),
-            torch.cat(
-                (self.controls[:, 1 : 1 + clean], self.controls[:, 1 + layout.first :].repeat(1, layout.copies, 1)),
-                dim=1,
-            ),
+            torch.cat((self.controls[:, 1 : 1 + clean], self.steering), dim=1),
             attend,
         )
 
@@ -182,16 +184,18 @@ def open_pass(plan: PassPlan, play: Play, generator: torch.Generator) -> Trainin
 def forget(recalled: Tensor, generator: torch.Generator) -> Tensor:
     """What is recalled, [B, ahead, F, rows, columns], with gaps and mistakes, as a memory of one's own frames has them.
 
-    In some windows a share of the places is forgotten, any share; and some places are taken for another that is
-    recalled in the same windows.
+    In some windows a share of the places is forgotten, any share; and some places are taken for another of those that
+    are recalled.
     """
     device, windows = recalled.device, (len(recalled), 1, 1, 1, 1)
     forgetful = torch.rand(windows, generator=generator, device=device) < FORGETFUL
     share = torch.rand(windows, generator=generator, device=device) * forgetful
     gaps = torch.rand(recalled.shape, generator=generator, device=device) < share
     mistaken = torch.rand(recalled.shape, generator=generator, device=device) < MISTAKEN
-    others = torch.randint(recalled.numel(), recalled.shape, generator=generator, device=device)
-    mistakes = torch.where(recalled == UNKNOWN, UNKNOWN, recalled.flatten()[others])
+    known = recalled != UNKNOWN
+    codes = recalled[known]
+    others = codes[torch.randint(max(1, len(codes)), codes.shape, generator=generator, device=device)]
+    mistakes = recalled.masked_scatter(known, others)
     return torch.where(gaps, UNKNOWN, torch.where(mistaken, mistakes, recalled))
 
 

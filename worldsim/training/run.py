@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -49,7 +49,7 @@ class Recipe(Protocol):
     def shift(self) -> float: ...
     @property
     def sampler(self) -> Sampler: ...
-    def plan_for(self, device: torch.device) -> TrainingPlan: ...
+    def plan_for(self, device: torch.device, *, recalling: bool) -> TrainingPlan: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +67,7 @@ class Run:
         compiled: compile the layers. On two CPU cores an update of Crafter then took 0.7 s in place of 0.95 s, after
             15 to 60 s of compiling: right for runs of more than a few minutes. It needs a C++ compiler on a CPU.
         every: updates between two evaluations, each with a line in the log and a checkpoint.
+        recalling: train by the plan by which weights that know the world, but remember no places, learn to recall them.
     """
 
     device: torch.device
@@ -77,6 +78,7 @@ class Run:
     weights: Path | None = None
     compiled: bool = False
     every: int = 250
+    recalling: bool = False
 
     def __post_init__(self) -> None:
         if (self.minutes is not None and not self.minutes > 0) or (self.updates is not None and self.updates < 1):
@@ -85,6 +87,8 @@ class Run:
             raise ConfigError(f"a run needs seed >= 0 and every >= 1, got {self.seed} and {self.every}")
         if self.resume and self.weights:
             raise ConfigError("a run that is resumed has weights of its own; leave --weights out, or begin a new run")
+        if self.recalling and not (self.resume or self.weights):
+            raise ConfigError("only weights that know a world can learn to recall it; name some with --weights")
 
 
 def train_world(
@@ -119,7 +123,7 @@ def train_world(
     episodes = Episodes(data, world=recipe.name, held_out=False, device=run.device)
     backbone = _backbone(recipe, episodes, run)
     trainer = _trainer(recipe, episodes, run, backbone)
-    journal = _Journal(recipe, data, out, backbone)
+    journal = _Journal(recipe, data, out, trainer)
     if run.resume:
         trainer.load(checkpoint)
     out.mkdir(parents=True, exist_ok=True)
@@ -149,7 +153,7 @@ def _backbone(recipe: Recipe, episodes: Episodes, run: Run) -> SmallBackbone:
 
 def _trainer(recipe: Recipe, episodes: Episodes, run: Run, backbone: SmallBackbone) -> Trainer:
     """A trainer at its first update."""
-    plan = recipe.plan_for(run.device)
+    plan = recipe.plan_for(run.device, recalling=run.recalling)
     recollections = _recollections(recipe, episodes, backbone)
     windows = LatentWindows(episodes, recipe.codec, plan.seldom, recollections)
     return Trainer(backbone, replace(plan, seed=run.seed), windows)
@@ -178,19 +182,19 @@ def _palette(recipe: Recipe, episodes: Episodes, backbone: SmallBackbone, seed: 
 class _Journal:
     """What a run leaves behind: a line in the log, a checkpoint and the weights, each time it is written to."""
 
-    def __init__(self, recipe: Recipe, data: Path, out: Path, backbone: SmallBackbone) -> None:
+    def __init__(self, recipe: Recipe, data: Path, out: Path, trainer: Trainer) -> None:
+        backbone = cast(SmallBackbone, trainer.backbone)
         device = next(backbone.parameters()).device
         episodes = Episodes(data, world=recipe.name, held_out=True, device=device)
         self.losses: list[float] = []
         self._config = recipe.backbone
         self._out = out
         self._start = time.monotonic()
-        stages = recipe.plan_for(device).stages
         self._evaluation = Evaluation(
             episodes=episodes,
             recollections=_recollections(recipe, episodes, backbone),
             codec=recipe.codec,
-            objective=next(s.objective for s in stages if not isinstance(s.objective, Distillation)),
+            objective=next(s.objective for s in trainer.plan.stages if not isinstance(s.objective, Distillation)),
             plan=VideoPlan(
                 frames_per_block=1,
                 sigmas=few_step_sigmas(recipe.steps, recipe.shift),

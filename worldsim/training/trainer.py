@@ -97,6 +97,7 @@ class TrainingPlan:
         average: decay of the moving average of the weights, which is what is shipped; it grows into that value.
         clip: the largest norm of a gradient.
         seldom: the share of windows drawn for the event of their last frame, see LatentWindows.
+        only: how the names of the parameters begin that are learned while all others stay as they are; all if empty.
     """
 
     stages: tuple[Stage, ...]
@@ -106,6 +107,7 @@ class TrainingPlan:
     average: float = 0.999
     clip: float = 1.0
     seldom: float = 0.0
+    only: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.stages or self.seed < 0 or self.warmup < 1 or not 0 <= self.average < 1 or not self.clip > 0:
@@ -188,6 +190,9 @@ class Trainer:
         self._device = next(backbone.parameters()).device
         self._names = [name for name, _ in backbone.named_parameters()]
         self._parameters: list[Tensor] = list(backbone.parameters())
+        if plan.only:
+            for name, parameter in backbone.named_parameters():
+                parameter.requires_grad_(parameter.requires_grad and name.startswith(plan.only))
         self.average = [parameter.detach().clone() for parameter in self._parameters]
         self._teacher: dict[str, Tensor] = {}
         self._optimizers = _optimizers(backbone, plan.weight_decay)

@@ -36,7 +36,9 @@ def opened() -> Atlas:
 
 
 @given(st.lists(st.sampled_from(STEPS), max_size=80), st.integers(0, 2**32 - 1))
-def test_what_is_recalled_is_what_was_seen_there_last(steps: list[tuple[int, int]], seed: int) -> None:
+def test_what_is_recalled_is_what_was_seen_there_last_and_is_out_of_view(
+    steps: list[tuple[int, int]], seed: int
+) -> None:
     rng = np.random.default_rng(seed)
     tiles, place = land(rng), (200, 200)
     seen: dict[tuple[int, int], int] = {}
@@ -49,12 +51,13 @@ def test_what_is_recalled_is_what_was_seen_there_last(steps: list[tuple[int, int
         for row, column in np.ndindex(SCROLL.rows, COLUMNS):
             if (row, column) != SCROLL.body:
                 seen[place[0] + row, place[1] + column] = int(shown[row, column])
-    for step in STEPS:
-        wanted = [
-            [seen.get((place[0] + step[0] + row, place[1] + step[1] + column), UNKNOWN) for column in range(COLUMNS)]
-            for row in range(SCROLL.rows)
-        ]
-        assert atlas.recall(step).tolist() == wanted
+    for step in [*STEPS, (2, -1), (-7, 0)]:
+        wanted = np.full((SCROLL.rows, COLUMNS), UNKNOWN)
+        for row, column in np.ndindex(SCROLL.rows, COLUMNS):
+            at = row + step[0], column + step[1]
+            if not (0 <= at[0] < SCROLL.rows and 0 <= at[1] < COLUMNS):
+                wanted[row, column] = seen.get((place[0] + at[0], place[1] + at[1]), UNKNOWN)
+        assert atlas.recall(step).tolist() == wanted.tolist()
 
 
 def test_an_atlas_stays_as_it_is_when_more_is_seen() -> None:
@@ -72,10 +75,19 @@ def test_an_atlas_keeps_what_lies_around_the_view_however_far_one_walks() -> Non
     for at in range(6, 700):
         atlas = atlas.see(view_of(tiles, (at, 5)), (1, 0))
         assert max(atlas.tiles.shape) <= LARGEST
-    for back in (1, 20, 60):
+    for back in (3, 20, 60):
         wanted = view_of(tiles, (699 - back, 5))[: SCROLL.rows]
         found = atlas.recall((-back, 0))
         assert (found == wanted).sum() >= found.size - 1  # but for whoever stood there
+
+
+def test_what_enters_is_what_a_move_brings_into_view() -> None:
+    controls = torch.eye(5)
+    for vector, (rows, columns) in zip(controls, STEPS, strict=True):
+        entering = SCROLL.enters(vector, COLUMNS)
+        for row, column in np.ndindex(SCROLL.rows, COLUMNS):
+            inside = 0 <= row + rows < SCROLL.rows and 0 <= column + columns < COLUMNS
+            assert bool(entering[row, column]) is not inside
 
 
 def test_an_atlas_is_read_back_from_its_tensors() -> None:

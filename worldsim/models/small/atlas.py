@@ -65,6 +65,13 @@ class Scroll:
             asked[controls[..., control] > 0.5] = torch.tensor(steps, device=controls.device)
         return asked
 
+    def enters(self, controls: Tensor, columns: int) -> Tensor:
+        """Which tokens show what was not in view if the move of controls [..., A] succeeds: [..., rows, columns]."""
+        asked = self.asked(controls)[..., None, None, :]
+        row = torch.arange(self.rows, device=controls.device)[:, None] + asked[..., 0]
+        column = torch.arange(columns, device=controls.device) + asked[..., 1]
+        return (row < 0) | (row >= self.rows) | (column < 0) | (column >= columns)
+
     def made(self, before: Tensor, after: Tensor, controls: Tensor) -> Tensor:
         """The moves that were made between patches before and after, [N, rows, columns, P], asked by controls [N, A].
 
@@ -136,9 +143,17 @@ class Atlas:
         return replace(moved, tiles=tiles)
 
     def recall(self, move: Sequence[int]) -> Codes:
-        """What was last seen where the view is after a move, [scroll.rows, columns]; UNKNOWN where nothing was."""
+        """What was last seen where the view is after a move, and is not now, [scroll.rows, columns].
+
+        UNKNOWN where nothing was, and where what is in view tells better.
+        """
         moved = self._moved(move)
-        return moved.tiles[moved._window]
+        rows, columns = np.indices((self.scroll.rows, self.columns))
+        entering = ~self._inside(rows + int(move[0]), columns + int(move[1]))
+        return np.where(entering, moved.tiles[moved._window], np.int16(UNKNOWN))
+
+    def _inside(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.bool_]:
+        return (rows >= 0) & (rows < self.scroll.rows) & (columns >= 0) & (columns < self.columns)
 
     @property
     def _window(self) -> tuple[slice, slice]:

@@ -31,6 +31,7 @@ from worldsim.models.small.palette import Palette
 from worldsim.models.small.things import settle
 
 NOISE_FREQUENCIES = 64
+TRUST_DIM = 128
 CLEAN_DEVIATION = 0.5
 """About how far the numbers of clean frames spread."""
 
@@ -152,7 +153,7 @@ class SmallBackbone(nn.Module):
         self.head = nn.Linear(dim, patch_values)
         self.palette = Palette(config.palette, patch_values, dim) if config.palette else None
         self.recollect = nn.Linear(patch_values, dim) if config.scroll else None
-        self.trust = nn.Linear(dim, 1) if config.scroll else None
+        self.trust = Trust(config) if config.scroll else None
         self._initialise(generator)
 
     @property
@@ -221,6 +222,12 @@ class SmallBackbone(nn.Module):
         for at, move in enumerate(scroll.asked(controls[0].cpu()).cumsum(0).tolist()):
             recalled[0, at, : scroll.rows] = atlas.recall(move)
         return torch.from_numpy(recalled).to(controls.device)
+
+    def enters(self, controls: Tensor) -> Tensor:
+        """Which tokens will show what was not in view; see worldsim.models.protocol.RememberingBackbone."""
+        _, scroll, geometry = self._memory_parts()
+        land = scroll.enters(controls, geometry.columns)
+        return F.pad(land, (0, 0, 0, geometry.rows - scroll.rows))
 
     def recalling(self, recalled: Tensor) -> Recalling:
         """The same backbone with something to recall; see worldsim.models.protocol.RememberingBackbone."""
@@ -295,15 +302,12 @@ class SmallBackbone(nn.Module):
         return tokens
 
     def _logits(self, palette: Palette, run: _Run) -> Tensor:
-        """What the last tokens believe, [B, F, tokens, K]: what is recalled draws them to itself.
-
-        Source: a pointer that copies by a learned share, See et al. 2017 (arXiv:1704.04368), section 2.2; here it is
-        added to the point that a token aims at, so that shades of what was seen become likelier too.
-        """
+        """What the last tokens believe, [B, F, tokens, K]: what is recalled draws them to itself."""
         if run.codes is None or self.trust is None:
             return palette.logits(run.tokens)
-        seen = palette.codes.to(run.tokens.dtype)[run.codes.clamp_min(0)] * (run.codes != UNKNOWN)[..., None]
-        return palette.logits(run.tokens, self.trust(run.tokens) * seen)
+        seen = palette.codes.to(run.tokens.dtype)[run.codes.clamp_min(0)]
+        drawn = self.trust(run.tokens, seen) * (run.codes != UNKNOWN)[..., None]
+        return palette.logits(run.tokens, drawn)
 
     def _recollected(self, codes: Tensor) -> Tensor:
         """What recalled codes [B, F, tokens] tell each token, [B, F, tokens, D]; nothing where unknown."""
@@ -336,7 +340,7 @@ class SmallBackbone(nn.Module):
         more = [] if self.palette is None else [self.palette.aim]
         more += [] if self.glance is None else [self.glance.all]
         more += [] if self.recollect is None else [self.recollect]
-        more += [] if self.trust is None else [self.trust]
+        more += [] if self.trust is None else [self.trust.say]
         for layer in (self.head, self.modulation, self.head_modulation, *more):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -398,6 +402,25 @@ class Recalling:
         """What is recalled of all of so many frames, [B, F, tokens]."""
         before = frames.shape[1] - self._recalled.shape[1]
         return F.pad(self._recalled, (0, 0, before, 0), value=UNKNOWN)
+
+
+class Trust(nn.Module):
+    """How far a token lets what is recalled draw it: towards the code seen last, or what that has become in this light.
+
+    Source: a pointer that copies by a learned share, See et al. 2017 (arXiv:1704.04368), section 2.2; here it is added
+    to the point that a token aims at, so that shades of what was seen become likelier too.
+    """
+
+    def __init__(self, config: SmallConfig) -> None:
+        super().__init__()
+        self.weigh = nn.Linear(config.dim + config.patch_values, TRUST_DIM)
+        self.say = nn.Linear(TRUST_DIM, 1 + config.patch_values)
+
+    def forward(self, tokens: Tensor, seen: Tensor) -> Tensor:
+        """Tokens [B, F, tokens, D] and codes seen [B, F, tokens, P]; returns [B, F, tokens, P]."""
+        told = self.say(F.silu(self.weigh(torch.cat((tokens, seen), dim=-1))))
+        drawn: Tensor = told[..., :1] * seen + told[..., 1:]
+        return drawn
 
 
 class Glance(nn.Module):
