@@ -47,7 +47,7 @@ LEAST_RIGHT = 0.9
 WORLDS: dict[str, dict[str, Any]] = {
     "recalls": {},
     "window:frames=32": {"recall": False},
-    "sink_window:sink=4,window=28": {"recall": False, "policy": "sink_window:sink=4,window=28"},
+    "sink:sink=4,window=28": {"recall": False, "policy": "sink:sink=4,window=28"},
     "full": {"recall": False, "policy": "full"},
 }
 

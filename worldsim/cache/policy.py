@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Protocol
 
-from worldsim.errors import ConfigError, UnknownName
+from worldsim.cache.options import parse_options
+from worldsim.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,6 @@ class SinkWindow:
         return [frame for frame in held if frame < self.sink or frame >= next_frame - self.window]
 
 
-LONGEST = 18  # digits: more than any world lives, fewer than Python refuses to read
 POLICIES: dict[str, type[Full] | type[Window] | type[SinkWindow]] = {
     "full": Full,
     "window": Window,
@@ -130,20 +130,8 @@ def parse_policy(text: str) -> Policy:
         UnknownName: nobody knows that policy, or that option of it.
         ConfigError: an option is given twice, is not a whole number, or does not fit.
     """
-    name, colon, rest = text.partition(":")
-    if name not in POLICIES:
-        raise UnknownName("policy", name, POLICIES)
-    known = [field.name for field in fields(POLICIES[name])]
-    options: dict[str, int] = {}
-    for part in rest.split(",") if colon else []:
-        option, _, value = part.partition("=")
-        if option not in known:
-            raise UnknownName(f"option of policy {name!r}", option, known)
-        if option in options or not value.isdecimal() or len(value) > LONGEST:
-            raise ConfigError(
-                f"policy {name!r} takes {option} once, as a whole number of at most {LONGEST} digits, got {text[:80]!r}"
-            )
-        options[option] = int(value)
+    known = {name: [field.name for field in fields(kind)] for name, kind in POLICIES.items()}
+    name, options = parse_options(text, known, kind="policy")
     return POLICIES[name](**options)
 
 

@@ -14,9 +14,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from worldsim.cache.policy import LONGEST
+from worldsim.cache.options import parse_options
 from worldsim.cache.pool import PageShape, Storage
-from worldsim.errors import ConfigError, UnknownName
+from worldsim.errors import ConfigError
 
 GREATEST = {"int8": 127.0, "fp8": 448.0}
 """The greatest number of each 8-bit format; of fp8 that of e4m3 without infinities."""
@@ -235,20 +235,9 @@ def parse_storage(text: str) -> Storage:
         UnknownName: nobody knows that code, or that option of it.
         ConfigError: an option is given twice, is not a whole number, or does not fit.
     """
-    name, colon, rest = text.partition(":")
-    if name not in CODES:
-        raise UnknownName("code for keys and values", name, CODES)
-    known = ["recent", *_options(CODES[name])]
-    options: dict[str, Any] = {}
-    for part in rest.split(",") if colon else []:
-        option, _, value = part.partition("=")
-        if option not in known:
-            raise UnknownName(f"option of code {name!r}", option, known)
-        if option in options or not value.isdecimal() or len(value) > LONGEST:
-            raise ConfigError(
-                f"code {name!r} takes {option} once, as a whole number of at most {LONGEST} digits, got {text[:80]!r}"
-            )
-        options[option] = int(value)
+    known = {name: ["recent", *_options(code)] for name, code in CODES.items()}
+    name, given = parse_options(text, known, kind="code for keys and values")
+    options: dict[str, Any] = dict(given)
     recent = options.pop("recent", RECENT)
     return Storage(code=replace(CODES[name], **options), recent=recent)
 

@@ -127,7 +127,7 @@ def test_a_draw_is_a_patch_of_the_palette_and_its_offset_and_the_mean_lies_betwe
     attend = causal(backbone, 1)
     assert backbone.palette is not None
     backbone.palette.fill(torch.randn(7, 12, generator=torch.Generator().manual_seed(25)))
-    run = backbone._run(*given, attend)
+    run = backbone.run(*given, attend)
     tokens, offset = run.tokens, run.numbers
     dice = torch.rand(2, FRAMES, 2, 3, generator=torch.Generator().manual_seed(21))
     drawn_patches = backbone.patchify(backbone(*given, attend, dice)) - offset

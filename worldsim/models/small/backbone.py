@@ -28,10 +28,10 @@ from worldsim.geometry import LatentGeometry
 from worldsim.models.protocol import UNKNOWN, Attend, Memory
 from worldsim.models.small.atlas import Atlas, Scroll
 from worldsim.models.small.palette import Palette
+from worldsim.models.small.recalling import Recalling, Trust
 from worldsim.models.small.things import settle
 
 NOISE_FREQUENCIES = 64
-TRUST_DIM = 128
 CLEAN_DEVIATION = 0.5
 """About how far the numbers of clean frames spread."""
 
@@ -153,7 +153,7 @@ class SmallBackbone(nn.Module):
         self.head = nn.Linear(dim, patch_values)
         self.palette = Palette(config.palette, patch_values, dim) if config.palette else None
         self.recollect = nn.Linear(patch_values, dim) if config.scroll else None
-        self.trust = Trust(config) if config.scroll else None
+        self.trust = Trust(dim, patch_values) if config.scroll else None
         self._initialise(generator)
 
     @property
@@ -183,7 +183,7 @@ class SmallBackbone(nn.Module):
         All of noisy, previous [B, F, C, H, W], sigma [B, F], controls [B, F, A], dice [B, F, rows, columns] or None for
         the mean; returns [B, F, C, H, W].
         """
-        return self._answer(self._run(noisy, previous, sigma, controls, attend), dice).to(noisy.dtype)
+        return self.answer(self.run(noisy, previous, sigma, controls, attend), dice).to(noisy.dtype)
 
     def surprise(
         self,
@@ -199,7 +199,7 @@ class SmallBackbone(nn.Module):
         Raises:
             ConfigError: the backbone has no palette, so that it holds no beliefs.
         """
-        return self._missed(self._run(noisy, previous, sigma, controls, attend), clean)
+        return self.missed(self.run(noisy, previous, sigma, controls, attend), clean)
 
     @torch.no_grad()
     def remember(self, memory: Memory, latents: Tensor, before: Tensor, controls: Tensor) -> Memory:
@@ -239,7 +239,7 @@ class SmallBackbone(nn.Module):
             raise ConfigError("this backbone remembers no places; its configuration has no scroll")
         return self.palette, self.config.scroll, self.geometry
 
-    def _run(
+    def run(
         self,
         noisy: Tensor,
         previous: Tensor,
@@ -247,7 +247,7 @@ class SmallBackbone(nn.Module):
         controls: Tensor,
         attend: Attend,
         codes: Tensor | None = None,
-    ) -> _Run:
+    ) -> Run:
         """The layers, on frames of which codes are recalled, [B, F, tokens], or nothing is."""
         frames = noisy.shape[1]
         told = noisy * _gain(sigma)[:, :, None, None, None]
@@ -264,15 +264,15 @@ class SmallBackbone(nn.Module):
             tokens = layer(tokens, modulation, index, attend)
         shift, scale = self.head_modulation(level).chunk(2, dim=-1)
         tokens = _modulate(tokens, shift, scale).unflatten(1, (frames, -1))
-        return _Run(tokens=tokens, numbers=self.head(tokens), codes=codes)
+        return Run(tokens=tokens, numbers=self.head(tokens), codes=codes)
 
-    def _answer(self, run: _Run, dice: Tensor | None) -> Tensor:
+    def answer(self, run: Run, dice: Tensor | None) -> Tensor:
         """The frames estimated or drawn, [B, F, C, H, W]."""
         if self.palette is None:
             return self._unpatchify(run.numbers)
         return self._unpatchify(self._believe(self.palette, self._logits(self.palette, run), run.numbers, dice))
 
-    def _missed(self, run: _Run, clean: Tensor) -> Tensor:
+    def missed(self, run: Run, clean: Tensor) -> Tensor:
         """See surprise."""
         if self.palette is None:
             raise ConfigError("a backbone without a palette holds no beliefs; train it with DiffusionForcing")
@@ -301,7 +301,7 @@ class SmallBackbone(nn.Module):
         tokens: Tensor = seen.flatten(2).transpose(1, 2).unflatten(0, (previous.shape[0], -1))
         return tokens
 
-    def _logits(self, palette: Palette, run: _Run) -> Tensor:
+    def _logits(self, palette: Palette, run: Run) -> Tensor:
         """What the last tokens believe, [B, F, tokens, K]: what is recalled draws them to itself."""
         if run.codes is None or self.trust is None:
             return palette.logits(run.tokens)
@@ -348,7 +348,7 @@ class SmallBackbone(nn.Module):
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class _Run:
+class Run:
     """What the layers made of some frames.
 
     tokens: the last, [B, F, tokens, D].
@@ -359,68 +359,6 @@ class _Run:
     tokens: Tensor
     numbers: Tensor
     codes: Tensor | None
-
-
-class Recalling:
-    """A backbone that recalls something of the last frames it is called with, int64 [B, n, rows, columns]."""
-
-    def __init__(self, backbone: SmallBackbone, recalled: Tensor) -> None:
-        self._backbone = backbone
-        self._recalled = recalled.flatten(2)
-        self.geometry = backbone.geometry
-        self.pages = backbone.pages
-        self.rotary = backbone.rotary
-        self.controls = backbone.controls
-
-    def __call__(
-        self,
-        noisy: Tensor,
-        previous: Tensor,
-        sigma: Tensor,
-        controls: Tensor,
-        attend: Attend,
-        dice: Tensor | None = None,
-    ) -> Tensor:
-        """See SmallBackbone.forward."""
-        run = self._backbone._run(noisy, previous, sigma, controls, attend, self._codes(noisy))
-        return self._backbone._answer(run, dice).to(noisy.dtype)
-
-    def surprise(
-        self,
-        noisy: Tensor,
-        previous: Tensor,
-        sigma: Tensor,
-        controls: Tensor,
-        attend: Attend,
-        clean: Tensor,
-    ) -> Tensor:
-        """See SmallBackbone.surprise."""
-        run = self._backbone._run(noisy, previous, sigma, controls, attend, self._codes(noisy))
-        return self._backbone._missed(run, clean)
-
-    def _codes(self, frames: Tensor) -> Tensor:
-        """What is recalled of all of so many frames, [B, F, tokens]."""
-        before = frames.shape[1] - self._recalled.shape[1]
-        return F.pad(self._recalled, (0, 0, before, 0), value=UNKNOWN)
-
-
-class Trust(nn.Module):
-    """How far a token lets what is recalled draw it: towards the code seen last, or what that has become in this light.
-
-    Source: a pointer that copies by a learned share, See et al. 2017 (arXiv:1704.04368), section 2.2; here it is added
-    to the point that a token aims at, so that shades of what was seen become likelier too.
-    """
-
-    def __init__(self, config: SmallConfig) -> None:
-        super().__init__()
-        self.weigh = nn.Linear(config.dim + config.patch_values, TRUST_DIM)
-        self.say = nn.Linear(TRUST_DIM, 1 + config.patch_values)
-
-    def forward(self, tokens: Tensor, seen: Tensor) -> Tensor:
-        """Tokens [B, F, tokens, D] and codes seen [B, F, tokens, P]; returns [B, F, tokens, P]."""
-        told = self.say(F.silu(self.weigh(torch.cat((tokens, seen), dim=-1))))
-        drawn: Tensor = told[..., :1] * seen + told[..., 1:]
-        return drawn
 
 
 class Glance(nn.Module):
