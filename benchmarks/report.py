@@ -192,9 +192,55 @@ def scoring(result: Result) -> str:
     return table(heads, rows) + "\n\nThe published networks have random weights here: that changes no time."
 
 
+def remembering(result: Result) -> str:
+    """What is still there after having been away."""
+
+    def row(name: str, found: Result) -> list[str]:
+        right, away = found["right"], found["farthest"] or {"median": 0}
+        return [
+            name,
+            f"{right['value']:.1%} ({right['low']:.1%} to {right['high']:.1%})" if right["value"] is not None else "",
+            str(right["judged"]),
+            f"{found['by_chance']:.1%}" if found["by_chance"] is not None else "",
+            f"{found['loops']} of {found['loops'] + found['lost']}",
+            f"{away['median']:.0f}",
+        ]
+
+    heads = ["what a block knows of the past", "tiles right (95 %)", "judged", "by chance", "came home", "places away"]
+    return (
+        table(heads, [row(name, found) for name, found in result["worlds"].items()])
+        + f"\n\nA walker leaves real play, stays away for {result['away_s']:g} s of world time and comes home over "
+        "ground that it has seen; judged are the tiles that the engine showed at the beginning and that were out of view "
+        "for two seconds or more. Where the land has changed meanwhile the walker is lost, and nothing is judged."
+    )
+
+
+def fewer_bits(result: Result) -> str:
+    """Keys and values in fewer bits."""
+
+    def row(name: str, found: Result) -> list[str]:
+        change = found["likeness"]["change_db"]
+        return [
+            name,
+            f"{found['bytes']['window_share']:.3f}",
+            f"{found['to_exact']['median']:.2f}",
+            f"{change['value']:+.3f} dB ({change['low']:+.3f} to {change['high']:+.3f})",
+            f"{found['likeness']['identical']:.1%}",
+        ]
+
+    heads = ["code", "bytes of a window", "time of a block", "PSNR one block ahead, change (95 %)", "identical frames"]
+    return table(heads, [row(name, found) for name, found in result["storages"].items()]) + (
+        "\n\nBytes and time are those of exact float32 pages times so much; PSNR is that to the real engine's frames."
+    )
+
+
 SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
     "world_quality": ("The bundled world against the real engine, held-out seeds", quality),
+    "memory_5s": ("Coming back after 5 s", remembering),
+    "memory_15s": ("Coming back after 15 s", remembering),
+    "memory_60s": ("Coming back after 60 s", remembering),
     "decode-crafter": ("Speed of the bundled world", speed),
+    "kv": ("Keys and values in fewer bits", fewer_bits),
     "batching-crafter": ("Several sessions of it in one batch", batching),
     "live": ("Live worlds", live),
     "live_browser": ("The player page", browser),
