@@ -210,8 +210,8 @@ def remembering(result: Result) -> str:
     return (
         table(heads, [row(name, found) for name, found in result["worlds"].items()])
         + f"\n\nA walker leaves real play, stays away for {result['away_s']:g} s of world time and comes home over "
-        "ground that it has seen; judged are the tiles that the engine showed at the beginning and that were out of view "
-        "for two seconds or more. Where the land has changed meanwhile the walker is lost, and nothing is judged."
+        "ground that it has seen; judged are the tiles that the engine showed at the beginning and that were out of "
+        "view for two seconds or more. Where the land has changed meanwhile the walker is lost, and nothing is judged."
     )
 
 

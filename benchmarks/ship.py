@@ -19,6 +19,7 @@ from worldsim.errors import ConfigError
 from worldsim.presets import WORLDS, WorldRecipe
 from worldsim.runtime.starts import Starts
 from worldsim.training.data import play
+from worldsim.training.run import WEIGHTS
 
 START_FRAMES = 32
 PLACES: dict[str, tuple[tuple[int, int], ...]] = {
@@ -38,7 +39,7 @@ def main(
     """Copy the weights of a run into the package, with the places to start from and what is known of them."""
     recipe = WORLDS[world]
     recipe.folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(run / "weights.safetensors", recipe.folder / "weights.safetensors")
+    shutil.copyfile(run / WEIGHTS, recipe.folder / WEIGHTS)
     Starts.save(recipe.folder / "starts.safetensors", [_place(recipe, seed, at) for seed, at in PLACES[world]])
     card = {**_card(recipe, run), "data": data, "training": hours, "hardware": machine}
     (recipe.folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
@@ -53,6 +54,15 @@ def _place(recipe: WorldRecipe, seed: int, at: int) -> tuple[torch.Tensor, torch
     return torch.from_numpy(np.stack(frames)), torch.tensor(controls)
 
 
+def _trained(recipe: WorldRecipe, run: Path) -> list[str]:
+    """The commands that train a world; one that remembers places learns to recall them when it knows the world."""
+    train = f"worldsim train {recipe.name} --data data/{recipe.name}"
+    if recipe.recalling is None:
+        return [f"{train} --out {run}"]
+    known = f"runs/{recipe.name}"
+    return [f"{train} --out {known}", f"{train} --weights {known}/{WEIGHTS} --recalling --out {run}"]
+
+
 def _card(recipe: WorldRecipe, run: Path) -> dict[str, Any]:
     last = json.loads((run / "log.jsonl").read_text().splitlines()[-1])
     return {
@@ -60,7 +70,7 @@ def _card(recipe: WorldRecipe, run: Path) -> dict[str, Any]:
         "licence": "Apache-2.0; learned from the engine named under data",
         "commands": [
             f"worldsim record {recipe.name} -o data/{recipe.name}",
-            f"worldsim train {recipe.name} --data data/{recipe.name} --out {run}",
+            *_trained(recipe, run),
             f"python -m benchmarks.ship {recipe.name} {run}",
         ],
         "held_out": last,

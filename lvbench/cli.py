@@ -1,7 +1,8 @@
 """The command `lvbench`: score a folder of videos, compare two reports, and turn annotations into prompts.
 
-Exit codes: 0 done; 2 wrong input, told in one line on stderr; 3 done, but some videos could not be scored, or compared
-with their reference, and the report says why; 130 stopped by Ctrl-C, after which the same command goes on where it was.
+Exit codes: 0 done; 1 what was made could not be written, and what was there is as it was; 2 wrong input, told in one
+line on stderr; 3 done, but some videos could not be scored, or compared with their reference, and the report says why;
+130 stopped by Ctrl-C, after which the same command goes on where it was.
 """
 
 from __future__ import annotations
@@ -17,17 +18,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lvbench.text import printable
+from lvbench.text import amount, printable
 
 if TYPE_CHECKING:
-    from lvbench.compare import Comparison
+    from lvbench.compare import Comparison, Pairs
     from lvbench.examine import Settings, Task
     from lvbench.run import Examiner
 
 # OpenCV and PyAV take their time to import, so the commands do it: --help and a mistyped option answer at once.
 
 app = typer.Typer(
-    add_completion=False, pretty_exceptions_enable=False, help="How far a minute of generated video drifts."
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="How far a minute of generated video drifts. Exits with 0 where all is done, 1 where what was made could not "
+    "be written, 2 for wrong input, 3 where some videos could not be scored or compared with their reference, and 130 "
+    "when stopped by Ctrl-C.",
 )
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object at the end, and no progress.")]
 Measure = Annotated[
@@ -42,7 +47,8 @@ Folder = Annotated[
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Of the bootstrap; equal seeds give equal intervals.")]
 Workers = Annotated[
-    int | None, typer.Option(min=1, help="Videos at once, 1 by default; they change nothing else.", show_default=False)
+    int | None,
+    typer.Option(min=1, max=1024, help="Videos at once, 1 by default; they change nothing else.", show_default=False),
 ]
 Ray = Annotated[
     bool,
@@ -52,11 +58,30 @@ Ray = Annotated[
         "videos and report have to be on a disk that all its machines share.",
     ),
 ]
-SOME_UNSCORED, STOPPED = 3, 130
+Dimensions = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Drift of this one only: clarity, motion, aesthetic, background, subject, dynamic or identity; may be "
+        "given more than once, and is all by default. Scores of whole videos are told all the same, all networks "
+        "are needed and everything is measured, so that another one asked for later takes no time."
+    ),
+]
+Reference = Annotated[
+    Path | None,
+    typer.Option(
+        help="A folder with the real video of each, under the same name whatever its extension, for simulators "
+        "that can play the same actions: PSNR, SSIM, agreement of motion and, where its weights are, LPIPS."
+    ),
+]
+UNWRITTEN, SOME_UNSCORED, STOPPED = 1, 3, 130
 
 
 class Refused(Exception):
     """What was asked cannot be done; the text says why, to the user."""
+
+
+class Unwritten(Exception):
+    """What was asked is done and cannot be written; the text says why, to the user."""
 
 
 @contextmanager
@@ -70,6 +95,17 @@ def refusals() -> Iterator[None]:
         raise Refused(str(error)) from error
 
 
+@contextmanager
+def writing(kept: str) -> Iterator[None]:
+    """Turn a report that cannot be written into a line for the user, with what is kept all the same."""
+    from lvbench.errors import ReportError
+
+    try:
+        yield
+    except ReportError as error:
+        raise Unwritten(f"{error}; {kept}") from error
+
+
 @app.command()
 @refusals()
 def score(
@@ -77,20 +113,19 @@ def score(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The folder of the report; what it has measured stays measured.")
     ] = Path("report"),
-    dimension: Annotated[
-        list[str] | None, typer.Option(help="Only this one; may be given more than once. By default all.")
-    ] = None,
-    chunks: Annotated[int, typer.Option(min=2, help="Equal parts of each video.")] = 10,
+    dimension: Dimensions = None,
+    chunks: Annotated[int, typer.Option(min=2, max=10_000, help="Equal parts of each video.")] = 10,
     extractor: Measure = "auto",
     weights: Folder = None,
-    reference: Annotated[
-        Path | None, typer.Option(help="A folder with the real video of each, under the same name.")
-    ] = None,
+    reference: Reference = None,
     workers: Workers = None,
     ray: Ray = False,
     seed: Seed = 0,
-    max_pixels: Annotated[int, typer.Option(min=1, help="Of a frame; a video with more is refused.")] = 4096 * 2304,
-    max_frames: Annotated[int, typer.Option(min=1, help="Of a video; a longer one is refused.")] = 36_000,
+    max_pixels: Annotated[int, typer.Option(min=1, max=2**28, help="Of a frame; a video with more is refused.")] = 4096
+    * 2304,
+    max_frames: Annotated[
+        int, typer.Option(min=1, max=10_000_000, help="Of a video; a longer one is refused.")
+    ] = 36_000,
     max_seconds: Annotated[float, typer.Option(help="Of work for a video; a slower one is refused.")] = 3600.0,
     as_json: Json = False,
 ) -> int:
@@ -118,12 +153,25 @@ def score(
         more = f" and {len(passed) - 1} more" if len(passed) > 1 else ""
         _say(f"passed over, since not named as videos: {passed[0]}{more}; name one alone to score it", err=True)
     _make(settings.store, output)
+    if extractor == "auto" and not as_json:
+        _say(f"measured by the {choice.extractor} extractor, since {choice.reason}", err=True)
     report = _score(tasks, settings, _examiner(workers, on_cluster=ray), seed=seed, quiet=as_json)
     _write(report, videos, tasks, settings)
     return _tell(report, output, as_json=as_json)
 
 
-@app.command()
+@app.command(
+    help="Say in which scores one of two generators is better, or that no difference was shown.\n\n"
+    "A pair is two videos of one name, whatever its extension. Pairs that differ in size, frame rate or length (by "
+    "more than a frame and 2 %) are left out and named, pairs that are copies on both sides count once, and a frozen "
+    "video wins in no drift, consistency, smoothness or steadiness.\n\n"
+    "B - A is the mean difference over the pairs; in brackets its 95 % interval, which holds about 95 of 100 times, "
+    "and less often where a few videos lie far from the rest.\n\n"
+    "effect is that mean in standard deviations of the differences: 0.2 is little and 0.8 much.\n\n"
+    "chance is how often two equal generators would show as much in that score or any rarer one, by signs that are "
+    "random, with Holm's correction; 0.05 or less is a verdict. So at most 5 of 100 comparisons of equal generators "
+    "have one, in whatever score, and with few pairs there can be none: 12 scores need at least 9 pairs, one alone 6."
+)
 @refusals()
 def compare(
     one: Annotated[Path, typer.Argument(metavar="A", help="A report, or its folder.", show_default=False)],
@@ -131,28 +179,24 @@ def compare(
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Say in which dimension one of two generators is better, or that no difference was shown.
-
-    Of 100 comparisons of equal ones at most 5 say that one is better, in whatever dimension. An interval holds 95 of
-    100 times by itself.
-    """
+    """Say in which scores one of two generators is better, or that no difference was shown."""
     from lvbench.compare import compare as compared
-    from lvbench.compare import pairs_of
+    from lvbench.compare import pairs_of, too_few
     from lvbench.report import read_scores
 
     reports = (read_scores(one), read_scores(other))
     found, pairs = compared(*reports, seed=seed), pairs_of(*reports)
+    few = too_few(found)
     if as_json:
-        scores = [each.to_json() for each in found]
-        _say(json.dumps({"a": str(one), "b": str(other), **pairs.to_json(), "scores": scores}))
+        fields = {"a": str(one), "b": str(other), **pairs.to_json(), "needed": few[1] if few else None}
+        _say(json.dumps({**fields, "scores": [each.to_json() for each in found]}))
         return
     for each in found:
         _say(_line(each))
-    for side, names in pairs.only.items():
-        for name in names:
-            _say(f"{name}: only in {side.upper()}", err=True)
-    for name, before in pairs.copies.items():
-        _say(f"{name}: has all scores of {before} and counts once with it", err=True)
+    if few:
+        _say(f"too few pairs for any verdict: {few[0]} given, at least {few[1]} needed")
+    for line in _notes(pairs):
+        _say(line, err=True)
 
 
 @app.command()
@@ -173,14 +217,17 @@ def prompts(
     """Write for each video that was described a file of prompts, which worldsim generate --prompts reads.
 
     A line of what it reads: {"video_id": "a", "segments": [{"start": 0, "end": 2.5, "caption": "a lake"}]}
+
+    A line of what it writes, true until the next one: {"block": 0, "prompt": "a lake"}
     """
     from lvbench.annotation import read_annotations, write_prompts
 
     found = read_annotations(annotations, segment_seconds)
-    short = write_prompts(found, output, block_seconds)
+    with writing("files before it are written"):
+        short = write_prompts(found, output, block_seconds)
     fields = {"output": str(output), "videos": len(found), "segments_too_short": short}
-    left = f"; {short} segments are too short to have a block" if short else ""
-    _say(json.dumps(fields) if as_json else f"{output}: prompts of {len(found)} videos{left}")
+    left = f"; {amount(short, 'segment')} too short to have a block" if short else ""
+    _say(json.dumps(fields) if as_json else f"{output}: prompts of {amount(len(found), 'video')}{left}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -193,6 +240,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code, message = 2, f"{told}{'' if told.endswith(('.', '?')) else '.'} lvbench --help says what fits."
     except Refused as error:
         code, message = 2, str(error)
+    except Unwritten as error:
+        code, message = UNWRITTEN, str(error)
     else:
         message = "stopped by Ctrl-C; the same command goes on" if code == STOPPED else ""
     if message:
@@ -245,13 +294,13 @@ def _score(tasks: Sequence[Task], settings: Settings, examiner: Examiner, *, see
 def _write(report: dict[str, Any], videos: Path, tasks: Sequence[Task], settings: Settings) -> None:
     """Write the three files of a report on these videos."""
     from lvbench.page import page_of
-    from lvbench.report import write, write_csv, write_json
+    from lvbench.report import write_report
 
     folder = settings.store.parent
-    write_json(report, folder)
-    write_csv(report, folder)
-    worst = _worst(report, tasks, settings)
-    write(folder / "report.html", page_of(report, worst, printable(videos.resolve().name)))
+    page = page_of(report, _worst(report, tasks, settings), printable(videos.resolve().name))
+    kept = f"what was kept of the measures is in {settings.store}: the same command goes on"
+    with writing(f"a report that was there is as it was, and {kept}"):
+        write_report(report, page, folder)
 
 
 def _tell(report: dict[str, Any], output: Path, *, as_json: bool) -> int:
@@ -259,23 +308,44 @@ def _tell(report: dict[str, Any], output: Path, *, as_json: bool) -> int:
     refused = [(video["name"], video["unscored"]) for video in report["videos"] if "unscored" in video]
     beside = [(video["name"], video.get("reference", {})) for video in report["videos"]]
     alone = [(name, reference["unscored"]) for name, reference in beside if "unscored" in reference]
+    open_ended = [video["name"] for video in report["videos"] if not video.get("end_known", True)]
     scored = len(report["videos"]) - len(refused)
     used = report["extractor"]
-    fields = {
-        "output": str(output),
-        "extractor": used,
-        "scored": scored,
-        "unscored": len(refused),
-        "without_reference": len(alone),
-        "reasons": dict((*refused, *alone)),
-        "summary": report["summary"],
-    }
-    text = f"{output / 'report.html'}: {scored} videos scored by the {used['name']} extractor, {len(refused)} not"
-    compared = f", {len(alone)} not compared with their reference" if alone else ""
-    for name, reason in (*refused, *alone) if not as_json else ():
-        _say(f"{name}: {reason}", err=True)
-    _say(json.dumps(fields) if as_json else f"{text}{compared}; {used['name']} because {used['reason']}")
+    if as_json:
+        fields = {
+            "output": str(output),
+            "extractor": used,
+            "scored": scored,
+            "unscored": len(refused),
+            "without_reference": len(alone),
+            "end_not_known": open_ended,
+            "copies": report["copies"],
+            "reasons": dict((*refused, *alone)),
+            "summary": report["summary"],
+        }
+        _say(json.dumps(fields))
+    else:
+        for name, reason in (*refused, *alone):
+            _say(f"{name}: {reason}", err=True)
+        for line in _asides(report, open_ended):
+            _say(line, err=True)
+        compared = f", {len(alone)} not compared with their reference" if alone else ""
+        counted = f"{amount(scored, 'video')} scored by the {used['name']} extractor, {len(refused)} not"
+        _say(f"{output / 'report.html'}: {counted}{compared}")
     return SOME_UNSCORED if refused or alone else 0
+
+
+def _asides(report: dict[str, Any], open_ended: Sequence[str]) -> Iterator[str]:
+    """What is to be known of a report that is no fault of a video."""
+    if open_ended:
+        yield f"whether it was cut off is not known, since its file does not say where it ends: {_first(open_ended)}"
+    if copies := [f"{name} of {before}" for name, before in report["copies"].items()]:
+        yield f"copies, which have all scores of another video, count once with it: {_first(copies)}"
+
+
+def _first(names: Sequence[str]) -> str:
+    """The first of many names."""
+    return f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else names[0]
 
 
 def _worst(report: dict[str, Any], tasks: Sequence[Task], settings: Settings) -> list[Any]:
@@ -290,7 +360,7 @@ def _worst(report: dict[str, Any], tasks: Sequence[Task], settings: Settings) ->
 
 
 def _line(found: Comparison) -> str:
-    from lvbench.judge import title
+    from lvbench.report import title
 
     spread = found.difference
     left = [f"{len(reasons)} unscored in {side.upper()}" for side, reasons in found.unscored.items() if reasons]
@@ -298,5 +368,28 @@ def _line(found: Comparison) -> str:
     if spread.mean is not None:
         bounds = "" if spread.low is None else f" ({spread.low:+.4g} to {spread.high:+.4g})"
         effect = "" if found.effect is None else f", effect {found.effect:+.2f}"
-        told.append(f"B - A {spread.mean:+.4g}{bounds}{effect}, {spread.count} pairs, chance {found.chance:.3g}:")
+        told.append(
+            f"B - A {spread.mean:+.4g}{bounds}{effect}, {amount(spread.count, 'pair')}, chance {found.chance:.3g}:"
+        )
     return " ".join([*told, found.verdict, *([f"({', '.join(left)})"] if left else [])])
+
+
+def _notes(pairs: Pairs) -> Iterator[str]:
+    """Which videos are not compared, or not as others are, and why."""
+    for side, names in pairs.only.items():
+        for name in names:
+            yield f"{name}: only in {side.upper()}"
+    for name, why in pairs.unlike.items():
+        yield f"{name}: not compared, since {why}"
+    for name, before in pairs.copies.items():
+        yield f"{name}: has all scores of {before} in both and counts once with it"
+    for side, count in pairs.repeats.items():
+        if count:
+            yield f"{side.upper()}: {count} of {len(pairs.distinct)} videos have all scores of another of them"
+    for side, names in pairs.frozen.items():
+        if names:
+            yield (
+                f"{side.upper()} is frozen in {len(names)} of {amount(len(pairs.distinct), 'pair')}, such as "
+                f"{names[0]}: most frames are the same as the one before, so in these it wins no drift, consistency, "
+                "smoothness or steadiness"
+            )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lvbench.drift import Floats, unit
+from lvbench.drift import Floats, table, unit
 from lvbench.score import Result, Score, Unscored
 
 
@@ -18,11 +18,14 @@ def consistency(features: Floats) -> Result:
         Mean over frames t = 2 .. F of [max(0, cos(f_t, f_t-1)) + max(0, cos(f_t, f_1))] / 2; Unscored below two frames
         and where a frame has features of 0, or none.
 
+    Raises ConfigError unless features are a table of numbers.
+
     Source: VBench, Huang et al. 2024 (arXiv:2311.17982), subject and background consistency.
     """
-    if len(features) < 2:
-        return Unscored(f"consistency needs at least 2 frames, got {len(features)}")
-    rows = unit(features)
+    given = table(features)
+    if len(given) < 2:
+        return Unscored(f"consistency needs at least 2 frames, got {len(given)}")
+    rows = unit(given)
     if not np.isfinite(rows).all():
         return Unscored(f"frame {int(np.flatnonzero(~np.isfinite(rows).all(1))[0])} has no features")
     before = (rows[1:] * rows[:-1]).sum(1)

@@ -7,9 +7,13 @@ from collections.abc import Sequence
 from html import escape
 
 WIDTH, HEIGHT = 360, 200
-LEFT, RIGHT, TOP, BOTTOM = 64, 8, 10, 24
+LEFT, RIGHT, TOP, BOTTOM = 64, 22, 10, 24
 FLATTEST = 1e-9
 """Span of values, below which a curve is drawn in the middle."""
+LABEL_PX = 9
+"""Height of a label at the end of a line."""
+FARTHEST_PX = 2 * LABEL_PX
+"""From the end of its line: a label that had to be farther away is left out, for it would seem to be another's."""
 
 Line = Sequence[float | None]
 
@@ -23,19 +27,28 @@ def span_of(lines: Sequence[Line]) -> tuple[float, float] | None:
     return (low - 0.5, high + 0.5) if high - low < FLATTEST else (low, high)
 
 
-def curves(title: str, lines: Sequence[Line], span: tuple[float, float] | None = None) -> str:
+def curves(
+    title: str,
+    lines: Sequence[Line],
+    span: tuple[float, float] | None = None,
+    labels: Sequence[tuple[str, str]] = (),
+) -> str:
     """An <svg> with a thin line for each video and a thick one for their mean.
 
     Args:
         title: said to whoever cannot see it.
         lines: a value for each chunk, None where there is none; all of one length, at least 2.
         span: the values at the bottom and the top; by default those of these lines.
+        labels: for each line what stands at its end, where there is room, and what is told where one points at it.
     """
     own = span_of(lines)
     if own is None:
         return ""
     low, high = span or own
-    thin = "".join(f'<path class="one" d="{_path(line, low, high)}"/>' for line in lines)
+    told = [f"<title>{escape(said)}</title>" for _, said in labels] or [""] * len(lines)
+    thin = "".join(
+        f'<path class="one" d="{_path(line, low, high)}">{said}</path>' for line, said in zip(lines, told, strict=True)
+    )
     scale = (
         f'<text x="{LEFT - 6}" y="{TOP + 8}" text-anchor="end">{high:.4g}</text>'
         f'<text x="{LEFT - 6}" y="{HEIGHT - BOTTOM}" text-anchor="end">{low:.4g}</text>'
@@ -43,10 +56,24 @@ def curves(title: str, lines: Sequence[Line], span: tuple[float, float] | None =
         f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 6}" text-anchor="end">last</text>'
     )
     frame = f'<path class="axis" d="M{LEFT},{TOP}V{HEIGHT - BOTTOM}H{WIDTH - RIGHT}"/>'
+    last = [line[-1] for line in lines] if labels else []
+    named = zip(last, [label for label, _ in labels], strict=True)
+    ends = [(_height(value, low, high), label) for value, label in named if value is not None]
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
-        f'{frame}{thin}<path class="mean" d="{_path(_mean(lines), low, high)}"/>{scale}</svg>'
+        f'{frame}{thin}<path class="mean" d="{_path(_mean(lines), low, high)}"/>{scale}{_labels(ends)}</svg>'
     )
+
+
+def _labels(ends: Sequence[tuple[float, str]]) -> str:
+    """A label beside the end of each line, given its height; below another where that would cover it."""
+    told, free = [], -math.inf
+    for height, label in sorted(ends):
+        place = max(height, free)
+        if place - height <= FARTHEST_PX:
+            told.append(f'<text class="label" x="{WIDTH - RIGHT + 4}" y="{place + 3:.1f}">{escape(label)}</text>')
+            free = place + LABEL_PX
+    return "".join(told)
 
 
 def _mean(lines: Sequence[Line]) -> list[float | None]:
@@ -63,7 +90,10 @@ def _path(line: Line, low: float, high: float) -> str:
             pen = "M"
             continue
         x = LEFT + at * (WIDTH - LEFT - RIGHT) / max(1, len(line) - 1)
-        y = TOP + (high - value) / (high - low) * (HEIGHT - TOP - BOTTOM)
-        steps.append(f"{pen}{x:.1f},{y:.1f}")
+        steps.append(f"{pen}{x:.1f},{_height(value, low, high):.1f}")
         pen = "L"
     return "".join(steps)
+
+
+def _height(value: float, low: float, high: float) -> float:
+    return TOP + (high - value) / (high - low) * (HEIGHT - TOP - BOTTOM)

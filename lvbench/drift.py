@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
@@ -39,7 +40,7 @@ def vde(values: Sequence[float], weights: PublishedWeights = "linear") -> float:
     bit for bit for 9 to 32 chunks, 10 being the published number of them; ln is rounded correctly, which torch's is not
     everywhere.
 
-    Raises ConfigError unless values are one row.
+    Raises ConfigError unless values are one row of numbers.
 
     Source: BlockVid, 2025 (arXiv:2511.22973), video drift error.
     """
@@ -70,7 +71,7 @@ def drift(values: Sequence[float], weights: Weights = "equal", *, floor: float =
         sum w_i |m_i - m_1| / (|m_1| sum w_i), which does not grow with the number of chunks; Unscored below two chunks,
         where the first chunk is not over the floor, and where a chunk or the result has no number.
 
-    Raises ConfigError unless values are one row.
+    Raises ConfigError unless values are one row of numbers.
 
     Source: BlockVid, 2025 (arXiv:2511.22973); a departure in the division by the weights' sum, the
         magnitude of m_1, the floor, the weights, and undefined cases.
@@ -103,7 +104,7 @@ def identity(chunks: Sequence[Floats] | Floats) -> list[float]:
         each frame is; later ones are the mean over their frames, at most m_1: to be more alike is no loss. NaN where
         features are 0 or none, and where the first chunk has one frame.
 
-    Raises ConfigError unless each chunk is a table, all with the same D.
+    Raises ConfigError unless each chunk is a table of numbers, all with the same D.
     """
     rows = [unit(chunk) for chunk in _tables(chunks)]
     if not rows or len(rows[0]) < 2:
@@ -138,25 +139,57 @@ def unit(features: Floats) -> NDArray[np.float64]:
         return np.asarray(rows / np.sqrt((rows * rows).sum(1, keepdims=True)), np.float64)
 
 
-def _row(values: Sequence[float]) -> NDArray[np.float64]:
-    row = np.asarray(values, np.float64)
-    if row.ndim != 1:
+def table(features: Floats) -> Floats:
+    """Features of frames as an array, [F, D]; of no frames [0, 0]. Raises ConfigError if they are none."""
+    rows = _numbers(features)
+    if rows is not None and rows.shape == (0,):
+        return rows.reshape(0, 0)
+    if rows is None or rows.ndim != 2:
         raise ConfigError(
-            f"expected one score for each chunk of one video, [N], got {list(row.shape)}; call it for each video, and "
-            "average the scores of its frames in each chunk"
+            f"expected features of the frames of one video, [F, D] numbers, got {_shown(features, rows)}; put the "
+            "features of each frame into a row, with numpy.stack"
+        )
+    return rows
+
+
+def _row(values: Sequence[float]) -> NDArray[np.float64]:
+    try:
+        row = np.asarray(values, np.float64)  # None becomes NaN: in scores.json null stands for it
+    except (TypeError, ValueError):
+        row = None
+    if row is None or row.ndim != 1:
+        raise ConfigError(
+            f"expected one score for each chunk of one video, [N] numbers, got {_shown(values, row)}; call it for each "
+            "video, and average the scores of its frames in each chunk"
         )
     return row
 
 
 def _tables(chunks: Sequence[Floats] | Floats) -> list[Floats]:
-    tables = [np.asarray(chunk) for chunk in chunks]
-    if any(table.ndim != 2 or table.shape[1] != tables[0].shape[1] for table in tables):
-        shapes = ", ".join(str(list(table.shape)) for table in tables[:3])
+    parts = list(chunks) if np.iterable(chunks) else [chunks]
+    tables = [_numbers(part) for part in parts]
+    known = [rows for rows in tables if rows is not None and rows.ndim == 2]
+    if len(known) < len(parts) or len({rows.shape[1] for rows in known}) > 1:
+        shapes = ", ".join(_shown(part, rows) for part, rows in zip(parts[:3], tables, strict=False))
         raise ConfigError(
-            f"expected features of each chunk, [F, D] each with one D, got chunks of {shapes}; cut the features "
-            "[frames, D] of a video with numpy.array_split(features, 10)"
+            f"expected features of each chunk, [F, D] numbers each with one D, got chunks of {shapes}; cut the "
+            "features [frames, D] of a video with numpy.array_split(features, 10)"
         )
-    return tables
+    return known
+
+
+def _numbers(values: object) -> NDArray[Any] | None:
+    """An array of real numbers; None of what is none, such as text or rows of several lengths."""
+    try:
+        found = np.asarray(values)
+    except (TypeError, ValueError):
+        return None
+    return found if found.dtype.kind in "biuf" else None
+
+
+def _shown(values: object, array: NDArray[Any] | None) -> str:
+    """What was given: its shape, or where it has none some of itself."""
+    return reprlib.repr(values) if array is None else str(list(array.shape))
 
 
 def _likeness(rows: Floats, known: Floats, means: Floats, *, alone: bool = False) -> float:

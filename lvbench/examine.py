@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from errno import ENOENT, ENOTDIR
 from pathlib import Path
 from typing import cast
 
@@ -22,6 +23,8 @@ from lvbench.video import DECODER, Facts, Limits, Video, batches, open_video
 from lvbench.weights import Networks
 
 READER = hash_of_code(reading, ending)
+NO_PARTNER = "there is no reference of that name; put the real video there under it"
+"""The same for all that have none, which are then one line of a report."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +123,8 @@ def compared(record: Record, path: Path, reference: Path, settings: Settings) ->
     """
     limits, unkept = settings.limits, None
     found: Likeness | Unscored
+    if _is_missing(reference):
+        return replace(record, likeness=Unscored(NO_PARTNER))
     try:
         with open_video(path, limits) as ours, open_video(reference, limits) as real:
             hashes = (record.sha256, _hash(reference, limits))
@@ -134,6 +139,14 @@ def compared(record: Record, path: Path, reference: Path, settings: Settings) ->
 def unlikened(reference: Path, reason: str) -> Unscored:
     """Why there is no likeness to a reference."""
     return Unscored(f"its reference {reference.name}: {reason}")
+
+
+def _is_missing(path: Path) -> bool:
+    try:
+        path.lstat()
+    except OSError as error:
+        return error.errno in (ENOENT, ENOTDIR)
+    return False
 
 
 def extract(video: Video, extractor: Extractor) -> Features:

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from lvbench.drift import drift, vde
+from lvbench.drift import Weights, drift, vde
 from lvbench.features import Features, Track
-from lvbench.measures import COMPANIONS, DIMENSIONS, chunk_values, companion
+from lvbench.measures import COMPANIONS, DIMENSIONS, chunk_values, chunks_of, companion
 from lvbench.score import Result, Score, Unscored
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """One way to make one number of the values of the chunks, and of what the first of them has to be over."""
+    """One way to make one number of the values of the chunks of a dimension, which is given by its name."""
 
     title: str
-    of: Callable[[Sequence[float], float], Result]
+    of: Callable[[Sequence[float], str], Result]
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
     """What a video scored.
 
-    chunks: by dimension, one value for each chunk; NaN where it is undefined.
+    chunks: by dimension and by companion, one value for each chunk; NaN where it is undefined.
     scores: by "form.dimension" and by companion.
     repeated: see `repeated`; a plain fact, of which neither more nor less is better.
     """
@@ -40,11 +41,16 @@ SAME = 0.02
 frozen film H.264 and VP9 left at most 0.004, and in a slow pan or fade over 0.4 wherever it went on."""
 LARGEST = 1e100
 """Of a number that can be averaged with others, and its square too."""
+ENDLESS = ("dynamic",)
+"""Dimensions without a largest value: of a video that begins slowly the relative distance of later chunks may be any,
+and one such video would rule the mean of all."""
+STILLNESS = ("subject_consistency", "background_consistency", "motion_smoothness", "temporal_flicker")
+"""Companions of which a video that stands still has most."""
 FORMS: Mapping[str, Form] = {
-    "drift": Form("drift", lambda values, floor: drift(values, "equal", floor=floor)),
-    "drift_rising": Form("drift, rising weights", lambda values, floor: drift(values, "rising", floor=floor)),
-    "vde_linear": Form("VDE, as published", lambda values, floor: Score(vde(values, "linear"), len(values))),
-    "vde_log": Form("VDE, log weights", lambda values, floor: Score(vde(values, "log"), len(values))),
+    "drift": Form("drift", lambda values, name: _drift(values, name, "equal")),
+    "drift_rising": Form("drift, rising weights", lambda values, name: _drift(values, name, "rising")),
+    "vde_linear": Form("VDE, as published", lambda values, _: Score(vde(values, "linear"), len(values))),
+    "vde_log": Form("VDE, log weights", lambda values, _: Score(vde(values, "log"), len(values))),
 }
 
 
@@ -60,6 +66,7 @@ def judge(features: Features, missing: Mapping[Track, str], dimensions: Sequence
     Raises:
         VideoRefused: the video is too short for so many chunks.
     """
+    parts = chunks_of(features.frames, chunks)
     measured = {
         name: chunk_values(features, name, chunks) for name in dimensions if DIMENSIONS[name].track in features.tracks
     }
@@ -67,10 +74,14 @@ def judge(features: Features, missing: Mapping[Track, str], dimensions: Sequence
     for form, how in FORMS.items():
         for name in dimensions:
             absent = Unscored(missing.get(DIMENSIONS[name].track, "it was not measured"))
-            scores[f"{form}.{name}"] = how.of(measured[name], DIMENSIONS[name].floor) if name in measured else absent
+            scores[f"{form}.{name}"] = how.of(measured[name], name) if name in measured else absent
     for name, measure in COMPANIONS.items():
-        absent = Unscored(missing.get(measure.track, "it was not measured"))
-        scores[name] = companion(features, name) if measure.track in features.tracks else absent
+        track = features.tracks.get(measure.track)
+        if track is None:
+            scores[name] = Unscored(missing.get(measure.track, "it was not measured"))
+            continue
+        scores[name] = companion(features, name)
+        measured[name] = [float(np.float32(value)) for value in measure.values([track[part] for part in parts])]
     return Judged(measured, scores, repeated(features, missing))
 
 
@@ -95,6 +106,18 @@ def higher_is_better(score: str) -> bool:
     return score.partition(".")[0] not in FORMS
 
 
+def is_won_by_freezing(score: str) -> bool:
+    """Whether a video is better in a score of judge, the less happens in it; in no other score is it."""
+    return not higher_is_better(score) or score in STILLNESS
+
+
+def range_of(score: str) -> tuple[float, float]:
+    """The least and the largest number that a score of judge can be."""
+    form, _, name = score.partition(".")
+    bounded = form not in FORMS or (form.startswith("drift") and name in (*ENDLESS, "identity"))
+    return (0.0, 1.0 if bounded else math.inf)
+
+
 def title(score: str) -> str:
     """A score of judge in words."""
     form, _, name = score.partition(".")
@@ -107,5 +130,23 @@ def number(result: Result) -> float | None:
 
 
 def reason(result: Result) -> str:
-    """Why a result has no number."""
-    return result.reason if isinstance(result, Unscored) else f"it is {result.value}"
+    """Why a result has no number; of one that is not finite, which only the published form gives, what made it so."""
+    if isinstance(result, Unscored):
+        return result.reason
+    if math.isnan(result.value):
+        return "a chunk has no number, so the published form has none"
+    if math.isinf(result.value):
+        return "the first chunk scored 0 or next to it, and the published form divides by that"
+    return f"{result.value:g} is too large to be averaged with others"
+
+
+def _drift(values: Sequence[float], name: str, weights: Weights) -> Result:
+    """The drift of a dimension, at most 1 where its values have no largest.
+
+    There what is so many times the first value counts like the same part of it: to move twice as fast is as far as to
+    move half as fast.
+    """
+    first = values[0]
+    if name in ENDLESS:
+        values = [first * first / value if value > first else value for value in values]
+    return drift(values, weights, floor=DIMENSIONS[name].floor)

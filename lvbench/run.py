@@ -24,6 +24,7 @@ import cv2
 from lvbench.errors import ConfigError, VideoRefused
 from lvbench.examine import Record, Refused, Settings, Task, compared, examine, unlikened
 from lvbench.sheets import sheet
+from lvbench.video import MOST_PIXELS
 
 GRACE_S = 30.0
 """Over the limit of a video, before its process is ended: it may hang inside the decoder, where no limit is seen."""
@@ -196,7 +197,7 @@ def _limit_memory(settings: Settings) -> int:
     most, hard = resource.getrlimit(resource.RLIMIT_DATA)
     if settings.networks is None and settings.lpips is None and HAS.exists():
         has = int(HAS.read_text().split()[5]) * resource.getpagesize()  # on many cores the libraries reserve gigabytes
-        wanted = has + MEMORY_BYTES + PIXEL_BYTES * settings.limits.pixels
+        wanted = has + MEMORY_BYTES + PIXEL_BYTES * min(settings.limits.pixels, MOST_PIXELS)
         most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
     return most

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 Arrays = Mapping[str, NDArray[Any]]
 DIGEST_BYTES = 32
-"""Of the SHA-256 that each file of measures ends with: nothing in it is looked at before that is right."""
+"""Of the SHA-256 that each file of measures ends with, of its words and all before: until that is right, nothing in it
+is looked at, and what was put under other words is nothing, whatever the file is called."""
 BLOCK_BYTES = 2**20
 
 
@@ -31,13 +32,13 @@ class Store:
         self._folder = folder
 
     def get(self, *key: str) -> Arrays | None:
-        """What was put under these words; None if nothing was, or if a bit of the file is another."""
+        """What was put under these words; None if nothing was, or if the file is of other words or torn."""
         try:
             data = self._path(key).read_bytes()
         except OSError:
             return None
         content, digest = data[:-DIGEST_BYTES], data[-DIGEST_BYTES:]
-        if hashlib.sha256(content).digest() != digest:
+        if _digest(content, key) != digest:
             return None
         with np.load(io.BytesIO(content), allow_pickle=False) as kept:
             return {name: kept[name] for name in kept.files}
@@ -50,13 +51,21 @@ class Store:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f"{path.stem}.{token_hex(4)}.part")  # of this process alone, on whatever machine
         try:
-            part.write_bytes(content + hashlib.sha256(content).digest())
+            part.write_bytes(content + _digest(content, key))
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
 
     def _path(self, key: tuple[str, ...]) -> Path:
-        return self._folder / f"{hashlib.sha256(chr(0).join(key).encode()).hexdigest()}.npz"
+        return self._folder / f"{_hash_of_words(key).hex()}.npz"
+
+
+def _digest(content: bytes, key: tuple[str, ...]) -> bytes:
+    return hashlib.sha256(_hash_of_words(key) + content).digest()
+
+
+def _hash_of_words(key: tuple[str, ...]) -> bytes:
+    return hashlib.sha256(chr(0).join(key).encode()).digest()
 
 
 def hash_of_code(*modules: ModuleType) -> str:

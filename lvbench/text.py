@@ -11,6 +11,11 @@ def printable(text: str) -> str:
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
+def amount(count: int, thing: str) -> str:
+    """How many there are of a thing whose plural ends in s, in words."""
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
+
+
 def cell(text: str) -> str:
     """The text as a cell of a table, which no program takes for a formula."""
     shown = printable(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import math
 from collections.abc import Iterator
@@ -16,11 +17,12 @@ from typing import IO
 import av
 import numpy as np
 from av.container import InputContainer
+from av.sidedata.sidedata import SideData
 from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from lvbench.ending import end_of
+from lvbench.ending import BOXES, EBML_HEADER, end_of
 from lvbench.errors import ConfigError, VideoRefused
 
 Frame = NDArray[np.uint8]
@@ -37,6 +39,16 @@ MOST_SECONDS = 1_000_000
 """Of a limit: what the decoder and the system can wait for."""
 SHORTEST = 0.9
 """Of the length that a file says it has, for what it has to count as the whole: times are not exact in all of them."""
+SLOWEST, FASTEST = 0.1, 1000
+"""Frames a second that can be scored."""
+MOST_PIXELS = 2**31 - 1
+"""Of a frame: a higher limit is none that FFmpeg takes."""
+MP4, AVI, IVF, Y4M = "mov,mp4,m4a,3gp,3g2,mj2", "avi", "ivf", "yuv4mpegpipe"
+BEGINNINGS = {
+    **{b"YUV4MPEG2 ": "Y4M", b"RIFF": "AVI", EBML_HEADER: "Matroska", b"OggS": "Ogg", b"GIF8": "GIF", b"FLV": "FLV"},
+    **{b"\x89PNG": "PNG", b"DKIF": "IVF", b"\x30\x26\xb2\x75": "WMV", b"\x06\x0e\x2b\x34": "MXF", b".RMF": "RealMedia"},
+}
+"""Of files, by which they are told apart where they cannot be opened."""
 EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.BITEXACT | Interpolation.FULL_CHR_H_INT
 """To RGB in the same numbers on every CPU, and in those of the formula: without the last, white is 253.
 
@@ -103,10 +115,12 @@ class Video:
         self._deadline = monotonic() + limits.seconds
         self._reformatter = VideoReformatter()
         self._fps = facts.fps
+        self._kind = facts.container
+        self._listed = _listed(stream)
         self._coming = self._decoded()
         self._first = next(self._coming, None)  # a file says only with a frame how it is turned to be shown
-        self._turns = self._first.rotation // 90 if self._first is not None and self._first.rotation % 90 == 0 else 0
-        self.facts = replace(facts, size=facts.size[::-1]) if self._turns % 2 else facts
+        self._pose = _pose(self._first)
+        self.facts = replace(facts, size=facts.size[::-1]) if self._pose.lies else facts
 
     def frames(self) -> Iterator[Frame]:
         """The frames in the order they are shown and as they are, upright, uint8 RGB [H, W, 3]. Once.
@@ -124,15 +138,16 @@ class Video:
             count += 1
             self._limits.check(count)
             shown = self._reformatter.reformat(frame, format="rgb24", interpolation=EXACT, threads=1)
-            yield np.ascontiguousarray(np.rot90(shown.to_ndarray(), self._turns), np.uint8)
+            yield self._pose.upright(np.asarray(shown.to_ndarray(), np.uint8))
         if not count:
             raise VideoRefused("it has no frames")
 
     def _decoded(self) -> Iterator[av.VideoFrame]:
-        packets, begin_s, end_s = 0, math.inf, 0.0
-        with _refusals():
+        packets, ticks, begin_s, end_s = 0, 0, math.inf, 0.0
+        with _refusals(self._limits):
             for packet in self._container.demux(self._stream):
                 packets += packet.size > 0
+                ticks = max(ticks, 1 + (packet.dts or 0))
                 if monotonic() > self._deadline:
                     raise VideoRefused(f"{self._limits.seconds:g} s were not enough; cut it, or raise the limit")
                 for frame in packet.decode():
@@ -142,10 +157,30 @@ class Video:
                     lasts_s = float(frame.duration * (frame.time_base or 0)) or 1 / self._fps
                     begin_s, end_s = min(begin_s, shown_s), max(end_s, shown_s + lasts_s)
                     yield frame
-        if packets < self._stream.frames:
-            raise VideoRefused(f"it is cut off: it says {self._stream.frames} frames and has {packets}; copy it again")
-        declared_s, has_s = self._declared_s(), max(0.0, end_s - begin_s)
-        if has_s < SHORTEST * declared_s:
+        self._check_whole(packets, ticks, max(0.0, end_s - begin_s))
+
+    def _check_whole(self, packets: int, ticks: int, has_s: float) -> None:
+        """Raise VideoRefused if the file says that it has more than was found in it.
+
+        Args:
+            packets: with a frame in them.
+            ticks: of AVI, which counts them instead of frames: a frame may have none, and last until the next.
+            has_s: from the first frame to the last.
+        """
+        says, has, listed = self._stream.frames, packets, _listed(self._stream)
+        # MP4 counts frames that it then leaves out or repeats, but for all that are to come there is an index, and
+        # so there is in AVI; unless it is made while the file is read.
+        whole = bool(says) and (self._kind == AVI) < self._listed == listed <= packets
+        if self._kind == MP4:
+            says = listed if says and listed == self._listed else max(says, listed)
+        elif self._kind == AVI:
+            has = ticks
+        elif self._kind == IVF:
+            whole = True  # as far as it says so, see ending: that may be in frames, hidden ones too, or units of time
+        if has < says and not whole:
+            raise VideoRefused(f"it is cut off: it says {says} frames and has {has}; copy it again")
+        declared_s = self._declared_s()
+        if has_s < SHORTEST * declared_s and not whole:
             raise VideoRefused(f"it is cut off: it says {declared_s:.1f} s and has {has_s:.1f}; copy it again")
 
     def _declared_s(self) -> float:
@@ -170,13 +205,18 @@ def open_video(path: Path, limits: Limits) -> Iterator[Video]:
         VideoRefused: it is not a readable video, or larger than the limits.
     """
     with ExitStack() as opened:
-        with _refusals():
+        with _refusals(limits):
             size_bytes = _size(path)
-            container = opened.enter_context(_container(opened.enter_context(path.open("rb")), limits))
+            container = opened.enter_context(_container(path, size_bytes, limits, opened))
             stream = _stream(container)
             facts = _facts(container, stream, limits)
-            facts = replace(facts, end_known=_says_end(path, size_bytes, facts.container, stream))
-        stream.codec_context.options = {"max_pixels": str(limits.pixels)}  # a frame may be larger than the file says
+            end = _end(path, size_bytes, facts.container, stream)
+            if end is not None and end < size_bytes and facts.container in (IVF, Y4M):
+                # Their decoders take what follows the end for a frame, and a broken one.
+                container = opened.enter_context(_container(path, end, limits, opened))
+                stream = _stream(container)
+            facts = replace(facts, end_known=end is not None or _says_frames(facts.container, stream))
+        stream.codec_context.options = _options(limits)  # a frame may be larger than the file says
         stream.codec_context.thread_count = 1  # the same frames of a torn video, however many cores
         yield Video(container, stream, facts, limits)
 
@@ -186,18 +226,24 @@ def _size(path: Path) -> int:
     told = path.stat()
     if not S_ISREG(told.st_mode):
         raise OSError(errno.EINVAL, "no regular file", str(path))
+    if not told.st_size:
+        raise VideoRefused("it is empty: it has 0 bytes; copy it again")
     return told.st_size
 
 
-def _says_end(path: Path, size_bytes: int, container: str, stream: VideoStream) -> bool:
-    """Whether a file says where it ends. Raises VideoRefused if it ends before."""
+def _end(path: Path, size_bytes: int, container: str, stream: VideoStream) -> int | None:
+    """Where a file says that it ends, None if it does not. Raises VideoRefused if it ends before."""
     layout = stream.codec_context.format
     planes = [each.width * each.height * -(-each.bits // 8) for each in layout.components] if layout else []
     with path.open("rb") as file:  # not that of the decoder, which knows how far it has read
         end = end_of(file, container, size_bytes, sum(planes))
     if end is not None and end > size_bytes:
         raise VideoRefused(f"it is cut off: it has {size_bytes:,} bytes and says that it goes on; copy it again")
-    return end is not None or stream.frames > 0
+    return end
+
+
+def _says_frames(container: str, stream: VideoStream) -> bool:
+    return container != IVF and stream.frames > 0
 
 
 def batches(frames: Iterator[Frame], size: int) -> Iterator[NDArray[np.uint8]]:
@@ -213,27 +259,67 @@ def batches(frames: Iterator[Frame], size: int) -> Iterator[NDArray[np.uint8]]:
 
 
 class _Nameless:
-    """A file without its name, from which the decoder would follow relative references."""
+    """A file up to a byte, without its name, from which the decoder would follow relative references."""
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self.read = file.read
+    def __init__(self, file: IO[bytes], end: int) -> None:
         self.seek = file.seek
         self.tell = file.tell
+        self._file = file
+        self._end = end
+
+    def read(self, count: int) -> bytes:
+        return self._file.read(max(0, min(count, self._end - self._file.tell())))
 
 
-def _container(file: IO[bytes], limits: Limits) -> InputContainer:
+def _container(path: Path, end: int, limits: Limits, opened: ExitStack) -> InputContainer:
+    file = opened.enter_context(path.open("rb"))
     formats = ",".join(sorted(name for name in av.formats_available if name not in REFERRING))
-    container = av.open(
-        _Nameless(file),
-        "r",
-        options={"max_pixels": str(limits.pixels)},
-        container_options={"format_whitelist": formats, "protocol_whitelist": "none", "enable_drefs": "0"},
-        metadata_errors="replace",
-        io_open=_refuse,
-        timeout=limits.seconds,
-    )
+    try:
+        container = av.open(
+            _Nameless(file, end),
+            "r",
+            options=_options(limits),
+            container_options={"format_whitelist": formats, "protocol_whitelist": "none", "enable_drefs": "0"},
+            metadata_errors="replace",
+            io_open=_refuse,
+            timeout=limits.seconds,
+        )
+    except (av.ExitError, av.MemoryError):
+        raise
+    except av.FFmpegError as error:
+        raise VideoRefused(_unopened(path, end, error)) from error
     assert isinstance(container, InputContainer)
     return container
+
+
+def _options(limits: Limits) -> dict[str, str]:
+    return {"max_pixels": str(min(limits.pixels, MOST_PIXELS))}
+
+
+def _unopened(path: Path, size_bytes: int, error: av.FFmpegError) -> str:
+    """What a file is that cannot be opened: the decoder says the same of text and of half a video."""
+    with path.open("rb") as file:
+        head = file.read(4096)
+        is_mp4 = head[4:8] in BOXES
+        end = end_of(file, MP4, size_bytes, 0) if is_mp4 else None
+    if end is not None and end > size_bytes:
+        return f"it is cut off before its index: it has {size_bytes:,} bytes and says that it goes on; copy it again"
+    if isinstance(error, av.EOFError):
+        return "it has no frames: it ends after its header; copy it again, or encode it again"
+    kinds = ["MP4"] if is_mp4 else [kind for begin, kind in BEGINNINGS.items() if head.startswith(begin)]
+    if kinds:
+        return f"it begins as {kinds[0]} but cannot be read as that: it is cut off or damaged; copy it again"
+    if _is_text(head):
+        return "it is text and no video; leave it out, or put the video in its place"
+    return "it is no video of a kind that the decoder knows; encode it again, as H.264 in an .mp4 for one"
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        told = codecs.getincrementaldecoder("utf-8")().decode(head)  # its last letter may be cut in two
+    except UnicodeDecodeError:
+        return False
+    return all(letter.isprintable() or letter.isspace() for letter in told)
 
 
 def _refuse(url: str, flags: int, options: dict[str, str]) -> IO[bytes]:
@@ -243,7 +329,9 @@ def _refuse(url: str, flags: int, options: dict[str, str]) -> IO[bytes]:
 def _stream(container: InputContainer) -> VideoStream:
     if not container.streams.video:
         kinds = sorted({stream.type for stream in container.streams})
-        raise VideoRefused("it has no video stream, only " + (", ".join(kinds) or "nothing"))
+        raise VideoRefused(
+            f"it has no video stream, only {', '.join(kinds)}" if kinds else "it has no frames, and no stream for any"
+        )
     stream = container.streams.best("video")
     assert isinstance(stream, VideoStream)
     if stream.codec_context is None:
@@ -256,19 +344,69 @@ def _facts(container: InputContainer, stream: VideoStream, limits: Limits) -> Fa
     if not 0 < codec.width * codec.height <= limits.pixels:  # 0 too where the decoder was stopped by the same limit
         size = f"{codec.width} x {codec.height}" if codec.width else "no size that fits"
         raise VideoRefused(f"it says {size}; a frame may have {limits.pixels:,} pixels, or raise the limit")
-    if stream.frames > limits.frames:
-        raise VideoRefused(f"it says {stream.frames:,} frames; it may have {limits.frames:,}, or raise the limit")
-    fps = float(stream.average_rate or stream.guessed_rate or 0)
-    if not 0.1 <= fps <= 1000:
-        raise VideoRefused(f"it says {fps:g} frames a second; 0.1 to 1000 can be scored")
+    listed, says = _listed(stream), stream.frames if _says_frames(container.format.name, stream) else 0
+    if container.format.name in (MP4, AVI):  # see Video._check_whole
+        says = listed
+    if says > limits.frames:
+        raise VideoRefused(f"it says {says:,} frames; it may have {limits.frames:,}, or raise the limit")
+    fps = _fps(container.format.name, stream, listed)
+    if not SLOWEST <= fps <= FASTEST:
+        raise VideoRefused(f"it says {fps:g} frames a second; {SLOWEST} to {FASTEST} can be scored")
     return Facts(container=container.format.name, codec=codec.name, size=(codec.height, codec.width), fps=fps)
 
 
+def _listed(stream: VideoStream) -> int:
+    """How many frames the index of a file has, as far as it is known by now. That of Matroska has only some of them."""
+    return sum(entry.size > 0 for entry in stream.index_entries)
+
+
+def _fps(container: str, stream: VideoStream, listed: int) -> float:
+    """Frames a second on average, or by and by where that is none: DV says only how it counts time."""
+    average = float(stream.average_rate or 0)
+    if container == AVI and 1 < listed < stream.frames:
+        average *= listed / stream.frames  # AVI counts times at which a frame might come
+    return average if SLOWEST <= average <= FASTEST else float(stream.guessed_rate or 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pose:
+    """How the frames of a file lie: on their side (rows are columns), and then upside down or mirrored."""
+
+    lies: bool = False
+    upside_down: bool = False
+    mirrored: bool = False
+
+    def upright(self, frame: NDArray[np.uint8]) -> Frame:
+        turned = frame.transpose(1, 0, 2) if self.lies else frame
+        return np.ascontiguousarray(turned[:: -1 if self.upside_down else 1, :: -1 if self.mirrored else 1])
+
+
+def _pose(frame: av.VideoFrame | None) -> _Pose:
+    """From the matrix that a frame comes with, if it turns by whole right angles.
+
+    Source: ISO/IEC 14496-12, 6.2.2: x' = a x + c y and y' = b x + d y, with y downwards.
+    """
+    told = frame.side_data.get("DISPLAYMATRIX") if frame is not None else None
+    if not isinstance(told, SideData):
+        return _Pose()
+    a, b, _, c, d = (int(each) for each in np.frombuffer(bytes(told), np.int32)[:5])
+    straight, across = abs(a) + abs(d), abs(b) + abs(c)
+    if min(straight, across) > 0.01 * max(straight, across):
+        return _Pose()
+    if across > straight:
+        return _Pose(lies=True, upside_down=b < 0, mirrored=c < 0)
+    return _Pose(upside_down=d < 0, mirrored=a < 0)
+
+
 @contextmanager
-def _refusals() -> Iterator[None]:
+def _refusals(limits: Limits) -> Iterator[None]:
     """Turn what the decoder and the file system raise into a reason."""
     try:
         yield
+    except av.ExitError as error:
+        raise VideoRefused(f"{limits.seconds:g} s were not enough; cut it, or raise the limit") from error
+    except av.EOFError as error:
+        raise VideoRefused("it has no frames: it ends after its header; copy it again, or encode it again") from error
     except av.FFmpegError as error:
         raise VideoRefused(
             f"it cannot be decoded: {error.strerror or error}; encode it again, as H.264 in an .mp4 for one"

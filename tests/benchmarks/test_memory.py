@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -52,7 +52,7 @@ class RealWorld:
 
 @pytest.fixture(scope="module")
 def cases() -> list[tuple[Episode, int]]:
-    return points(700_000_000, 6)
+    return points(700_000_000, 3)
 
 
 def test_loops_begin_by_day_in_the_middle_of_play(cases: list[tuple[Episode, int]]) -> None:
@@ -68,8 +68,8 @@ def test_a_world_that_forgets_nothing_is_right_and_one_that_forgets_is_not(cases
         judge([go(RealWorld(*case, forgets=forgets), *case, 5) for case in cases], rng)  # type: ignore[arg-type]
         for forgets in (False, True)
     )
-    assert real["loops"] >= 4
-    assert real["right"]["judged"] > 50
+    assert real["loops"] >= 2
+    assert real["right"]["judged"] > 25
     assert real["right"]["value"] > 0.98
     assert other["right"]["value"] < 0.8
 
@@ -137,3 +137,13 @@ def test_a_world_is_apart_from_the_window_if_their_intervals_are(low: float, hig
     assert verdicts(found) == {"right_on_return": True, "apart_from_the_window": apart}
     found["recalls"]["right"]["value"] = memory.LEAST_RIGHT - 0.01
     assert not verdicts(found)["right_on_return"]
+
+
+def test_the_sheet_shows_what_was_left_above_what_was_come_back_to() -> None:
+    pictures = np.random.default_rng(5).integers(0, 255, (2, 72, 72, 3)).astype(np.uint8)
+    home, lost = replace(loop([WATER], [WATER]), pictures=pictures), replace(loop([], []), frames=None)
+    ((labels, left, back),) = memory.strip("recalls", [lost, home, home])
+    assert labels == ["recalls", ""]
+    assert np.array_equal(left, np.stack([pictures[0]] * 2))
+    assert np.array_equal(back, np.stack([pictures[1]] * 2))
+    assert memory.strip("recalls", [lost]) == []

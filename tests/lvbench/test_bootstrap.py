@@ -69,3 +69,18 @@ def test_the_size_of_a_draw_changes_nothing(monkeypatch):
     whole = interval(VALUES, seed=0)
     monkeypatch.setattr(bootstrap, "BATCH_NUMBERS", 1000)
     assert interval(VALUES, seed=0) == whole
+
+
+def test_the_order_of_the_samples_changes_nothing():
+    assert interval(VALUES[::-1], seed=0) == interval(VALUES, seed=0)
+
+
+def test_no_bound_lies_where_no_value_can_be():
+    values = [0.0] * 9 + [0.9]
+    free = interval(values, seed=0)
+    assert free.low < 0
+    assert interval(values, seed=0, within=(0.0, 1.0)).low == 0
+    assert interval([1 - value for value in values], seed=0, within=(0.0, 1.0)).high == 1
+    assert interval(values, seed=0, within=(0.0, 1.0)).high == min(1.0, free.high)
+    outside = interval(values, seed=0, within=(0.5, 1.0))  # of values that cannot be
+    assert outside.low == outside.mean

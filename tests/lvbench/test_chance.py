@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lvbench import chance as module
-from lvbench.chance import EXACT, chance, together
+from lvbench.chance import EXACT, chance, fewest, together
 
 LAWS = {
     "normal": lambda generator, shape: generator.normal(size=shape),
@@ -19,10 +19,10 @@ LAWS = {
 """Of the scores of one generator, [scores, pairs]."""
 
 
-@pytest.mark.parametrize("pairs", [6, 9, 12, 20])
+@pytest.mark.parametrize("pairs", [6, 9, 12, 41])
 @pytest.mark.parametrize("law", LAWS)
 def test_equal_generators_are_told_apart_in_5_of_100_comparisons_at_most(monkeypatch, law, pairs):
-    monkeypatch.setattr(module, "DRAWS", 500)
+    monkeypatch.setattr(module, "ROUND", 250)
     generator, shape, comparisons = np.random.default_rng(pairs), (7, pairs), 120
     told = 0
     for _ in range(comparisons):
@@ -50,19 +50,48 @@ def test_all_signs_are_tried_of_few_pairs(pairs):
     assert chance(sample, seed=0) == pytest.approx(np.mean(np.array(means) >= abs(sample.sum()) - 1e-12))
 
 
-def test_drawn_signs_say_about_what_all_of_them_do(monkeypatch):
-    sample = np.random.default_rng(1).normal(0.4, 1, EXACT)
+@pytest.mark.parametrize("pairs", [17, 36])
+def test_halves_of_many_pairs_say_what_drawn_signs_do(monkeypatch, pairs):
+    sample = np.random.default_rng(pairs).normal(0.3, 1, pairs)
     exact = chance(sample, seed=0)
+    assert chance(sample, seed=1) == exact
     monkeypatch.setattr(module, "EXACT", 5)
-    assert chance(sample, seed=0) == pytest.approx(exact, abs=4 * (exact / module.DRAWS) ** 0.5)
+    monkeypatch.setattr(module, "ENOUGH", 40_000)
+    assert chance(sample, seed=0) == pytest.approx(exact, abs=4 * (exact / 200_000) ** 0.5)
     assert chance(sample, seed=0) != chance(sample, seed=1)
     whole = chance(sample, seed=0)
     monkeypatch.setattr(module, "BATCH_NUMBERS", 1000)
     assert chance(sample, seed=0) == whole
 
 
-def test_what_is_drawn_is_never_impossible():
-    assert chance([1.0] * 40, seed=0) == 1 / (module.DRAWS + 1)
+def test_of_rare_sums_so_many_signs_are_drawn_that_the_share_is_known_to_a_tenth():
+    sample = np.random.default_rng(3).normal(0.55, 1, EXACT + 9)
+    found = [chance(sample, seed=seed) for seed in range(8)]
+    assert 0.001 < np.mean(found) < 0.01
+    assert np.std(found) < 0.1 * np.mean(found)
+
+
+@pytest.mark.parametrize("pairs", [20, EXACT + 5])
+def test_the_order_of_the_pairs_and_who_is_first_change_nothing(pairs):
+    generator = np.random.default_rng(pairs)
+    sample = generator.normal(0.4, 1, pairs)
+    whole = chance(sample, seed=0)
+    for _ in range(5):
+        assert chance(generator.permutation(sample), seed=0) == whole
+        assert chance(-generator.permutation(sample), seed=0) == whole
+
+
+def test_what_is_drawn_is_never_impossible(monkeypatch):
+    monkeypatch.setattr(module, "ROUND", 50)
+    assert chance([1.0] * 40, seed=0) == 1 / (module.MOST_ROUNDS * 50 + 1)
+
+
+@pytest.mark.parametrize("scores", [1, 2, 12, 16, 25])
+def test_the_fewest_pairs_are_those_of_which_the_rarest_sum_is_rare_enough(scores):
+    needed = fewest(scores, 0.05)
+    rarest = [min(together([chance([1.0] * pairs, seed=0)] * scores)) for pairs in (needed - 1, needed)]
+    assert rarest[0] > 0.05 >= rarest[1]
+    assert (fewest(1, 0.05), fewest(12, 0.05)) == (6, 9)
 
 
 def test_no_difference_is_always_there_by_chance():

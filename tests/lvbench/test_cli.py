@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +17,7 @@ from lvbench import presets
 from lvbench.cli import main
 from lvbench.examine import READER
 from lvbench.light import Light
-from lvbench.measures import DIMENSIONS
+from lvbench.measures import COMPANIONS, DIMENSIONS
 from lvbench.store import Store, hash_of
 from lvbench.video import DECODER
 from lvbench.weights import Networks, find
@@ -77,7 +79,7 @@ def test_a_folder_of_videos_becomes_a_report(videos, tmp_path, capsys):
 
 
 def test_bad_videos_are_named_and_cost_nobody_else(mixed, tmp_path, capsys):
-    assert main(["score", str(mixed), "-o", str(tmp_path), *CHUNKS, "--workers", "2"]) == 3
+    assert main(["score", str(mixed), "-o", str(tmp_path), *CHUNKS, "--workers", "2", "--extractor", "light"]) == 3
     shown = capsys.readouterr()
     assert "2 videos scored by the light extractor, 7 not" in shown.out
     lines = dict(line.split(": ", 1) for line in shown.err.splitlines())
@@ -109,7 +111,12 @@ def test_bad_videos_are_named_and_cost_nobody_else(mixed, tmp_path, capsys):
         (["score", "{videos}", "--reference", "none"], "none is no folder"),
         (["score", "{videos}", "-o", "{videos}/0.mp4"], "0.mp4 cannot be written: Not a directory; choose another"),
         (["score", "{videos}", "--max-seconds", "inf"], "of time up to 1,000,000 s"),
-        (["score", "{videos}", "--chunks", "100000000"], "ask for at most 12,000 chunks"),
+        (["score", "{videos}", "--chunks", "100000000"], "less than or equal to 10000"),
+        (["score", "{videos}", "--chunks", "5000", "--max-frames", "14999"], "ask for at most 4,999 chunks"),
+        (["score", "{videos}", "--max-pixels", "1000000000000000000"], "less than or equal to 268435456"),
+        (["score", "{videos}", "--max-frames", "1000000000000000000"], "less than or equal to 10000000"),
+        (["score", "{videos}", "--max-seconds", "1e18"], "of time up to 1,000,000 s"),
+        (["score", "{videos}", "--workers", "1000000"], "less than or equal to 1024"),
         (["prompts", "none.json", "--block-seconds", "1"], "cannot read the annotations none.json"),
         (["prompts", "none.json"], "Missing option '--block-seconds'. lvbench --help"),
         (["compare", "none", "none"], "cannot be read"),
@@ -184,7 +191,7 @@ def test_ctrl_c_stops_it_at_once(tmp_path, videos):
     for at in range(40):
         os.link(videos / "0.mp4", long / f"{at}.mp4")
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "lvbench", "score", str(long), "-o", str(out), *CHUNKS]
+    command = [sys.executable, "-m", "lvbench", "score", str(long), "-o", str(out), *CHUNKS, "--extractor", "light"]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -238,12 +245,12 @@ def test_a_reference_that_is_not_there_is_told_and_counted(videos, tmp_path, cap
     real.mkdir()
     film(real / "0.mp4", drifting(13))  # its own has 20 frames
     (real / "1.mp4").write_text("hello\n" * 99)
-    asked = ["score", str(videos), "-o", str(out), *CHUNKS, "--reference", str(real)]
+    asked = ["score", str(videos), "-o", str(out), *CHUNKS, "--reference", str(real), "--extractor", "light"]
     assert main(asked) == 3
     shown = capsys.readouterr()
     lines = dict(line.split(": ", 1) for line in shown.err.splitlines())
     assert set(lines) == {"1.mp4", "2.mp4"}
-    assert "it cannot be read: No such file" in lines["2.mp4"]
+    assert "there is no reference of that name" in lines["2.mp4"]
     assert "3 videos scored by the light extractor, 0 not, 2 not compared with their reference" in shown.out
     page = (out / "report.html").read_text()
     assert "0.mp4 (13 of 20)." in page
@@ -270,37 +277,120 @@ def test_two_reports_are_compared(videos, tmp_path, capsys):
     assert {one["verdict"] for one in fields["scores"]} == {"no difference shown", "not compared"}
 
 
-def test_what_is_not_compared_is_told(videos, tmp_path, capsys):
-    one, other = tmp_path / "one", tmp_path / "other"
-    main(["score", str(videos), "-o", str(one), *CHUNKS, "--json"])
-    report = json.loads((one / "scores.json").read_text())
-    refused, copied, far = report["videos"]
-    report["videos"] = [
-        {"name": refused["name"], "unscored": "it has no frames"},
-        copied,
-        {**far, "name": "=4.mp4"},
-        {**copied, "name": "5.mp4"},
-    ]
-    other.mkdir()
-    (other / "scores.json").write_text(json.dumps(report))
-    report["videos"] = [refused, copied, far, {**far, "name": "5.mp4"}]
-    (one / "scores.json").write_text(json.dumps(report))
+def doctored(report, folder, **videos):
+    """A report with other videos, given by their names."""
+    folder.mkdir()
+    fields = [{**fields, "name": name} for name, fields in videos.items()]
+    (folder / "scores.json").write_text(json.dumps({**report, "videos": fields}))
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def scored(videos, tmp_path_factory):
+    """The report of three videos."""
+    folder = tmp_path_factory.mktemp("scored")
+    main(["score", str(videos), "-o", str(folder), *CHUNKS, "--json"])
+    return json.loads((folder / "scores.json").read_text())
+
+
+def test_what_is_not_compared_is_told(scored, tmp_path, capsys):
+    first, second, third = scored["videos"]
+    still = {**second, "repeated_frames": {"value": 0.9, "count": 9}}
+    one = {"0.mp4": first, "1.mp4": second, "2.mp4": third, "5.mp4": second, "6.mp4": second, "7.webm": second}
+    other = {
+        "0.mp4": {"unscored": "it has no frames"},
+        "1.mp4": second,
+        "=4.mp4": third,
+        "5.mp4": second,
+        "6.mp4": {**second, "frames": 230},
+        "7.mkv": still,
+    }
+    places = [doctored(scored, tmp_path / "one", **one), doctored(scored, tmp_path / "other", **other)]
     capsys.readouterr()
-    assert main(["compare", str(one), str(other)]) == 0
+    assert main(["compare", *places]) == 0
     shown = capsys.readouterr()
-    assert "motion: drift: B - A +0, 1 pairs, chance 1: no difference shown (1 unscored in B)" in shown.out.splitlines()
+    lines = shown.out.splitlines()
+    assert "motion: drift: B - A +0, 2 pairs, chance 1: no difference shown (1 unscored in B)" in lines
+    assert lines[-1] == "too few pairs for any verdict: 2 given, at least 9 needed"
     assert shown.err.splitlines() == [
         "2.mp4: only in A",
         "=4.mp4: only in B",
-        "5.mp4: has all scores of 1.mp4 and counts once with it",
+        "6.mp4: not compared, since it is 1.438 s long in A and 14.38 s in B",
+        "5.mp4: has all scores of 1.mp4 in both and counts once with it",
+        "A: 2 of 3 videos have all scores of another of them",
+        "B is frozen in 1 of 3 pairs, such as 7.webm: most frames are the same as the one before, so in these it wins "
+        "no drift, consistency, smoothness or steadiness",
     ]
-    assert main(["compare", str(one), str(other), "--json"]) == 0
+    assert main(["compare", *places, "--json"]) == 0
     fields, errors = told(capsys)
     assert errors == ""
     assert fields["only"] == {"a": ["2.mp4"], "b": ["=4.mp4"]}
     assert fields["copies"] == {"5.mp4": "1.mp4"}
+    assert list(fields["unlike"]) == ["6.mp4"]
+    assert fields["frozen"] == {"a": [], "b": ["7.webm"]}
+    assert (fields["pairs"], fields["needed"]) == (3, 9)
     motion = next(each for each in fields["scores"] if each["score"] == "drift.motion")
     assert motion["unscored"] == {"a": {}, "b": {"0.mp4": "it has no frames"}}
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_is_no_report_and_is_not_waited_for(tmp_path, capsys):
+    os.mkfifo(tmp_path / "scores.json")
+    assert main(["compare", str(tmp_path), str(tmp_path)]) == 2
+    assert "scores.json is no file" in capsys.readouterr().err
+
+
+def test_a_report_that_cannot_be_written_leaves_the_old_one_and_says_what_is_kept(
+    videos, tmp_path, monkeypatch, capsys
+):
+    out = tmp_path / "report"
+    asked = ["score", str(videos), "-o", str(out), *CHUNKS, "--extractor", "light"]
+    assert main([*asked, "--dimension", "motion"]) == 0
+    before = {path.name: path.read_bytes() for path in out.glob("*.*")}
+    plain = Path.write_text
+
+    def full(path, *args, **named):
+        if "report.html" in path.name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return plain(path, *args, **named)
+
+    monkeypatch.setattr(Path, "write_text", full)
+    capsys.readouterr()
+    assert main(asked) == 1
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err.count("\n")) == ("", 1)
+    assert "report.html cannot be written: No space left on device" in shown.err
+    assert f"a report that was there is as it was, and what was kept of the measures is in {out / 'cache'}" in shown.err
+    assert {path.name: path.read_bytes() for path in out.glob("*.*")} == before
+    monkeypatch.setattr(Path, "write_text", plain)
+    assert main(asked) == 0
+
+
+def test_prompts_that_cannot_be_written_exit_with_1(tmp_path, capsys):
+    (tmp_path / "told.json").write_text('{"video_id": "a", "segments": [{"start": 0, "end": 2, "caption": "b"}]}')
+    (tmp_path / "out" / "a.jsonl").mkdir(parents=True)
+    asked = ["prompts", str(tmp_path / "told.json"), "--block-seconds", "1", "-o", str(tmp_path / "out")]
+    assert main(asked) == 1
+    assert "a.jsonl cannot be written" in capsys.readouterr().err
+
+
+def test_videos_whose_end_is_not_known_and_copies_are_told(videos, tmp_path, capsys):
+    folder, out = tmp_path / "videos", tmp_path / "report"
+    folder.mkdir()
+    film(folder / "a.ts", drifting(23))
+    for at in range(3):
+        os.link(videos / "0.mp4", folder / f"b{at}.mp4")
+    asked = ["score", str(folder), "-o", str(out), *CHUNKS, "--extractor", "light"]
+    assert main(asked) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        "whether it was cut off is not known, since its file does not say where it ends: a.ts",
+        "copies, which have all scores of another video, count once with it: b1.mp4 of b0.mp4 and 1 more",
+    ]
+    assert main([*asked, "--json"]) == 0
+    fields, _ = told(capsys)
+    assert fields["end_not_known"] == ["a.ts"]
+    assert fields["copies"] == {"b1.mp4": "b0.mp4", "b2.mp4": "b0.mp4"}
+    assert fields["summary"]["drift.motion"]["count"] == 2
 
 
 def test_who_stops_reading_what_is_done_changes_nothing(videos, tmp_path):
@@ -324,16 +414,15 @@ def test_published_networks_score_where_their_weights_are(videos, tmp_path, monk
         out = tmp_path / str(at)
         assert main(["score", str(one.parent), "-o", str(out), *CHUNKS, "--weights", str(folder), *arguments]) == 0
         reports.append(json.loads((out / "scores.json").read_text()))
-    assert (
-        "1 videos scored by the published extractor, 0 not; published because all its weights are here"
-        in capsys.readouterr().out
-    )
+    shown = capsys.readouterr()
+    assert shown.out.count("1 video scored by the published extractor, 0 not") == 2
+    assert shown.err == "measured by the published extractor, since all its weights are here\n"
     used = reports[0]["extractor"]
     assert (used["name"], used["reason"]) == ("published", "all its weights are here")
     assert used["weights"] == {name: hash_of(path) for name, path in find(folder, ()).items()}
-    assert set(reports[0]["videos"][0]["chunks"]) == set(DIMENSIONS)
+    assert set(reports[0]["videos"][0]["chunks"]) == {*DIMENSIONS, *COMPANIONS}
     assert all(None not in values for values in reports[0]["videos"][0]["chunks"].values())
-    assert "published” (because all its weights are here)" in (tmp_path / "0" / "report.html").read_text()
+    assert "<td>why that one</td><td>all its weights are here</td>" in (tmp_path / "0" / "report.html").read_text()
     assert reports[1].pop("extractor") == {**reports[0].pop("extractor"), "reason": "it was asked for"}
     assert reports[0] == reports[1]
 
@@ -348,9 +437,10 @@ def test_what_the_published_networks_lack_is_told_in_one_line(videos, tmp_path, 
     assert (shown.out, shown.err.count("\n")) == ("", 1)
     assert not (tmp_path / "out").exists()
     assert main([*asked, "auto"]) == 0
-    assert (
-        "by the light extractor, 0 not; light because the published networks lack amt-s.pth" in capsys.readouterr().out
-    )
+    shown = capsys.readouterr()
+    assert "by the light extractor, 0 not" in shown.out
+    assert (shown.out + shown.err).count("amt-s.pth") == 1
+    assert "measured by the light extractor, since the published networks lack amt-s.pth\n" in shown.err
 
 
 def test_weights_of_another_network_are_told_before_any_video_is_opened(videos, tmp_path, capsys):
@@ -362,12 +452,30 @@ def test_weights_of_another_network_are_told_before_any_video_is_opened(videos, 
     assert not (tmp_path / "out").exists()
 
 
-def test_the_help_of_prompts_shows_what_a_line_of_annotations_is(tmp_path, capsys):
-    assert main(["prompts", "--help"]) == 0
-    line = " ".join(capsys.readouterr().out.partition("A line of what it reads: ")[2].partition("╭")[0].split())
-    (tmp_path / "told.json").write_text(line)
+def shown_help(capsys, *command) -> str:
+    """What --help says of a command, in one line."""
+    assert main([*command, "--help"]) == 0
+    return " ".join(capsys.readouterr().out.replace("│", " ").split())
+
+
+def test_the_help_of_prompts_shows_a_line_of_what_it_reads_and_of_what_it_writes(tmp_path, capsys):
+    text = shown_help(capsys, "prompts").partition("╭")[0]
+    read = text.partition("A line of what it reads: ")[2].partition(" A line")[0]
+    written = text.partition("true until the next one: ")[2].strip()
+    (tmp_path / "told.json").write_text(read)
     assert main(["prompts", str(tmp_path / "told.json"), "--block-seconds", "1", "-o", str(tmp_path)]) == 0
-    assert json.loads((tmp_path / f"{json.loads(line)['video_id']}.jsonl").read_text())["block"] == 0
+    assert json.loads((tmp_path / f"{json.loads(read)['video_id']}.jsonl").read_text()) == json.loads(written)
+
+
+def test_the_help_names_the_dimensions_exit_codes_and_what_a_comparison_says(capsys):
+    score, compared, whole = (shown_help(capsys, *command) for command in (["score"], ["compare"], []))
+    assert ", ".join([*DIMENSIONS][:-1]) + f" or {[*DIMENSIONS][-1]}" in score
+    assert "Scores of whole videos are told all the same" in score
+    assert "PSNR, SSIM" in score
+    for word in ("chance is", "effect is", "12 scores need at least 9 pairs, one alone 6"):
+        assert word in compared
+    for code in ("0 where", "1 where", "2 for", "3 where", "130 when"):
+        assert code in whole
 
 
 def test_annotations_become_a_file_of_prompts_for_each_video(tmp_path, capsys):
@@ -386,7 +494,7 @@ def test_annotations_become_a_file_of_prompts_for_each_video(tmp_path, capsys):
     assert (tmp_path / "out" / "run.jsonl").read_text() == (tmp_path / "out" / "walk.jsonl").read_text()
     arguments[3] = "3"
     assert main(arguments) == 0
-    told = f"{tmp_path / 'out'}: prompts of 2 videos; 2 segments are too short to have a block\n"
+    told = f"{tmp_path / 'out'}: prompts of 2 videos; 2 segments too short to have a block\n"
     assert capsys.readouterr().out == told
     (tmp_path / "told.json").write_text('{"prompts": ["a", "b"]}')
     assert main([*arguments, "--segment-seconds", "10", "--json"]) == 0

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from lvbench.consistency import consistency
+from lvbench.errors import ConfigError
 from lvbench.score import Unscored
 from tests.lvbench.films import synthetic
 
@@ -47,6 +48,7 @@ def test_frames_that_are_all_alike_are_1_and_not_more():
     ("features", "reason"),
     [
         (np.ones((1, 3)), "at least 2 frames, got 1"),
+        ([], "at least 2 frames, got 0"),
         (np.array([[1.0, 0], [0, 0], [1, 0]]), "frame 1 has no features"),
         (np.array([[1.0, 0], [1, 0], [np.nan, 0]]), "frame 2 has no features"),
     ],
@@ -54,3 +56,12 @@ def test_frames_that_are_all_alike_are_1_and_not_more():
 def test_consistency_that_is_undefined_says_why(features, reason):
     assert reason in consistency(features).reason
     assert isinstance(consistency(features), Unscored)
+
+
+@pytest.mark.parametrize(
+    ("features", "given"),
+    [([1, 2], r"\[2\]"), (np.ones((3, 4, 5)), r"\[3, 4, 5\]"), ([["a"]] * 3, "'a'"), ([[1], [1, 2]], r"\[1, 2\]")],
+)
+def test_what_is_no_table_of_numbers_is_refused_with_what_was_given(features, given):
+    with pytest.raises(ConfigError, match=f"features of the frames of one video, .F, D. numbers, got .*{given}.*stack"):
+        consistency(features)

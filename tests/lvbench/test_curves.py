@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from xml.etree import ElementTree
 
 import pytest
 
-from lvbench.curves import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, curves, span_of
+from lvbench.curves import BOTTOM, HEIGHT, LABEL_PX, LEFT, RIGHT, TOP, WIDTH, curves, span_of
 
 
 def paths(svg: str, kind: str) -> list[str]:
@@ -59,3 +60,25 @@ def test_pictures_of_one_scale_show_equal_values_at_equal_heights():
     assert ends[0].rpartition(",")[2] == ends[1].partition(",")[2].partition("L")[0]
     assert span_of([[None]]) is span_of([]) is None
     assert span_of([[3.0, 3.0]]) == (2.5, 3.5)
+
+
+def labels(svg: str) -> dict[str, float]:
+    root = ElementTree.fromstring(svg)
+    return {text.text: float(text.get("y", "")) for text in root.iter("text") if text.get("class") == "label"}
+
+
+def test_a_line_has_its_label_at_its_end_and_tells_its_name():
+    svg = curves("clarity", [[1.0, 3.0], [2.0, 1.0], [1.0, None]], None, [("1", "a"), ("2", "<b>"), ("3", "c")])
+    assert labels(svg) == {"1": TOP + 3, "2": HEIGHT - BOTTOM + 3}
+    titles = [path.findtext("title") for path in ElementTree.fromstring(svg).iter("path") if path.get("class") == "one"]
+    assert titles == ["a", "<b>", "c"]
+    assert labels(curves("clarity", [[1.0, 3.0]])) == {}
+
+
+def test_labels_do_not_cover_each_other_nor_stand_far_from_their_line():
+    ends = [3.0] * 9 + [2.0, 1.0]
+    found = labels(curves("clarity", [[1.0, end] for end in ends], None, [(str(at), "") for at in range(11)]))
+    heights = sorted(found.values())
+    assert all(below - above >= LABEL_PX for above, below in pairwise(heights))
+    assert [found[label] for label in ("9", "10")] == [(TOP + HEIGHT - BOTTOM) / 2 + 3, HEIGHT - BOTTOM + 3]
+    assert set(found) == {"0", "1", "2", "9", "10"}

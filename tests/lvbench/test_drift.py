@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 from itertools import pairwise
 
@@ -36,6 +37,8 @@ chunks = st.lists(st.floats(0.0625, 100, width=32), min_size=2, max_size=30)
         (LEVELS, "linear", 2.0199999810),
         ([0, 1, 1], "linear", math.inf),
         ([0, 0], "linear", math.inf),
+        ([0, 0, 0], "linear", math.inf),
+        ([0, 0, 0], "log", math.inf),
         ([True, False, True], "linear", 2.0),
         ([-1, -0.5, -2], "linear", -2.0),
         ([0.7], "linear", 0.0),
@@ -250,6 +253,8 @@ def test_chunks_of_one_length_may_be_one_array():
         (np.ones(4), r"chunks of \[\], \[\], \[\]; cut"),
         ([np.ones((4, 3)), np.ones((4, 2))], r"chunks of \[4, 3\], \[4, 2\]; cut"),
         (np.ones((2, 2, 3, 4)), r"chunks of \[2, 3, 4\], \[2, 3, 4\]; cut"),
+        ([[["a"]], [["b"]]], r"chunks of \[\['a'\]\], \[\['b'\]\]; cut"),
+        (3, r"chunks of \[\]; cut"),
     ],
 )
 def test_features_that_are_not_cut_into_chunks_are_refused_with_their_shapes(features, shapes):
@@ -260,5 +265,17 @@ def test_features_that_are_not_cut_into_chunks_are_refused_with_their_shapes(fea
 @pytest.mark.parametrize("form", [vde, drift])
 @pytest.mark.parametrize(("values", "shape"), [(np.ones((4, 5)), r"\[4, 5\]"), (np.float64(1), r"\[\]")])
 def test_scores_of_several_videos_at_once_are_refused_with_their_shape(form, values, shape):
-    with pytest.raises(ConfigError, match=f"one score for each chunk of one video, .N., got {shape}"):
+    with pytest.raises(ConfigError, match=f"one score for each chunk of one video, .N. numbers, got {shape}"):
         form(values)
+
+
+@pytest.mark.parametrize("form", [vde, drift])
+@pytest.mark.parametrize("values", [["a"], [[1], [1, 2]], [1, 1j], {1: 2}])
+def test_what_are_no_numbers_is_refused_with_what_was_given(form, values):
+    with pytest.raises(ConfigError, match=re.escape(f"got {values!r}; call it for each video")):
+        form(values)
+
+
+def test_null_of_a_report_is_no_number():
+    assert math.isnan(vde([1.0, None, 1.0]))
+    assert drift([1.0, None, 1.0]) == Unscored("chunk 2 has no number")

@@ -114,6 +114,7 @@ SCORED_FIRST = """
 import os, time
 class {name}:
     name = "real.mkv"
+    def lstat(self): pass
     def stat(self): {then}
 """
 
@@ -138,6 +139,12 @@ def test_a_reference_costs_a_video_none_of_its_own_scores(tasks, tmp_path, monke
     assert found.likeness.reason.startswith(f"its reference real.mkv: {reason}")
     (alone,) = examine_all(tasks[:1], settings, workers=1, on_video=lambda record: None)
     assert found.judged == alone.judged
+
+
+def test_a_limit_of_pixels_beyond_any_memory_costs_no_video(tasks, tmp_path):
+    settings = Settings(store=tmp_path / "cache", chunks=3, limits=Limits(pixels=10**30))
+    (found,) = examine_all(tasks[:1], settings, workers=1, on_video=lambda record: None)
+    assert isinstance(found, Record)
 
 
 def test_a_sheet_is_made_in_a_process_of_its_own(tasks, tmp_path, monkeypatch):

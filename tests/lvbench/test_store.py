@@ -29,6 +29,16 @@ def test_another_key_finds_nothing(tmp_path):
     assert store.get("vide", "oextractor") is None
 
 
+def test_what_was_put_under_other_words_is_nothing_whatever_its_file_is_called(tmp_path):
+    store = Store(tmp_path)
+    store.put({"a": np.zeros(1)}, "one video")
+    store.put({"a": np.ones(1)}, "another")
+    one, another = store._path(("one video",)), store._path(("another",))
+    another.write_bytes(one.read_bytes())
+    assert store.get("another") is None
+    assert store.get("one video")["a"] == 0
+
+
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.95])
 def test_a_torn_file_counts_as_none(tmp_path, share):
     store = Store(tmp_path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lvbench.text import cell, printable
+from lvbench.text import amount, cell, printable
 
 
 @pytest.mark.parametrize(
@@ -30,3 +30,7 @@ def test_other_cells_are_what_they_were_but_for_what_moves_a_cursor():
     assert cell("a=b.mp4") == "a=b.mp4"
     assert cell("\x1b]0;a\x07.mp4") == "\\x1b]0;a\\x07.mp4"
     assert cell("") == ""
+
+
+def test_one_of_a_thing_has_no_s():
+    assert [amount(count, "video") for count in (0, 1, 2, 1200)] == ["0 videos", "1 video", "2 videos", "1,200 videos"]

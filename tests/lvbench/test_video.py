@@ -58,12 +58,40 @@ def test_what_is_no_file_is_refused(tmp_path, name):
         read(tmp_path / name)
 
 
-@pytest.mark.parametrize("content", [b"", b"hello\n" * 50, b"\0" * 5000, bytes(range(256)) * 40])
-def test_what_is_no_video_is_refused(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "it is empty: it has 0 bytes"),
+        (b"hello\n" * 50, "it is text and no video"),
+        ("hällo ".encode() * 999, "it is text and no video"),
+        (b"\0" * 5000, "it is no video of a kind that the decoder knows"),
+        (bytes(range(256)) * 40, "it is no video of a kind that the decoder knows"),
+        (b"YUV4MPEG2 W0 H48 F16:1 C420\nFRAME\n", "it begins as Y4M but cannot be read as that"),
+        (b"\x1a\x45\xdf\xa3\x83abc", "it begins as Matroska but cannot be read as that"),
+    ],
+)
+def test_what_is_no_video_is_refused_for_what_it_is(tmp_path, content, reason):
     path = tmp_path / "a.mp4"
     path.write_bytes(content)
-    with pytest.raises(VideoRefused):
+    with pytest.raises(VideoRefused, match=reason):
         read(path)
+
+
+def test_a_file_cut_before_its_index_is_said_to_be(tmp_path):
+    with pytest.raises(
+        VideoRefused, match=r"it is cut off before its index: it has [\d,]+ bytes and says that it goes"
+    ):
+        read(cut(film(tmp_path / "a.mp4", drifting(40)), 0.5, "b.mp4"))
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4", "a.avi"])
+def test_a_file_without_frames_is_said_to_have_none(tmp_path, name):
+    with av.open(tmp_path / name, "w") as file:
+        stream = file.add_stream("mpeg4", rate=16)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        file.start_encoding()
+    with pytest.raises(VideoRefused, match="it has no frames"):
+        read(tmp_path / name)
 
 
 def test_sound_without_pictures_is_refused(tmp_path):
@@ -142,12 +170,16 @@ def facts_of(path: Path) -> Facts:
         ("a.apng", "apng", "rgb24"),
         ("a.avi", "mpeg4", "yuv420p"),
         ("a.nut", "mpeg4", "yuv420p"),
+        ("a.ogv", "libvpx", "yuv420p"),
+        ("a.ivf", "libvpx", "yuv420p"),
+        ("a.ivf", "libvpx-vp9", "yuv420p"),
+        ("a.wmv", "wmv2", "yuv420p"),
     ],
 )
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.9, 0.97])
 def test_a_cut_that_the_decoder_does_not_notice_is(tmp_path, name, codec, fmt, share):
     whole = film(tmp_path / name, drifting(60), codec, fmt=fmt)
-    assert facts_of(whole).end_known == (name != "a.nut")
+    assert facts_of(whole).end_known == (name not in {"a.nut", "a.y4m"})
     with pytest.raises(VideoRefused):
         read(cut(whole, share, f"b{whole.suffix}"))
 
@@ -168,10 +200,13 @@ def test_a_cut_in_the_fragments_of_a_file_is_noticed(tmp_path, flags):
         ("a.ts", "mpeg2video", {}),
         ("a.mkv", "libx264", {"live": "1"}),
         ("a.mp4", "libx264", {"movflags": "frag_every_frame+empty_moov+skip_trailer"}),
+        ("a.mpg", "mpeg2video", {}),
+        ("a.h264", "libx264", {}),
+        ("a.y4m", "wrapped_avframe", {}),
     ],
 )
 def test_what_does_not_say_where_it_ends_is_known_not_to(tmp_path, name, codec, options):
-    path = film(tmp_path / name, drifting(20), codec, options=options)
+    path = film(tmp_path / name, drifting(20), codec, options=options, fps=25)
     assert not facts_of(path).end_known
     assert len(read(path)) == 20
 
@@ -218,8 +253,138 @@ def test_a_video_that_begins_late_is_whole_if_it_goes_on_as_long_as_it_says(tmp_
 def test_a_video_that_ends_before_it_says_is_refused(tmp_path):
     whole = film(tmp_path / "a.mxf", drifting(60), "mpeg2video", fps=25)
     assert len(read(whole)) == 60
+    with pytest.raises(VideoRefused, match=r"it is cut off: it has [\d,]+ bytes"):
+        read(cut(whole, 0.8, "b.mxf"))
+    data = bytearray(whole.read_bytes())
+    data[44:52] = bytes(8)  # as if it was not known yet where the footer would be
+    whole.write_bytes(data)
+    assert len(read(whole)) == 60
+    assert not facts_of(whole).end_known
     with pytest.raises(VideoRefused, match=r"it says 2\.4 s and has 1\.9"):
         read(cut(whole, 0.8, "b.mxf"))
+
+
+@pytest.mark.parametrize("codec", ["mpeg4", "mjpeg"])
+def test_an_avi_in_which_frames_were_left_out_is_whole_and_slower(tmp_path, codec):
+    path = tmp_path / "a.avi"
+    with av.open(path, "w") as file:
+        stream = file.add_stream(codec, rate=16)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        for at, frame in enumerate(drifting(60)):
+            shown = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            shown.pts, shown.time_base = at + at // 4, Fraction(1, 16)
+            file.mux(stream.encode(shown))
+        file.mux(stream.encode(None))
+    assert len(read(path)) == 60
+    assert facts_of(path).fps == pytest.approx(16 * 60 / 74)
+    assert len(read(path, Limits(frames=60))) == 60
+    data = path.read_bytes()
+    at = data.rindex(b"idx1")
+    path.write_bytes(data[:at] + b"JUNK" + data[at + 4 :])  # without its index
+    assert len(read(path)) == 60
+
+
+def test_an_avi_whose_last_frame_stays_is_whole_if_its_index_says_so(tmp_path):
+    path = film(tmp_path / "a.avi", drifting(60), "mpeg4")
+    data = bytearray(path.read_bytes())
+    for head, field in ((b"avih", 24), (b"strh", 40)):
+        at = data.index(head) + field
+        assert data[at : at + 4] == (60).to_bytes(4, "little")
+        data[at : at + 4] = (99).to_bytes(4, "little")
+    path.write_bytes(data)
+    assert len(read(path)) == 60
+    at = data.rindex(b"idx1")
+    path.write_bytes(data[:at] + b"JUNK" + data[at + 4 :])
+    with pytest.raises(VideoRefused, match="it says 99 frames and has 60"):
+        read(path)
+
+
+def trimmed(path: Path, seconds: float) -> Path:
+    """The same file with an edit that ends it after so many seconds, as telephones write it."""
+    data = bytearray(path.read_bytes())
+    units = int.from_bytes(data[data.index(b"mvhd") + 16 :][:4])
+    at = data.index(b"elst") + 12
+    data[at : at + 4] = round(seconds * units).to_bytes(4)
+    other = path.with_name("trimmed.mp4")
+    other.write_bytes(data)
+    return other
+
+
+def test_a_video_that_an_edit_made_shorter_is_whole(tmp_path):
+    whole = film(tmp_path / "a.mp4", drifting(80), "mpeg4", options={"movflags": "faststart"})
+    short = trimmed(whole, 3.0)
+    assert np.array_equal(read(short), read(whole)[:48])
+    assert facts_of(short).end_known
+    with pytest.raises(VideoRefused, match="cut off"):
+        read(cut(short, 0.4, "b.mp4"))
+
+
+def test_what_counts_time_finer_than_frames_has_the_rate_of_its_frames(tmp_path):
+    large = [np.pad(frame, ((0, 528), (0, 656), (0, 0))) for frame in drifting(5)]
+    path = film(tmp_path / "a.dv", large, "dvvideo", fps=25)
+    assert facts_of(path).fps == 25
+    assert len(read(path)) == 5
+    with pytest.raises(VideoRefused, match="it is cut off"):
+        read(cut(path, 0.95, "b.dv"))
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "fmt"),
+    [
+        ("a.mp4", "libx264", "yuv420p"),
+        ("a.mkv", "libx264", "yuv420p"),
+        ("a.avi", "mpeg4", "yuv420p"),
+        ("a.gif", "gif", "rgb8"),
+        ("a.apng", "apng", "rgb24"),
+        ("a.ts", "mpeg2video", "yuv420p"),
+        ("a.y4m", "wrapped_avframe", "yuv420p"),
+        ("a.ivf", "libvpx", "yuv420p"),
+        ("a.ogv", "libvpx", "yuv420p"),
+        ("a.wmv", "wmv2", "yuv420p"),
+        ("a.mpg", "mpeg2video", "yuv420p"),
+    ],
+)
+@pytest.mark.parametrize("more", [b"\n", b"and a line of text that somebody put there" * 3])
+def test_what_follows_a_whole_file_changes_nothing(tmp_path, name, codec, fmt, more):
+    path = film(tmp_path / name, drifting(40), codec, fps=25, fmt=fmt)
+    whole = read(path)
+    path.write_bytes(path.read_bytes() + more)
+    assert len(whole) == 40
+    assert np.array_equal(read(path), whole)
+
+
+def test_an_ivf_that_counts_time_or_hidden_frames_is_whole(tmp_path):
+    path = film(tmp_path / "a.ivf", drifting(40), "libvpx")
+    data, at = bytearray(path.read_bytes()), 32
+    for number in range(40):
+        data[at + 4 : at + 12] = (number * 3 // 4).to_bytes(8, "little")  # every fourth at the time of the next
+        at += 12 + int.from_bytes(data[at : at + 4], "little")
+    path.write_bytes(data)
+    assert len(read(path)) == 40
+    at = 32
+    for number in range(40):
+        data[at + 4 : at + 12] = (60 * number).to_bytes(8, "little")
+        at += 12 + int.from_bytes(data[at : at + 4], "little")
+    data[24:28] = (60 * 40).to_bytes(4, "little")
+    path.write_bytes(data)
+    assert len(read(path)) == 40
+
+
+def test_frames_of_y4m_may_have_parameters(tmp_path):
+    path = film(tmp_path / "a.y4m", drifting(5), "wrapped_avframe")
+    whole = read(path)
+    path.write_bytes(path.read_bytes().replace(b"FRAME\n", b"FRAME Ip\n"))
+    assert np.array_equal(read(path), whole)
+
+
+def test_a_gif_that_a_bit_makes_shorter_is_refused(tmp_path):
+    path = film(tmp_path / "a.gif", drifting(60), "gif", fmt="rgb8")
+    data = bytearray(path.read_bytes())
+    at = data.rindex(b"\x21\xf9\x04", 0, len(data) // 2)
+    data[at] ^= 1 << 3
+    path.write_bytes(data)
+    with pytest.raises(VideoRefused, match=f"it is torn: at byte {at:,} there should be a picture"):
+        read(path)
 
 
 def test_a_frame_that_the_decoder_knows_to_be_damaged_is_refused(tmp_path):
@@ -298,6 +463,30 @@ def test_a_video_that_says_how_it_was_held_is_read_upright(tmp_path, degrees):
     assert all(frame.flags.c_contiguous for frame in frames)
 
 
+@pytest.mark.parametrize(
+    ("matrix", "shown"),
+    [
+        ((1, 0, 0, 1), lambda frame: frame),
+        ((-1, 0, 0, -1), lambda frame: frame[::-1, ::-1]),
+        ((-1, 0, 0, 1), lambda frame: frame[:, ::-1]),
+        ((1, 0, 0, -1), lambda frame: frame[::-1]),
+        ((0, 1, -1, 0), lambda frame: np.rot90(frame, -1)),
+        ((0, -1, 1, 0), lambda frame: np.rot90(frame)),
+        ((0, 1, 1, 0), lambda frame: frame.transpose(1, 0, 2)),
+        ((0, -1, -1, 0), lambda frame: np.rot90(frame, 2).transpose(1, 0, 2)),
+        ((0.7071, 0.7071, -0.7071, 0.7071), lambda frame: frame),
+    ],
+)
+def test_a_video_that_says_how_it_is_mirrored_is_read_as_it_is_meant(tmp_path, matrix, shown):
+    plain = film(tmp_path / "plain.mp4", drifting(5))
+    data, (a, b, c, d) = bytearray(plain.read_bytes()), (round(65536 * each) for each in matrix)
+    at = data.index(b"tkhd") + 44
+    data[at : at + 36] = b"".join(each.to_bytes(4, signed=True) for each in (a, b, 0, c, d, 0, 0, 0, 2**30))
+    (tmp_path / "a.mp4").write_bytes(data)
+    assert np.array_equal(read(tmp_path / "a.mp4"), [shown(frame) for frame in read(plain)])
+    assert facts_of(tmp_path / "a.mp4").size == shown(drifting(1)[0]).shape[:2]
+
+
 def test_a_frame_of_another_size_is_refused(tmp_path):
     path = tmp_path / "a.mjpeg"
     wide = [frame.repeat(2, axis=1) for frame in drifting(4)]
@@ -323,6 +512,11 @@ def test_a_video_over_a_limit_is_refused(tmp_path, limits, reason):
     with pytest.raises(VideoRefused, match=reason):
         read(path, limits)
     assert len(read(path, Limits(pixels=48 * 64, frames=13))) == 13
+
+
+@pytest.mark.parametrize("pixels", [2**31, 3 * 10**9, 10**30])
+def test_a_limit_beyond_what_the_decoder_takes_is_none(tmp_path, pixels):
+    assert len(read(film(tmp_path / "a.mp4", drifting(3)), Limits(pixels=pixels))) == 3
 
 
 def test_more_frames_than_the_file_says_are_refused_when_they_come(tmp_path):
