@@ -50,9 +50,11 @@ STYLE = (
 MEANING = """\
 Drift is the mean of |m_i - m_1| / |m_1| over the later chunks, m_i being what chunk i scored. A first chunk that has
 next to nothing of what is measured leaves it unscored: up to half a pixel of motion between two looks, or a hundredth
-of any other scale. Of identity, m_i is how much of what a chunk shows was seen in the first: a frame is as like that
-one as its cosine to the frame there that is most like it, or to the mean of them if that is larger. m_i is the mean of
-this over chunk i, but at most m_1, which is the same of each frame of the first chunk beside the others there."""
+of any other scale. Of dynamic each difference counts in parts of the larger of the two, so that twice as fast is as far
+as half as fast and nothing counts more than 1. Of identity, m_i is how much of what a chunk shows was seen in the
+first: a frame is as like that one as its cosine to the frame there that is most like it, or to the mean of them if
+that is larger. m_i is the mean of this over chunk i, but at most m_1, which is the same of each frame of the first
+chunk beside the others there."""
 Frames = NDArray[np.uint8]
 Fields = dict[str, Any]
 
@@ -148,8 +150,8 @@ yardstick, not 0.
 {table(heads, rows)}
 
 Two equal worlds would be told apart, in any of these or of the scores over whole videos, in at most 5 of 100 such
-comparisons: {judged} scores, pair by pair, by signs that are random, with Holm's correction. An interval holds 95 of
-100 times by itself, so that two may lie apart where nothing is told.
+comparisons: {judged} scores, pair by pair, by signs that are random, with Holm's correction. An interval stands by
+itself, and holds less often than 95 of 100 times where few walks rule the mean: two may lie apart and nothing is told.
 
 {MEANING}
 
