@@ -8,7 +8,7 @@ import re
 import pytest
 
 from benchmarks.record import RESULTS, ROOT
-from benchmarks.report import LIVE, PARTS, QUALITY, SECTIONS, report, table
+from benchmarks.report import LIVE, PARTS, QUALITY, SECTIONS, fewer_bits, remembering, report, table
 
 
 def test_the_page_is_that_of_the_committed_results():
@@ -17,7 +17,9 @@ def test_the_page_is_that_of_the_committed_results():
 
 def test_every_section_has_its_table_and_says_what_it_came_from():
     page = report(RESULTS)
-    for name, (title, _) in SECTIONS.items():
+    measured = {name: title for name, (title, _) in SECTIONS.items() if (RESULTS / f"{name}.json").exists()}
+    assert {"world_quality", "decode-crafter", "live"} <= set(measured)
+    for name, title in measured.items():
         told = json.loads((RESULTS / f"{name}.json").read_text())["provenance"]
         assert f"## {title}" in page
         assert f"`{told['command']}`" in page
@@ -39,6 +41,30 @@ def test_a_bar_that_was_missed_is_named(tmp_path):
     (tmp_path / "live.json").write_text(json.dumps(result))
     (row,) = (line for line in report(tmp_path).splitlines() if "cut at random bytes" in line)
     assert row.endswith("| missed: all equal |")
+
+
+def test_what_is_remembered_is_told_of_every_world():
+    right = {"value": 0.912, "low": 0.85, "high": 0.95, "judged": 321}
+    nothing = {"value": None, "low": None, "high": None, "judged": 0}
+    worlds = {
+        "recalls": {"right": right, "by_chance": 0.3, "loops": 9, "lost": 1, "farthest": {"median": 17}},
+        "window": {"right": nothing, "by_chance": None, "loops": 0, "lost": 10, "farthest": None},
+    }
+    page = remembering({"away_s": 15, "worlds": worlds})
+    assert "| recalls | 91.2% (85.0% to 95.0%) | 321 | 30.0% | 9 of 10 | 17 |" in page
+    assert "| window |  | 0 |  | 0 of 10 | 0 |" in page
+    assert "stays away for 15 s" in page
+
+
+def test_fewer_bits_are_told_with_what_they_cost():
+    change = {"value": 0.01, "low": -0.02, "high": 0.03}
+    one = {
+        "bytes": {"window_share": 0.254},
+        "to_exact": {"median": 1.234},
+        "likeness": {"change_db": change, "identical": 0.5},
+    }
+    page = fewer_bits({"storages": {"int8": one}})
+    assert "| int8 | 0.254 | 1.23 | +0.010 dB (-0.020 to +0.030) | 50.0% |" in page
 
 
 @pytest.mark.parametrize("rows", [[], [["1", "2"]], [["1", "2"], ["3", "4"]]])
