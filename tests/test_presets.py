@@ -87,7 +87,12 @@ def test_steps_and_block_length_are_the_ones_asked_for(assets, frames):
         ("crafter", {"policy": "window:size=3"}, UnknownName, r"no option of policy 'window' 'size'"),
         ("crafter", {"policy": "window:frames=0"}, ConfigError, "at least 1 frame"),
         ("crafter", {"kv": "int4"}, UnknownName, r"no code for keys and values 'int4'; known: fp8, .*mean 'int8'"),
-        ("crafter", {"kv": "int8:group=3"}, UnknownName, r"no option of code 'int8' 'group'; known: recent"),
+        (
+            "crafter",
+            {"kv": "int8:group=3"},
+            UnknownName,
+            r"no option of code for keys and values 'int8' 'group'; known: recent",
+        ),
         ("crafter", {"kv": "gear4:rank=99"}, ConfigError, "choose fewer"),
         ("crafter", {"device": "gpu"}, UnknownName, r"no device 'gpu'; known: auto, cpu"),
         ("crafter", {"device": "cuda:77"}, ConfigError, "is not there"),

@@ -142,5 +142,5 @@ def test_what_annotations_of_lvbench_are_exported_to_is_read_block_for_block(tmp
     (tmp_path / "told.json").write_text(json.dumps({"video_id": "walk", "fps": 16, "segments": segments}))
     out = str(tmp_path / "out")
     assert main(["prompts", str(tmp_path / "told.json"), "--block-seconds", "0.75", "-o", out]) == 0
-    assert capsys.readouterr().out == f"{out}: prompts of 1 videos\n"
+    assert capsys.readouterr().out == f"{out}: prompts of 1 video\n"
     assert read_prompts(tmp_path / "out" / "walk.jsonl") == dict(zip((0, 3, 7, 10), texts, strict=True))

@@ -23,7 +23,7 @@ from worldsim.noise import block_noise, uniforms
 from worldsim.samplers import euler, few_step, heun
 from worldsim.schedules import few_step_sigmas, uniform_sigmas
 from worldsim.testing.conformance import check_decoder
-from worldsim.testing.fakes import tiny_backbone
+from worldsim.testing.fakes import CONTROLS, tiny_backbone
 from worldsim.testing.recompute import RecomputingDecoder
 
 BACKBONE = tiny_backbone(7)
@@ -153,12 +153,24 @@ def test_equal_seeds_draw_the_same_and_a_fork_goes_on_drawing_the_same():
     assert torch.equal(same.propose(controls_for(2, 1)).latents, made[0][1:2])
 
 
+LEFT, RIGHT = (CONTROLS.number(name) for name in ("left", "right"))
+
+
+def held(action: int) -> Tensor:
+    """One frame under one action, [1, 1, A]."""
+    controls = torch.zeros(1, 1, BACKBONE.controls)
+    controls[..., action] = 1
+    return controls
+
+
 def test_what_is_recalled_shows_in_the_next_block():
     one, other = (drawing(1, remembers=True) for _ in range(2))
     seen = block_noise(8, 0, 0, (1, 1, *BACKBONE.geometry.frame_shape))
     other._memory = other.backbone.remember({}, seen, seen, controls_for(1, 0))
-    assert not torch.equal(*(decoder.recalled(controls_for(1, 1)) for decoder in (one, other)))
-    assert not torch.equal(*(decoder.propose(controls_for(1, 1)).latents for decoder in (one, other)))
+    for decoder in (one, other):  # to the left, and what was in view leaves it
+        decoder._memory = decoder.backbone.remember(decoder._memory, seen, -seen, held(LEFT))
+    assert not torch.equal(*(decoder.recalled(held(RIGHT)) for decoder in (one, other)))
+    assert not torch.equal(*(decoder.propose(held(RIGHT)).latents for decoder in (one, other)))
 
 
 @pytest.mark.parametrize("pages", [True, False])

@@ -120,10 +120,12 @@ def train_world(
             if run.resume
             else f"{checkpoint} is there already; go on from it with --resume, or train into another folder"
         )
-    episodes = Episodes(data, world=recipe.name, held_out=False, device=run.device)
+    held_out, episodes = (
+        Episodes(data, world=recipe.name, held_out=held_out, device=run.device) for held_out in (True, False)
+    )
     backbone = _backbone(recipe, episodes, run)
     trainer = _trainer(recipe, episodes, run, backbone)
-    journal = _Journal(recipe, data, out, trainer)
+    journal = _Journal(recipe, held_out, out, trainer)
     if run.resume:
         trainer.load(checkpoint)
     out.mkdir(parents=True, exist_ok=True)
@@ -182,17 +184,15 @@ def _palette(recipe: Recipe, episodes: Episodes, backbone: SmallBackbone, seed: 
 class _Journal:
     """What a run leaves behind: a line in the log, a checkpoint and the weights, each time it is written to."""
 
-    def __init__(self, recipe: Recipe, data: Path, out: Path, trainer: Trainer) -> None:
+    def __init__(self, recipe: Recipe, held_out: Episodes, out: Path, trainer: Trainer) -> None:
         backbone = cast(SmallBackbone, trainer.backbone)
-        device = next(backbone.parameters()).device
-        episodes = Episodes(data, world=recipe.name, held_out=True, device=device)
         self.losses: list[float] = []
         self._config = recipe.backbone
         self._out = out
         self._start = time.monotonic()
         self._evaluation = Evaluation(
-            episodes=episodes,
-            recollections=_recollections(recipe, episodes, backbone),
+            episodes=held_out,
+            recollections=_recollections(recipe, held_out, backbone),
             codec=recipe.codec,
             objective=next(s.objective for s in trainer.plan.stages if not isinstance(s.objective, Distillation)),
             plan=VideoPlan(
