@@ -136,10 +136,8 @@ class Atlas:
         """The atlas after a frame that shows codes, int16 [rows or more, columns], and was reached by that move."""
         moved = self._moved(move)
         tiles = moved.tiles.copy()
-        here = tiles[moved._window]
-        own = here[self.scroll.body]
-        here[:] = codes[: self.scroll.rows]
-        here[self.scroll.body] = own
+        # The body hides its own place, which is seen as soon as the body has left it.
+        tiles[moved._window] = codes[: self.scroll.rows]
         return replace(moved, tiles=tiles)
 
     def recall(self, move: Sequence[int]) -> Codes:
