@@ -36,7 +36,8 @@ app = typer.Typer(
 )
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object at the end, and no progress.")]
 Measure = Annotated[
-    str, typer.Option(help="What measures the frames: light, published, or auto for published if its weights are here.")
+    str,
+    typer.Option(help="What measures the frames: light, published, or auto for published if all its weights are here."),
 ]
 Folder = Annotated[
     Path | None,
@@ -62,8 +63,9 @@ Dimensions = Annotated[
     list[str] | None,
     typer.Option(
         help="Drift of this one only: clarity, motion, aesthetic, background, subject, dynamic or identity; may be "
-        "given more than once, and is all by default. Scores of whole videos are told all the same, all networks "
-        "are needed and everything is measured, so that another one asked for later takes no time."
+        "given more than once, and is all by default. The light extractor measures everything all the same, so that "
+        "another one asked for later takes no time; the published one needs and runs only the networks that these are "
+        "made of. Scores of whole videos are told of all that was measured."
     ),
 ]
 Reference = Annotated[
@@ -138,7 +140,7 @@ def score(
     from lvbench.weights import caches
 
     dimensions, tasks = dimensions_of(dimension or ()), tasks_of(videos, reference)
-    choice = choose(extractor, weights, caches(os.environ, Path.home()), lpips=reference is not None)
+    choice = choose(extractor, weights, caches(os.environ, Path.home()), dimensions, lpips=reference is not None)
     settings = Settings(
         store=output / "cache",
         chunks=chunks,

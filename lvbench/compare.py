@@ -252,8 +252,8 @@ def _differences(one: Scores, other: Scores, pairs: Pairs, score: str) -> _Diffe
     for name in _likened(one, other, pairs) if score in LIKENESSES else pairs.distinct:
         videos = (one.videos[name], other.videos[pairs.names[name]])
         a, b = (_result(video, score) for video in videos)
-        if score in LIKENESSES and _beside_unlike(*videos):
-            a = b = Unscored("its reference is of another length in A than in B")
+        if score in LIKENESSES and (differs := _beside_unlike(*videos)):
+            a = b = Unscored(differs)
         values = (number(a), number(b))
         for side, value, result in zip(unscored, values, (a, b), strict=True):
             if value is None:
@@ -284,11 +284,14 @@ def _result(video: Scored | Unscored, score: str) -> Result:
     return video if isinstance(video, Unscored) else _results(video).get(score, Unscored("it was not scored"))
 
 
-def _beside_unlike(a: Scored | Unscored, b: Scored | Unscored) -> bool:
-    """Whether of one many more frames were compared with a reference than of the other, and of both some."""
+def _beside_unlike(a: Scored | Unscored, b: Scored | Unscored) -> str:
+    """In what the references differ that two videos were compared with; nothing if in nothing, or if one has none."""
     if isinstance(a, Unscored) or isinstance(b, Unscored) or not (a.compared and b.compared):
-        return False
-    return abs(a.compared - b.compared) > max(1, ALIKE_SECONDS * max(a.compared, b.compared))
+        return ""
+    if abs(a.compared - b.compared) > max(1, ALIKE_SECONDS * max(a.compared, b.compared)):
+        return "its reference is of another length in A than in B"
+    told = {a.reference_sha256, b.reference_sha256} - {None}
+    return "its reference is another video in A than in B" if len(told) > 1 else ""
 
 
 def _compared(score: str, differences: _Differences, chance: float, raw: float, seed: int) -> Comparison:

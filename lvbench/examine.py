@@ -33,7 +33,7 @@ class Settings:
 
     chunks: equal parts of a video; the published number is 10.
     dimensions: names in DIMENSIONS.
-    extractor: a name in presets; networks are its own, if it has any.
+    extractor: a name in presets; networks are its own, if it has any: those that the dimensions need.
     reason: why it is that one.
     lpips: what compares with references beside plain measures, if it is here.
     store: the folder of what was measured.
@@ -72,6 +72,7 @@ class Record:
     """One video as it was scored.
 
     likeness: None if there was nothing to compare it with.
+    reference_sha256: of the bytes of the real video beside it; None if there is none, or none that can be opened.
     unkept: why what was measured could not be kept for the next time, if so; it says nothing of the video.
     """
 
@@ -81,6 +82,7 @@ class Record:
     frames: int
     judged: Judged
     likeness: Likeness | Unscored | None = None
+    reference_sha256: str | None = None
     unkept: str | None = field(default=None, compare=False)
 
 
@@ -121,19 +123,19 @@ def compared(record: Record, path: Path, reference: Path, settings: Settings) ->
         reference: the real one.
         settings: see Settings; the limits are for this comparison.
     """
-    limits, unkept = settings.limits, None
+    limits, sha256, unkept = settings.limits, None, None
     found: Likeness | Unscored
     if _is_missing(reference):
         return replace(record, likeness=Unscored(NO_PARTNER))
     try:
         with open_video(path, limits) as ours, open_video(reference, limits) as real:
-            hashes = (record.sha256, _hash(reference, limits))
-            key = ("reference", *hashes, fingerprint(settings.lpips), DECODER, READER)
+            sha256 = _hash(reference, limits)
+            key = ("reference", record.sha256, sha256, fingerprint(settings.lpips), DECODER, READER)
             tracks, unkept = _measured(lambda: liken(ours, real, settings.lpips), settings.store, key)
         found = likeness(tracks, settings.chunks)
     except VideoRefused as error:
         found = unlikened(reference, str(error))
-    return replace(record, likeness=found, unkept=record.unkept or unkept)
+    return replace(record, likeness=found, reference_sha256=sha256, unkept=record.unkept or unkept)
 
 
 def unlikened(reference: Path, reason: str) -> Unscored:

@@ -35,7 +35,7 @@ class Extractor(Protocol):
     batch: int
     """How many frames are best given at once."""
     missing: Mapping[Track, str]
-    """What it cannot measure, and why."""
+    """What it does not measure, and why."""
 
     @property
     def fingerprint(self) -> str:

@@ -17,7 +17,7 @@ TRACKS: tuple[Track, ...] = get_args(Track)
 class Features:
     """Measures of the F frames of a video: small enough to keep, and enough for any number of chunks.
 
-    tracks, each float32 and each left out by an extractor that cannot measure it:
+    tracks, each float32 and each left out by an extractor that does not measure it:
         clarity: how clear a frame is, 0 to 100, [F].
         aesthetic: how beautiful a frame is, 0 to 1, [F].
         interpolation_error: mean absolute difference, 0 to 255, of a frame from what its two neighbours foretell of it,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,7 +10,8 @@ from pathlib import Path
 from lvbench.errors import ConfigError, UnknownName
 from lvbench.extractor import Extractor
 from lvbench.light import Light
-from lvbench.published import Published
+from lvbench.measures import DIMENSIONS
+from lvbench.published import NEEDED, Published
 from lvbench.weights import LPIPS, SOURCES, Networks, find, hashed
 
 EXTRACTORS = ("light", "published")
@@ -46,30 +47,40 @@ def extractor_of(name: str, networks: Networks | None = None) -> Extractor:
     return Published(networks)
 
 
-def choose(name: str, folder: Path | None, places: tuple[Path, ...], *, lpips: bool = False) -> Choice:
+def choose(
+    name: str,
+    folder: Path | None,
+    places: tuple[Path, ...],
+    dimensions: Sequence[str] = tuple(DIMENSIONS),
+    *,
+    lpips: bool = False,
+) -> Choice:
     """Which extractor measures, and whether LPIPS compares.
 
     Args:
-        name: "light", "published", or "auto" for the published one where all that it needs is here.
+        name: "light", "published", or "auto" for the published one where all its networks are here, needed or not.
         folder: where weights are looked for first.
         places: where they are looked for then; see weights.caches.
+        dimensions: names in DIMENSIONS; only the published networks that these need are checked, and measure.
         lpips: whether there is something to compare.
 
     Raises:
         UnknownName: there is no such extractor.
-        ConfigError: "published" lacks something; or a file that was found has other weights, whatever was asked for.
+        ConfigError: "published" lacks something; or a file that would be used has other weights, whoever asked for it.
     """
     if name not in CHOICES:
         raise UnknownName("extractor", name, CHOICES)
-    choice = _extractor(name, folder, places)
+    choice = _extractor(name, folder, places, dimensions)
     return replace(choice, lpips=_lpips(folder, places)) if lpips else choice
 
 
-def _extractor(name: str, folder: Path | None, places: tuple[Path, ...]) -> Choice:
+def _extractor(name: str, folder: Path | None, places: tuple[Path, ...], dimensions: Sequence[str]) -> Choice:
     if name == "light":
         return Choice(extractor="light", reason="it was asked for")
+    needed = {network for dimension in dimensions for network in NEEDED[DIMENSIONS[dimension].track]}
     paths = find(folder, places)
-    lacking = _lacking(paths)
+    # Which extractor auto takes must not hang on the dimensions: reports of two extractors do not compare.
+    lacking = _lacking((SOURCES.keys() if name == "auto" else needed) - paths.keys())
     if lacking and name == "published":
         raise ConfigError(
             f"the published extractor lacks {'; '.join(lacking.values())}. Put the files into a folder and name it "
@@ -80,7 +91,7 @@ def _extractor(name: str, folder: Path | None, places: tuple[Path, ...]) -> Choi
     return Choice(
         extractor="published",
         reason="it was asked for" if name == "published" else "all its weights are here",
-        networks=_checked(Networks(weights=hashed(paths))),
+        networks=_checked(Networks(weights=hashed({each: path for each, path in paths.items() if each in needed}))),
     )
 
 
@@ -92,12 +103,12 @@ def _lpips(folder: Path | None, places: tuple[Path, ...]) -> Networks | None:
     return _checked(Networks(weights=hashed(paths)))
 
 
-def _lacking(paths: Mapping[str, Path]) -> dict[str, str]:
-    """What is missing, by its short name, with where it comes from."""
+def _lacking(networks: Collection[str]) -> dict[str, str]:
+    """What is missing with the files of these, by its short name, with where it comes from."""
     lacking = {
         source.names[0]: f"{source.names[0]} ({source.network}, from {source.address})"
         for name, source in SOURCES.items()
-        if name not in paths
+        if name in networks
     }
     if find_spec("torch") is None:
         lacking["torch"] = "the package torch (pip install torch)"

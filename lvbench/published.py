@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 
 import numpy as np
@@ -32,21 +32,34 @@ MOST_PIXELS = 1920 * 1088
 """Of a frame. To correlate all places of a picture with all of another takes 6 GB for RAFT and 11 GB for AMT here."""
 LONGEST = 8
 """Times that a side may be as long as the other: the shorter becomes 224 pixels, and attention is over all of it."""
+NEEDED: Mapping[Track, tuple[str, ...]] = {
+    "clarity": ("clarity",),
+    "aesthetic": ("aesthetic", "aesthetic_head"),
+    "interpolation_error": ("motion",),
+    "flow": ("flow",),
+    "subject": ("subject",),
+    "background": ("background",),
+}
+"""By track, the names in SOURCES of the networks that measure it; what is not here takes none."""
+FOLLOWED: tuple[Track, ...] = ("interpolation_error", "difference", "flow")
+"""What is measured of how one frame goes on from those before."""
+NOT_NEEDED = "it was not measured, since no dimension that was asked for needs its network"
 
 
 class Published:
     """See the module, and Extractor.
 
     Args:
-        networks: the files of weights.
+        networks: the files of weights, all or some: a track is measured if all networks that it needs are among them.
         slots: in place of what those files give.
     """
 
     name = "published"
     batch = GROUP
-    missing: Mapping[Track, str] = {}
+    missing: Mapping[Track, str]
 
     def __init__(self, networks: Networks, slots: Slots | None = None) -> None:
+        self.missing = {track: NOT_NEEDED for track, names in NEEDED.items() if not networks.weights.keys() >= {*names}}
         self._networks = networks
         self._given = slots
 
@@ -68,7 +81,7 @@ class Published:
                 f"it is {width} x {height}; the published networks take up to {MOST_PIXELS:,} pixels, and one side up "
                 f"to {LONGEST} times as long as the other: score a smaller copy, or use --extractor light"
             )
-        return PublishedExtraction(self._slots, facts)
+        return PublishedExtraction(self._slots, facts, self.missing.keys())
 
     @cached_property
     def _slots(self) -> Slots:
@@ -80,16 +93,17 @@ class Published:
 
 
 class PublishedExtraction:
-    """See Extraction."""
+    """See Extraction; missing are the tracks whose slots are never asked."""
 
-    def __init__(self, slots: Slots, facts: Facts) -> None:
+    def __init__(self, slots: Slots, facts: Facts, missing: Collection[Track]) -> None:
         self._slots = slots
+        self._missing = missing
         self._shorter = min(facts.size)
         self._stride = dynamics.stride(facts.fps)
         self._group: list[Frames] = []
         self._last: deque[Frames] = deque(maxlen=3)
         self._look: Frames | None = None
-        self._scalars: dict[Track, list[float]] = {name: [] for name in ("interpolation_error", "difference", "flow")}
+        self._scalars: dict[Track, list[float]] = {name: [] for name in FOLLOWED if name not in missing}
         self._rows: dict[Track, Rows] = {}
 
     def add(self, frames: Frames) -> None:
@@ -125,7 +139,9 @@ class PublishedExtraction:
             "subject": self._slots.subject,
         }
         return {
-            name: np.asarray(measure(frames), np.float32).reshape(len(frames), -1) for name, measure in measures.items()
+            name: np.asarray(measure(frames), np.float32).reshape(len(frames), -1)
+            for name, measure in measures.items()
+            if name not in self._missing
         }
 
     def _put(self, name: Track, rows: NDArray[np.float32]) -> None:
@@ -136,15 +152,16 @@ class PublishedExtraction:
     def _follow(self, frame: Frames) -> None:
         """Measure how one frame goes on from those before; what belongs to an earlier frame is written there."""
         at = len(self._scalars["difference"])
-        self._scalars["difference"].append(motion.difference(self._last[-1], frame) if self._last else np.nan)
+        for values in self._scalars.values():
+            values.append(np.nan)
+        if self._last:
+            self._scalars["difference"][at] = motion.difference(self._last[-1], frame)
         self._last.append(frame)
-        self._scalars["interpolation_error"].append(np.nan)
-        if len(self._last) == 3:
+        if "interpolation_error" in self._scalars and len(self._last) == 3:
             before, middle, after = self._last
             guess = self._slots.between(before, after)
             self._scalars["interpolation_error"][at - 1] = motion.difference(middle, guess)
-        self._scalars["flow"].append(np.nan)
-        if at % self._stride == 0:
+        if "flow" in self._scalars and at % self._stride == 0:
             if self._look is not None:
                 length = dynamics.magnitude(self._slots.flow(self._look, frame))
                 self._scalars["flow"][at - self._stride] = length * 256 / self._shorter

@@ -1,16 +1,17 @@
 """What is told of a folder of videos: scores.json and scores.csv, the numbers of the page.
 
-scores.json, schema 2:
+scores.json, schema 2, which a new field leaves as it is; it rises once a field goes or comes to mean another thing:
     schema, decoder, settings {chunks, dimensions, seed}
     scoring: hashes of the code that reads videos, and of that which makes scores of what was measured
     extractor {name, reason, fingerprint, weights}: which one, why, a hash of all that its numbers depend on, and the
-        SHA-256 of the weights of each of its networks
+        SHA-256 of the weights of each network that the dimensions took
     lpips: the same hashes of what compared with references, empty without it
     videos: in order of their names, each {name, unscored} with the reason, or
         {name, sha256, container, codec, width, height, fps, end_known, frames,
          chunks: {dimension or companion: [a number or null a chunk]}, scores: {form.dimension or companion: result},
          repeated_frames: result, the share of frames that are the same as the one before,
-         reference: {frames, chunks, scores} or {unscored}, if there was one; over those frames that both have}
+         reference: {sha256, frames, chunks, scores} if there was one: which real video, and how like it over those
+             frames that both have; or {unscored}, with sha256 if it could be opened}
     copies: {name: the video before it that has all of its scores}
     summary: {score: {mean, low, high, count, unscored: {reason: videos}}}, over those that have a finite number
 Of a video whose end_known is false nobody can tell whether it was cut off: the file does not say where it ends.
@@ -166,6 +167,7 @@ class Scored:
     repeated: the share of its frames that are the same as the one before.
     likenesses: to its reference, by name; none without one.
     compared: how many frames were compared with the reference.
+    reference_sha256: of the bytes of that; None without one, or if it is not told: an older lvbench did not.
     """
 
     results: Mapping[str, Result]
@@ -175,6 +177,7 @@ class Scored:
     repeated: Result
     likenesses: Mapping[str, Result] = field(default_factory=dict)
     compared: int = 0
+    reference_sha256: str | None = None
 
     @property
     def seconds(self) -> float:
@@ -206,6 +209,7 @@ def read_scores(path: Path) -> Scores:
         made_with = {
             "extractor": extractor["name"],
             "fingerprint": extractor["fingerprint"],
+            "networks": sorted(extractor["weights"]),
             "chunks": settings["chunks"],
             "decoder": fields["decoder"],
             "scoring": fields["scoring"],
@@ -233,6 +237,7 @@ def _read(video: Fields) -> Scored | Unscored:
         repeated=from_json(video[REPEATED]),
         likenesses={name: from_json(result) for name, result in _beside(video).items()},
         compared=int(beside.get("frames", 0)),
+        reference_sha256=str(beside["sha256"]) if "sha256" in beside else None,
     )
 
 
@@ -254,12 +259,13 @@ def _video(record: Record | Refused) -> Fields:
         "scores": _results(record.judged.scores),
         REPEATED: to_json(record.judged.repeated),
     }
+    known = {"sha256": record.reference_sha256} if record.reference_sha256 else {}
     match record.likeness:
         case Likeness(chunks, scores):
             compared = next(score.count for score in scores.values() if isinstance(score, Score))
-            fields["reference"] = {"frames": compared, "chunks": _chunks(chunks), "scores": _results(scores)}
+            fields["reference"] = {**known, "frames": compared, "chunks": _chunks(chunks), "scores": _results(scores)}
         case Unscored(reason):
-            fields["reference"] = {"unscored": reason}
+            fields["reference"] = {**known, "unscored": reason}
     return fields
 
 

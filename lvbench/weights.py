@@ -39,7 +39,7 @@ class Weights:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Networks:
-    """What is built of files of weights: the published extractor has one for each name in SOURCES, LPIPS in LPIPS."""
+    """What is built of files of weights, by names in SOURCES for the published extractor, and for LPIPS in LPIPS."""
 
     weights: Mapping[str, Weights]
     sizes: Sizes = field(default_factory=Sizes)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 
 import numpy as np
 import torch
@@ -59,16 +58,16 @@ def check(networks: Networks) -> None:
 
 
 def slots_of(networks: Networks) -> Slots:
-    """All of them, loaded. Raises ConfigError."""
+    """What they do, once loaded; a slot whose networks are not among them is not to be asked. Raises ConfigError."""
     where = device()
     loaded = {name: _loaded(name, weights, networks.sizes).to(where) for name, weights in networks.weights.items()}
     return Slots(
         clarity=_row(lambda x: loaded["clarity"](pictures.clarity_input(x)), where),
-        aesthetic=_row(partial(beauty, loaded["aesthetic"], loaded["aesthetic_head"]), where),
+        aesthetic=_row(lambda x: beauty(loaded["aesthetic"], loaded["aesthetic_head"], x), where),
         background=_row(lambda x: loaded["background"](pictures.clip_input(x)), where),
         subject=_row(lambda x: loaded["subject"](pictures.dino_input(x)), where),
-        between=partial(between, loaded["motion"], where),
-        flow=partial(flow, loaded["flow"], where),
+        between=lambda before, after: between(loaded["motion"], where, before, after),
+        flow=lambda before, after: flow(loaded["flow"], where, before, after),
     )
 
 

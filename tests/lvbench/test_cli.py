@@ -18,9 +18,10 @@ from lvbench.cli import main
 from lvbench.examine import READER
 from lvbench.light import Light
 from lvbench.measures import COMPANIONS, DIMENSIONS
+from lvbench.published import NOT_NEEDED
 from lvbench.store import Store, hash_of
 from lvbench.video import DECODER
-from lvbench.weights import Networks, find
+from lvbench.weights import SOURCES, Networks, find
 from tests.lvbench.films import cut, drifting, film, sound
 from tests.lvbench.random_weights import TINY, folder_of_weights, lpips_in
 
@@ -252,6 +253,8 @@ def test_a_reference_that_is_not_there_is_told_and_counted(videos, tmp_path, cap
     assert set(lines) == {"1.mp4", "2.mp4"}
     assert "there is no reference of that name" in lines["2.mp4"]
     assert "3 videos scored by the light extractor, 0 not, 2 not compared with their reference" in shown.out
+    beside = [video["reference"].get("sha256") for video in json.loads((out / "scores.json").read_text())["videos"]]
+    assert beside == [hash_of(real / "0.mp4"), None, None]
     page = (out / "report.html").read_text()
     assert "0.mp4 (13 of 20)." in page
     assert "n 1, 2 left out [" in page
@@ -427,6 +430,38 @@ def test_published_networks_score_where_their_weights_are(videos, tmp_path, monk
     assert reports[0] == reports[1]
 
 
+def test_one_dimension_is_scored_with_the_weights_of_its_network_alone(videos, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(presets, "Networks", lambda weights: Networks(weights=weights, sizes=TINY))
+    folder = folder_of_weights(tmp_path / "weights")
+    musiq, one, out = tmp_path / "musiq", tmp_path / "videos" / "0.mp4", tmp_path / "out"
+    for source, path in ((find(folder, ())["clarity"], musiq / SOURCES["clarity"].names[0]), (videos / "0.mp4", one)):
+        path.parent.mkdir()
+        os.link(source, path)
+    asked = ["score", str(one.parent), "-o", str(out), *CHUNKS, "--json", "--extractor", "published", "--weights"]
+    auto = ["auto" if each == "published" else each for each in asked]
+    assert main([*auto, str(musiq), "--dimension", "clarity"]) == 0
+    assert told(capsys)[0]["extractor"]["name"] == "light"
+    assert main([*asked, str(musiq), "--dimension", "clarity"]) == 0
+    part = json.loads((out / "scores.json").read_text())
+    assert part["extractor"]["weights"] == {"clarity": hash_of(musiq / SOURCES["clarity"].names[0])}
+    (video,) = part["videos"]
+    assert set(video["chunks"]) == {"clarity", "imaging_quality", "temporal_flicker"}
+    unscored = {name: result["unscored"] for name, result in video["scores"].items() if "unscored" in result}
+    assert unscored == dict.fromkeys({*COMPANIONS} - {"imaging_quality", "temporal_flicker"}, NOT_NEEDED)
+    assert "value" in video["repeated_frames"]
+    assert "no dimension that was asked for needs its network" in (out / "report.html").read_text()
+    assert main([*asked, str(folder)]) == 0  # what is kept of the one is not taken for the measures of all
+    whole = json.loads((out / "scores.json").read_text())
+    assert set(whole["videos"][0]["chunks"]) == {*DIMENSIONS, *COMPANIONS}
+    assert {name: whole["videos"][0]["chunks"][name] for name in video["chunks"]} == video["chunks"]
+    assert main([*asked, str(musiq)]) == 2
+    capsys.readouterr()
+    places = [tmp_path / "part.json", out]
+    places[0].write_text(json.dumps(part))
+    assert main(["compare", *map(str, places)]) == 2
+    assert "the reports differ in fingerprint, networks; score both alike" in capsys.readouterr().err
+
+
 def test_what_the_published_networks_lack_is_told_in_one_line(videos, tmp_path, capsys):
     folder = folder_of_weights(tmp_path / "weights")
     (folder / "amt-s.pth").unlink()
@@ -470,7 +505,9 @@ def test_the_help_of_prompts_shows_a_line_of_what_it_reads_and_of_what_it_writes
 def test_the_help_names_the_dimensions_exit_codes_and_what_a_comparison_says(capsys):
     score, compared, whole = (shown_help(capsys, *command) for command in (["score"], ["compare"], []))
     assert ", ".join([*DIMENSIONS][:-1]) + f" or {[*DIMENSIONS][-1]}" in score
-    assert "Scores of whole videos are told all the same" in score
+    assert "the published one needs and runs only the networks that these are made of" in score
+    assert "Scores of whole videos are told of all that was measured" in score
+    assert "auto for published if all its weights are here" in score
     assert "PSNR, SSIM" in score
     for word in ("chance is", "effect is", "12 scores need at least 9 pairs, one alone 6"):
         assert word in compared

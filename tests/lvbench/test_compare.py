@@ -346,13 +346,16 @@ def test_videos_that_both_repeat_their_frames_are_at_a_fraction_of_their_rate_an
     assert pairs_of(unknown, other).frozen == {"a": [], "b": []}
 
 
-def beside(values, compared=120, name="psnr"):
+def beside(values, compared=120, name="psnr", real="r"):
     """A report whose videos differ in how like their references they are alone."""
     return Scores(
         MADE,
         {
             f"{at}.mp4": video(
-                {"drift.clarity": Score(0.1 * at, 9)}, likenesses={name: Score(float(value), 9)}, compared=compared
+                {"drift.clarity": Score(0.1 * at, 9)},
+                likenesses={name: Score(float(value), 9)},
+                compared=compared,
+                reference_sha256=real,
             )
             for at, value in enumerate(values)
         },
@@ -374,6 +377,17 @@ def test_likenesses_of_one_side_alone_or_over_another_length_are_not_compared():
     assert set(found.unscored["a"].values()) == {"its reference is of another length in A than in B"}
     _, found = compare(one, beside(drifts(12, 1), compared=119), seed=0)
     assert found.difference.count == 12
+
+
+def test_likenesses_to_another_real_video_are_not_compared():
+    one, other = beside(drifts(12, 0)), beside(drifts(12, 1))
+    other.videos["3.mp4"] = beside(drifts(12, 1), real="s").videos["3.mp4"]
+    drift, psnr = compare(one, other, seed=0)
+    assert (drift.difference.count, psnr.difference.count) == (12, 11)
+    why = {"3.mp4": "its reference is another video in A than in B"}
+    assert psnr.unscored == {"a": why, "b": why}
+    for before in (beside(drifts(12, 0), real=None), one):  # a report that does not tell which
+        assert compare(before, beside(drifts(12, 1), real=None), seed=0)[1].difference.count == 12
 
 
 def test_copies_beside_other_references_are_likened_to_something_else():

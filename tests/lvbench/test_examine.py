@@ -89,6 +89,7 @@ def test_a_reference_is_compared_once_and_a_bad_one_costs_nothing_else(settings,
     alone = examine(Task(name="a", path=video), settings)
     beside = compared(alone, video, video, settings)
     assert isinstance(beside.likeness, Likeness)
+    assert (alone.reference_sha256, beside.reference_sha256) == (None, hash_of(video))
     monkeypatch.setattr(examining, "liken", None)  # not called any more
     assert compared(alone, video, video, settings) == beside
     lost = compared(alone, video, tmp_path / "none.mkv", settings)
@@ -97,6 +98,17 @@ def test_a_reference_is_compared_once_and_a_bad_one_costs_nothing_else(settings,
     broken = compared(alone, video, tmp_path / "broken.mkv", settings)
     assert broken.likeness == Unscored("its reference broken.mkv: it cannot be read: No such file or directory")
     assert alone.judged == beside.judged == lost.judged
+    assert lost.reference_sha256 is broken.reference_sha256 is None
+
+
+def test_which_real_video_does_not_fit_is_told_by_its_hash(settings, video, tmp_path):
+    alone = examine(Task(name="a", path=video), settings)
+    wide = film(tmp_path / "wide.mkv", [frame.repeat(2, axis=1) for frame in drifting(31)])
+    short = film(tmp_path / "short.mkv", drifting(9))
+    for real in (wide, short):
+        beside = compared(alone, video, real, settings)
+        assert isinstance(beside.likeness, Unscored)
+        assert beside.reference_sha256 == hash_of(real)
 
 
 @pytest.mark.parametrize("limits", [Limits(frames=30), Limits(pixels=48 * 64 - 1)])

@@ -12,6 +12,7 @@ from lvbench.light import Light
 from lvbench.presets import EXTRACTORS
 from lvbench.published import Published
 from lvbench.video import Facts
+from lvbench.weights import Networks
 from tests.lvbench.films import drifting
 from tests.lvbench.random_weights import folder_of_weights, networks_of
 
@@ -28,10 +29,19 @@ def weights(tmp_path_factory):
     return folder_of_weights(tmp_path_factory.mktemp("weights"))
 
 
-@pytest.fixture(params=EXTRACTORS)
+SOME = "published, of some networks"
+
+
+@pytest.fixture(params=[*EXTRACTORS, SOME])
 def make(request, weights):
     """Makes the extractor, the published one of small networks with random weights."""
-    return Light if request.param == "light" else lambda: Published(networks_of(weights))
+    if request.param == "light":
+        return Light
+    networks = networks_of(weights)
+    if request.param == SOME:
+        kept = {name: networks.weights[name] for name in ("clarity", "flow")}
+        networks = Networks(weights=kept, sizes=networks.sizes)
+    return lambda: Published(networks)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 
@@ -9,8 +10,9 @@ import pytest
 
 from lvbench import presets
 from lvbench.errors import ConfigError, UnknownName
+from lvbench.measures import DIMENSIONS
 from lvbench.presets import EXTRACTORS, choose, extractor_of
-from lvbench.weights import SOURCES, Networks
+from lvbench.weights import SOURCES, Networks, find
 from tests.lvbench.random_weights import TINY, folder_of_weights, lpips_in
 
 
@@ -59,6 +61,58 @@ def test_the_published_one_without_its_weights_says_where_each_comes_from(folder
         choose("published", tmp_path, ())
     assert all(source.names[0] in str(refused.value) for source in SOURCES.values())
     assert all(source.address in str(refused.value) for source in SOURCES.values())
+
+
+NEEDS = {
+    "clarity": {"clarity"},
+    "motion": {"motion"},
+    "aesthetic": {"aesthetic", "aesthetic_head"},
+    "background": {"background"},
+    "subject": {"subject"},
+    "dynamic": {"flow"},
+    "identity": {"subject"},
+}
+
+
+@pytest.mark.parametrize("dimension", DIMENSIONS)
+def test_only_the_files_that_a_dimension_needs_are_needed_and_looked_at(folder, tiny, tmp_path, dimension):
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    for name, path in find(tmp_path, ()).items():
+        if name not in NEEDS[dimension]:
+            path.write_text("torn")
+    for name in ("auto", "published"):
+        choice = choose(name, tmp_path, (), (dimension,))
+        assert choice.extractor == "published"
+        assert choice.networks is not None
+        assert choice.networks.weights.keys() == NEEDS[dimension]
+    with pytest.raises(ConfigError, match="is torn"):
+        choose("auto", tmp_path, ())
+    for name, path in find(tmp_path, ()).items():
+        if name not in NEEDS[dimension]:
+            path.unlink()
+    assert choose("published", tmp_path, (), (dimension,)).networks == choice.networks
+    find(tmp_path, ())[min(NEEDS[dimension])].unlink()
+    with pytest.raises(ConfigError) as refused:
+        choose("published", tmp_path, (), (dimension,))
+    told = [name for name, source in SOURCES.items() if source.names[0] in str(refused.value)]
+    assert told == [min(NEEDS[dimension])]
+
+
+@pytest.mark.parametrize("dimension", DIMENSIONS)
+def test_auto_takes_the_published_one_only_where_all_is_whatever_the_dimensions(folder, tiny, tmp_path, dimension):
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    gone = "flow" if dimension != "dynamic" else "motion"
+    find(tmp_path, ())[gone].unlink()
+    choice = choose("auto", tmp_path, (), (dimension,))
+    assert (choice.extractor, choice.networks) == ("light", None)
+    assert choice.reason == f"the published networks lack {SOURCES[gone].names[0]}"
+    assert choose("published", tmp_path, (), (dimension,)).extractor == "published"
+
+
+def test_dimensions_together_need_what_each_needs(folder, tiny):
+    choice = choose("auto", folder, (), ("aesthetic", "identity"))
+    assert choice.networks is not None
+    assert choice.networks.weights.keys() == NEEDS["aesthetic"] | NEEDS["identity"]
 
 
 def test_without_torch_the_published_one_lacks_it(folder, monkeypatch):

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from lvbench.dynamics import magnitude
 from lvbench.errors import VideoRefused
 from lvbench.extractor import Slots
-from lvbench.features import Features
+from lvbench.features import TRACKS, Features
 from lvbench.measures import chunk_values
-from lvbench.published import GROUP, LONGEST, MOST_PIXELS, Published
+from lvbench.published import GROUP, LONGEST, MOST_PIXELS, NEEDED, NOT_NEEDED, Published
 from lvbench.sizes import Sizes
 from lvbench.video import Facts
-from lvbench.weights import Networks, Weights
+from lvbench.weights import SOURCES, Networks, Weights
 from tests.lvbench.films import drifting
 from tests.lvbench.random_weights import TINY, folder_of_weights, networks_of
 
-NONE = Networks(weights={})
+ALL = Networks(weights={name: Weights(Path(name), name) for name in SOURCES})
 
 
 def plain(calls: list[int] | None = None) -> Slots:
@@ -41,9 +43,13 @@ def plain(calls: list[int] | None = None) -> Slots:
     )
 
 
-def measured(frames: list[np.ndarray], fps: float = 16.0, calls: list[int] | None = None) -> Features:
+def some(*names: str) -> Networks:
+    return Networks(weights={name: ALL.weights[name] for name in names})
+
+
+def measured(frames: list[np.ndarray], fps: float = 16.0, networks: Networks = ALL) -> Features:
     facts = Facts(container="drawn", codec="none", size=frames[0].shape[:2], fps=fps)
-    extraction = Published(NONE, plain(calls)).begin(facts)
+    extraction = Published(networks, plain()).begin(facts)
     extraction.add(np.stack(frames))
     return extraction.features()
 
@@ -83,7 +89,7 @@ def test_motion_is_the_published_one_in_each_chunk_wherever_that_begins(chunks):
 
 def test_the_same_frames_always_go_through_a_network_together():
     calls: list[int] = []
-    extraction = Published(NONE, plain(calls)).begin(Facts(container="", codec="", size=(48, 64), fps=16))
+    extraction = Published(ALL, plain(calls)).begin(Facts(container="", codec="", size=(48, 64), fps=16))
     for frame in drifting(19):
         extraction.add(frame[None])
     extraction.features()
@@ -92,7 +98,7 @@ def test_the_same_frames_always_go_through_a_network_together():
 
 def test_what_was_measured_so_far_can_be_asked_and_changes_nothing():
     frames = np.stack(drifting(13))
-    extraction = Published(NONE, plain()).begin(Facts(container="", codec="", size=(48, 64), fps=16))
+    extraction = Published(ALL, plain()).begin(Facts(container="", codec="", size=(48, 64), fps=16))
     extraction.add(frames[:5])
     assert extraction.features().frames == 5
     extraction.add(frames[5:])
@@ -103,13 +109,34 @@ def test_what_was_measured_so_far_can_be_asked_and_changes_nothing():
 @pytest.mark.parametrize("size", [(1089, 1920), (10, 10 * LONGEST + 1), (81, 10)])
 def test_a_picture_that_networks_cannot_hold_is_refused(size):
     with pytest.raises(VideoRefused, match=f"it is {size[1]} x {size[0]}; .* score a smaller copy"):
-        Published(NONE, plain()).begin(Facts(container="", codec="", size=size, fps=16))
+        Published(ALL, plain()).begin(Facts(container="", codec="", size=size, fps=16))
 
 
 @pytest.mark.parametrize("size", [(1088, 1920), (1920, 1080), (10, 10 * LONGEST), (1, 1)])
 def test_other_pictures_are_not(size):
     assert size[0] * size[1] <= MOST_PIXELS
-    Published(NONE, plain()).begin(Facts(container="", codec="", size=size, fps=16))
+    Published(ALL, plain()).begin(Facts(container="", codec="", size=size, fps=16))
+
+
+@pytest.mark.parametrize("track", NEEDED)
+def test_a_track_is_measured_as_ever_by_its_own_networks_alone(track):
+    frames = drifting(19)
+    found, whole = measured(frames, networks=some(*NEEDED[track])), measured(frames)
+    assert set(found.tracks) == {track, "difference"}
+    assert all(values.tobytes() == whole.tracks[name].tobytes() for name, values in found.tracks.items())
+
+
+def test_what_no_network_was_given_for_is_not_measured_and_says_why():
+    assert Published(ALL).missing == {}
+    assert {name for names in NEEDED.values() for name in names} == SOURCES.keys()
+    others = set(TRACKS) - {"clarity", "difference"}
+    for networks in (some("clarity"), some("clarity", "aesthetic")):  # what CLIP sees is nothing without its judge
+        assert Published(networks).missing == dict.fromkeys(others, NOT_NEEDED)
+
+
+def test_what_one_network_measured_is_not_taken_for_what_all_do():
+    given = [some(), *(some(name) for name in SOURCES), some("clarity", "motion"), ALL]
+    assert len({Published(networks).fingerprint for networks in given}) == len(given)
 
 
 def test_its_networks_are_those_of_the_files(tmp_path):

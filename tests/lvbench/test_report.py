@@ -41,9 +41,21 @@ from tests.lvbench.test_measures import features
 FACTS = Facts(container="mp4", codec="h264", size=(48, 64), fps=16.0)
 
 
+REAL = "1" * 64
+
+
 def record(name: str, seed: int, likeness: Likeness | Unscored | None = None, facts: Facts = FACTS) -> Record:
     judged = judge(features(seed=seed), {}, tuple(DIMENSIONS), 5)
-    return Record(name=name, sha256="0" * 64, facts=facts, frames=43, judged=judged, likeness=likeness)
+    real = REAL if isinstance(likeness, Likeness) else None
+    return Record(
+        name=name,
+        sha256="0" * 64,
+        facts=facts,
+        frames=43,
+        judged=judged,
+        likeness=likeness,
+        reference_sha256=real,
+    )
 
 
 @pytest.fixture
@@ -73,8 +85,15 @@ def test_a_report_has_every_value_and_every_reason(records, settings):
     assert b["chunks"]["clarity"] == list(records[0].judged.chunks["clarity"])
     assert b["scores"]["drift.clarity"]["value"] == records[0].judged.scores["drift.clarity"].value
     assert b["reference"]["chunks"]["ssim"] == [0.5, None, 0.5, 0.5, 0.5]
-    assert b["reference"]["frames"] == 43
+    assert (b["reference"]["frames"], b["reference"]["sha256"]) == (43, REAL)
     assert a["reference"] == {"unscored": "no such file"}
+
+
+def test_a_real_video_that_does_not_fit_is_told_by_its_hash_too(settings):
+    report = report_of([replace(record("a", 0, Unscored("too long")), reference_sha256=REAL)], settings, 0)
+    assert report["videos"][0]["reference"] == {"sha256": REAL, "unscored": "too long"}
+    assert report["summary"]["psnr"]["unscored"] == {"too long": 1}
+    assert "psnr,,,,,,,,,,,too long" in csv_of(report)
 
 
 def test_a_mean_counts_each_video_once_and_says_who_is_left_out(records, settings):
@@ -129,11 +148,22 @@ def test_json_is_strict_and_is_read_back(records, settings, tmp_path):
         read = scores.videos["b.mp4"]
         assert (read.results, read.repeated) == (records[0].judged.scores, records[0].judged.repeated)
         assert (read.size, read.fps, read.frames, read.seconds) == ((48, 64), 16, 43, 43 / 16)
-        assert (read.likenesses, read.compared) == ({"ssim": Score(0.5, 43)}, 43)
+        assert (read.likenesses, read.compared, read.reference_sha256) == ({"ssim": Score(0.5, 43)}, 43, REAL)
         alone = scores.videos["a.mp4"]
         assert (alone.likenesses, alone.compared) == (dict.fromkeys(LIKENESSES, Unscored("no such file")), 0)
+        assert alone.reference_sha256 is None
         assert scores.made_with["chunks"] == 5
+        assert scores.made_with["networks"] == []
         assert "lpips" not in scores.made_with
+
+
+def test_a_report_of_before_that_does_not_tell_which_real_video_is_read(records, settings, tmp_path):
+    write_report(report_of(records, settings, 0), "", tmp_path)
+    report = json.loads((tmp_path / "scores.json").read_text())
+    del report["videos"][1]["reference"]["sha256"]
+    (tmp_path / "scores.json").write_text(json.dumps(report))
+    read = read_scores(tmp_path).videos["b.mp4"]
+    assert (read.compared, read.reference_sha256) == (43, None)
 
 
 def test_copies_are_named_and_count_once_in_a_mean(settings):

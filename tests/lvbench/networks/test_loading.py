@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -83,6 +84,16 @@ def test_every_slot_gives_its_shape(networks):
     assert slots.between(frames[0], frames[1]).shape == (48, 64, 3)
     assert slots.between(frames[0], frames[1]).dtype == np.uint8
     assert slots.flow(frames[0], frames[1]).shape == (48, 64, 2)
+
+
+def test_a_slot_is_the_same_without_the_networks_of_the_others(networks):
+    frames = np.random.default_rng(0).integers(0, 256, (3, 48, 64, 3), dtype=np.uint8)
+    kept = ("motion", "aesthetic", "aesthetic_head", "subject")
+    few = {name: networks.weights[name] for name in kept}
+    some, whole = slots_of(replace(networks, weights=few)), slots_of(networks)
+    assert np.array_equal(some.aesthetic(frames), whole.aesthetic(frames))
+    assert np.array_equal(some.subject(frames), whole.subject(frames))
+    assert np.array_equal(some.between(frames[0], frames[1]), whole.between(frames[0], frames[1]))
 
 
 def test_lpips_compares_two_frames_of_any_size(tmp_path):
