@@ -81,6 +81,21 @@ def test_an_atlas_keeps_what_lies_around_the_view_however_far_one_walks() -> Non
         assert (found == wanted).sum() >= found.size - 1  # but for whoever stood there
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_bump_by_night_is_no_step(seed: int) -> None:
+    """Where all looks alike and nothing stays quite as it was, a view that stayed is still more like itself."""
+    generator = torch.Generator().manual_seed(seed)
+    wide = 0.02 * torch.randn(9, 11, 12, generator=generator)
+    trembles = 0.02 * torch.randn(2, SCROLL.rows + 1, COLUMNS, 12, generator=generator)
+    for control, rows, columns in SCROLL.moves:
+        asked = torch.eye(5)[[control]]
+        before = wide[3 : 4 + SCROLL.rows, 3 : 3 + COLUMNS]
+        stepped = wide[3 + rows : 4 + rows + SCROLL.rows, 3 + columns : 3 + columns + COLUMNS]
+        before, stayed, stepped = before + trembles[0], before + trembles[1], stepped + trembles[1]
+        assert SCROLL.made(before[None], stayed[None], asked).tolist() == [[0, 0]]
+        assert SCROLL.made(before[None], stepped[None], asked).tolist() == [[rows, columns]]
+
+
 def test_what_enters_is_what_a_move_brings_into_view() -> None:
     controls = torch.eye(5)
     for vector, (rows, columns) in zip(controls, STEPS, strict=True):
