@@ -36,6 +36,7 @@ def test_the_drawn_tree_is_the_tree() -> None:
         ("ShapeError", ValueError),
         ("ActionsError", ValueError),
         ("PoolFull", MemoryError),
+        ("SpillError", OSError),
         ("VideoError", OSError),
         ("MissingDependency", ImportError),
     ],

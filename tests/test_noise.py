@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import permutations
 
 import pytest
 import torch
 
 from worldsim.errors import ConfigError
-from worldsim.noise import block_noise, uniforms
+from worldsim.noise import block_noise, frame_noise, frame_uniforms, order, uniforms
 
 MASK = 2**64 - 1
 
@@ -103,3 +104,28 @@ def test_a_seed_block_or_step_out_of_range_is_refused_by_name(draw, name, value)
     given = {"seed": 0, "block": 0, "step": 0, name: value}
     with pytest.raises(ConfigError, match=f"a {name} is a whole number from 0 to 2\\*\\*64 - 1, got {value}"):
         draw(**given, shape=(1,))
+
+
+def test_noise_and_uniforms_of_frames_keep_their_numbers():
+    assert frame_noise(7, 3, (3,)).tolist() == [-0.5497923493385315, -1.4114214181900024, 0.3922562003135681]
+    words = [word for running in (1, 2) for word in philox([running, 0, 3, 3], [7, 0])]
+    assert frame_uniforms(7, 3, (5,)).tolist() == [(word >> 11) / 2**53 for word in words[:5]]
+
+
+def test_an_order_is_a_permutation_by_uniforms_of_its_own():
+    words = [word for running in (1, 2) for word in philox([running, 0, 6, 4], [5, 0])][:7]
+    assert order(5, 6, 7) == tuple(sorted(range(7), key=lambda at: words[at]))
+    assert {order(1, window, 3) for window in range(60)} == set(permutations(range(3)))
+
+
+@pytest.mark.parametrize("draw", [frame_noise, frame_uniforms])
+def test_numbers_of_a_frame_are_those_of_no_block(draw):
+    of_frames = {number for frame in range(9) for number in draw(4, frame, (50,)).tolist()}
+    of_blocks = {
+        number
+        for block in range(9)
+        for step in range(3)
+        for number in (*block_noise(4, block, step, (50,)).tolist(), *uniforms(4, block, step, (50,)).tolist())
+    }
+    assert len(of_frames) > 440
+    assert not of_frames & of_blocks

@@ -14,6 +14,7 @@ import worldsim
 from worldsim import presets
 from worldsim.cache.policy import Full, SinkWindow, Window
 from worldsim.cache.quant import parse_storage
+from worldsim.decoding.noise_plan import PLAIN, NoisePlan, parse_noise
 from worldsim.errors import ConfigError, NotShipped, UnknownName, WeightsError
 from worldsim.models.small.backbone import SmallBackbone, SmallConfig
 from worldsim.models.small.weights import save_weights
@@ -72,6 +73,55 @@ def test_keys_and_values_are_kept_as_it_was_named_or_given_and_exactly_otherwise
         assert presets.world_of(session.log).pool.storage == world.pool.storage
 
 
+@pytest.mark.parametrize("noise", ["plain", "cosine:low=50,period=3,window=4", NoisePlan(window=8)])
+def test_noise_is_the_plan_that_was_named_or_given_and_plain_otherwise(assets, noise):
+    world = load("crafter", noise=noise)
+    assert world.plan.noise == (parse_noise(noise) if isinstance(noise, str) else noise)
+    assert load("crafter").plan.noise == PLAIN
+    with world.open() as session:
+        session.step()
+        assert ("noise" in session.log.opening.plan) is (noise != "plain")
+        assert world_of(session.log).plan == world.plan
+
+
+def test_a_budget_of_memory_is_kept_and_changes_no_picture(assets, tmp_path):
+    plain = load("crafter", policy="window:frames=2").open(seed=1)
+    page = load("crafter").pool.shape.bytes(torch.float32)
+    for budget in (3 * page, "0.5MB"):
+        world = load("crafter", policy="window:frames=2", budget=budget, spill=tmp_path / "spill")
+        session = world.open(seed=1)
+        for at in range(9):
+            made = session.step({"KeyW"}).frames
+            if session.block > plain.block:
+                plain.step({"KeyW"})
+            assert session.latest == plain.log.steps[at]
+        assert made.shape == (1, 72, 72, 3)
+        assert world.pool.tier_bytes.disk > 0
+        assert world.pool.tier_bytes.device <= (budget if isinstance(budget, int) else 500_000)
+        world.pool.check_integrity([session])
+        assert presets.world_of(session.log).pool.tier_bytes.disk == 0, "where bytes lay is no part of a life"
+    assert (tmp_path / "spill").is_dir()
+    assert not [*(tmp_path / "spill").iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("settings", "least"),
+    [
+        ({"policy": "window:frames=4"}, 5),
+        ({"policy": "sink:sink=2,window=3", "frames_per_block": 4}, 9),
+        ({"policy": "full"}, 2),
+        ({"policy": "blockvid:recent=8,top=2,run=4"}, 17),
+    ],
+)
+def test_a_budget_below_what_one_block_sees_is_refused_with_one_that_would_do(assets, settings, least):
+    page = load("crafter").pool.shape.bytes(torch.float32)
+    assert load("crafter", budget=least * page, **settings).pool.tier_bytes.device == 0
+    with pytest.raises(
+        ConfigError, match=rf"needs {least * page} bytes .*the budget is {least * page - 1}; choose one of"
+    ):
+        load("crafter", budget=least * page - 1, **settings)
+
+
 @pytest.mark.parametrize("frames", CRAFTER.blocks)
 def test_steps_and_block_length_are_the_ones_asked_for(assets, frames):
     world = load("crafter", steps=2, frames_per_block=frames)
@@ -83,7 +133,7 @@ def test_steps_and_block_length_are_the_ones_asked_for(assets, frames):
     ("name", "settings", "error", "told"),
     [
         ("craftr", {}, UnknownName, r"no world 'craftr'; known: .*crafter.*did you mean 'crafter'"),
-        ("crafter", {"policy": "windw"}, UnknownName, r"no policy 'windw'; known: full, sink, window.*mean 'window'"),
+        ("crafter", {"policy": "windw"}, UnknownName, r"no policy 'windw'; known: .*full.*sink, window.*mean 'window'"),
         ("crafter", {"policy": "window:size=3"}, UnknownName, r"no option of policy 'window' 'size'"),
         ("crafter", {"policy": "window:frames=0"}, ConfigError, "at least 1 frame"),
         ("crafter", {"kv": "int4"}, UnknownName, r"no code for keys and values 'int4'; known: fp8, .*mean 'int8'"),
@@ -94,6 +144,12 @@ def test_steps_and_block_length_are_the_ones_asked_for(assets, frames):
             r"no option of code for keys and values 'int8' 'group'; known: recent",
         ),
         ("crafter", {"kv": "gear4:rank=99"}, ConfigError, "choose fewer"),
+        ("crafter", {"noise": "cosin"}, UnknownName, r"no noise 'cosin'; known: .*mean 'cosine'"),
+        ("crafter", {"noise": "linear:low=0"}, ConfigError, "1 <= low <= high <= 100"),
+        ("crafter", {"budget": "256"}, ConfigError, "a number and its unit, such as 256MB"),
+        ("crafter", {"budget": "1GB,2GB", "device": "cpu"}, ConfigError, "a budget of one size"),
+        ("crafter", {"budget": 10**9, "spill": "/dev/null/x"}, ConfigError, "pages cannot be kept in /dev/null/x"),
+        ("crafter", {"spill": "somewhere"}, ConfigError, "nothing is moved to somewhere without a budget"),
         ("crafter", {"device": "gpu"}, UnknownName, r"no device 'gpu'; known: auto, cpu"),
         ("crafter", {"device": "cuda:77"}, ConfigError, "is not there"),
         ("crafter", {"steps": 0}, ConfigError, "at least 1 step, got 0"),

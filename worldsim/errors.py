@@ -10,6 +10,7 @@ WorldSimError
 ├── DataError             recorded episodes are missing, torn or of another world
 ├── EngineFull            an engine has as many sessions as it has capacity for
 ├── PoolFull              the page pool has no page left for the next block
+├── SpillError            keys and values cannot be moved out of memory, or not be read back
 ├── IntegrityError        the page pool's books do not balance: a defect in worldsim, report it
 ├── BrokenBlock           a block came out with numbers that are none
 ├── SessionClosed         a session was used after it was closed
@@ -72,6 +73,10 @@ class EngineFull(WorldSimError):
 
 class PoolFull(WorldSimError, MemoryError):
     """The page pool has no page left for the next block."""
+
+
+class SpillError(WorldSimError, OSError):
+    """Keys and values cannot be moved out of memory, or not be read back; the logs of sessions rebuild them."""
 
 
 class IntegrityError(WorldSimError):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from worldsim.errors import ConfigError
 
-_NOISE, _UNIFORMS = 0, 1
+_NOISE, _UNIFORMS, _FRAME_NOISE, _FRAME_UNIFORMS, _ORDER = range(5)
 
 
 def block_noise(seed: int, block: int, step: int, shape: Sequence[int]) -> Tensor:
@@ -44,6 +44,24 @@ def uniforms(seed: int, block: int, step: int, shape: Sequence[int]) -> Tensor:
     They share no bits with the noise of the same seed, block and step.
     """
     return torch.from_numpy(_generator(seed, block, step, _UNIFORMS).random(tuple(shape)))
+
+
+def frame_noise(seed: int, frame: int, shape: Sequence[int]) -> Tensor:
+    """As block_noise, of one frame by its number, whatever block it is in; of those numbers no block has any."""
+    normal = _generator(seed, frame, 0, _FRAME_NOISE).standard_normal(tuple(shape), dtype=np.float32)
+    return torch.from_numpy(normal)
+
+
+def frame_uniforms(seed: int, frame: int, shape: Sequence[int]) -> Tensor:
+    """As uniforms, of one frame by its number, whatever block it is in."""
+    return torch.from_numpy(_generator(seed, frame, 0, _FRAME_UNIFORMS).random(tuple(shape)))
+
+
+def order(seed: int, window: int, size: int) -> tuple[int, ...]:
+    """The numbers from 0 to size - 1 in an order by chance, for the window of that number."""
+    # Not numpy's own shuffle, whose draws are no promise; the order of uniform numbers needs none.
+    drawn = _generator(seed, window, 0, _ORDER).random(size)
+    return tuple(int(place) for place in drawn.argsort(kind="stable"))
 
 
 def _generator(seed: int, block: int, step: int, stream: int) -> np.random.Generator:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -12,10 +13,15 @@ from typing import Any
 
 import torch
 
-from worldsim.cache.policy import Policy, Window, parse_policy
+from worldsim.cache.budget import parse_budget
+from worldsim.cache.policies import parse_policy
+from worldsim.cache.policy import Policy, Window
 from worldsim.cache.pool import PagePool, Storage
 from worldsim.cache.quant import parse_storage
+from worldsim.cache.spill import SpillFile
+from worldsim.cache.tiers import Tiers
 from worldsim.codec.patches import PatchCodec
+from worldsim.decoding.noise_plan import NoisePlan, parse_noise
 from worldsim.decoding.video import VideoPlan
 from worldsim.errors import ConfigError, NotShipped, UnknownName, WeightsError
 from worldsim.models.protocol import Codec
@@ -233,6 +239,9 @@ def load(
     weights: Path | str | None = None,
     kv: str | Storage | None = None,
     recall: bool = True,
+    noise: str | NoisePlan = "plain",
+    budget: str | int | None = None,
+    spill: Path | str | None = None,
 ) -> World:
     """A world, ready to be opened.
 
@@ -246,9 +255,14 @@ def load(
         kv: how keys and values of frames that are no longer recent are kept: a storage, or its name as in "int8" or
             "kivi2:recent=16"; exactly if None. What is recent, and so exact, is 8 frames unless it says otherwise.
         recall: let weights that remember places recall them. Off, a block knows of the past what the policy shows.
+        noise: how much noise each block begins with, and which: a plan, or its name as in
+            "cosine:low=60,high=100,period=32,window=4" or "shuffled:window=4"; as noise alone, and its own, if plain.
+        budget: how many bytes of keys and values may lie in memory, as a number or a text such as "256MB"; others lie
+            on disk. On a GPU they lie in host memory, up to a budget of its own if it has one, as in "8GB,32GB".
+        spill: the folder whose disk takes them, in a file that ends with the process; that of temporary files if None.
 
     Raises:
-        UnknownName: no such world, policy, code for keys and values, or device.
+        UnknownName: no such world, policy, code for keys and values, noise, or device.
         ConfigError: a setting that cannot work.
         NotShipped: the world's weights are not in the package.
         WeightsError: the weights file is torn, foreign, of another shape or of another world.
@@ -268,9 +282,23 @@ def load(
         policy=recipe.policy if policy is None else parse_policy(policy) if isinstance(policy, str) else policy,
         draw=bool(recipe.backbone.palette),
         recall=recall,
+        noise=parse_noise(noise) if isinstance(noise, str) else noise,
     )
-    storage = parse_storage(kv) if isinstance(kv, str) else kv
-    return assemble(recipe, plan, _weights(recipe, weights), device=pick_device(device), storage=storage)
+    where = pick_device(device)
+    keeping = Keeping(storage=parse_storage(kv) if isinstance(kv, str) else kv, tiers=_tiers(budget, spill, where))
+    return assemble(recipe, plan, _weights(recipe, weights), device=where, keeping=keeping)
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Keeping:
+    """How a world keeps keys and values.
+
+    storage: of frames that are no longer recent; exactly if None.
+    tiers: where they lie, and how much memory they may take; all in memory if None. Of one world alone.
+    """
+
+    storage: Storage | None = None
+    tiers: Tiers | None = None
 
 
 def assemble(
@@ -280,7 +308,7 @@ def assemble(
     *,
     device: torch.device,
     dtype: torch.dtype = torch.float32,
-    storage: Storage | None = None,
+    keeping: Keeping | None = None,
 ) -> World:
     """A world from its parts.
 
@@ -291,9 +319,10 @@ def assemble(
         device: where it lives.
         dtype: in which the backbone computes and keys and values are kept. Whether bfloat16 wins over float32 depends
             on the processor; `python -m benchmarks.decode` measures both.
-        storage: how its pool keeps frames that are no longer recent; exactly if None.
+        keeping: how its pool keeps keys and values; exactly, and all in memory, if None.
 
     Raises:
+        ConfigError: a budget below what one block sees.
         WeightsError: the weights file is torn, foreign, of another shape or of another world.
     """
     backbone = load_weights(weights, dtype=dtype, device=device)
@@ -310,13 +339,40 @@ def assemble(
         simulator=recipe.simulator,
         starts=Starts.load(places) if places.exists() else Starts.none(),
     )
-    return World(
-        origin,
-        backbone=backbone,
-        codec=recipe.codec,
-        plan=plan,
-        pool=PagePool(backbone.pages, pages=recipe.pages, dtype=dtype, device=device, storage=storage),
+    keeping = keeping or Keeping()
+    pool = PagePool(
+        backbone.pages, pages=recipe.pages, dtype=dtype, device=device, storage=keeping.storage, tiers=keeping.tiers
     )
+    if keeping.tiers is not None:
+        _check_budget(pool, plan, keeping.tiers.budget.device)
+    return World(origin, backbone=backbone, codec=recipe.codec, plan=plan, pool=pool)
+
+
+def _tiers(budget: str | int | None, spill: Path | str | None, device: torch.device) -> Tiers | None:
+    """Where pages lie under that budget; ConfigError if it is none, or there is a folder without a budget."""
+    if budget is None:
+        if spill is not None:
+            raise ConfigError(f"nothing is moved to {spill} without a budget; give one, such as 256MB")
+        return None
+    return Tiers(
+        parse_budget(budget, device),
+        device=device,
+        disk=SpillFile(None if spill is None else Path(spill)),
+        run=ThreadPoolExecutor(1, thread_name_prefix="worldsim-pages").submit,
+    )
+
+
+def _check_budget(pool: PagePool, plan: VideoPlan, budget: int) -> None:
+    """Raise ConfigError if the budget has no room for what a block sees and adds; of an endless past, one frame."""
+    held = plan.policy.limit
+    seen = 1 if held is None else len(plan.policy.see(range(held), held))
+    least = pool.bytes_for(seen, plan.frames_per_block)
+    if budget < least:
+        raise ConfigError(
+            f"a block of {plan.frames_per_block} frames that sees {seen} before it needs {least} bytes of keys and "
+            f"values in memory, and the budget is {budget}; choose one of {-(-least // 10**6)}MB or more, a policy "
+            f"that sees fewer frames, or kv in fewer bits"
+        )
 
 
 def restore(
@@ -353,6 +409,7 @@ def world_of(log: SessionLog, *, device: str = "auto", weights: Path | str | Non
         weights=weights,
         kv=plan.get("kv"),
         recall=plan.get("recall", False),
+        noise=plan.get("noise", "plain"),
     )
 
 

@@ -34,6 +34,34 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object at the
 Seed = Annotated[int, typer.Option(min=0, help="Equal seeds give equal results.")]
 Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, or a GPU by torch's name for it.")]
 Weights = Annotated[Path | None, typer.Option(help="A weights file of worldsim train in place of the shipped one.")]
+Script = Annotated[
+    Path | None, typer.Option(help='JSON lines such as {"block": 12, "keys": ["KeyW"]}; without it, wait.')
+]
+Start = Annotated[int | None, typer.Option(help="Which of its starting places; by default one drawn by the seed.")]
+Steps = Annotated[int | None, typer.Option(help="Backbone calls that denoise a block; by default the world's own.")]
+Log = Annotated[Path | None, typer.Option(help="A new file for the log of the walk, which worldsim replay reads.")]
+Policy = Annotated[
+    str | None,
+    typer.Option(help="What a block sees of the past, such as window:frames=32; by default the world's own."),
+]
+Kv = Annotated[
+    str | None,
+    typer.Option(help="How older keys and values are kept, such as int8 or kivi2:recent=16; by default exactly."),
+]
+Noise = Annotated[
+    str,
+    typer.Option(help="Noise that blocks begin with, such as cosine:low=60,period=32 or shuffled:window=4."),
+]
+Budget = Annotated[
+    str | None,
+    typer.Option(help="Memory for keys and values, such as 256MB; others lie on disk. By default all lie in memory."),
+]
+Spill = Annotated[
+    Path | None, typer.Option(help="Folder that those beyond it lie in; by default the system's for temporary files.")
+]
+Explain = Annotated[
+    Path | None, typer.Option(help="A .png that shows how much attention each block paid to what lies how far back.")
+]
 STOPPED = 130
 
 
@@ -56,61 +84,61 @@ def refusals() -> Iterator[None]:
 @refusals()
 def generate(
     world: Annotated[str, typer.Option(help="Which world.")] = "crafter",
-    actions: Annotated[
-        Path | None, typer.Option(help='JSON lines such as {"block": 12, "keys": ["KeyW"]}; without it, wait.')
-    ] = None,
+    actions: Script = None,
     prompts: Annotated[Path | None, typer.Option(help="JSON lines for a world that is told in words.")] = None,
     seconds: Annotated[float, typer.Option(help="How much world time.")] = 20.0,
     seed: Seed = 0,
-    start: Annotated[
-        int | None, typer.Option(help="Which of its starting places; by default one drawn by the seed.")
-    ] = None,
-    policy: Annotated[
-        str | None,
-        typer.Option(help="What a block sees of the past, such as window:frames=32; by default the world's own."),
-    ] = None,
-    kv: Annotated[
-        str | None,
-        typer.Option(help="How older keys and values are kept, such as int8 or kivi2:recent=16; by default exactly."),
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option(help="Backbone calls that denoise a block; by default the world's own.")
-    ] = None,
+    start: Start = None,
+    policy: Policy = None,
+    kv: Kv = None,
+    budget: Budget = None,
+    spill: Spill = None,
+    noise: Noise = "plain",
+    steps: Steps = None,
     frames_per_block: Annotated[int, typer.Option(help="Frames made at once.")] = 1,
     device: Device = "auto",
     weights: Weights = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The video, an .mp4 file.")] = Path("out/world.mp4"),
-    log: Annotated[
-        Path | None, typer.Option(help="A new file for the log of the walk, which worldsim replay reads.")
-    ] = None,
+    log: Log = None,
+    explain: Explain = None,
     as_json: Json = False,
 ) -> int:
     """Walk through a learned world under scripted keys, and write what is seen as a video."""
     import worldsim
     from worldsim_apps.actions import Actions, read_actions
+    from worldsim_apps.explain import Explained
     from worldsim_apps.generate import film
     from worldsim_apps.progress import progress
 
-    if not 0 < seconds < math.inf:
-        raise Refused(f"--seconds is a length of time above 0, got {seconds}")
-    if log is not None and log.resolve() == output.resolve():
-        raise Refused(f"the log and the video are both {output}; give each a file of its own")
+    _check_walk(seconds, output, log)
     place = worldsim.load(
-        world, device=device, policy=policy, steps=steps, frames_per_block=frames_per_block, weights=weights, kv=kv
+        world,
+        device=device,
+        policy=policy,
+        steps=steps,
+        frames_per_block=frames_per_block,
+        weights=weights,
+        kv=kv,
+        noise=noise,
+        budget=budget,
+        spill=spill,
     )
     if prompts is not None:
         _refuse_prompts(prompts, world)
     script = read_actions(actions, place.controls) if actions else Actions()
     frames = max(1, round(seconds * place.fps))
+    explained = Explained(place, explain)
     with (
         place.open(seed=seed, start=start, log=log) as session,
         progress(f"generate {world}", frames, quiet=as_json) as bar,
     ):
-        made = film(place, session, script, output, frames=frames, on_frames=bar.advance)
-        pages = asdict(place.pool.bytes)
+        on_frames = explained.follow(session, bar.advance)
+        made = film(place, session, script, output, frames=frames, on_frames=on_frames)
+        pages, tiers = asdict(place.pool.bytes), asdict(place.pool.tier_bytes)
     speed = f"made at {made.speed:.2f} times the speed of the world"
     text = f"{output}: {made.frames} frames, {made.seconds:.1f} s, {speed}"
-    fields = {"world": world, "seed": seed, "start": start, "kv": kv, "kv_bytes": pages, **made.to_dict()}
+    fields = {"world": world, "seed": seed, "start": start, "kv": kv, "kv_bytes": pages, "noise": noise}
+    fields |= {"budget": budget, "tier_bytes": tiers} | made.to_dict() | explained.write()
     _report(fields if as_json else text)
     return STOPPED if made.stopped else 0
 
@@ -355,6 +383,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if message:
         typer.echo(f"worldsim: {' '.join(message.split())}", err=True)
     return int(code)
+
+
+def _check_walk(seconds: float, output: Path, log: Path | None) -> None:
+    """Refuse a length of time that is none, and a log in the file of the video."""
+    if not 0 < seconds < math.inf:
+        raise Refused(f"--seconds is a length of time above 0, got {seconds}")
+    if log is not None and log.resolve() == output.resolve():
+        raise Refused(f"the log and the video are both {output}; give each a file of its own")
 
 
 def _refuse_prompts(path: Path, world: str) -> NoReturn:

@@ -126,6 +126,11 @@ ENCODERS: Mapping[Codec, Callable[[tuple[int, int], int], Encoder]] = {
 }
 
 
+def png_of(pixels: NDArray[np.uint8], known: NDArray[np.bool_]) -> bytes:
+    """A PNG of pixels RGB uint8 [H, W, 3], transparent where they are not known, [H, W]."""
+    return cv2.imencode(".png", np.dstack((pixels[..., ::-1], 255 * known.astype(np.uint8))))[1].tobytes()
+
+
 def picture_of(data: bytes, size: tuple[int, int]) -> NDArray[np.uint8]:
     """A PNG or JPEG that a client sent, as a frame uint8 [H, W, 3] of that (height, width).
 

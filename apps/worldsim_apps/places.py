@@ -10,7 +10,7 @@ from pathlib import Path
 from threading import Lock
 from types import TracebackType
 
-from worldsim.cache.policy import parse_policy, policy_text
+from worldsim.cache.policies import parse_policy, policy_text
 from worldsim.errors import ConfigError, NotShipped, UnknownName
 from worldsim.presets import WORLDS, WorldRecipe, card, load
 from worldsim.runtime.world import World

@@ -386,6 +386,7 @@ class Room:
                 width=encoder.size[0],
                 height=encoder.size[1],
                 payload=payload,
+                seen=chunk.seen.ranges if not at else (),
             )
             for at, payload in enumerate(encoder.encode(chunk.frames))
         ]
@@ -446,6 +447,8 @@ class Room:
                 play.allow(verb.blocks)
             case "look":
                 await self._look(viewer)
+            case "map":
+                return "map", await stage.map()
             case "mark":
                 return "marked", {"mark": await stage.mark(), "block": stage.block}
             case "record" if verb.on:

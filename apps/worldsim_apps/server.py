@@ -39,6 +39,7 @@ from worldsim.session.events import (
     Ping,
     Prompt,
     Start,
+    Tell,
     type_of,
 )
 from worldsim.session.machine import SILENCE_S, WINDOW, Budget, Dialogue, Limits
@@ -334,6 +335,8 @@ class Visit:
                 room.act(heard)
             case Prompt():
                 raise ProtocolError("no_prompts", f"{self._hall.engine.world.origin.name} is steered by keys alone")
+            case Tell():
+                self._viewer.asks_seen = heard.seen
             case Ping():
                 self._viewer.tell("pong", t=heard.t)
             case Bye():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -18,11 +19,13 @@ from numpy.typing import NDArray
 from worldsim.errors import EngineFull, LogError, ProtocolError, VideoError, WorldSimError
 from worldsim.runtime.chunk import Chunk
 from worldsim.runtime.engine import Engine, LiveSession
+from worldsim.runtime.land import Land
 from worldsim.runtime.mark import Mark
 from worldsim.runtime.recording import Recording
 from worldsim.runtime.session import Session
 from worldsim.runtime.snapshot import Snapshot
 from worldsim.session.log import SessionLog, Step
+from worldsim_apps.encoding import png_of
 from worldsim_apps.gauges import Gauges
 from worldsim_apps.kept import Kept, size_of
 
@@ -270,6 +273,14 @@ class Stage:
     async def look(self) -> NDArray[np.uint8]:
         """What the world looks like now, uint8 [H, W, 3]."""
         return cast("NDArray[np.uint8]", await self._do(lambda session: session.look()))
+
+    async def map(self) -> dict[str, Any]:
+        """The places that are remembered, as a client is told: how many, a picture of them, and where the view is."""
+        land: Land | None = await self._do(lambda session: session.land())
+        if land is None:
+            return {"places": 0, "picture": "", "view": [0, 0, 0, 0]}
+        picture = base64.b64encode(await self._hall.encode(lambda: png_of(land.pixels, land.known))).decode()
+        return {"places": int(land.known.sum()), "picture": picture, "view": [*land.view]}
 
     async def mark(self) -> int:
         """The number of a mark of this moment. The newest few hold memory, the others but what happened."""

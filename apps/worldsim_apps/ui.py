@@ -25,7 +25,7 @@ from urllib.parse import urlencode
 import numpy as np
 from numpy.typing import NDArray
 
-from worldsim.cache.policy import policy_text
+from worldsim.cache.policies import policy_text
 from worldsim.controls import Controls
 from worldsim.errors import ConfigError, MissingDependency, WorldSimError
 from worldsim.presets import WORLDS

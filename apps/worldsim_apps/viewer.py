@@ -40,11 +40,14 @@ class Viewer:
     Args:
         connection: which.
         gauges: where frames are counted.
+
+    asks_seen: whether it is told of each block what that saw of the past.
     """
 
     def __init__(self, connection: ServerConnection, gauges: Gauges) -> None:
         self.role: Role | None = None
         self.codec: Codec = "jpeg"
+        self.asks_seen = False
         self._connection = connection
         self._gauges = gauges
         self._relay = Relay[Media](MOST_FRAMES)
@@ -194,4 +197,5 @@ class Viewer:
             return None
         self._gauges.sent.inc()
         self._number += 1
-        return replace(media, number=self._number - 1).encode()
+        seen = media.seen if self.asks_seen else ()
+        return replace(media, number=self._number - 1, seen=seen).encode()

@@ -7,7 +7,7 @@ import base64
 import copy
 import io
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 import worldsim
 from tests.apps.browsing import Served, Shown, browsing, digest
+from worldsim.cache.policy import Seen
 from worldsim_apps.stage import Stage
 from worldsim_apps.viewer import Viewer
 
@@ -459,6 +460,122 @@ def test_the_world_is_shown_by_whole_factors_in_a_window_of_any_size(page, width
     assert page.page.evaluate("document.getElementById('screen').getBoundingClientRect().width") >= 72
     if width >= 390:
         assert page.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+class FarAndNear:
+    """Sees the newest three frames, and two that lie further back."""
+
+    limit = 12
+    sparse = None
+
+    def see(self, held: Sequence[int], block: int, alike: Any = None) -> list[Seen]:
+        return [Seen(frame, frame - block) for frame in held if block - frame in (9, 8, 3, 2, 1)]
+
+    def keep(self, held: Sequence[int], next_frame: int) -> list[int]:
+        return [frame for frame in held if frame >= next_frame - 9]
+
+
+def tiles(shown: Shown, name: str) -> list[tuple[str, str, bool]]:
+    """Of each small picture in that list: its pixels as a data URL, what is said below it, and whether it is known."""
+    return [
+        tuple(one)
+        for one in shown.page.evaluate(
+            """(name) => [...document.querySelectorAll(`#memory .${name} li`)].map((item) =>
+              [item.children[0].toDataURL(), item.children[1].textContent, !item.classList.contains("unknown")])""",
+            name,
+        )
+    ]
+
+
+def test_the_page_shows_what_the_newest_block_saw_and_marks_what_lies_further_back(browser, context, tmp_path):
+    served = Served(worldsim.load("crafter", policy=FarAndNear()), tmp_path)
+    try:
+        page = Shown(context.new_page()).open(served.url)
+        page.pause()
+        page.control("reset", seed=5, start=0)
+        looks = []
+        for key in ("ArrowRight", "ArrowDown", "ArrowLeft", "ArrowUp") * 3:
+            page.step(key)
+            looks.append(tiles(page, "film")[-1][0])  # of the frame before this block
+        near, far = tiles(page, "film"), tiles(page, "afar")
+        assert [(said, known) for _, said, known in near] == [("0.4 s", True), ("0.3 s", True), ("0.1 s", True)]
+        assert [(said, known) for _, said, known in far] == [("1.0 s", True)]
+        assert page.page.inner_text("#memory .span") == "0.4 s"
+        assert [look for look, _, _ in (*far, *near)] == [looks[at] for at in (4, 9, 10, 11)]
+        assert len(set(looks)) > 6
+        assert not page.page.is_visible("#memory .none")
+        page.control("rewind", blocks=4)
+        page.step("Space")
+        assert [known for _, _, known in tiles(page, "afar")] == [True]
+        assert tiles(page, "afar")[0][1] == "1.0 s"
+        page.control("reset", seed=5, start=0)
+        page.step()
+        assert [known for _, _, known in (*tiles(page, "film"), *tiles(page, "afar"))] == [False] * 4
+        assert page.problems == []
+    finally:
+        served.close()
+
+
+def test_what_was_shown_stays_known_at_a_stride_however_long_it_lasts(page):
+    kept = page.page.evaluate("""() => {
+      const album = new worldsim.memory.album.constructor(), canvas = document.getElementById("screen");
+      for (let at = 0; at < 5000; at += 1) album.keep(at, canvas);
+      const tile = Object.assign(document.createElement("canvas"), { width: 40, height: 40 });
+      const known = [0, 777, 2501, 4900, 4990, 4999].map((number) => album.draw(number, 0, tile));
+      const size = album.cells.size, newest = [...Array(64).keys()].every((back) => album.cells.has(4999 - back));
+      album.cut(10);
+      return { known, size, newest, left: [...album.cells.keys()], after: album.draw(4999, 0, tile) };
+    }""")
+    assert kept["known"] == [True] * 6
+    assert kept["size"] <= 1024
+    assert kept["newest"]
+    assert kept["left"] == [0, 8]
+    assert kept["after"] is False
+
+
+def test_the_memory_is_shown_or_not_as_its_key_says_and_the_server_is_told(page, served):
+    (room,) = served.server.hall.rooms.values()
+    page.until(lambda: room._player.asks_seen)
+    page.until(lambda: page.page.inner_text("#memory .span") == "4.0 s")
+    assert page.page.inner_text("#memory .none").startswith("Nothing")
+    for _ in range(2):
+        page.page.focus("#screen")
+        page.page.keyboard.press("KeyM")
+        page.until(lambda: not room._player.asks_seen)
+        assert page.page.evaluate("worldsim.memory.isOn") is False
+        page.page.reload()
+        page.state("live")
+        assert page.page.evaluate("worldsim.memory.isOn") is False
+        page.page.keyboard.press("KeyM")
+        page.until(lambda: room._player.asks_seen)
+        served.cut()
+        page.state("lost")
+        page.state("live")
+        page.until(lambda: room._player and room._player.asks_seen)
+
+
+def test_the_map_shows_the_places_that_are_remembered(page, served):
+    page.page.wait_for_selector("#memory .map", state="visible")
+    page.pause()
+    (room,) = served.server.hall.rooms.values()
+    page.until(
+        lambda: page.page.inner_text("#memory .count") == f"{room._stage.live.session.land().known.sum()} places"
+    )
+    rows, columns = room._stage.live.session.land().known.shape
+    assert page.page.evaluate("(({ width, height }) => [width, height])(document.querySelector('#memory .map'))") == [
+        6 * columns,
+        6 * rows,
+    ]
+
+
+def test_on_a_telephone_the_memory_is_closed_until_it_is_asked_for(phone, served):
+    (room,) = served.server.hall.rooms.values()
+    phone.until(lambda: phone.page.evaluate("worldsim.blocks") >= 2)
+    assert (phone.page.evaluate("worldsim.memory.isOn"), room._player.asks_seen) == (False, False)
+    phone.page.tap("#memory summary")
+    phone.until(lambda: room._player.asks_seen)
+    phone.until(lambda: tiles(phone, "film"))
+    assert phone.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
 @pytest.fixture

@@ -299,13 +299,14 @@ KINDS: dict[str, tuple[str, ...]] = {
     "ping": ("t",),
     "bye": (),
     "dance": ("seq",),
+    "tell": ("seen",),
 }
-OPS = ("pause", "resume", "step", "mark", "rewind", "fork", "save", "load", "reset", "dance")
+OPS = ("pause", "resume", "step", "mark", "rewind", "fork", "save", "load", "reset", "map", "dance")
 
 
 def nonsense(drawn: random.Random, worlds: list[str]) -> str | bytes:
     """A message that may be right, nearly right, or nothing at all."""
-    kind = drawn.choices(tuple(KINDS), weights=(3, 4, 4, 4, 12, 1, 1, 0.3, 1))[0]
+    kind = drawn.choices(tuple(KINDS), weights=(3, 4, 4, 4, 12, 1, 1, 0.3, 1, 1))[0]
     fields: dict[str, Any] = {"type": kind}
     for name in KINDS[kind]:
         if drawn.random() < 0.4:

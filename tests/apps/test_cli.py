@@ -94,6 +94,20 @@ def test_generate_tells_a_person_what_it_wrote(untrained, capsys):
     assert out.count("\n") == 1
 
 
+def test_generate_explains_what_blocks_attended_to(untrained, capsys):
+    code, out, err = run(capsys, "generate", *FAST, "--policy", "window:frames=2", "--explain", "why.png", "--json")
+    assert (code, err) == (0, "")
+    told = json.loads(out)["explain"]
+    assert told["path"] == "why.png"
+    assert [block["frames"] for block in told["blocks"]] == [[at - 2, at - 1] for at in range(5)]
+    assert all(0 < sum(block["shares"]) < 1 for block in told["blocks"])
+    assert Path("why.png").read_bytes().startswith(b"\x89PNG")
+    assert "explain" not in json.loads(run(capsys, "generate", *FAST, "--json")[1])
+    code, _, err = run(capsys, "generate", *FAST, "--explain", "why.svg", "-o", "never.mp4")
+    assert (code, Path("never.mp4").exists()) == (2, False)
+    assert "drawn as a .png, got why.svg" in err
+
+
 def test_a_logged_walk_is_lived_again_from_its_log_alone(untrained, capsys):
     assert run(capsys, "generate", *FAST, "--log", "logs/walk.log")[0] == 0
     code, out, err = run(capsys, "replay", "logs/walk.log", "--verify", "-o", "again.mp4")
@@ -175,6 +189,7 @@ def test_the_settings_of_a_world_reach_it(untrained, capsys, monkeypatch):
 
     monkeypatch.setattr("worldsim.load", load)
     options = ("--device", "cpu", "--policy", "full", "--steps", "2", "--weights", "w.safetensors", "--kv", "fp8")
+    options += ("--noise", "shuffled", "--budget", "1GB", "--spill", "spilled")
     assert main(["generate", *FAST, *options]) == 0
     assert given == {
         "name": "crafter",
@@ -184,6 +199,9 @@ def test_the_settings_of_a_world_reach_it(untrained, capsys, monkeypatch):
         "frames_per_block": 1,
         "weights": Path("w.safetensors"),
         "kv": "fp8",
+        "noise": "shuffled",
+        "budget": "1GB",
+        "spill": Path("spilled"),
     }
 
 
@@ -202,9 +220,40 @@ def test_generate_says_what_keys_and_values_take_in_each_form(untrained, capsys)
     assert bare == {"exact": 0, "coded": 8 * (page // 4 + 2 * 81 * 2)}
 
 
+def test_a_walk_under_a_budget_of_memory_is_the_same_and_says_what_lies_where(untrained, capsys):
+    told, videos = [], []
+    for options in ((), ("--budget", "300kB", "--spill", "spill")):
+        code, out, err = run(capsys, "generate", *FAST, "--policy", "window:frames=2", "--json", *options)
+        assert (code, err) == (0, "")
+        told.append(json.loads(out))
+        videos.append(Path("out/world.mp4").read_bytes())
+    assert videos[0] == videos[1]
+    plain, tiered = (each["tier_bytes"] for each in told)
+    assert [each["budget"] for each in told] == [None, "300kB"]
+    assert told[0]["kv_bytes"] == told[1]["kv_bytes"]
+    held = sum(told[0]["kv_bytes"].values())
+    assert plain == {"device": held, "host": 0, "disk": 0}
+    assert tiered["device"] <= 300_000 < held <= tiered["device"] + tiered["disk"]
+    code, out, err = run(capsys, "generate", *FAST, "--budget", "300kB")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "that sees 32 before it needs" in err
+    assert "the budget is 300000; choose one of" in err
+
+
 def test_a_walk_with_coded_keys_and_values_is_lived_again_from_its_log_alone(untrained, capsys):
     assert run(capsys, "generate", *FAST, "--kv", "kivi2:recent=1", "--log", "walk.log")[0] == 0
     assert run(capsys, "replay", "walk.log", "--verify")[0] == 0
+
+
+def test_a_walk_under_a_plan_of_noise_is_lived_again_from_its_log_alone(untrained, capsys):
+    options = ("--noise", "cosine:low=40,period=3,window=4", "--frames-per-block", "2", "--log", "walk.log", "--json")
+    code, out, err = run(capsys, "generate", *FAST, *options)
+    assert (code, err) == (0, "")
+    assert json.loads(out)["noise"] == "cosine:low=40,period=3,window=4"
+    noisy = Path("out/world.mp4").read_bytes()
+    assert run(capsys, "replay", "walk.log", "--verify")[0] == 0
+    assert run(capsys, "generate", *FAST, "--frames-per-block", "2")[0] == 0
+    assert Path("out/world.mp4").read_bytes() != noisy
 
 
 def test_another_seed_or_start_gives_another_video_and_the_same_the_same(untrained):
@@ -248,13 +297,15 @@ def test_ctrl_c_before_the_first_block_exits_with_130_too(untrained, capsys, mon
         ("generate --seconds soon", "'--seconds'"),
         ("generate --seconds 0", "--seconds is a length of time above 0, got 0.0"),
         ("generate --kv int7", "no code for keys and values 'int7'; known: fp8, gear2, gear4, int8, kivi2, kivi4"),
+        ("generate --noise cosin", "no noise 'cosin'; known: cosine, linear, plain, shuffled"),
         ("generate --seconds nan", "--seconds is a length of time above 0, got nan"),
         ("generate --seconds inf", "--seconds is a length of time above 0, got inf"),
         ("generate --seed -1", "'--seed'"),
         ("generate --world crafted", "there is no world 'crafted'; known: crafter, maze; did you mean 'crafter'?"),
         (
             "generate --policy windows:frames=3",
-            "there is no policy 'windows'; known: full, sink, window; did you mean 'window'?",
+            "there is no policy 'windows'; known: blockvid, full, mismatched, pages, random, sink, window; did you mean "
+            "'window'?",
         ),
         ("generate --policy window:frame=3", "there is no option of policy 'window' 'frame'; known: frames"),
         ("generate --policy window:frames=0", "0"),

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 from tests.apps.serving import WALK, alone, bounded, errors_logged, hall_of, settled
+from worldsim.cache.policy import SinkWindow
 from worldsim.errors import ProtocolError, UnknownName, VideoError
 from worldsim.runtime.video import VideoWriter
 from worldsim.session.events import Ack, Act, Control, Hello
@@ -823,6 +828,42 @@ async def test_whoever_looks_is_shown_the_present_and_nobody_else_is(tmp_path):
         await asked(room, one, "look")
         await settled(lambda: one.shown)
         assert one.shown[0].payload == alone_still(seed=3, blocks=room._play.made)
+
+
+@bounded
+async def test_the_first_frame_of_a_block_says_what_that_saw(tmp_path):
+    async with hall_of(tmp_path, world=tiny_world(policy=SinkWindow(sink=1, window=2), frames_per_block=2)) as hall:
+        _, one = await opened(hall)
+        await settled(lambda: len(one.shown) >= 4)
+        assert [media.seen for media in one.shown[:4]] == [
+            (range(-5, -4), range(-2, 0)),
+            (),
+            (range(-5, -4), range(0, 2)),
+            (),
+        ]
+
+
+@bounded
+async def test_a_map_is_told_with_how_many_places_it_shows(tmp_path, monkeypatch):
+    async with hall_of(tmp_path, world=tiny_world(remembers=True)) as hall:
+        room, one = await opened(hall)
+        known = room._stage.live.session.land().known.copy()
+        assert (await asked(room, one, "map"))["places"] == known.size
+        known[0, 0] = False
+        land = replace(room._stage.live.session.land(), known=known)
+        monkeypatch.setattr(room._stage.live.session, "land", lambda: land)
+        told = await asked(room, one, "map")
+        picture = cv2.imdecode(np.frombuffer(base64.b64decode(told["picture"]), np.uint8), cv2.IMREAD_UNCHANGED)
+        assert (told["type"], told["places"], told["view"]) == ("map", land.known.sum(), [*land.view])
+        assert np.array_equal(picture[..., 3] == 255, land.known)
+        assert np.array_equal(picture[land.known][:, 2::-1], land.pixels[land.known])
+
+
+@bounded
+async def test_a_world_that_remembers_no_places_has_an_empty_map(tmp_path):
+    async with hall_of(tmp_path) as hall:
+        room, one = await opened(hall)
+        assert await asked(room, one, "map") == {"type": "map", "places": 0, "picture": "", "view": [0, 0, 0, 0]}
 
 
 @bounded

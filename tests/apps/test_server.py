@@ -119,6 +119,26 @@ async def test_frames_carry_the_newest_action_and_what_was_held_shows_in_them(tm
 
 
 @bounded
+async def test_who_asks_is_told_what_each_block_saw_from_then_on_and_others_are_not(tmp_path):
+    async with (
+        serving(tmp_path) as (_, url),
+        player(url, seed=3) as one,
+        talk(url, role="spectator", session=one.session) as other,
+    ):
+        await other.hear("watching")
+        await one.walk(WALK[:1])
+        await one.say("tell", seen=True)
+        await one.ask("step")
+        media = await one.frame()
+        assert (media.block, media.seen) == (1, (range(-4, 1),))
+        assert [(await other.frame()).seen for _ in range(2)] == [(), ()]
+        await one.say("ack", epoch=media.epoch, blocks=2)
+        await one.say("tell", seen=False)
+        await one.ask("step")
+        assert (await one.frame()).seen == ()
+
+
+@bounded
 async def test_a_late_action_is_left_out(tmp_path):
     async with serving(tmp_path) as (_, url), player(url, seed=3) as one:
         await one.say("action", seq=5, keys=["KeyD"])

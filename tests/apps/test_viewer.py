@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from time import monotonic
 from types import SimpleNamespace
 from typing import Any
@@ -290,6 +291,17 @@ async def test_one_who_makes_too_many_answers_wait_is_let_go():
         assert not connection.aborted
         viewer.tell("pong")
         assert connection.aborted
+
+
+@bounded
+async def test_only_who_asks_is_told_what_a_block_saw():
+    saw = (range(-2, 0), range(4, 9))
+    async with viewing() as (viewer, connection, _):
+        for asks in (False, True, False):
+            viewer.asks_seen = asks
+            viewer.show([replace(media, seen=saw) for media in block(0)[:1]])
+            await settled(lambda: not viewer.waiting)
+        assert [media.seen for media in connection.sent] == [(), saw, ()]
 
 
 @bounded

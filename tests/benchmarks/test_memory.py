@@ -14,10 +14,12 @@ import pytest
 from benchmarks import memory
 from benchmarks.memory import Loop, Walker, by_chance, go, judge, points, verdicts
 from benchmarks.tiles import MATERIALS
-from benchmarks.world_quality import Episode, engine
+from benchmarks.world_metrics import MOVES
+from benchmarks.world_quality import Episode, engine, explore_many
 from worldsim.simulators.crafter import Crafter
 
 pytest.importorskip("crafter")
+AWAY_S = 5
 GRASS, WATER = MATERIALS.index("grass"), MATERIALS.index("water")
 
 
@@ -52,20 +54,38 @@ class RealWorld:
 
 @pytest.fixture(scope="module")
 def cases() -> list[tuple[Episode, int]]:
-    return points(700_000_000, 3)
+    return points(700_000_000, 3, AWAY_S)
 
 
-def test_loops_begin_by_day_in_the_middle_of_play(cases: list[tuple[Episode, int]]) -> None:
+def test_loops_begin_and_end_by_day(cases: list[tuple[Episode, int]]) -> None:
     for episode, at in cases:
-        assert at == len(episode.frames) // 2
+        assert at >= 32
         assert episode.play.shown.visible[at - 1].all()
         assert not episode.play.shown.sleeping[at - 1]
+        for frame in (at, at + 8 * AWAY_S):
+            progress = (episode.hour + frame) / 300 + 0.3  # as the engine tells its light
+            assert 1 - abs(np.cos(np.pi * progress)) ** 3 > 0.3
+
+
+@pytest.mark.parametrize("night", [False, True])
+def test_a_walker_keeps_its_bearings(night: bool) -> None:
+    """Over whole episodes of the engine it is where the engine has it, but for a step on ground without a mark."""
+    episode = next(explore_many(700_000_100, 1, frames_per_block=1))
+    walker, wrong = Walker(), 0
+    for at, action in enumerate(episode.play.actions):
+        shown = episode.play.shown[at : at + 1]
+        if night:
+            shown = replace(shown, visible=np.zeros_like(shown.visible))
+        walker.see(episode.frames[at], shown, at, MOVES.get(action, (0, 0)))
+        wrong += walker.place != tuple(episode.play.places[at] - episode.play.places[0])
+    assert len(episode.frames) > 100
+    assert wrong <= 0.02 * len(episode.frames)
 
 
 def test_a_world_that_forgets_nothing_is_right_and_one_that_forgets_is_not(cases: list[tuple[Episode, int]]) -> None:
     rng = np.random.default_rng(1)
     real, other = (
-        judge([go(RealWorld(*case, forgets=forgets), *case, 5) for case in cases], rng)  # type: ignore[arg-type]
+        judge([go(RealWorld(*case, forgets=forgets), *case, AWAY_S) for case in cases], rng)  # type: ignore[arg-type]
         for forgets in (False, True)
     )
     assert real["loops"] >= 2
@@ -80,13 +100,27 @@ def reading(materials: list[list[int]]) -> Any:
     return SimpleNamespace(materials=shown, visible=np.ones((1, 7, 9), bool))
 
 
+def painted(materials: list[list[int]]) -> Any:
+    """A frame in which every material has a colour."""
+    tiles = np.zeros((9, 9, 3), np.uint8)
+    tiles[:7] = np.repeat(reading(materials).materials[0][..., None] * 9, 3, axis=-1)
+    return tiles.repeat(8, axis=0).repeat(8, axis=1)
+
+
 def test_a_walker_tells_by_what_it_sees_whether_it_moved() -> None:
     walker = Walker()
-    walker.see(reading([[WATER, GRASS, WATER]]), 0, (0, 0))
-    walker.see(reading([[GRASS, WATER, GRASS]]), 1, (0, 1))
+    for at, shown in enumerate(([[WATER, GRASS, WATER]], [[GRASS, WATER, GRASS]], [[GRASS, WATER, GRASS]])):
+        walker.see(painted(shown), reading(shown), at, (0, 1))
     assert walker.place == (0, 1)
-    walker.see(reading([[GRASS, WATER, GRASS]]), 2, (0, 1))
-    assert walker.place == (0, 1)
+
+
+def test_a_walker_that_was_mistaken_finds_its_place_by_the_land() -> None:
+    land = np.random.default_rng(3).choice([GRASS, WATER], size=(7, 9)).tolist()
+    walker = Walker()
+    walker.see(painted(land), reading(land), 0, (0, 0))
+    walker.place = (1, -1)
+    walker.see(painted(land), reading(land), 1, (0, 0))
+    assert walker.place == (0, 0)
 
 
 def test_a_walker_finds_the_shortest_way_home_over_free_ground() -> None:

@@ -8,11 +8,12 @@ from collections.abc import Callable
 import hypothesis.strategies as st
 import pytest
 import torch
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from torch import Tensor
 
 from worldsim.cache.context import Context
+from worldsim.cache.policy import Sparse
 from worldsim.cache.pool import PagePool, PageShape, Storage
 from worldsim.cache.quant import Gear, PerToken
 from worldsim.errors import ConfigError, PoolFull, SessionClosed, ShapeError
@@ -193,7 +194,7 @@ class CodingSessions(Sessions):
             return  # an empty one has no content; one that went back without a mark knows more than its frames tell
         seeds = range(self.seeds, self.seeds + len(naive.frames))
         if self.most_held + len(seeds) <= PAGES:
-            again = Context.holding(self.pool, context.frames, context.next_frame, *contents(context))
+            again = Context(self.pool).hold(context.frames, context.next_frame, *contents(context))
             assert torch.equal(contents(again), contents(context))
             again.close()
 
@@ -363,7 +364,7 @@ def test_what_another_context_held_old_and_new_is_held_bit_for_bit(code: PerToke
         one.append(*content([seed]))
     one.keep([0, 2, 3, 4, 5])
     keys, values = contents(one)
-    other = Context.holding(pool, one.frames, one.next_frame, keys, values)
+    other = Context(pool).hold(one.frames, one.next_frame, keys, values)
     assert torch.equal(contents(other), contents(one))
     for context in (one, other):
         context.append(*content([7, 8]))
@@ -403,7 +404,7 @@ def test_a_context_can_hold_what_another_one_held():
     one.append(*content([1, 2, 3, 4]))
     one.keep([1, 3])
     keys, values = contents(one)
-    other = Context.holding(pool, one.frames, one.next_frame, keys, values)
+    other = Context(pool).hold(one.frames, one.next_frame, keys, values)
     assert (other.frames, other.next_frame) == ((1, 3), 4)
     assert torch.equal(contents(other), contents(one))
     pool.check_integrity([one, other])
@@ -417,7 +418,7 @@ def test_a_context_can_hold_what_another_one_held():
 def test_pages_that_cannot_be_those_frames_are_refused_and_nothing_is_taken(frames, next_frame):
     pool = new_pool()
     with pytest.raises(ConfigError, match="give ascending numbers, one for each page"):
-        Context.holding(pool, frames, next_frame, *content([1, 2]))
+        Context(pool).hold(frames, next_frame, *content([1, 2]))
     assert pool.used == 0
 
 
@@ -428,3 +429,111 @@ def test_frames_can_be_numbered_on_from_some_that_nobody_holds():
     assert context.frames == (7, 8)
     with pytest.raises(ConfigError, match="skip 0 or more"):
         context.skip(-1)
+
+
+SPARSE = Sparse(recent=2, run=2, tau=0.5)
+
+
+def some_tokens(seed: int) -> Tensor:
+    """Some of the tokens of a frame, at least one."""
+    mask = torch.rand(SHAPE.tokens, generator=torch.Generator().manual_seed(seed)) < 0.5
+    mask[seed % SHAPE.tokens] = True
+    return mask.nonzero()[:, 0]
+
+
+def commit(context: Context, seeds: list[int]) -> None:
+    context.append(*content(seeds), [some_tokens(seed) for seed in seeds])
+
+
+def check_holds(context: Context, frames: dict[int, int], *, whole_from: int) -> None:
+    """Each frame is held whole from one on, and before it by its salient tokens."""
+    assert context.frames == tuple(frames)
+    for frame, seed in frames.items():
+        keys, values, tokens = context.read(frame)
+        assert torch.equal(context.salient(frame), some_tokens(seed))
+        if frame >= whole_from:
+            assert tokens is None
+            assert torch.equal(torch.stack((keys, values)), content([seed])[:, :, 0])
+        else:
+            assert tokens is not None
+            assert torch.equal(tokens, some_tokens(seed))
+            assert torch.equal(torch.stack((keys, values)), content([seed])[:, :, 0, tokens])
+
+
+@given(st.lists(st.sampled_from(["one", "three", "fork", "back", "forget"]), max_size=25), st.integers(0, 2**16))
+def test_a_sparse_past_is_whole_where_it_is_recent_and_salient_where_it_is_old(steps: list[str], seed: int) -> None:
+    pool = new_pool(200)
+    pasts: list[tuple[Context, dict[int, int], int]] = [(Context(pool, SPARSE), {}, 0)]
+    for number, step in enumerate(steps):
+        context, frames, packed = pasts[-1]
+        if step in ("one", "three"):
+            seeds = [seed + 10 * number + at for at in range(1 if step == "one" else 3)]
+            first = context.next_frame
+            commit(context, seeds)
+            frames |= {first + at: each for at, each in enumerate(seeds)}
+        elif step == "fork":
+            pasts.append((context.fork(), dict(frames), packed))
+        elif step == "back":
+            context.truncate(context.next_frame - min(1, context.next_frame))
+            frames.pop(context.next_frame, None)
+        else:
+            context.keep([frame for frame in context.frames if frame != seed % 7])
+            frames.pop(seed % 7, None)
+        context, frames, packed = pasts[-1]
+        pasts[-1] = (context, frames, max(packed, SPARSE.old(context.next_frame)))
+    for context, frames, packed in pasts:
+        check_holds(context, frames, whole_from=packed)
+    pool.check_integrity([context for context, _, _ in pasts])
+
+
+def test_the_frames_of_an_old_run_share_pages() -> None:
+    pool = new_pool()
+    context = Context(pool, Sparse(recent=1, run=3, tau=0.5))
+    for seed in range(4):
+        context.append(*content([seed]), [torch.tensor([seed % SHAPE.tokens])])
+    assert len(set(context.pages[:3])) == 1
+    assert pool.used == 2
+    context.keep([1, 3])
+    assert pool.used == 2
+    context.keep([3])
+    assert pool.used == 1
+    pool.check_integrity([context])
+
+
+@pytest.mark.parametrize("storage", [None, CODING, Storage(code=Gear(bits=4, rank=1, outliers=1), recent=1)])
+def test_a_sparse_past_is_held_bit_for_bit_by_another_context(storage: Storage | None) -> None:
+    pool = new_pool(40, storage)
+    one = Context(pool, SPARSE)
+    for seed in range(9):
+        commit(one, [seed])
+    spread = [one.spread(frame) for frame in one.frames]
+    keys, values = (torch.stack(side, dim=1) for side in zip(*spread, strict=True))
+    other = Context(pool, SPARSE).hold(one.frames, 9, keys, values, [one.salient(frame) for frame in one.frames])
+    for context in (one, other):
+        commit(context, [9, 10])
+    for frame in one.frames:
+        for ours, theirs in zip(one.spread(frame), other.spread(frame), strict=True):
+            assert torch.equal(ours, theirs)
+    pool.check_integrity([one, other])
+
+
+def test_frames_without_salient_tokens_are_refused_by_a_sparse_context_and_others_with_them() -> None:
+    pool = new_pool()
+    with pytest.raises(ShapeError, match="2 frames came with salient tokens of 0; a sparse context takes some of each"):
+        Context(pool, SPARSE).append(*content([1, 2]))
+    with pytest.raises(ShapeError, match="1 frames came with salient tokens of 1"):
+        Context(pool, SPARSE).append(*content([1]), [torch.empty(0, dtype=torch.int64)])
+    with pytest.raises(ShapeError, match="another takes none"):
+        Context(pool).append(*content([1]), [torch.tensor([0])])
+    assert pool.used == 0
+
+
+def test_a_sparse_context_commits_nothing_where_there_is_no_room_to_pack() -> None:
+    pool = new_pool(5)
+    context = Context(pool, Sparse(recent=1, run=2, tau=0.5))
+    commit(context, [1, 2])
+    mark = context.fork()
+    with pytest.raises(PoolFull):
+        commit(context, [3, 4])
+    assert context.frames == (0, 1)
+    pool.check_integrity([context, mark])

@@ -42,3 +42,16 @@ def test_what_nobody_knows_is_named_with_what_is_known(text: str, told: str) -> 
 def test_an_option_is_given_once_as_a_whole_number(rest: str) -> None:
     with pytest.raises(ConfigError, match="takes sink once, as a whole number of at most 18 digits"):
         parse_options(f"sink:{rest}", KNOWN, kind="policy")
+
+
+@pytest.mark.parametrize(("text", "value"), [("0.98", 0.98), ("1", 1.0), ("0.5", 0.5)])
+def test_an_option_may_be_a_number_with_a_point(text: str, value: float) -> None:
+    _, options = parse_options(f"sink:sink={text},window=3", KNOWN, kind="policy", decimals=("sink",))
+    assert options == {"sink": value, "window": 3}
+    assert [type(option) for option in options.values()] == [float, int]
+
+
+@pytest.mark.parametrize("value", ["-0.5", "nan", "inf", "1e3", "0,5", ".", ".5", "0.", "0." + "3" * LONGEST])
+def test_what_is_no_such_number_is_refused(value: str) -> None:
+    with pytest.raises(ConfigError, match=r"sink once, as a number such as 0\.98|no option"):
+        parse_options(f"sink:sink={value}", KNOWN, kind="policy", decimals=("sink",))

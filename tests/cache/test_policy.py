@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from worldsim.cache.policy import Full, Policy, Seen, SinkWindow, Window, parse_policy, policy_text
-from worldsim.errors import ConfigError, UnknownName
+from worldsim.cache.policy import Full, Policy, Seen, SinkWindow, Window
+from worldsim.errors import ConfigError
 from worldsim.testing.conformance import check_policy
 
 
@@ -73,68 +73,3 @@ def test_a_window_without_frames_is_refused(settings: dict[str, int]) -> None:
 def test_a_sink_that_cannot_work_is_refused(settings: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match="sink >= 0 and window >= 1"):
         SinkWindow(**settings)
-
-
-@pytest.mark.parametrize(
-    ("text", "policy"),
-    [
-        ("full", Full()),
-        ("window", Window()),
-        ("window:frames=9", Window(frames=9)),
-        ("sink", SinkWindow()),
-        ("sink:window=5", SinkWindow(window=5)),
-        ("sink:sink=0,window=5", SinkWindow(sink=0, window=5)),
-    ],
-)
-def test_a_policy_is_named_by_a_text(text: str, policy: Policy) -> None:
-    assert parse_policy(text) == policy
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("windows", "there is no policy 'windows'; known: full, sink, window; did you mean 'window'"),
-        ("", "there is no policy ''"),
-        ("window:frame=3", "there is no option of policy 'window' 'frame'; known: frames; did you mean 'frames'"),
-        ("window:", "there is no option"),
-        ("window:24", "there is no option of policy 'window' '24'"),
-        ("full:frames=3", "there is no option of policy 'full' 'frames'; known: none"),
-    ],
-)
-def test_an_unknown_policy_or_option_is_answered_with_the_known_ones(text: str, says: str) -> None:
-    with pytest.raises(UnknownName, match=says):
-        parse_policy(text)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "window:frames=few",
-        "window:frames=",
-        "window:frames=-3",
-        "window:frames=2,frames=3",
-        f"window:frames={'9' * 5_000}",
-    ],
-)
-def test_an_option_that_is_no_single_whole_number_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"takes frames once, as a whole number of .*, got 'window:frames=") as told:
-        parse_policy(text)
-    assert len(str(told.value)) < 200
-
-
-def test_an_option_that_does_not_fit_is_refused_by_the_policy() -> None:
-    with pytest.raises(ConfigError, match="at least 1 frame"):
-        parse_policy("window:frames=0")
-
-
-@pytest.mark.parametrize("policy", [Full(), Window(frames=3), SinkWindow(sink=0, window=9)])
-def test_the_text_of_a_policy_names_it(policy):
-    assert parse_policy(policy_text(policy)) == policy
-
-
-def test_a_policy_that_nobody_knows_is_told_by_its_repr():
-    class Own(Window):
-        pass
-
-    own = Own(frames=2)
-    assert policy_text(own) == repr(own)

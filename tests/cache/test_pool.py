@@ -11,9 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from worldsim.cache.budget import Budget, TierBytes
 from worldsim.cache.pool import PageBytes, PagePool, PageShape, Storage
 from worldsim.cache.quant import Gear, PerToken
-from worldsim.errors import ConfigError, IntegrityError, PoolFull, ShapeError
+from worldsim.cache.tiers import Tiers
+from worldsim.errors import ConfigError, IntegrityError, PoolFull, ShapeError, SpillError
 
 SHAPE = PageShape(layers=2, tokens=5, heads=3, head_dim=7)
 INT8 = Storage(code=PerToken(form="int8"), recent=0)
@@ -339,6 +341,158 @@ def test_a_pair_of_which_one_page_is_free_is_found() -> None:
 def test_a_window_of_less_than_nothing_is_refused() -> None:
     with pytest.raises(ConfigError, match="recent=-1"):
         Storage(code=INT8.code, recent=-1)
+
+
+class Shelf:
+    """A disk in memory, which may be full."""
+
+    def __init__(self) -> None:
+        self.is_full = False
+        self._kept: dict[int, bytes] = {}
+
+    def write(self, offset: int, data: memoryview) -> None:
+        if self.is_full:
+            raise OSError("it is full")
+        self._kept[offset] = bytes(data)
+
+    def read(self, offset: int, into: memoryview) -> None:
+        into[:] = self._kept[offset]
+
+
+PAGE = SHAPE.bytes(torch.float32)
+CODED = INT8.code.bytes(SHAPE)
+
+
+def tiered_pool(
+    pages: int,
+    size: int,
+    storage: Storage | None = None,
+    *,
+    dtype: torch.dtype = torch.float32,
+    disk: Shelf | None = None,
+) -> PagePool:
+    """A pool whose pages may take so many bytes of memory; nothing is done in the background."""
+    device = torch.device("cpu")
+    tiers = Tiers(Budget(device=size), device=device, disk=disk or Shelf(), run=lambda work: None)
+    return PagePool(SHAPE, pages=pages, dtype=dtype, device=device, storage=storage, tiers=tiers)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("storage", [None, INT8, Storage(code=Gear(bits=4, group=3), recent=0)])
+def test_a_pool_with_a_budget_holds_the_same_as_one_without(storage: Storage | None, dtype: torch.dtype) -> None:
+    pools = [new_pool(7, dtype, storage), tiered_pool(7, 3 * PAGE, storage, dtype=dtype)]
+    held: list[list[int]] = [[], []]
+    for pool, own in zip(pools, held, strict=True):
+        own += pool.take(5)
+        pool.write(own[:2], *frames(2, seed=20))
+        pool.write(own[2:], *frames(3, seed=21))
+        if storage is not None:
+            own[0:2] = [pool.encode(own[0]), pool.encode_if_exact(pool.encode_if_exact(own[1]))]
+        pool.retain(own[3:])
+        pool.release(own[4:])
+        pool.check_integrity([Holder(own), Holder(own[3:4])])
+    assert held[0] == held[1]
+    assert (pools[0].bytes, pools[0].free, pools[0].used) == (pools[1].bytes, pools[1].free, pools[1].used)
+    for page in held[0]:
+        for one, other in zip(pools[0].read(page), pools[1].read(page), strict=True):
+            assert one.dtype == other.dtype == dtype
+            assert torch.equal(one, other)
+
+
+def test_a_pool_says_how_much_of_it_lies_where() -> None:
+    plain, tiered = coding_pool(6, 3), tiered_pool(6, 2 * PAGE + CODED, INT8)
+    tiered.write(tiered.take(3), *frames(3, seed=8))
+    for pool in (plain, tiered):
+        pool.encode(0)
+        assert pool.bytes == PageBytes(exact=2 * PAGE, coded=CODED)
+    assert plain.tier_bytes == TierBytes(device=2 * PAGE + CODED)
+    assert tiered.tier_bytes.device <= 2 * PAGE + CODED
+    assert tiered.tier_bytes.device + tiered.tier_bytes.disk >= 2 * PAGE + CODED
+    tiered.release([1, 2, 6])
+    assert tiered.tier_bytes == TierBytes()
+
+
+def test_a_pool_with_a_budget_takes_no_memory_of_its_own() -> None:
+    pool = tiered_pool(100_000, 2 * PAGE, INT8)
+    assert pool._keys.numel() == pool._values.numel() == pool._coded.numel() == 0
+    assert (pool.free, pool.used) == (100_000, 0)
+
+
+def test_a_budget_below_one_page_is_refused() -> None:
+    with pytest.raises(ConfigError, match=f"a page takes {PAGE} bytes and the budget for all is {PAGE - 1}"):
+        tiered_pool(3, PAGE - 1)
+
+
+def test_what_a_block_needs_is_what_it_sees_and_adds_and_makes_old() -> None:
+    assert new_pool(3).bytes_for(5, 2) == 7 * PAGE
+    recent = Storage(code=INT8.code, recent=3)
+    assert new_pool(3, storage=recent).bytes_for(5, 2) == 5 * PAGE + 4 * CODED
+    assert new_pool(3, storage=recent).bytes_for(2, 1) == 3 * PAGE + CODED
+
+
+def test_pages_that_found_no_room_are_free_again() -> None:
+    disk = Shelf()
+    pool = tiered_pool(6, 2 * PAGE, disk=disk)
+    held = pool.take(1)
+    pool.write(held, *frames(1, seed=22))
+    disk.is_full = True
+    with pytest.raises(SpillError, match="it is full"):
+        pool.write(pool.take(3), *frames(3, seed=23))
+    pool.check_integrity([Holder(held)])
+    assert torch.equal(pool.read(0)[0], frames(1, seed=22)[0][:, 0])
+    assert pool.used == 1
+
+
+def test_a_page_that_cannot_be_encoded_stays_exact() -> None:
+    disk = Shelf()
+    pool = tiered_pool(4, 2 * PAGE, INT8, disk=disk)
+    pages = pool.take(2)
+    pool.write(pages, *frames(2, seed=24))
+    disk.is_full = True
+    with pytest.raises(SpillError, match="it is full"):
+        pool.encode(0)
+    assert torch.equal(pool.read(0)[0], frames(2, seed=24)[0][:, 0])
+    assert (pool.used, pool._references[0], pool._references[4]) == (2, 1, 0)
+
+
+def test_where_nothing_can_be_moved_to_disk_a_pool_has_as_many_free_as_find_room_in_memory() -> None:
+    disk = Shelf()
+    pool = tiered_pool(9, 4 * PAGE, disk=disk)
+    pages = pool.take(3)
+    pool.write(pages, *frames(3, seed=25))
+    disk.is_full = True
+    assert pool.free == 6, "a quarter of the budget is free, so nobody has tried"
+    pool.check_room(1)
+    with pytest.raises(PoolFull, match=r"2 more pages are wanted and memory has room for 1, since .*it is full; make"):
+        pool.check_room(2)
+    assert (pool.free, pool.used) == (1, 3)
+    with pytest.raises(PoolFull, match="7 more pages are wanted and 6 of 9 are free"):
+        pool.check_room(7)
+    disk.is_full = False
+    assert pool.free == 6
+    pool.check_room(6)
+    disk.is_full = True
+    pool.check_room(4)
+
+
+def test_pages_are_prefetched_if_somebody_holds_them_and_they_were_written() -> None:
+    for pool in (new_pool(4), tiered_pool(4, 2 * PAGE)):
+        pages = pool.take(4)
+        pool.write(pages[:3], *frames(3, seed=26))
+        pool.prefetch(pages)
+        with pytest.raises(IntegrityError, match="nobody holds page 4"):
+            pool.prefetch([4])
+        assert torch.equal(pool.read(0)[0], frames(3, seed=26)[0][:, 0])
+
+
+def test_a_page_that_is_not_where_the_books_say_is_found() -> None:
+    pool = tiered_pool(4, 2 * PAGE)
+    pages = pool.take(3)
+    pool.write(pages, *frames(3, seed=27))
+    pool.check_integrity([Holder(pages)])
+    pool._tiers.drop(1)
+    with pytest.raises(IntegrityError, match="kept = written does not hold"):
+        pool.check_integrity([Holder(pages)])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the resident size from /proc")

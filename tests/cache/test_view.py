@@ -8,10 +8,11 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from worldsim.cache.context import Context
-from worldsim.cache.policy import Full, Policy, Seen, SinkWindow, Window
+from worldsim.cache.policy import Full, Policy, Seen, SinkWindow, Sparse, Window
 from worldsim.cache.pool import PagePool, PageShape, Storage
 from worldsim.cache.quant import PerToken
 from worldsim.cache.rotary import Rotary, rotate
+from worldsim.cache.sight import Sight
 from worldsim.cache.view import ContextView, Recording
 from worldsim.errors import ConfigError, SessionClosed, ShapeError
 
@@ -40,7 +41,7 @@ def block(frames: int, seed: int) -> Tensor:
 
 
 def view_of(context: Context, policy: Policy, frames: int) -> ContextView:
-    return ContextView(context, policy, rotary=ROTARY, grid=GRID, frames=frames)
+    return ContextView(context, policy.see(context.frames, context.next_frame), rotary=ROTARY, grid=GRID, frames=frames)
 
 
 def rotated(x: Tensor, times: list[int]) -> Tensor:
@@ -237,7 +238,7 @@ def test_a_recording_attends_like_its_view_and_keeps_exactly_what_was_passed() -
     assert torch.equal(recording.keys, torch.stack([own[1, 0].view(frames) for own in passed]))
     assert torch.equal(recording.values, torch.stack([own[2, 0].view(frames) for own in passed]))
     context.append(recording.keys, recording.values)
-    assert torch.equal(context.pool.read(context.page(4))[0], recording.keys[:, 1])
+    assert torch.equal(context.read(4)[0], recording.keys[:, 1])
 
 
 def test_a_recording_of_half_a_pass_is_refused() -> None:
@@ -261,14 +262,20 @@ def test_a_block_of_another_shape_is_refused() -> None:
 def test_a_grid_or_rotary_that_does_not_fit_is_refused() -> None:
     context, _, _ = past(2)
     with pytest.raises(ShapeError, match="a grid of 4x4 tokens is not the 15 tokens of a page"):
-        ContextView(context, Full(), rotary=ROTARY, grid=(4, 4), frames=1)
+        ContextView(context, Full().see(context.frames, context.next_frame), rotary=ROTARY, grid=(4, 4), frames=1)
     with pytest.raises(ConfigError, match="pairs of more dimensions than a head of 10 has"):
-        ContextView(context, Full(), rotary=Rotary(time=4, rows=4, columns=4), grid=GRID, frames=1)
+        ContextView(
+            context,
+            Full().see(context.frames, context.next_frame),
+            rotary=Rotary(time=4, rows=4, columns=4),
+            grid=GRID,
+            frames=1,
+        )
     odd = PagePool(
         PageShape(layers=1, tokens=15, heads=1, head_dim=9), pages=1, dtype=torch.float32, device=torch.device("cpu")
     )
     with pytest.raises(ConfigError, match="a head of 9"):
-        ContextView(Context(odd), Full(), rotary=ROTARY, grid=GRID, frames=1)
+        ContextView(Context(odd), [], rotary=ROTARY, grid=GRID, frames=1)
 
 
 def test_a_policy_that_sees_what_is_not_held_is_refused() -> None:
@@ -287,3 +294,79 @@ def test_a_closed_context_shows_nothing() -> None:
     context.close()
     with pytest.raises(SessionClosed):
         view_of(context, Full(), 1)
+
+
+@pytest.mark.parametrize("policy", [Full(), SinkWindow(sink=2, window=3)], ids=str)
+def test_a_view_tells_the_share_of_attention_that_each_frame_receives(policy: Policy) -> None:
+    context, keys, _ = past(9)
+    view, frames = view_of(context, policy, 2), 2
+    q, k, v = block(frames, seed=5)
+    view.attend(1, q, k, v)
+    chosen = [one.frame for one in view.seen]
+    whole = torch.cat((keys[1, chosen].flatten(0, 1), k[0])).double()
+    whole = rotated(whole, [*(one.position for one in view.seen), *range(frames)])
+    asked = rotated(q[0].double(), [*range(frames)])
+    weights = (torch.einsum("qhd,khd->hqk", asked, whole) / SHAPE.head_dim**0.5).softmax(-1)
+    truth = weights.mean((0, 1))[: len(chosen) * SHAPE.tokens].view(len(chosen), -1).sum(1)
+    shares = view.shares(1, q, probes=q.shape[1])
+    torch.testing.assert_close(shares.double(), truth, rtol=1e-4, atol=0)
+    assert 0 < float(shares.sum()) < 1
+
+
+def test_a_recording_tells_what_its_block_saw_and_measures_only_if_it_is_asked() -> None:
+    context, _, _ = past(9)
+    view = view_of(context, SinkWindow(sink=2, window=3), 1)
+    plainly, asked = Recording(view), Recording(view, probes=4)
+    shares = []
+    for layer in range(SHAPE.layers):
+        own = block(1, seed=layer)
+        assert torch.equal(plainly.attend(layer, *own), asked.attend(layer, *own))
+        shares.append(view.shares(layer, own[0], probes=4))
+    assert plainly.sight == Sight(frames=(0, 1, 6, 7, 8))
+    assert asked.sight.frames == (0, 1, 6, 7, 8)
+    assert asked.sight.shares == tuple(torch.stack(shares).mean(0).tolist())
+
+
+def test_a_block_without_a_past_pays_all_attention_to_itself() -> None:
+    pool = PagePool(SHAPE, pages=1, dtype=torch.float32, device=torch.device("cpu"))
+    recording = Recording(view_of(Context(pool), Full(), 1), probes=4)
+    for layer in range(SHAPE.layers):
+        recording.attend(layer, *block(1, seed=layer))
+    assert recording.sight == Sight()
+
+
+@pytest.mark.parametrize("seed", [4])
+def test_a_frame_that_is_held_in_part_is_attended_to_in_part(seed: int) -> None:
+    """As if its other tokens had never been: each token that is held keeps its own row, column and position."""
+    pool = PagePool(SHAPE, pages=12, dtype=torch.float32, device=torch.device("cpu"))
+    context = Context(pool, Sparse(recent=1, run=2, tau=0.5))
+    keys, values = random(2, SHAPE.layers, 3, SHAPE.tokens, SHAPE.heads, SHAPE.head_dim, seed=seed)
+    held = [torch.tensor([0, 4, 7]), torch.tensor([2]), torch.tensor([1])]
+    context.append(keys, values, held)
+    seen = [Seen(0, -9), Seen(1, -3), Seen(2, -1)]
+    view = ContextView(context, seen, rotary=ROTARY, grid=GRID, frames=1)
+    q, k, v = block(1, seed=seed + 1)
+    parts = [held[0], held[1], torch.arange(SHAPE.tokens)]
+    for layer in range(SHAPE.layers):
+        past = [rotated(keys[layer, one.frame], [one.position])[some] for one, some in zip(seen, parts, strict=True)]
+        all_keys = torch.cat((*past, rotated(k[0], [0])))
+        all_values = torch.cat((*(values[layer, frame, some] for frame, some in enumerate(parts)), v[0]))
+        heads = (x.transpose(0, 1) for x in (rotated(q[0], [0]), all_keys, all_values))
+        expected = torch.nn.functional.scaled_dot_product_attention(*heads).transpose(0, 1)
+        torch.testing.assert_close(view.attend(layer, q, k, v)[0], expected)
+        assert view.shares(layer, q, probes=3).shape == (3,)
+
+
+@pytest.mark.parametrize("seed", [6])
+def test_the_salient_tokens_of_a_frame_are_those_that_its_block_attends_to(seed: int) -> None:
+    recording = Recording(view_of(past(3)[0], Full(), 2), tau=0.4)
+    q, k, v = block(2, seed=seed)
+    k = 0.01 * k
+    k[0, 3] = k[0, SHAPE.tokens + 7] = 20 * q[0].mean(0)
+    for layer in range(SHAPE.layers):
+        recording.attend(layer, q, k, v)
+    first, second = recording.salient
+    assert 3 in first
+    assert 7 in second
+    assert max(len(first), len(second)) < SHAPE.tokens // 2
+    assert Recording(view_of(past(3)[0], Full(), 2)).salient == []

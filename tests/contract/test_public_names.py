@@ -14,7 +14,8 @@ import worldsim
 
 PROMISED = {
     "load": (
-        "(name, *, device='auto', policy=None, steps=None, frames_per_block=1, weights=None, kv=None, recall=True)"
+        "(name, *, device='auto', policy=None, steps=None, frames_per_block=1, weights=None, kv=None, recall=True, "
+        "noise='plain', budget=None, spill=None)"
     ),
     "restore": "(path, *, world=None, device='auto', weights=None)",
     "World.open": "(self, *, seed=0, start=None, frames=None, keys=None, hour=None, log=None)",
@@ -41,6 +42,8 @@ PROMISED = {
     "Session.rewind": "(self, to)",
     "Session.fork": "(self, *, log=None)",
     "Session.save": "(self, path, *, keep='pages')",
+    "Session.land": "(self)",
+    "Session.seen": "property",
     "Session.snapshot": "(self, *, keep='pages')",
     "Session.record": "(self, path)",
     "Session.outline": "(self)",
@@ -48,7 +51,7 @@ PROMISED = {
     "Session.pause": "(self)",
     "Session.resume": "(self)",
     "Session.close": "(self)",
-    "Chunk": "(*, frames, block, keys, seconds=<factory>)",
+    "Chunk": "(*, frames, block, keys, seconds=<factory>, seen=<factory>)",
     "Mark.block": "property",
     "Mark.pages": "property",
     "Mark.close": "(self)",

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from worldsim.cache.policy import Full, Policy, SinkWindow, Window
 from worldsim.cache.pool import PagePool
-from worldsim.decoding.batch import RowsAttend, propose_together, write_together
+from worldsim.decoding.batch import RowsAttend, RowsCanvas, propose_together, write_together
+from worldsim.decoding.noise_plan import NoisePlan
 from worldsim.decoding.video import LatentBlock, VideoDecoder, VideoPlan
 from worldsim.errors import ConfigError, PoolFull
 from worldsim.noise import block_noise, uniforms
-from worldsim.samplers import few_step
+from worldsim.samplers import LatentCanvas, few_step, heun
 from worldsim.schedules import few_step_sigmas
 from worldsim.testing.fakes import tiny_backbone
 
@@ -83,6 +84,35 @@ def test_each_row_recalls_its_own():
     alone, together = (live(REMEMBERING, plan, together=both) for both in (False, True))
     assert float((alone - together).abs().max()) < 1e-4
     assert float((alone - live(REMEMBERING, replace(plan, recall=False), together=False)).abs().max()) > 1e-2
+
+
+@pytest.mark.parametrize("sampler", [few_step, heun])
+def test_each_row_is_at_the_level_of_its_own_block(sampler):
+    """Joined at different blocks, they become what they become alone."""
+    plan = replace(plan_of(Window(frames=5)), sampler=sampler, noise=NoisePlan(low=40, period=5, window=4))
+    made = []
+    for together in (False, True):
+        videos = decoders(BACKBONES[torch.float64], plan)
+        for number, video in enumerate(videos):
+            video.blocks = 2 * number
+        groups = [videos] if together else [[video] for video in videos]
+        controls = {video.seed: held(2, video.seed, 0, torch.float64) for video in videos}
+        made.append(
+            torch.cat([own for group in groups for own in propose_together(group, [controls[v.seed] for v in group])])
+        )
+    assert torch.allclose(made[0], made[1], rtol=1e-9, atol=1e-9)
+
+
+def test_rows_are_asked_about_together_each_at_its_level_until_all_are_clean():
+    values = [torch.full((1, 2, *SHAPE), float(row)) for row in range(3)]
+    rows = [LatentCanvas(own, (own.mean().item() / 4 + 0.25, 0.1), lambda step: torch.ones(1)) for own in values]
+    canvas = RowsCanvas(tuple(rows))
+    assert torch.equal(canvas.values, torch.cat(values))
+    assert canvas.sigma.tolist() == [0.25, 0.5, 0.75]
+    assert canvas.is_open
+    closed = RowsCanvas(tuple(replace(row, at=2) for row in rows))
+    assert not closed.is_open
+    assert all(torch.equal(one, other) for one, other in zip(closed.kept, values, strict=True))
 
 
 def test_one_call_serves_all_rows():

@@ -15,19 +15,23 @@ from torch import Tensor
 
 from worldsim.cache.policy import Full, Policy, SinkWindow, Window
 from worldsim.cache.pool import PagePool
+from worldsim.cache.retrieval import Retrieval
+from worldsim.cache.sight import Sight
 from worldsim.decoding.loop import Guarantee, decode_blocks
+from worldsim.decoding.noise_plan import NoisePlan, parse_noise
 from worldsim.decoding.video import LatentBlock, VideoDecoder, VideoPlan
 from worldsim.errors import ConfigError, PoolFull, SessionClosed, ShapeError
 from worldsim.models.small.backbone import SmallBackbone
-from worldsim.noise import block_noise, uniforms
+from worldsim.noise import block_noise, frame_noise, frame_uniforms, uniforms
 from worldsim.samplers import euler, few_step, heun
-from worldsim.schedules import few_step_sigmas, uniform_sigmas
+from worldsim.schedules import few_step_sigmas, mix, uniform_sigmas
 from worldsim.testing.conformance import check_decoder
 from worldsim.testing.fakes import CONTROLS, tiny_backbone
 from worldsim.testing.recompute import RecomputingDecoder
 
 BACKBONE = tiny_backbone(7)
-POLICIES = [Full(), Window(frames=5), SinkWindow(sink=2, window=3)]
+POLICIES = [Full(), Window(frames=5), SinkWindow(sink=2, window=3), Retrieval(recent=3, top=2, run=2, bank=5)]
+ALL_POLICIES = [*POLICIES, Retrieval(recent=3, top=2, run=2, tau=0.6)]
 FINGERPRINT = """
 import runpy, sys
 module = runpy.run_path(sys.argv[1])
@@ -96,6 +100,49 @@ def test_generation_through_the_cache_is_as_exact_as_recomputing_the_whole_conte
             decoder.commit(replace(block, latents=block.latents.to(dtype)))
     error, limit = (float((torch.cat(found).double() - torch.cat(truth)).abs().max()) for found in (ours, plain))
     assert error <= 2 * limit, f"max error {error:.3g} is over twice that of recomputing plainly, {limit:.3g}"
+
+
+def test_a_sparse_past_takes_fewer_pages_and_goes_on_from_its_state():
+    """Bit for bit, also where what was old had been packed; and it is smaller than the whole one."""
+    used = {}
+    for tau in (0.3, 1.0):
+        policy = Retrieval(recent=3, top=2, run=2, tau=tau)
+        decoder = decoder_with(3, plan_of(policy), pages=96)
+        for number in range(15):
+            decoder.commit(decoder.propose(controls_for(1, number)))
+        used[tau] = decoder.pool.used
+        state = decoder.state()
+        other = VideoDecoder(decoder.backbone, pool_of(96), decoder.plan, decoder.seed)
+        other.resume(state)
+        for number in range(15, 20):
+            made = [each.propose(controls_for(1, number)) for each in (decoder, other)]
+            assert torch.equal(made[0].latents, made[1].latents)
+            for each, block in zip((decoder, other), made, strict=True):
+                each.commit(block)
+        assert other.pool.used == decoder.pool.used
+    assert used[0.3] < 0.75 * used[1.0]
+
+
+def test_what_is_retrieved_is_what_looks_like_the_newest_frame():
+    decoder = decoder_with(1, plan_of(Retrieval(recent=2, top=1, run=1)), pages=64)
+    looks = latents_for(12)
+    for number in [0, 1, 2, 3, 4, 5, 6, 7, 2]:
+        decoder.commit(LatentBlock(latents=looks[:, number : number + 1], controls=controls_for(1, number)))
+    decoder.propose(controls_for(1, 9))
+    assert [one.frame for one in decoder.view(1).seen] == [3, 8, 9]  # the one given is frame 0
+
+
+def test_what_the_next_block_sees_is_prefetched_when_a_block_is_committed(monkeypatch):
+    asked = []
+    monkeypatch.setattr(PagePool, "prefetch", lambda pool, pages: asked.append(list(pages)))
+    decoder = decoder_with(3, plan_of(Retrieval(recent=2, top=1, run=1)), pages=64)
+    for number in range(6):
+        asked.clear()
+        decoder.commit(decoder.propose(controls_for(1, number)))
+        wanted = list(asked[-1])
+        decoder.propose(controls_for(1, number))
+        assert [decoder.context.pages_of(one.frame)[0] for one in decoder.view(1).seen] == wanted
+        assert len(asked) == 1
 
 
 def believing(dtype: torch.dtype = torch.float32, *, remembers: bool = False) -> SmallBackbone:
@@ -194,7 +241,7 @@ def test_a_memory_is_shared_by_forks_and_resumed_with_its_state(pages):
             decoder.commit(made[0])
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", ALL_POLICIES)
 def test_a_decoder_that_resumes_a_state_goes_on_bit_for_bit(policy):
     one = decoder_with(3, plan_of(policy, 2), pages=64)
     for number in range(4):
@@ -246,7 +293,7 @@ def test_a_state_for_which_there_is_no_memory_changes_nothing():
 
 
 @pytest.mark.parametrize("frames", [1, 3])
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", ALL_POLICIES)
 def test_a_video_decoder_keeps_the_contract_of_decoders(policy, frames):
     decoder = decoder_with(4, plan_of(policy, frames), pages=128)
     check_decoder(decoder, (controls_for(frames, 0), controls_for(frames, 1)), values=lambda block: block.latents)
@@ -385,3 +432,105 @@ def test_a_plan_that_cannot_work_is_refused():
         plan_of(frames=0)
     with pytest.raises(ConfigError, match="noise levels"):
         VideoPlan(frames_per_block=1, sigmas=(), sampler=few_step, policy=Full())
+
+
+def noisy_with(noise: str, *, frames: int = 2, draw: bool = False) -> VideoDecoder:
+    """A decoder with three frames given and a plan of noise."""
+    backbone = believing() if draw else BACKBONE
+    plan = replace(plan_of(frames=frames), draw=draw, noise=parse_noise(noise))
+    decoder = VideoDecoder(backbone, pool_of(64), plan, 5)
+    decoder.prefill(latents_for(3), controls_for(3, 99))
+    return decoder
+
+
+def test_a_block_begins_from_the_frame_before_it_at_its_level_and_goes_on_in_as_many_steps():
+    decoder = noisy_with("linear:low=40,high=100,period=4")
+    for block, level in enumerate((0.4, 0.6, 0.8, 1.0, 0.4)):
+        canvas, noise = decoder.canvas(), block_noise(5, block, 0, (1, 2, *BACKBONE.geometry.frame_shape))
+        before, _ = decoder.newest
+        assert torch.allclose(canvas.values, noise if level == 1 else mix(before, noise, level))
+        assert canvas.sigmas == pytest.approx([level * sigma for sigma in decoder.plan.sigmas])
+        assert torch.equal(canvas.fresh(1), decoder.noise(1))
+        decoder.commit(decoder.propose(controls_for(2, block)))
+
+
+def test_the_backbone_is_asked_at_the_levels_of_the_block():
+    decoder, asked = noisy_with("linear:low=40,period=4"), []
+
+    def spy(noisy: Tensor, previous: Tensor, sigma: Tensor, *rest) -> Tensor:
+        asked.append(sigma)
+        return BACKBONE(noisy, previous, sigma, *rest)
+
+    for name in ("geometry", "controls", "rotary", "pages"):
+        setattr(spy, name, getattr(BACKBONE, name))
+    decoder.backbone = spy
+    decoder.commit(decoder.propose(controls_for(2, 0)))
+    wanted = [*(0.4 * sigma for sigma in decoder.plan.sigmas), 0.0]
+    assert all(torch.equal(sigma, torch.full((1, 2), level)) for sigma, level in zip(asked, wanted, strict=True))
+
+
+def test_a_plan_that_rises_to_the_full_level_changes_nothing_where_it_is_full():
+    plain, rising = noisy_with("plain"), noisy_with("linear:low=40,period=2")
+    plain.blocks = rising.blocks = 1
+    assert torch.equal(plain.propose(controls_for(2, 0)).latents, rising.propose(controls_for(2, 0)).latents)
+    plain.blocks = rising.blocks = 2
+    assert not torch.equal(plain.propose(controls_for(2, 0)).latents, rising.propose(controls_for(2, 0)).latents)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 4])
+def test_shuffled_frames_begin_with_noise_by_their_number_whatever_the_block_length(frames):
+    noise, dice = [], []
+    decoder = noisy_with("shuffled:window=4", frames=frames, draw=True)
+    for _ in range(16 // frames):
+        noise.append(decoder.noise(0))
+        dice.append(decoder.dice(0))
+        decoder.blocks += 1
+    shape = BACKBONE.geometry.frame_shape
+    assert torch.equal(torch.cat(noise, dim=1), NoisePlan(window=4).shared(frame_noise, 5, range(16), shape))
+    assert torch.equal(torch.cat(dice, dim=1), NoisePlan(window=4).shared(frame_uniforms, 5, range(16), (3, 5)).float())
+    assert len(torch.cat(noise, dim=1)[0].unique(dim=0)) == 10
+
+
+def test_only_what_a_block_begins_with_is_shuffled():
+    shuffled, plain = noisy_with("shuffled", draw=True), noisy_with("plain", draw=True)
+    assert not torch.equal(shuffled.noise(0), plain.noise(0))
+    assert not torch.equal(shuffled.dice(0), plain.dice(0))
+    assert torch.equal(shuffled.noise(1), plain.noise(1))
+    assert torch.equal(shuffled.dice(1), plain.dice(1))
+
+
+@pytest.mark.parametrize("draw", [False, True])
+def test_under_a_plan_of_noise_forks_and_resumed_decoders_make_the_same(draw):
+    decoder = noisy_with("cosine:low=30,period=5,window=4", draw=draw)
+    for block in range(3):
+        decoder.commit(decoder.propose(controls_for(2, block)))
+    fork, resumed = decoder.fork(), noisy_with("cosine:low=30,period=5,window=4", draw=draw)
+    resumed.resume(decoder.state())
+    for block in range(3, 9):
+        made = [one.propose(controls_for(2, block)) for one in (decoder, fork, resumed)]
+        assert torch.equal(made[0].latents, made[1].latents)
+        assert torch.equal(made[0].latents, made[2].latents)
+        for one, own in zip((decoder, fork, resumed), made, strict=True):
+            one.commit(own)
+
+
+def test_a_decoder_tells_what_its_newest_block_saw_and_a_fork_does_too():
+    decoder = decoder_with(3, replace(plan_of(Window(frames=2)), probes=4))
+    assert decoder.sight.frames == (0, 1)
+    for number in range(2):
+        decoder.commit(decoder.propose(controls_for(1, number)))
+    assert decoder.sight.frames == (2, 3)
+    assert len(decoder.sight.shares) == 2
+    twin = decoder.fork()
+    decoder.commit(decoder.propose(controls_for(1, 2)))
+    assert (twin.sight.frames, decoder.sight.frames) == ((2, 3), (3, 4))
+    other = VideoDecoder(BACKBONE, pool_of(32), decoder.plan, decoder.seed)
+    other.resume(decoder.state())
+    assert other.sight == Sight()
+
+
+def test_only_a_decoder_that_recalls_has_a_chart():
+    decoder = drawing(remembers=True)
+    decoder.commit(decoder.propose(controls_for(2, 0)))
+    assert decoder.chart() is not None
+    assert decoder_with(3).chart() is None

@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from worldsim.cache.policy import Full, SinkWindow, Window
+from worldsim.cache.sight import Sight
 from worldsim.codec.patches import PatchCodec
 from worldsim.decoding.loop import decode_blocks
 from worldsim.decoding.video import VideoDecoder
@@ -547,6 +548,52 @@ def test_a_chunk_tells_what_it_took_by_stage(world):
     chunk = world.open(seed=4).step({"KeyD"})
     assert list(chunk.seconds) == ["denoise", "decode", "commit"]
     assert all(seconds > 0 for seconds in chunk.seconds.values())
+
+
+def test_a_session_says_what_its_newest_block_saw_counted_from_its_first_frame():
+    world = tiny_world(policy=SinkWindow(sink=1, window=3), frames_per_block=2)
+    session = world.open(seed=4)
+    assert session.seen == Sight()
+    chunks = [session.step(keys) for keys in WALK[:4]]
+    assert [chunk.seen.frames for chunk in chunks] == [(-5, -3, -2, -1), (-5, -1, 0, 1), (-5, 1, 2, 3), (-5, 3, 4, 5)]
+    assert session.seen == chunks[3].seen
+    assert session.seen.shares == ()
+    twin = session.fork()
+    session.rewind(2)
+    assert session.seen == chunks[1].seen
+    assert session.step(WALK[2]).seen == chunks[2].seen
+    session.rewind(3)
+    assert session.seen == Sight()
+    assert twin.seen == chunks[3].seen
+    restored = world.restore(twin.snapshot())
+    assert restored.seen == Sight()
+    assert restored.step().seen.frames == (-5, 5, 6, 7)
+
+
+def test_what_blocks_attend_to_is_measured_where_the_plan_asks_and_changes_nothing():
+    world, plain = (tiny_world(frames_per_block=2) for _ in range(2))
+    world.plan = replace(world.plan, probes=5)
+    session = world.open(seed=4)
+    assert fingerprint(session) == fingerprint(plain.open(seed=4))
+    assert len(session.seen.shares) == len(session.seen.frames) == 5
+    assert min(session.seen.shares) > 0
+    assert 0.1 < sum(session.seen.shares) < 0.99
+
+
+def test_a_session_shows_the_places_that_it_remembers_and_goes_back_with_them():
+    world = tiny_world(remembers=True)
+    session = world.open(seed=4)
+    lands = [session.land() for _ in range(6) if session.step({"KeyD"})]
+    assert all(land.known.any() and land.pixels.shape == (*land.known.shape, 3) for land in lands)
+    session.rewind(4)
+    again = session.land()
+    assert np.array_equal(again.known, lands[1].known)
+    assert np.array_equal(again.pixels, lands[1].pixels)
+    assert again.view == lands[1].view
+    assert tiny_world().open(seed=4).land() is None
+    session.close()
+    with pytest.raises(SessionClosed):
+        session.land()
 
 
 def test_a_world_of_keys_says_that_it_has_no_prompt_and_goes_on():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from worldsim.cache.policy import Full, SinkWindow, Window
 from worldsim.cache.pool import PagePool
 from worldsim.cache.quant import parse_storage
+from worldsim.decoding.noise_plan import parse_noise
 from worldsim.decoding.video import VideoDecoder
 from worldsim.errors import ConfigError, LogError, PoolFull, ShapeError, UnknownName
 from worldsim.runtime.journal import read_log
@@ -255,4 +257,35 @@ def test_a_log_tells_how_pages_were_coded_and_is_lived_again_only_so(tmp_path):
     coding_world(kept).replay(log)
     for world, other in ((tiny_world(), log), (coding_world("int8:recent=7"), log), (coding_world(kept), plain)):
         with pytest.raises(LogError, match=r"kv (int8:recent=8|None), here it is (None|int8:recent=[78])"):
+            world.replay(other)
+
+
+def noisy_world(noise: str, **settings: object) -> World:
+    """A tiny world whose blocks begin with noise by that plan."""
+    world = tiny_world(**settings)
+    world.plan = replace(world.plan, noise=parse_noise(noise))
+    return world
+
+
+@pytest.mark.parametrize("noise", ["shuffled:window=4", "cosine:low=40,period=5,window=2"])
+def test_with_a_plan_of_noise_a_walk_is_the_same_whatever_was_done_on_the_way(tmp_path, noise):
+    settings = {"frames_per_block": 2, "pages": 256, "remembers": True}
+    session = noisy_world(noise, **settings).open(seed=3, start=1, log=tmp_path / "walk.log")
+    straight = [session.step(keys) for keys in WALK]
+    plain = tiny_world(**settings).open(seed=3, start=1)
+    assert not all(np.array_equal(plain.step(one.keys).frames, one.frames) for one in straight)
+    world = noisy_world(noise, **settings)
+    for seed in range(3):
+        assert wandered(world, tmp_path, seed).log.steps == session.log.steps
+    session.close()
+    world.replay(read_log(tmp_path / "walk.log"))
+
+
+def test_a_log_tells_the_noise_that_blocks_began_with_and_is_lived_again_only_so():
+    log, plain = noisy_world("linear").open(seed=3).log, tiny_world().open(seed=3).log
+    assert log.opening.plan["noise"] == "linear:low=60,high=100,period=32,window=0"
+    assert "noise" not in plain.opening.plan
+    noisy_world("linear:low=60").replay(log)
+    for world, other in ((tiny_world(), log), (noisy_world("linear:low=61"), log), (noisy_world("linear"), plain)):
+        with pytest.raises(LogError, match=r"noise (linear:low=60,\S+|None), here it is (None|linear:low=6[01],\S+)"):
             world.replay(other)

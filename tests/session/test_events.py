@@ -24,6 +24,7 @@ from worldsim.session.events import (
     Ping,
     Prompt,
     Start,
+    Tell,
     read_message,
     type_of,
     write_message,
@@ -51,6 +52,7 @@ def refused(text: str) -> ProtocolError:
         ('{"type":"action","seq":1}', Act(seq=1, keys=())),
         ('{"type":"prompt","text":"rain"}', Prompt(text="rain")),
         ('{"type":"control","op":"step"}', Control(op="step", blocks=1, mark=None, world="", seed=0, start=None)),
+        ('{"type":"tell"}', Tell(seen=False)),
         ('{"type":"ack","epoch":0,"blocks":1}', Ack(epoch=0, blocks=1)),
         ('{"type":"ping"}', Ping(t=0.0)),
         ('{"type":"bye"}', Bye()),
@@ -89,6 +91,7 @@ def test_what_a_client_leaves_out_has_the_value_that_the_protocol_says(text, mes
             '{"type":"control","op":"reset","blocks":1000000,"mark":4,"world":"w","seed":9,"start":1}',
             Control(op="reset", blocks=10**6, mark=4, world="w", seed=9, start=1),
         ),
+        ('{"type":"tell","seen":true}', Tell(seen=True)),
         ('{"type":"ack","epoch":2,"blocks":18446744073709551615}', Ack(epoch=2, blocks=MOST_NUMBER)),
         ('{"type":"ping","t":12.5}', Ping(t=12.5)),
     ],
@@ -97,7 +100,7 @@ def test_every_field_is_read(text, message):
     assert read_message(text) == message
 
 
-@pytest.mark.parametrize("op", ["pause", "resume", "step", "mark", "rewind", "fork", "save", "load", "reset"])
+@pytest.mark.parametrize("op", ["pause", "resume", "step", "mark", "rewind", "fork", "save", "load", "reset", "map"])
 def test_every_verb_is_read(op):
     assert read_message(write_message("control", op=op)) == Control(op=op)
 
@@ -324,6 +327,7 @@ BUILT = st.one_of(
         seed=WHOLE,
         start=st.none() | WHOLE,
     ),
+    st.builds(Tell, seen=st.booleans()),
     st.builds(Ack, epoch=WHOLE, blocks=WHOLE),
     st.builds(Ping, t=st.floats(0, 2**63)),
     st.just(Bye()),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from worldsim.errors import ProtocolError
-from worldsim.session.events import Ack, Act, Bye, Control, Hello, Message, Ping, Prompt, Start, write_message
+from worldsim.session.events import Ack, Act, Bye, Control, Hello, Message, Ping, Prompt, Start, Tell, write_message
 from worldsim.session.machine import SILENCE_S, WINDOW, Dialogue, Limits, Play, Relay, Sample
 
 NO_LIMITS = Limits(messages_per_s=1e9, burst=10**9)
@@ -98,7 +98,7 @@ def test_a_session_may_begin_with_a_world_that_was_kept():
     assert dialogue(HELLO, live=True).hear(LOAD, 0.0) == Control(op="load", world="0" * 32)
 
 
-@pytest.mark.parametrize("op", ["pause", "resume", "step", "mark", "rewind", "fork", "save", "reset"])
+@pytest.mark.parametrize("op", ["pause", "resume", "step", "mark", "rewind", "fork", "save", "reset", "map"])
 def test_no_other_verb_begins_a_session(op):
     assert refusal(dialogue(HELLO), write_message("control", op=op)) == ("no_session", None)
     assert dialogue(HELLO, live=True).hear(write_message("control", op=op), 0.0) == Control(op=op)
@@ -113,6 +113,13 @@ def test_a_spectator_steers_nothing(message, live):
 @pytest.mark.parametrize("message", [PING, BYE, ACK])
 def test_a_spectator_may_ping_acknowledge_and_leave(message):
     assert isinstance(dialogue(WATCH, live=True).hear(message, 0.0), Ping | Bye | Ack)
+
+
+@pytest.mark.parametrize("role", [HELLO, WATCH])
+@pytest.mark.parametrize("live", [False, True])
+def test_who_has_said_hello_may_say_what_to_be_told(role, live):
+    assert dialogue(role, live=live).hear(write_message("tell", seen=True), 0.0) == Tell(seen=True)
+    assert refusal(dialogue(live=live), write_message("tell", seen=True)) == ("no_hello", 3000)
 
 
 @pytest.mark.parametrize("said", [[], [HELLO], [WATCH]])

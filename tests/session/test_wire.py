@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worldsim.errors import ProtocolError
-from worldsim.session.wire import CODECS, HEADER, NAMES, Flag, Media, Piece
+from worldsim.session.wire import CODECS, HEADER, MOST_RUNS, NAMES, Flag, Media, Piece
 
 MEDIA = Media(
     flags=Flag.KEY | Flag.FIRST,
@@ -44,6 +44,18 @@ WRITTEN = bytes.fromhex(
     "0000"
     "70696374757265"
 )
+SEEN = replace(MEDIA, seen=(range(-2, 1), range(0x01020304, 0x01020305)))
+WRITTEN_SEEN = bytes.fromhex(
+    "010e"  # fourteen times four bytes of header
+    + WRITTEN[2:38].hex()
+    + "0200"  # two runs of frames
+    "feffffff"  # from frame -2 on
+    "03000000"  # three of them
+    "04030201"
+    "01000000"
+    "70696374757265"
+)
+RUNS = st.builds(lambda first, many: range(first, first + many), st.integers(-(2**31), 2**31 - 1), st.integers(1, 99))
 U8, U16, U32, U64 = (st.integers(0, 2**bits - 1) for bits in (8, 16, 32, 64))
 
 
@@ -62,6 +74,7 @@ def media() -> st.SearchStrategy[Media]:
         width=U16,
         height=U16,
         payload=st.binary(max_size=100),
+        seen=st.lists(RUNS, max_size=5).map(tuple),
     )
 
 
@@ -71,6 +84,26 @@ def test_a_frame_is_written_as_it_always_was():
 
 def test_a_frame_is_read_as_it_always_was():
     assert Media.decode(WRITTEN) == MEDIA
+
+
+def test_what_a_block_saw_stands_behind_the_forty_bytes():
+    assert SEEN.encode().hex() == WRITTEN_SEEN.hex()
+    assert Media.decode(WRITTEN_SEEN) == SEEN
+
+
+def test_of_more_runs_than_a_header_has_room_for_the_newest_are_told():
+    runs = tuple(range(3 * at, 3 * at + 2) for at in range(MOST_RUNS + 5))
+    written = replace(MEDIA, seen=runs).encode()
+    assert 4 * written[1] + 8 > 4 * 255
+    assert Media.decode(written) == replace(MEDIA, seen=runs[5:])
+
+
+def test_more_runs_than_the_header_is_long_are_refused():
+    written = bytearray(WRITTEN_SEEN)
+    written[38] = 3
+    with pytest.raises(ProtocolError, match="a header of 56 bytes has no room for 3 runs of frames") as caught:
+        Media.decode(bytes(written))
+    assert (caught.value.code, caught.value.close) == ("bad_media", None)
 
 
 def test_the_first_frame_of_a_session_is_written_as_it_always_was():
@@ -102,7 +135,7 @@ def test_flags_and_codecs_have_the_numbers_of_the_protocol():
 @given(media())
 def test_what_is_written_is_read_back(sent):
     written = sent.encode()
-    assert len(written) == 40 + len(sent.payload)
+    assert len(written) == 40 + 8 * len(sent.seen) + len(sent.payload)
     assert Media.decode(written) == sent
 
 
@@ -113,11 +146,12 @@ def test_the_picture_is_bytes_whatever_was_read(kind):
     assert isinstance(read.payload, bytes)
 
 
-@given(media(), st.integers(11, 255), st.randoms(use_true_random=False))
+@given(media(), st.integers(1, 235), st.randoms(use_true_random=False))
 def test_what_a_later_version_has_in_its_header_is_skipped(sent, units, rng):
     written = bytearray(sent.encode())
-    written[1] = units
-    later = bytes(written[:40]) + rng.randbytes(4 * units - 40) + bytes(written[40:])
+    length = 4 * written[1]
+    written[1] += units
+    later = bytes(written[:length]) + rng.randbytes(4 * units) + bytes(written[length:])
     assert Media.decode(later) == sent
 
 
@@ -133,7 +167,7 @@ def test_flags_of_a_later_version_do_no_harm():
 @given(media())
 def test_bytes_that_mean_nothing_yet_are_ignored(sent):
     written = bytearray(sent.encode())
-    written[33], written[38:40] = 0xFF, b"\xff\xff"
+    written[33] = 0xFF
     assert Media.decode(bytes(written)) == sent
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
 from worldsim.cache.policy import Full, SinkWindow, Window
+from worldsim.cache.retrieval import Retrieval
 from worldsim.cache.rotary import Rotary, rotate
+from worldsim.decoding.noise_plan import NoisePlan
 from worldsim.decoding.video import LatentBlock, VideoPlan
+from worldsim.errors import ConfigError
 from worldsim.noise import block_noise
 from worldsim.samplers import few_step
 from worldsim.schedules import few_step_sigmas
@@ -79,3 +84,12 @@ def test_it_keeps_the_contract_of_decoders():
     past = [LatentBlock(latents=block_noise(2, 0, 0, (1, 2, 12, 3, 5)), controls=held)]
     decoder = Forkable(tiny_backbone(1), plan, 3, past)
     check_decoder(decoder, (held, held + 1), values=lambda block: block.latents, blocks=3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"), [({"policy": Retrieval(tau=0.5)}, "tau=0.5"), ({"noise": NoisePlan(window=4)}, "window=4")]
+)
+def test_what_is_not_in_its_definition_is_refused(settings: dict[str, Any], says: str) -> None:
+    plan = VideoPlan(frames_per_block=1, sigmas=(1.0,), sampler=few_step, **{"policy": Full(), **settings})
+    with pytest.raises(ConfigError, match=f"holds frames whole, and plain noise|{says}"):
+        RecomputingDecoder(tiny_backbone(1), plan, 5, [])

@@ -10,11 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from worldsim.decoding.noise_plan import NoisePlan
 from worldsim.errors import ConfigError
 from worldsim.models.protocol import Attend
 from worldsim.models.small.backbone import SmallBackbone, SmallConfig
+from worldsim.training.forcing import BlockForcing, most_alike
 from worldsim.training.objectives import BeliefForcing, DiffusionForcing
-from worldsim.training.passes import Play
+from worldsim.training.passes import Play, open_pass
 
 CONFIG = SmallConfig(channels=3, height=2, width=3, controls=2, dim=16, layers=1, heads=2)
 
@@ -231,3 +233,76 @@ def test_beliefs_under_settings_that_cannot_work_are_refused(wrong: dict[str, fl
 def test_settings_that_cannot_work_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError):
         DiffusionForcing(**wrong)  # type: ignore[arg-type]
+
+
+def test_estimates_are_forced_towards_what_is_alike_by_the_weight() -> None:
+    """The published term, written out as the error of a velocity, on top of the loss without it."""
+    force = BlockForcing(weight=0.3, gamma=0.9)
+    plain = DiffusionForcing(frames=4, first=0, blocks=(2,), floor=0.01)
+    backbone = Constant(CONFIG)
+    latents = torch.randn(2, 5, 3, 2, 3, generator=torch.Generator().manual_seed(3))
+    play = Play(latents, torch.zeros(2, 5, 2))
+
+    def loss(objective: DiffusionForcing) -> Tensor:
+        return objective.loss(backbone, play, torch.Generator().manual_seed(4)).double()
+
+    added = loss(replace(plain, forcing=force)) - loss(plain)
+    sigma = backbone.sigma[:, 4:, None, None, None].double()
+    clean = latents[:, 1:].double()
+    past = most_alike(latents, open_pass(plain, play, torch.Generator().manual_seed(4)).layout).double()
+    # An estimate of 0 has the velocity noise + (1 / sigma - 1) * clean; the noise falls out of the difference.
+    velocity, target = (1 / sigma - 1) * clean, -0.9 * past
+    assert torch.isclose(added, 0.3 * (velocity - target).square().mean(), rtol=1e-5)
+
+
+def test_beliefs_are_forced_towards_what_is_alike_in_one_call() -> None:
+    objective = BeliefForcing(frames=4, first=0, blocks=(1,), forcing=BlockForcing(weight=9.0))
+    backbone, asked = believing(11), []
+    surprise = backbone.surprise
+
+    def spy(*arguments: Any) -> Tensor:
+        asked.append(arguments)
+        return surprise(*arguments)
+
+    backbone.surprise = spy  # type: ignore[method-assign]
+    latents = tiles(40, 5, seed=12)
+    loss = objective.loss(backbone, Play(latents, torch.zeros(40, 5, 2)), torch.Generator().manual_seed(13))
+    ((*inputs, target),) = asked
+    clean, sigma = latents[:, 1:], inputs[2][:, 4:]
+    alike = most_alike(latents, open_pass(objective, Play(latents, torch.zeros(40, 5, 2)), torch.Generator()).layout)
+    is_alike, is_clean = ((target == side).all(2) for side in (alike, clean))
+    assert (is_alike | is_clean).all()
+    other = (alike != clean).any(2)
+    share, wanted = (is_alike & other).sum() / other.sum(), (0.9 * sigma[:, :, None, None] * other).sum() / other.sum()
+    assert abs(share - wanted) < 4 * (0.25 / other.sum()) ** 0.5
+    assert torch.equal(loss, surprise(*inputs, target).mean())
+
+
+@pytest.mark.parametrize("kind", [DiffusionForcing, BeliefForcing])
+def test_blocks_stand_where_a_plan_of_noise_puts_them(kind: Any) -> None:
+    objective = kind(frames=4, first=0, blocks=(1,), noise=NoisePlan(low=30, high=60, period=4))
+    backbone = believing(11) if kind is BeliefForcing else SmallBackbone(CONFIG)
+    asked = []
+    run = backbone.run
+
+    def spy(*arguments: Any) -> Any:
+        asked.append(arguments[2])
+        return run(*arguments)
+
+    backbone.run = spy  # type: ignore[method-assign]
+    losses = [
+        objective.loss(backbone, Play(tiles(50, 5, seed=1), torch.zeros(50, 5, 2)), torch.Generator().manual_seed(seed))
+        for seed in (1, 1, 2)
+    ]
+    sigma = asked[0][:, 4:]
+    at_the_beginning = (sigma[..., None] - torch.tensor([0.3, 0.4, 0.5, 0.6])).abs().amin(-1) < 1e-6
+    assert 0.4 < at_the_beginning.float().mean() < 0.6
+    assert sigma.max() < 0.6 + 1e-6
+    assert torch.equal(losses[0], losses[1])
+    assert torch.equal(asked[0], asked[1])
+    assert not torch.equal(asked[0], asked[2])
+
+
+def test_beliefs_have_no_size_to_be_forced_to() -> None:
+    with pytest.raises(ConfigError, match="gamma is 1"):
+        BeliefForcing(forcing=BlockForcing(gamma=0.9))

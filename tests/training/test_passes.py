@@ -51,6 +51,12 @@ def opened(latents: Tensor, controls: Tensor) -> TrainingPass:
     return open_pass(PLAN, Play(latents, controls), torch.Generator().manual_seed(2))
 
 
+def test_the_tail_of_a_noisy_frame_is_the_frame_before_its_block() -> None:
+    window = opened(*given(seed=3))
+    before = [window.context[:, frame] for frame in (4, 4, 6, 6)]  # after a frame more, so that 4 is the one before 4
+    assert torch.equal(window.tails, torch.stack(before * 2, dim=1))
+
+
 def test_every_frame_stands_beside_its_previous_one_its_level_and_its_controls() -> None:
     latents, controls = given(seed=3)
     window, backbone = opened(latents, controls), spy()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from worldsim.errors import ConfigError, UnknownName
 
@@ -10,29 +11,42 @@ LONGEST = 18
 """Digits of a number: more than any world lives, fewer than Python refuses to read."""
 
 
-def parse_options(text: str, known: Mapping[str, Sequence[str]], *, kind: str) -> tuple[str, dict[str, int]]:
+def parse_options(
+    text: str, known: Mapping[str, Sequence[str]], *, kind: str, decimals: Collection[str] = ()
+) -> tuple[str, dict[str, Any]]:
     """The name that a text begins with, and the options that it gives.
 
     Args:
         text: "name" or "name:option=number,option=number".
         known: the options of each name.
         kind: what is chosen, for the texts of errors.
+        decimals: the options that are numbers such as 0.98; all others are whole.
 
     Raises:
         UnknownName: nobody knows that name, or that option of it.
-        ConfigError: an option is given twice, or is not a whole number.
+        ConfigError: an option is given twice, or is not such a number.
     """
     name, colon, rest = text.partition(":")
     if name not in known:
         raise UnknownName(kind, name, known)
-    options: dict[str, int] = {}
+    options: dict[str, Any] = {}
     for part in rest.split(",") if colon else []:
         option, _, value = part.partition("=")
         if option not in known[name]:
             raise UnknownName(f"option of {kind} {name!r}", option, known[name])
-        if option in options or not value.isdecimal() or len(value) > LONGEST:
+        number = _number(value, decimal=option in decimals)
+        if option in options or number is None:
+            such = "number such as 0.98" if option in decimals else "whole number"
             raise ConfigError(
-                f"{kind} {name!r} takes {option} once, as a whole number of at most {LONGEST} digits, got {text[:80]!r}"
+                f"{kind} {name!r} takes {option} once, as a {such} of at most {LONGEST} digits, got {text[:80]!r}"
             )
-        options[option] = int(value)
+        options[option] = number
     return name, options
+
+
+def _number(text: str, *, decimal: bool) -> float | int | None:
+    """The number that a text is, if it is one that counts from 0."""
+    whole, dot, rest = text.partition(".")
+    if len(text) > LONGEST or not whole.isdecimal() or (dot and not (decimal and rest.isdecimal())):
+        return None
+    return float(text) if decimal else int(text)

@@ -1,13 +1,20 @@
-"""Which frames of the past a block sees, and at which positions: pure functions of frame numbers."""
+"""Which frames of the past a block sees, and at which positions: pure functions that know no tensors."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
-from worldsim.cache.options import parse_options
 from worldsim.errors import ConfigError
+
+Alike = Callable[[int], float]
+"""How like a held frame is to what a block is about to show; more is liker, and no number means anything by itself."""
+
+
+def nothing_alike(frame: int) -> float:
+    """The likeness of frames of which nothing is known."""
+    return 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +29,24 @@ class Seen:
     position: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sparse:
+    """How frames that have grown old are held: by the fewest of their tokens that hold most of the attention.
+
+    recent: frames before the next that are held whole.
+    run: old frames are packed in runs of so many, counted from the first of the session, once all of it is old.
+    tau: the share of the attention within its frame that the tokens kept of a frame hold, above 0 and at most 1.
+    """
+
+    recent: int
+    run: int
+    tau: float
+
+    def old(self, next_frame: int) -> int:
+        """The first frame that is held whole before that one: the first of a run."""
+        return max(0, (next_frame - self.recent) // self.run * self.run)
+
+
 class Policy(Protocol):
     """Names the past frames that a block sees. Pure: equal arguments give equal answers."""
 
@@ -30,12 +55,18 @@ class Policy(Protocol):
         """The most frames that `keep` ever returns; None without a bound."""
         ...
 
-    def see(self, held: Sequence[int], block: int) -> Sequence[Seen]:
+    @property
+    def sparse(self) -> Sparse | None:
+        """How old frames are held; None for whole."""
+        ...
+
+    def see(self, held: Sequence[int], block: int, alike: Alike = nothing_alike) -> Sequence[Seen]:
         """What a block sees.
 
         Args:
             held: the frames that are held, ascending, all before the block.
             block: the first frame of the block.
+            alike: of every held frame.
 
         Returns:
             Some of the held frames, ascending in frame and in position, the newest always among them.
@@ -55,7 +86,11 @@ class Full:
     def limit(self) -> None:
         return None
 
-    def see(self, held: Sequence[int], block: int) -> Sequence[Seen]:
+    @property
+    def sparse(self) -> None:
+        return None
+
+    def see(self, held: Sequence[int], block: int, alike: Alike = nothing_alike) -> Sequence[Seen]:
         return [Seen(frame, frame - block) for frame in held]
 
     def keep(self, held: Sequence[int], next_frame: int) -> Sequence[int]:
@@ -76,7 +111,11 @@ class Window:
     def limit(self) -> int:
         return self.frames
 
-    def see(self, held: Sequence[int], block: int) -> Sequence[Seen]:
+    @property
+    def sparse(self) -> None:
+        return None
+
+    def see(self, held: Sequence[int], block: int, alike: Alike = nothing_alike) -> Sequence[Seen]:
         return [Seen(frame, frame - block) for frame in self.keep(held, block)]
 
     def keep(self, held: Sequence[int], next_frame: int) -> Sequence[int]:
@@ -106,39 +145,13 @@ class SinkWindow:
     def limit(self) -> int:
         return self.sink + self.window
 
-    def see(self, held: Sequence[int], block: int) -> Sequence[Seen]:
+    @property
+    def sparse(self) -> None:
+        return None
+
+    def see(self, held: Sequence[int], block: int, alike: Alike = nothing_alike) -> Sequence[Seen]:
         kept = self.keep(held, block)
         return [Seen(frame, at - len(kept)) for at, frame in enumerate(kept)]
 
     def keep(self, held: Sequence[int], next_frame: int) -> Sequence[int]:
         return [frame for frame in held if frame < self.sink or frame >= next_frame - self.window]
-
-
-POLICIES: dict[str, type[Full] | type[Window] | type[SinkWindow]] = {
-    "full": Full,
-    "window": Window,
-    "sink": SinkWindow,
-}
-
-
-def parse_policy(text: str) -> Policy:
-    """The policy that a text names: "full", "window:frames=24", "sink:sink=4,window=20".
-
-    Options left out have their defaults.
-
-    Raises:
-        UnknownName: nobody knows that policy, or that option of it.
-        ConfigError: an option is given twice, is not a whole number, or does not fit.
-    """
-    known = {name: [field.name for field in fields(kind)] for name, kind in POLICIES.items()}
-    name, options = parse_options(text, known, kind="policy")
-    return POLICIES[name](**options)
-
-
-def policy_text(policy: Policy) -> str:
-    """The text that parse_policy reads as this policy; of a policy it does not know, its repr."""
-    for name, kind in POLICIES.items():
-        if type(policy) is kind:
-            options = ",".join(f"{field.name}={getattr(policy, field.name)}" for field in fields(kind))
-            return f"{name}:{options}" if options else name
-    return repr(policy)

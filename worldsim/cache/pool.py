@@ -18,7 +18,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from worldsim.errors import ConfigError, IntegrityError, PoolFull, ShapeError
+from worldsim.cache.budget import TierBytes
+from worldsim.cache.tiers import Tiers
+from worldsim.errors import ConfigError, IntegrityError, PoolFull, ShapeError, SpillError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +111,9 @@ class PagePool:
 
     With a storage there are as many coded pages, numbered after the exact ones, in a tensor of bytes of their own.
 
+    With tiers every page is a tensor of its own, which lies where they put it, and memory has an exact budget. Whatever
+    reads or writes pages may then raise SpillError: a page that is lost is lost to all who hold it.
+
     One thread uses a pool. Only `put_back` may be called from any thread at any moment.
     """
 
@@ -120,6 +125,7 @@ class PagePool:
         dtype: torch.dtype,
         device: torch.device,
         storage: Storage | None = None,
+        tiers: Tiers | None = None,
     ) -> None:
         if pages < 1:
             raise ConfigError(f"a pool has at least 1 page, got {pages}")
@@ -128,12 +134,14 @@ class PagePool:
         self.dtype = dtype
         self.device = device
         self.storage = storage
+        self._tiers = tiers
+        self._check_budget()
         self.spare_rooms: deque[Tensor] = deque(maxlen=2)
-        self._keys, self._values = self.room(pages, shape.tokens)
+        self._keys, self._values = self.room(0 if tiers else pages, shape.tokens)
         self._free = list(range(pages))
         self._coded = self._room_for_coded()
-        self._free_coded = list(range(pages, pages + len(self._coded)))
-        self._references = [0] * (pages + len(self._coded))
+        self._free_coded = list(range(pages, pages if storage is None else 2 * pages))
+        self._references = [0] * (pages + len(self._free_coded))
         self._written = [False] * pages
         self._coded_of: dict[int, int] = {}
         self._exact_of: dict[int, int] = {}
@@ -156,13 +164,14 @@ class PagePool:
     @property
     def free(self) -> int:
         """How many pages can be taken, each with a coded page for a frame that it makes old."""
-        self._settle()
-        return len(self._free) if self.storage is None else min(len(self._free), len(self._free_coded))
+        free = self.pages - self.used
+        return free if self._tiers is None else min(free, self._tiers.room() // self.bytes_for(0, 1))
 
     @property
     def used(self) -> int:
-        """How many pages cannot be taken: those that somebody holds, of the kind of which more are held."""
-        return self.pages - self.free
+        """How many pages somebody holds, of the kind of which more are held."""
+        self._settle()
+        return self.pages - (len(self._free) if self.storage is None else min(len(self._free), len(self._free_coded)))
 
     @property
     def bytes(self) -> PageBytes:
@@ -177,20 +186,42 @@ class PagePool:
             exact=coded.count(False) * self.shape.bytes(self.dtype), coded=coded.count(True) * self._coded.shape[1]
         )
 
+    @property
+    def tier_bytes(self) -> TierBytes:
+        """The memory of all pages that somebody holds, by where they lie; without tiers, all on the device."""
+        if self._tiers is not None:
+            return self._tiers.bytes
+        held = self.bytes
+        return TierBytes(device=held.exact + held.coded)
+
+    def bytes_for(self, seen: int, frames: int) -> int:
+        """The memory of so many frames that a block sees, of those that it adds and of as many that it makes old."""
+        exact, coded = self.shape.bytes(self.dtype), self._coded.shape[1]
+        recent = seen if self.storage is None else min(seen, self.storage.recent)
+        return (recent + frames) * exact + (seen - recent + frames) * coded
+
     def take(self, count: int) -> list[int]:
         """Take that many pages, each with one reference, to be written next.
 
         Raises PoolFull, and takes nothing, if fewer are free.
         """
-        if count > self.free:
-            raise PoolFull(
-                f"{count} more pages are wanted and {self.free} of {self.pages} are free; close sessions and marks "
-                f"that are no longer needed, choose a policy that holds fewer frames, or make the pool larger"
-            )
+        self._check_free(count)
         pages = [heapq.heappop(self._free) for _ in range(count)]
         for page in pages:
             self._references[page] = 1
         return pages
+
+    def check_room(self, count: int) -> None:
+        """Raise PoolFull unless so many pages can be taken and, with tiers, memory has room for them."""
+        self._check_free(count)
+        if self._tiers is None:
+            return
+        each = self.bytes_for(0, 1)
+        if count > (room := self._tiers.room(count * each) // each):
+            raise PoolFull(
+                f"{count} more pages are wanted and memory has room for {room}, since nothing can be moved to disk: "
+                f"{self._tiers.trouble}; make room there, close sessions and marks, or choose a larger budget"
+            )
 
     def retain(self, pages: Iterable[int]) -> None:
         """Add one reference to each page."""
@@ -205,6 +236,8 @@ class PagePool:
             self._references[page] -= 1
             if not self._references[page]:
                 self._part(page)
+                if self._tiers is not None and (page >= self.pages or self._written[page]):
+                    self._tiers.drop(page)
                 if page < self.pages:
                     self._written[page] = False
                     heapq.heappush(self._free, page)
@@ -231,6 +264,7 @@ class PagePool:
         Raises:
             ShapeError: keys or values are not that many pages.
             IntegrityError: a page is free, or has been written since it was taken.
+            SpillError: memory has no room for them, and nothing can be moved out of it; they are free again.
         """
         if self.shape.pages(keys, values) != len(pages):
             raise ShapeError(f"{len(pages)} pages cannot hold {keys.shape[1]} frames; pass one frame for each page")
@@ -238,10 +272,25 @@ class PagePool:
             self._check_held(page)
             if page >= self.pages or self._written[page]:
                 raise IntegrityError(f"page {page} is committed and never changes; take a new page")
+        if self._tiers is not None:
+            self._write_to(self._tiers, pages, keys, values)
+            return
         for at, page in enumerate(pages):
             self._keys[:, page] = keys[:, at]
             self._values[:, page] = values[:, at]
             self._written[page] = True
+
+    def _write_to(self, tiers: Tiers, pages: Sequence[int], keys: Tensor, values: Tensor) -> None:
+        try:
+            for at, page in enumerate(pages):
+                with torch.inference_mode(False):
+                    data = torch.empty((2, *keys[:, at].shape), dtype=self.dtype, device=self.device)
+                data[0], data[1] = keys[:, at], values[:, at]
+                tiers.put(page, data)
+                self._written[page] = True
+        except SpillError:
+            self.release(pages)
+            raise
 
     def read(self, page: int) -> tuple[Tensor, Tensor]:
         """The keys and values of one page, each [layers, tokens, heads, head_dim], in place: not to be changed.
@@ -251,11 +300,23 @@ class PagePool:
         self._check_held(page)
         if page >= self.pages:
             assert self.storage is not None
-            keys, values = self.storage.code.decode(self._coded[page - self.pages], self.shape)
+            data = self._coded[page - self.pages] if self._tiers is None else self._tiers.get(page)
+            keys, values = self.storage.code.decode(data, self.shape)
             return keys.to(self.dtype), values.to(self.dtype)
         if not self._written[page]:
             raise IntegrityError(f"page {page} is read before it was written")
-        return self._keys[:, page], self._values[:, page]
+        if self._tiers is None:
+            return self._keys[:, page], self._values[:, page]
+        keys, values = self._tiers.get(page)
+        return keys, values
+
+    def prefetch(self, pages: Iterable[int]) -> None:
+        """Have pages that are read soon brought to memory in the background; nothing to do without tiers."""
+        wanted = [*pages]
+        for page in wanted:
+            self._check_held(page)
+        if self._tiers is not None:
+            self._tiers.prefetch(page for page in wanted if page >= self.pages or self._written[page])
 
     @torch.no_grad()
     def encode(self, page: int) -> int:
@@ -275,8 +336,11 @@ class PagePool:
             data = self.storage.code.encode(*self.read(page))
             if not self._free_coded:
                 raise PoolFull(f"all {self.pages} coded pages are held; close sessions and marks, or enlarge the pool")
+            if self._tiers is None:
+                self._coded[self._free_coded[0] - self.pages] = data
+            else:
+                self._tiers.put(self._free_coded[0], data)
             coded = heapq.heappop(self._free_coded)
-            self._coded[coded - self.pages] = data
             self._coded_of[page], self._exact_of[coded] = coded, page
         self._references[coded] += 1
         self.release([page])
@@ -298,6 +362,8 @@ class PagePool:
 
         Args:
             holders: everything that holds pages of this pool, such as all contexts, marks included.
+
+        With tiers every copy on disk is read, and SpillError raised where one is not what was written.
         """
         self._settle()
         everything = len(self._references)
@@ -322,12 +388,34 @@ class PagePool:
                 f"counted = held does not hold; page: (counted, held by those given) is {wrong}; "
                 f"pass every context and mark of this pool"
             )
+        if self._tiers is not None:
+            self._tiers.check(page for page in referenced if page >= self.pages or self._written[page])
 
     def _room_for_coded(self) -> Tensor:
-        """Memory for as many coded pages as exact ones, uint8 [pages, bytes]; for none without a storage."""
-        size = (0, 0) if self.storage is None else (self.pages, self.storage.code.bytes(self.shape))
+        """Memory for as many coded pages as exact ones, uint8 [pages, bytes]; for none if they lie in tiers."""
+        pages = 0 if self.storage is None or self._tiers is not None else self.pages
+        size = (pages, 0 if self.storage is None else self.storage.code.bytes(self.shape))
         with torch.inference_mode(False):
             return torch.empty(size, dtype=torch.uint8, device=self.device)
+
+    def _check_free(self, count: int) -> None:
+        free = self.pages - self.used
+        if count > free:
+            raise PoolFull(
+                f"{count} more pages are wanted and {free} of {self.pages} are free; close sessions and marks "
+                f"that are no longer needed, choose a policy that holds fewer frames, or make the pool larger"
+            )
+
+    def _check_budget(self) -> None:
+        """Raise ConfigError if not even one page finds room."""
+        if self._tiers is None:
+            return
+        coded = 0 if self.storage is None else self.storage.code.bytes(self.shape)
+        least = max(self.shape.bytes(self.dtype), coded)
+        if self._tiers.budget.device < least:
+            raise ConfigError(
+                f"a page takes {least} bytes and the budget for all is {self._tiers.budget.device}; choose a larger one"
+            )
 
     def _part(self, page: int) -> None:
         """Forget which page is of the same frame as a page that is no longer held."""

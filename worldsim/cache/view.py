@@ -10,10 +10,17 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from worldsim.cache.context import Context
-from worldsim.cache.policy import Policy
+from worldsim.cache.mass import fewest, mass_by_probes
+from worldsim.cache.policy import Seen
 from worldsim.cache.pool import PageShape
 from worldsim.cache.rotary import Rotary
+from worldsim.cache.sight import Sight
 from worldsim.errors import ConfigError, ShapeError
+
+ROUND = 512
+"""Tokens by which the room for a view grows where frames are held in part, so that the same room does again."""
+PROBES = 16
+"""Queries of each frame that tell which of its tokens are salient."""
 
 
 class ContextView:
@@ -24,30 +31,36 @@ class ContextView:
     view of 24 frames of 81 tokens, 8 layers, 4 heads of 64 is built in 2.7 ms instead of 5.5 ms (one core).
     """
 
-    def __init__(self, context: Context, policy: Policy, *, rotary: Rotary, grid: tuple[int, int], frames: int) -> None:
+    def __init__(
+        self, context: Context, seen: Sequence[Seen], *, rotary: Rotary, grid: tuple[int, int], frames: int
+    ) -> None:
         """Gather what a block of that many frames sees, each frame being grid = (rows, columns) of tokens.
 
         Raises:
             ShapeError: the grid does not have as many tokens as a page.
-            ConfigError: the rotary does not fit the heads, or the policy names a frame that is not held.
+            ConfigError: the rotary does not fit the heads, or a frame is seen that is not held.
         """
         pool = context.pool
         shape = pool.shape
         _check_fit(shape, rotary, grid)
-        self.seen = tuple(policy.see(context.frames, context.next_frame))
+        self.seen = tuple(seen)
         self.shape = shape
         self.frames = frames
         self._own = (1, frames * shape.tokens, shape.heads, shape.head_dim)
-        self._past = len(self.seen) * shape.tokens
-        room = pool.room(1, self._past + frames * shape.tokens)
+        read = [context.read(one.frame) for one in self.seen]
+        self._lengths = [keys.shape[1] for keys, _, _ in read]
+        self._past = sum(self._lengths)
+        whole = self._past if self._past == len(self.seen) * shape.tokens else -(-self._past // ROUND) * ROUND
+        room = pool.room(1, whole + frames * shape.tokens)
         weakref.finalize(self, pool.spare_rooms.append, room).atexit = False
-        self._keys, self._values = room
+        self._keys, self._values = room[:, :, :, : self._past + frames * shape.tokens]
         self._turns = _turns(rotary, range(frames), grid, shape.head_dim).to(pool.device)
-        past = _turns(rotary, [seen.position for seen in self.seen], grid, shape.head_dim).to(pool.device)
-        for at, seen in enumerate(self.seen):
-            keys, values = pool.read(context.page(seen.frame))
-            place = slice(at * shape.tokens, (at + 1) * shape.tokens)
-            _turn(keys, past[place], out=self._keys[:, 0, place])
+        past = _turns(rotary, [one.position for one in self.seen], grid, shape.head_dim).to(pool.device)
+        end = 0
+        past = past.view(len(self.seen), shape.tokens, *past.shape[1:])
+        for turns, (keys, values, tokens) in zip(past, read, strict=True):
+            place = slice(end, end := end + keys.shape[1])
+            _turn(keys, turns if tokens is None else turns[tokens], out=self._keys[:, 0, place])
             self._values[:, 0, place] = values
 
     @torch.no_grad()
@@ -74,19 +87,74 @@ class ContextView:
         attended = scaled_dot_product_attention(turned.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2))
         return attended.transpose(1, 2).to(q.dtype)
 
+    @torch.no_grad()
+    def shares(self, layer: int, q: Tensor, *, probes: int) -> Tensor:
+        """How much of a layer's attention each seen frame receives, float32 [len(seen)]; the rest stays in the block.
+
+        Args:
+            layer: one in which `attend` was called last with these queries.
+            q: as for `attend`.
+            probes: how many of the queries are asked at most, see mass_by_probes.
+        """
+        keys = self._keys[layer][0]
+        turned = torch.empty(self._own, dtype=keys.dtype, device=keys.device)
+        _turn(q, self._turns, out=turned)
+        mass = mass_by_probes(turned[0], keys, probes=probes)
+        return torch.stack([part.sum() for part in mass[: self._past].split(self._lengths)]) if self.seen else mass[:0]
+
+    @torch.no_grad()
+    def salience(self, layer: int, q: Tensor) -> Tensor:
+        """How much of the attention within the block each of its tokens receives, float32 [frames, tokens].
+
+        Args:
+            layer, q: as for `shares`.
+
+        Source: BlockVid, Zhang et al. 2025 (arXiv:2511.22973), semantic sparse cache, of which see mass_by_probes.
+        """
+        keys = self._keys[layer][0, self._past :]
+        turned = torch.empty(self._own, dtype=keys.dtype, device=keys.device)
+        _turn(q, self._turns, out=turned)
+        return mass_by_probes(turned[0], keys, probes=PROBES * self.frames).view(self.frames, -1)
+
 
 class Recording:
-    """Attention through a view that also keeps the block's own keys and values, for the commit."""
+    """Attention through a view that also keeps the block's own keys and values, for the commit.
 
-    def __init__(self, view: ContextView) -> None:
+    Args:
+        view: of the block.
+        probes: how many queries are asked in every layer what they attend to; none if 0.
+        tau: the share of attention that the salient tokens of a frame hold; 1 asks for none.
+    """
+
+    def __init__(self, view: ContextView, *, probes: int = 0, tau: float = 1.0) -> None:
         self._view = view
+        self._probes = probes
+        self._tau = tau
+        self._salience: list[Tensor] = []
         self._own: dict[int, tuple[Tensor, Tensor]] = {}
+        self._shares: list[Tensor] = []
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """As ContextView.attend; k and v are kept, not copied."""
         attended = self._view.attend(layer, q, k, v)
         self._own[layer] = k.detach(), v.detach()
+        if self._probes:
+            self._shares.append(self._view.shares(layer, q, probes=self._probes))
+        if self._tau < 1:
+            self._salience.append(self._view.salience(layer, q))
         return attended
+
+    @property
+    def salient(self) -> list[Tensor]:
+        """Of each frame the fewest tokens that hold the share tau of attention, its mean over layers; [] if unasked."""
+        return [fewest(mass, self._tau) for mass in torch.stack(self._salience).mean(0)] if self._salience else []
+
+    @property
+    def sight(self) -> Sight:
+        """What the block saw, with the shares of attention if any queries were asked."""
+        frames = tuple(seen.frame for seen in self._view.seen)
+        shares = torch.stack(self._shares).mean(0).tolist() if self._shares else ()
+        return Sight(frames=frames, shares=tuple(shares))
 
     @property
     def keys(self) -> Tensor:

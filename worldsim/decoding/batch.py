@@ -8,14 +8,14 @@ that they share.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
 
-from worldsim.cache.view import Recording
 from worldsim.decoding.loop import decide
-from worldsim.errors import ConfigError, PoolFull
+from worldsim.errors import ConfigError
 from worldsim.models.protocol import Attend, Backbone, RememberingBackbone
 from worldsim.samplers import LatentCanvas
 
@@ -34,6 +34,33 @@ class RowsAttend:
         return torch.cat(
             [attend(layer, q[i : i + 1], k[i : i + 1], v[i : i + 1]) for i, attend in enumerate(self._rows)]
         )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RowsCanvas:
+    """The canvas of each row of a batch: all at the same step, each at a level of its own."""
+
+    rows: tuple[LatentCanvas, ...]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether noise is left in any; all close at the same step."""
+        return self.rows[0].is_open
+
+    @property
+    def kept(self) -> list[Tensor]:
+        """All of each."""
+        return [row.kept for row in self.rows]
+
+    @property
+    def values(self) -> Tensor:
+        """Those of all rows, [B, F, C, H, W]."""
+        return torch.cat([row.values for row in self.rows])
+
+    @property
+    def sigma(self) -> Tensor:
+        """The present level of each row, float32 [B]."""
+        return torch.tensor([row.sigma for row in self.rows], device=self.rows[0].values.device)
 
 
 @torch.no_grad()
@@ -55,16 +82,15 @@ def propose_together(
     views = [decoder.view(plan.frames_per_block).attend for decoder in decoders]
     backbone = _recalling(decoders, controls)
 
-    def fresh(step: int) -> Tensor:
-        return torch.cat([decoder.noise(step) for decoder in decoders])
-
-    def estimate(canvas: LatentCanvas) -> Tensor:
+    def estimate(canvas: RowsCanvas) -> Tensor:
         between()
-        dice = [torch.cat([decoder.dice(canvas.at) for decoder in decoders])] if plan.draw else []
+        dice = [torch.cat([decoder.dice(canvas.rows[0].at) for decoder in decoders])] if plan.draw else []
         return backbone(*_inputs(decoders, canvas.values, canvas.sigma, steering, views), *dice)
 
-    closed = decide(LatentCanvas(fresh(0), plan.sigmas, fresh), estimate, plan.sampler)
-    return list(closed.kept.split(1))
+    def step(canvas: RowsCanvas, clean: Tensor) -> RowsCanvas:
+        return RowsCanvas(tuple(map(plan.sampler, canvas.rows, clean.split(1))))
+
+    return decide(RowsCanvas(tuple(decoder.canvas() for decoder in decoders)), estimate, step).kept
 
 
 @torch.no_grad()
@@ -77,15 +103,12 @@ def write_together(decoders: Sequence[VideoDecoder], blocks: Sequence[LatentBloc
     """
     _check(decoders)
     frames, pool = blocks[0].latents.shape[1], decoders[0].pool
-    if pool.free < frames * len(blocks):
-        raise PoolFull(
-            f"{frames * len(blocks)} more pages are wanted and {pool.free} of {pool.pages} are free; close sessions "
-            f"and marks that are no longer needed, choose a policy that holds fewer frames, or make the pool larger"
-        )
-    recordings = [Recording(decoder.view(frames)) for decoder in decoders]
+    pool.check_room(sum(decoder.context.wants(frames) for decoder in decoders))
+    recordings = [decoder.recording(frames) for decoder in decoders]
     latents, controls = (torch.cat([getattr(block, part) for block in blocks]) for part in ("latents", "controls"))
     attends = [recording.attend for recording in recordings]
-    decoders[0].backbone(*_inputs(decoders, latents, 0.0, controls, attends))
+    clean = torch.zeros(len(decoders), device=latents.device)
+    decoders[0].backbone(*_inputs(decoders, latents, clean, controls, attends))
     for decoder, block, recording in zip(decoders, blocks, recordings, strict=True):
         decoder.absorb(block, recording)
 
@@ -100,13 +123,13 @@ def _recalling(decoders: Sequence[VideoDecoder], controls: Sequence[Tensor]) -> 
 
 
 def _inputs(
-    decoders: Sequence[VideoDecoder], values: Tensor, sigma: float, controls: Tensor, attends: Sequence[Attend]
+    decoders: Sequence[VideoDecoder], values: Tensor, sigma: Tensor, controls: Tensor, attends: Sequence[Attend]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Attend]:
-    """What one backbone call takes for frames that are all at one level; the first frame of a world is its own past."""
+    """What one backbone call takes for rows at levels [B]; the first frame of a world is its own past."""
     own = values.split(1)
     tails = [decoder.tail(first) for decoder, first in zip(decoders, own, strict=True)]
     previous = torch.cat((torch.cat(tails), values[:, :-1]), dim=1)
-    levels = torch.full(values.shape[:2], sigma, device=values.device)
+    levels = sigma[:, None].expand(values.shape[:2]).contiguous()
     for decoder in decoders:
         decoder.calls += 1
     return values, previous, levels, controls, RowsAttend(attends)

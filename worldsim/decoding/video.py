@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
 
@@ -10,16 +10,19 @@ import torch
 from torch import Tensor
 
 from worldsim.cache.context import Context
-from worldsim.cache.policy import Policy
+from worldsim.cache.policy import Policy, Seen
 from worldsim.cache.pool import PagePool
+from worldsim.cache.sight import Sight
 from worldsim.cache.view import ContextView, Recording
 from worldsim.decoding.batch import propose_together, write_together
+from worldsim.decoding.likeness import Looks
 from worldsim.decoding.loop import Guarantee
+from worldsim.decoding.noise_plan import PLAIN, NoisePlan
 from worldsim.errors import ConfigError, PoolFull, ShapeError
-from worldsim.models.protocol import Backbone, Memory, RememberingBackbone
-from worldsim.noise import block_noise, uniforms
-from worldsim.samplers import Sampler
-from worldsim.schedules import check_sigmas
+from worldsim.models.protocol import Backbone, Chart, Memory, RememberingBackbone
+from worldsim.noise import block_noise, frame_noise, frame_uniforms, uniforms
+from worldsim.samplers import LatentCanvas, Sampler
+from worldsim.schedules import check_sigmas, mix
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -41,6 +44,8 @@ class VideoState:
     controls: what steered them, [1, F, A].
     keys, values: what they left in the cache, [layers, F, tokens, heads, head_dim], keys before rotary embedding.
     memory: what the backbone remembers beside that, see worldsim.models.protocol.Memory.
+    salient: under a sparse policy, which tokens of each frame stay when it grows old, bool [F, tokens]. Of frames that
+        have, keys and values of other tokens are zeros.
     """
 
     blocks: int
@@ -51,6 +56,7 @@ class VideoState:
     keys: Tensor
     values: Tensor
     memory: Memory = field(default_factory=dict)
+    salient: Tensor | None = None
 
     def without_pages(self) -> VideoState:
         """The same without what the frames left in the cache: keys and values of no frame at all."""
@@ -69,6 +75,9 @@ class VideoPlan:
         draw: ask the backbone, which must be a DrawingBackbone, for draws from its beliefs in place of their mean. It
             is what few_step needs; euler and heun follow means.
         recall: let the backbone, which must be a RememberingBackbone, recall what it remembers of a block to come.
+        probes: how many queries of every finished block are asked how much attention each frame that it sees receives,
+            see VideoDecoder.sight; none if 0.
+        noise: how much noise each block begins with, and which.
     """
 
     frames_per_block: int
@@ -77,6 +86,8 @@ class VideoPlan:
     policy: Policy
     draw: bool = False
     recall: bool = False
+    probes: int = 0
+    noise: NoisePlan = PLAIN
 
     def __post_init__(self) -> None:
         check_sigmas(self.sigmas)
@@ -110,16 +121,24 @@ class VideoDecoder:
     _held: dict[int, tuple[Tensor, Tensor]] = field(init=False, default_factory=dict)
     _view: ContextView | None = field(init=False, default=None)
     _memory: Memory = field(init=False, default_factory=dict)
+    _sight: Sight = field(init=False, default=Sight())
+    _looks: Looks = field(init=False, default=Looks({}))
+    _seen: Sequence[Seen] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**64:
             raise ConfigError(f"a seed is a whole number from 0 to 2**64 - 1, got {self.seed}")
-        self._context = Context(self.pool)
+        self._context = Context(self.pool, self.plan.policy.sparse)
 
     @property
     def context(self) -> Context:
         """What has been committed, as pages."""
         return self._context
+
+    @property
+    def sight(self) -> Sight:
+        """What the block that was committed last saw; nothing before the first and in a decoder that was resumed."""
+        return self._sight
 
     @property
     def newest(self) -> tuple[Tensor, Tensor]:
@@ -166,12 +185,15 @@ class VideoDecoder:
         twin._context = self._context.fork()
         twin._held = dict(self._held)
         twin._memory = self._memory
+        twin._sight = self._sight
+        twin._looks = self._looks
+        twin._seen = self._seen
         return twin
 
     def state(self) -> VideoState:
         """All that it knows, copied."""
         frames = self._context.frames
-        pages = [self.pool.read(page) for page in self._context.pages]
+        pages = [self._context.spread(frame) for frame in frames]
         keys, values = (torch.stack([page[part] for page in pages], dim=1) for part in (0, 1))
         latents, controls = (torch.cat([self._held[frame][part] for frame in frames], dim=1) for part in (0, 1))
         return VideoState(
@@ -183,7 +205,17 @@ class VideoDecoder:
             keys=keys,
             values=values,
             memory=self._memory,
+            salient=self._mask(frames),
         )
+
+    def _mask(self, frames: Sequence[int]) -> Tensor | None:
+        """Which tokens of those frames are salient, bool [F, tokens]; None where nobody asks."""
+        if self.plan.policy.sparse is None:
+            return None
+        mask = torch.zeros(len(frames), self.pool.shape.tokens, dtype=torch.bool)
+        for row, frame in zip(mask, frames, strict=True):
+            row[self._context.salient(frame)] = True
+        return mask
 
     def resume(self, state: VideoState) -> None:
         """Go on where another decoder of the same backbone, plan and seed was: bit for bit as that one would.
@@ -207,9 +239,13 @@ class VideoDecoder:
         if not state.keys.shape[1]:
             self._prefill_again(state)
             return
-        context = Context.holding(self.pool, state.frames, state.next_frame, state.keys, state.values)
+        salient = [] if state.salient is None else [row.nonzero()[:, 0] for row in state.salient]
+        context = Context(self.pool, self.plan.policy.sparse).hold(
+            state.frames, state.next_frame, state.keys, state.values, salient
+        )
         self.close()
         self._context, self._memory, self.blocks = context, state.memory, state.blocks
+        self._seen = None
         latents, controls = (part.to(self.pool.device) for part in (state.latents, state.controls))
         pieces = zip(latents.split(1, dim=1), controls.split(1, dim=1), strict=True)
         self._held = dict(zip(state.frames, pieces, strict=True))
@@ -224,6 +260,7 @@ class VideoDecoder:
             raise
         self.close()
         self._context, self._held, self.blocks = twin._context, twin._held, state.blocks
+        self._seen = twin._seen
         self._memory = state.memory
 
     def close(self) -> None:
@@ -236,20 +273,48 @@ class VideoDecoder:
         assert self.newest
         self._check(controls, self.plan.frames_per_block)
 
+    def canvas(self) -> LatentCanvas:
+        """Its next block as it begins: noise, or the frame before it over and over under less noise.
+
+        Of all that is known before a block is made, the frame before it is the likeliest for each of its frames; what
+        of it is wrong the noise must be strong enough to hide. Source: SDEdit, Meng et al. 2021 (arXiv:2108.01073).
+        """
+        sigmas, noise = self.plan.noise.sigmas(self.blocks, self.plan.sigmas), self.noise(0)
+        values = noise if sigmas == self.plan.sigmas else mix(self.newest[0], noise, sigmas[0])
+        return LatentCanvas(values, sigmas, self.noise)
+
     def noise(self, step: int) -> Tensor:
         """The noise of its next block for that step, [1, frames_per_block, C, H, W]."""
-        shape = (1, self.plan.frames_per_block, *self.backbone.geometry.frame_shape)
-        return block_noise(self.seed, self.blocks, step, shape).to(self.newest[0])
+        shape = self.backbone.geometry.frame_shape
+        if self._is_shared(step):
+            return self.plan.noise.shared(frame_noise, self.seed, self._coming, shape).to(self.newest[0])
+        return block_noise(self.seed, self.blocks, step, (1, len(self._coming), *shape)).to(self.newest[0])
 
     def dice(self, step: int) -> Tensor:
         """The dice of its next block for that step, [1, frames_per_block, rows, columns]."""
-        geometry = self.backbone.geometry
-        shape = (1, self.plan.frames_per_block, geometry.rows, geometry.columns)
-        return uniforms(self.seed, self.blocks, step, shape).to(self.pool.device, torch.float32)
+        shape = (self.backbone.geometry.rows, self.backbone.geometry.columns)
+        if self._is_shared(step):
+            dice = self.plan.noise.shared(frame_uniforms, self.seed, self._coming, shape)
+        else:
+            dice = uniforms(self.seed, self.blocks, step, (1, len(self._coming), *shape))
+        return dice.to(self.pool.device, torch.float32)
+
+    def _is_shared(self, step: int) -> bool:
+        return step == 0 and self.plan.noise.window > 0
+
+    @property
+    def _coming(self) -> range:
+        """The frames of its next block, counted from the first that it made."""
+        frames = self.plan.frames_per_block
+        return range(self.blocks * frames, (self.blocks + 1) * frames)
 
     def recalled(self, controls: Tensor) -> Tensor:
         """What its backbone recalls of its next block, steered by controls [1, frames_per_block, A]."""
         return cast(RememberingBackbone, self.backbone).recall(self._memory, controls)
+
+    def chart(self) -> Chart | None:
+        """The places that its backbone remembers; None where it remembers none."""
+        return cast(RememberingBackbone, self.backbone).chart(self._memory) if self.plan.recall else None
 
     def tail(self, block: Tensor) -> Tensor:
         """The frame before a block [1, F, C, H, W], [1, 1, C, H, W]: its own first for the first of a world."""
@@ -261,23 +326,44 @@ class VideoDecoder:
             geometry = self.backbone.geometry
             self._view = ContextView(
                 self._context,
-                self.plan.policy,
+                self._look_back() if self._seen is None else self._seen,
                 rotary=self.backbone.rotary,
                 grid=(geometry.rows, geometry.columns),
                 frames=frames,
             )
         return self._view
 
+    def _look_back(self) -> Sequence[Seen]:
+        """What its next block sees. Likeness is to the newest frame, which what comes next will be most like."""
+        told: dict[int, float] = {}
+
+        def alike(frame: int) -> float:
+            if not told:
+                self._looks = self._looks.of({held: latents[0, 0] for held, (latents, _) in self._held.items()})
+                told.update(self._looks.like_newest())
+            return told[frame]
+
+        return self.plan.policy.see(self._context.frames, self._context.next_frame, alike)
+
+    def recording(self, frames: int) -> Recording:
+        """What records the clean pass of a block of that many frames, for `absorb`."""
+        sparse = self.plan.policy.sparse
+        return Recording(self.view(frames), probes=self.plan.probes, tau=1.0 if sparse is None else sparse.tau)
+
     def absorb(self, block: LatentBlock, recording: Recording) -> None:
         """Take a block and what its clean pass recorded into the past; PoolFull if there is no memory for it."""
         first, before = self._context.next_frame, self.tail(block.latents)
-        self._context.append(recording.keys, recording.values)
+        self._context.append(recording.keys, recording.values, recording.salient)
         self._context.keep(self.plan.policy.keep(self._context.frames, self._context.next_frame))
         # Copied: a view would keep all that was prefilled alive.
         pieces = zip(block.latents.split(1, dim=1), block.controls.split(1, dim=1), strict=True)
         self._held |= {first + at: (frame.clone(), held.clone()) for at, (frame, held) in enumerate(pieces)}
         self._held = {frame: self._held[frame] for frame in self._context.frames}
         self._view = None
+        # What the next block sees is known as soon as this one is: what of it lies far away comes nearer meanwhile.
+        self._seen = self._look_back()
+        self.pool.prefetch(page for one in self._seen for page in self._context.pages_of(one.frame))
+        self._sight = recording.sight
         if self.plan.recall:
             backbone = cast(RememberingBackbone, self.backbone)
             self._memory = backbone.remember(self._memory, block.latents, before, block.controls)

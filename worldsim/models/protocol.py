@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from torch import Tensor
@@ -104,6 +105,20 @@ Memory = Mapping[str, Tensor]
 with a frame more it is another, so that forks share it."""
 
 
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Chart:
+    """The places that a backbone remembers, seen from above, each as one of a number of sorts.
+
+    places: the sort of each, whole numbers [rows, columns], UNKNOWN where nothing was seen.
+    sorts: what each sort looks like, clean latents of one token, [sorts, C, patch, patch].
+    view: (top, left, rows, columns) of the places that are in view.
+    """
+
+    places: Tensor
+    sorts: Tensor
+    view: tuple[int, int, int, int]
+
+
 class RememberingBackbone(DrawingBackbone, Protocol):
     """A backbone that keeps a memory of its own of all frames, not only of those that are still in the cache."""
 
@@ -120,6 +135,10 @@ class RememberingBackbone(DrawingBackbone, Protocol):
 
     def recall(self, memory: Memory, controls: Tensor, /) -> Tensor:
         """What is remembered of a block to come, from what will steer its frames, [1, F, A]: [1, F, ...]."""
+        ...
+
+    def chart(self, memory: Memory, /) -> Chart | None:
+        """The places that are remembered, for whoever wants to see them; None where there are none."""
         ...
 
     def enters(self, controls: Tensor, /) -> Tensor:

@@ -203,4 +203,4 @@ def _adopt(turn: _Turn, decoded: float) -> Chunk:
     session._adopt(after, turn.before)
     turn.seconds["commit"] = perf_counter() - decoded
     session._show(step, turn.frames)
-    return Chunk(frames=turn.frames, block=step.block, keys=turn.keys, seconds=turn.seconds)
+    return Chunk(frames=turn.frames, block=step.block, keys=turn.keys, seconds=turn.seconds, seen=session.seen)

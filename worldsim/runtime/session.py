@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
+from worldsim.cache.sight import Sight
 from worldsim.controls import Controls, Keys
 from worldsim.errors import ConfigError, NotReproduced, PoolFull, SessionClosed, SessionPaused
 from worldsim.models.protocol import Codec
@@ -16,6 +17,7 @@ from worldsim.runtime.batching import step_together
 from worldsim.runtime.chunk import Chunk, Frames
 from worldsim.runtime.history import Histories, History, Moment
 from worldsim.runtime.journal import Journal
+from worldsim.runtime.land import Land, land_of
 from worldsim.runtime.mark import Mark
 from worldsim.runtime.notebook import SHOWN_S, Recent, film_html, note_html
 from worldsim.runtime.recording import Recording
@@ -88,6 +90,16 @@ class Session:
         return len(self._history)
 
     @property
+    def seen(self) -> Sight:
+        """What its newest block saw of the past; nothing before the first block and of a session that was restored.
+
+        Frames are numbered from the first that it made, which is 0; those below 0 are what it began from.
+        """
+        decoder = self._moment.decoder
+        made = decoder.blocks * decoder.plan.frames_per_block
+        return decoder.sight.counted_from(decoder.context.next_frame - made) if made else Sight()
+
+    @property
     def latest(self) -> Step | None:
         """What the log says of the newest block."""
         return None if self._moment.trail is None else self._moment.trail.step
@@ -138,6 +150,12 @@ class Session:
         """What the world looks like now: the newest frame, uint8 [H, W, 3]."""
         self._check_open()
         return self._moment.shown.copy()
+
+    def land(self) -> Land | None:
+        """The places that it remembers, seen from above; None if its world remembers no places."""
+        self._check_open()
+        chart = self._moment.decoder.chart()
+        return None if chart is None else land_of(chart, self._home.codec)
 
     def mark(self) -> Mark:
         """This moment, to rewind to. No key or value is copied."""

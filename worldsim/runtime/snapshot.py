@@ -81,6 +81,7 @@ def write_snapshot(path: Path, snapshot: Snapshot, log: bytes | None = None) -> 
         tensors["shown"] = torch.from_numpy(snapshot.shown.copy())
     if snapshot.state is not None:
         tensors |= {name: getattr(snapshot.state, name).contiguous().cpu() for name in _STATE}
+        tensors |= {} if snapshot.state.salient is None else {"salient": snapshot.state.salient}
         tensors |= {f"{_MEMORY}{name}": tensor for name, tensor in snapshot.state.memory.items()}
         tensors |= _codec_tensors(snapshot.codec_state)
         header |= {name: getattr(snapshot.state, name) for name in ("blocks", "next_frame", "frames")}
@@ -196,6 +197,7 @@ def _read(path: Path) -> Snapshot:
         next_frame=header["next_frame"],
         frames=tuple(header["frames"]),
         **{name: tensors[name] for name in _STATE},
+        salient=tensors.get("salient"),
         memory={name.removeprefix(_MEMORY): tensors[name] for name in tensors if name.startswith(_MEMORY)},
     )
     return Snapshot(

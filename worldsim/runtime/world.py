@@ -13,10 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worldsim.cache.policy import policy_text
+from worldsim.cache.policies import policy_text
 from worldsim.cache.pool import PagePool
 from worldsim.cache.quant import storage_text
 from worldsim.controls import Controls, Keys
+from worldsim.decoding.noise_plan import noise_text
 from worldsim.decoding.video import VideoDecoder, VideoPlan, VideoState
 from worldsim.errors import ConfigError, LogError, PoolFull, ShapeError
 from worldsim.models.protocol import Backbone, Codec
@@ -285,8 +286,9 @@ class World:
             "policy": policy_text(plan.policy),
             "draw": plan.draw,
             "recall": plan.recall,
-            # Left out of a log whose keys and values are exact, as it was before there was a choice.
+            # Left out of a log whose keys and values are exact and whose noise is plain, as before there was a choice.
             **({"kv": storage_text(storage)} if storage else {}),
+            **({} if plan.noise.is_plain else {"noise": noise_text(plan.noise)}),
         }
 
     def _machine(self) -> dict[str, Any]:

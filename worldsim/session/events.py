@@ -23,7 +23,9 @@ MOST_PROMPT = 4_000
 
 Role = Literal["player", "spectator"]
 Codec = Literal["jpeg", "h264", "raw"]
-Op = Literal["pause", "resume", "step", "mark", "rewind", "fork", "save", "load", "reset", "look", "record", "film"]
+Op = Literal[
+    "pause", "resume", "step", "mark", "rewind", "fork", "save", "load", "reset", "look", "map", "record", "film"
+]
 NAME = re.compile(r"[0-9a-f]{32}")
 """What sessions, saved worlds and their logs are called: never anything that a client made up."""
 
@@ -111,6 +113,16 @@ class Control:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tell:
+    """What this connection is told with the frames from now on, beside what all are told.
+
+    seen: which frames of the past their block saw.
+    """
+
+    seen: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ack:
     """All blocks of that epoch below that number have arrived."""
 
@@ -130,13 +142,14 @@ class Bye:
     """The client is done: its session ends now, not in a minute."""
 
 
-Message = Hello | Start | Act | Prompt | Control | Ack | Ping | Bye
+Message = Hello | Start | Act | Prompt | Control | Tell | Ack | Ping | Bye
 MESSAGES: Mapping[str, type[Message]] = {
     "hello": Hello,
     "start": Start,
     "action": Act,
     "prompt": Prompt,
     "control": Control,
+    "tell": Tell,
     "ack": Ack,
     "ping": Ping,
     "bye": Bye,

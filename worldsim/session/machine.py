@@ -11,7 +11,20 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from worldsim.errors import ProtocolError
-from worldsim.session.events import Ack, Act, Bye, Control, Hello, Message, Ping, Prompt, Role, Start, read_message
+from worldsim.session.events import (
+    Ack,
+    Act,
+    Bye,
+    Control,
+    Hello,
+    Message,
+    Ping,
+    Prompt,
+    Role,
+    Start,
+    Tell,
+    read_message,
+)
 
 WINDOW = 2
 """Blocks that may be made beyond those that the player has acknowledged."""
@@ -98,6 +111,8 @@ class Dialogue:
                 return
             case _ if self.role is None:
                 raise ProtocolError("no_hello", "the first message is a hello", close=3000)
+            case Tell():
+                return
             case Control(op="look") if self.live:
                 return
             case _ if self.role == "spectator" and not isinstance(heard, Ack):

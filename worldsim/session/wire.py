@@ -1,4 +1,4 @@
-"""One frame on its way to a viewer: a binary message of 40 bytes that say what it is, and behind them its picture.
+"""One frame on its way to a viewer: a binary message of 40 bytes or more that say what it is, and then its picture.
 
     offset  0  u8   opcode, 1: a frame
             1  u8   length of the header in units of 4 bytes; a reader skips what it does not know
@@ -15,7 +15,9 @@
            33  u8   0
            34  u16  width
            36  u16  height
-           38  u16  0
+           38  u16  how many runs of frames follow, that its block saw of the past; 0 for who did not ask to be told
+           40  for each run, ascending: i32 its first frame, u32 how many frames; frames are numbered from the first
+               of the session, which is 0, and those below 0 are what it began from
 
 A film comes in pieces, each a binary message of 24 bytes that say where it belongs, and its bytes behind them.
 
@@ -38,6 +40,9 @@ from enum import IntFlag
 from worldsim.errors import ProtocolError
 
 HEADER = struct.Struct("<BBHIIHHQIIBBHHH")
+RUN = struct.Struct("<iI")
+MOST_RUNS = (4 * 255 - HEADER.size) // RUN.size
+"""As many as a header has room for; of more the newest are told."""
 FRAME = 1
 PIECE_HEADER = struct.Struct("<BBHIQQ")
 PIECE = 2
@@ -71,13 +76,15 @@ class Media:
     width: int
     height: int
     payload: bytes
+    seen: tuple[range, ...] = ()
 
     def encode(self) -> bytes:
         """The message."""
+        runs = self.seen[-MOST_RUNS:]
         return (
             HEADER.pack(
                 FRAME,
-                HEADER.size // 4,
+                (HEADER.size + RUN.size * len(runs)) // 4,
                 self.flags,
                 self.epoch,
                 self.block,
@@ -90,8 +97,9 @@ class Media:
                 0,
                 self.width,
                 self.height,
-                0,
+                len(runs),
             )
+            + b"".join(RUN.pack(run.start, len(run)) for run in runs)
             + self.payload
         )
 
@@ -106,9 +114,12 @@ class Media:
             raise ProtocolError(
                 "bad_media", f"a frame has {HEADER.size} bytes of header or more, got {message[:8].hex()}"
             )
-        _, length, flags, epoch, block, frame, frames, time_us, number, action, codec, _, width, height, _ = (
+        _, length, flags, epoch, block, frame, frames, time_us, number, action, codec, _, width, height, runs = (
             HEADER.unpack_from(message)
         )
+        told = HEADER.size + RUN.size * runs
+        if told > 4 * length:
+            raise ProtocolError("bad_media", f"a header of {4 * length} bytes has no room for {runs} runs of frames")
         if codec not in NAMES:
             raise ProtocolError("bad_media", f"no codec has the number {codec}; known: {NAMES}")
         return cls(
@@ -124,6 +135,7 @@ class Media:
             width=width,
             height=height,
             payload=bytes(message[4 * length :]),
+            seen=tuple(range(first, first + many) for first, many in RUN.iter_unpack(message[HEADER.size : told])),
         )
 
 

@@ -16,7 +16,8 @@ from worldsim.decoding.loop import Block, BlockDecoder, Condition_contra
 from worldsim.models.protocol import UNKNOWN, Backbone, Codec, Memory, RememberingBackbone
 from worldsim.noise import block_noise, uniforms
 
-FAR = 2**20
+FAR = 1_441_440
+"""Frames. Runs of up to 16 are counted alike from here on."""
 """Frames by which a past is moved to see whether positions depend on frame numbers."""
 
 

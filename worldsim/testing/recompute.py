@@ -5,7 +5,7 @@ The definition that worldsim.decoding.video is judged by. Slow, and in any dtype
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import cast
@@ -13,10 +13,13 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from worldsim.cache.policy import Policy
+from worldsim.cache.policy import Alike, Policy, nothing_alike
 from worldsim.cache.rotary import Rotary
+from worldsim.decoding.likeness import Looks
 from worldsim.decoding.loop import decide
+from worldsim.decoding.noise_plan import PLAIN
 from worldsim.decoding.video import LatentBlock, VideoPlan
+from worldsim.errors import ConfigError
 from worldsim.models.protocol import Backbone, Memory, RememberingBackbone
 from worldsim.noise import block_noise, uniforms
 from worldsim.samplers import LatentCanvas
@@ -27,11 +30,22 @@ _NOTHING: Memory = {}
 class WholeAttention:
     """The Attend of one call on all blocks of a session: each sees the policy's choice of the frames before it."""
 
-    def __init__(self, lengths: Sequence[int], policy: Policy, *, rotary: Rotary, grid: tuple[int, int]) -> None:
-        """Blocks of that many frames each, every frame being grid = (rows, columns) of tokens."""
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        policy: Policy,
+        *,
+        rotary: Rotary,
+        grid: tuple[int, int],
+        alike: Callable[[int], Alike] = lambda block: nothing_alike,
+    ) -> None:
+        """Blocks of that many frames each, every frame being grid = (rows, columns) of tokens.
+
+        alike: how like each frame is to what comes in the block that begins with that frame.
+        """
         starts = accumulate(lengths[:-1], initial=0)
         self._blocks = [range(start, start + frames) for start, frames in zip(starts, lengths, strict=True)]
-        self._seen = [policy.see(range(own.start), own.start) for own in self._blocks]
+        self._seen = [policy.see(range(own.start), own.start, alike(own.start)) for own in self._blocks]
         self._first = min((one.position for seen in self._seen for one in seen), default=0)
         self._turns = _turns(rotary, range(self._first, max(lengths)), grid)
 
@@ -87,6 +101,11 @@ class RecomputingDecoder:
 
     def __post_init__(self) -> None:
         self.given = len(self.past)
+        if self.plan.policy.sparse is not None or self.plan.noise != PLAIN:
+            raise ConfigError(
+                f"by its definition a block sees frames whole and begins as noise of its own, got {self.plan.policy} "
+                f"and {self.plan.noise}; choose a policy that holds frames whole, and plain noise"
+            )
 
     @torch.no_grad()
     def propose(self, controls: Tensor) -> LatentBlock:
@@ -136,16 +155,22 @@ class RecomputingDecoder:
         """The clean estimate of block at noise level sigma, with all of the past clean beside it in one call."""
         blocks = [*self.past, block]
         geometry = self.backbone.geometry
+        values = torch.cat([one.latents for one in blocks], dim=1)
         attend = WholeAttention(
             [one.latents.shape[1] for one in blocks],
             self.plan.policy,
             rotary=self.backbone.rotary,
             grid=(geometry.rows, geometry.columns),
+            alike=lambda start: _likeness(values[0], start),
         )
-        values = torch.cat([one.latents for one in blocks], dim=1)
         previous = torch.cat((values[:, :1], values[:, :-1]), dim=1)
         levels = torch.zeros(values.shape[:2], device=values.device)
         frames = block.latents.shape[1]
         levels[:, -frames:] = sigma
         controls = torch.cat([one.controls for one in blocks], dim=1)
         return backbone(values, previous, levels, controls, attend, *dice)[:, -frames:]
+
+
+def _likeness(frames: Tensor, start: int) -> Alike:
+    """How like each of some frames [F, C, H, W] is to the one before `start`."""
+    return Looks({}).of(dict(enumerate(frames[:start]))).like_newest().__getitem__

@@ -8,9 +8,12 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from worldsim.decoding.noise_plan import PLAIN, NoisePlan
 from worldsim.errors import ConfigError
 from worldsim.models.protocol import Backbone, DrawingBackbone, RememberingBackbone
-from worldsim.training.passes import Play, TrainingPass, add_noise, check_pass_plan, open_pass
+from worldsim.training.forcing import BlockForcing, most_alike
+from worldsim.training.noising import noisy_blocks
+from worldsim.training.passes import Play, check_pass_plan, open_pass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +24,8 @@ class DiffusionForcing:
         frames, first, blocks, copies, window, context_noise: see PassPlan.
         shift: how far levels lean towards noise: sigma = shift * u / (1 + (shift - 1) * u), u uniform.
         floor: an estimate's error counts 1 / max(sigma, floor)^2, the error of its velocity.
+        noise: where in a plan of noise the blocks of a window stand, see noisy_blocks; levels of their own if plain.
+        forcing: see BlockForcing; none if None.
 
     Sources: flow matching, Lipman et al. 2022 (arXiv:2210.02747); diffusion forcing, Chen et al. 2024
     (arXiv:2407.01392), algorithm 1. A departure from diffusion forcing: a noisy block sees clean frames (a stream of
@@ -35,6 +40,8 @@ class DiffusionForcing:
     shift: float = 3.0
     context_noise: float = 0.25
     floor: float = 0.2
+    noise: NoisePlan = PLAIN
+    forcing: BlockForcing | None = None
 
     def __post_init__(self) -> None:
         check_pass_plan(self)
@@ -50,10 +57,17 @@ class DiffusionForcing:
             generator: the only source of randomness, on the device of the windows.
         """
         window = open_pass(self, play, generator)
-        sigma = _levels(window, self.shift, generator)
-        estimate = window.estimate(backbone, add_noise(window.clean, sigma, generator), sigma)
-        error = (estimate - window.clean).square().mean(dim=(2, 3, 4))
-        return (error / sigma.clamp_min(self.floor).square()).mean()
+        noisy, sigma = noisy_blocks(window, self.shift, self.noise, generator)
+        estimate = window.estimate(backbone, noisy, sigma)
+
+        def error(target: Tensor) -> Tensor:
+            missed = (estimate - target).square().mean(dim=(2, 3, 4))
+            return (missed / sigma.clamp_min(self.floor).square()).mean()
+
+        if self.forcing is None:
+            return error(window.clean)
+        aim = self.forcing.aim(window.clean, most_alike(play.latents, window.layout), sigma)
+        return error(window.clean) + self.forcing.weight * error(aim)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +82,9 @@ class BeliefForcing:
             much and change seldom, such as a count: of all surprises theirs are too few to be learned from.
         entering: how much a token counts that a move may bring into view, against one that is in view; over 1 it is for
             a RememberingBackbone that learns to recall. It depends on the controls alone, as rows do on the place.
+        noise: see DiffusionForcing.
+        forcing: see BlockForcing; none if None. Its gamma is 1, because a code has no size; and its two terms are not
+            summed, which would take the backbone twice, but one of them is drawn for each token, see drawn.
 
     Source: score interpolation, Dieleman et al. 2022 (arXiv:2211.15089), section 3.2: every level counts the same.
     """
@@ -81,11 +98,15 @@ class BeliefForcing:
     context_noise: float = 0.25
     rows: tuple[float, ...] = ()
     entering: float = 1.0
+    noise: NoisePlan = PLAIN
+    forcing: BlockForcing | None = None
 
     def __post_init__(self) -> None:
         check_pass_plan(self)
         if self.shift <= 0 or self.entering < 0 or (self.rows and not (min(self.rows) >= 0 < max(self.rows))):
             raise ConfigError(f"need shift > 0 and rows and entering that count 0 or more, some of them, got {self}")
+        if self.forcing is not None and self.forcing.gamma != 1:
+            raise ConfigError(f"beliefs are forced towards codes, which have no size: gamma is 1, got {self.forcing}")
 
     def loss(self, backbone: Backbone, play: Play, generator: torch.Generator) -> Tensor:
         """The mean surprise of one pass in nats a token, a scalar with gradient. Arguments as for DiffusionForcing.
@@ -94,9 +115,14 @@ class BeliefForcing:
             ConfigError: the backbone holds no beliefs.
         """
         window = open_pass(self, play, generator)
-        sigma = _levels(window, self.shift, generator)
-        inputs = window.inputs(backbone, add_noise(window.clean, sigma, generator), sigma)
-        surprise = cast(DrawingBackbone, window.recalling(backbone)).surprise(*inputs, window.clean)
+        noisy, sigma = noisy_blocks(window, self.shift, self.noise, generator)
+        target = window.clean
+        if self.forcing is not None:
+            grid = (backbone.geometry.rows, backbone.geometry.columns)
+            alike = most_alike(play.latents, window.layout)
+            target = self.forcing.drawn(target, alike, sigma, grid, generator)
+        inputs = window.inputs(backbone, noisy, sigma)
+        surprise = cast(DrawingBackbone, window.recalling(backbone)).surprise(*inputs, target)
         if self.entering != 1:
             entering = cast(RememberingBackbone, backbone).enters(window.steering)
             surprise = surprise * torch.where(entering, self.entering, 1.0)
@@ -108,9 +134,3 @@ class BeliefForcing:
                 f"there are {surprise.shape[-2]} rows of tokens, and {len(weights)} say how much they count"
             )
         return (surprise.mean((0, 1, 3)) * weights).sum() / weights.sum()
-
-
-def _levels(window: TrainingPass, shift: float, generator: torch.Generator) -> Tensor:
-    """A noise level for every block of the noisy streams, given to each of its frames."""
-    u = torch.rand(window.blocks, generator=generator, device=window.clean.device)
-    return (shift * u / (1 + (shift - 1) * u)).repeat_interleave(window.layout.block, dim=1)

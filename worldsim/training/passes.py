@@ -142,6 +142,13 @@ class TrainingPass:
             return backbone
         return cast(RememberingBackbone, backbone).recalling(self.recalled)
 
+    @property
+    def tails(self) -> Tensor:
+        """For each noisy frame the frame before its block, as the context shows it, like clean."""
+        layout = self.layout
+        begins = torch.arange(layout.first, layout.frames, device=self.context.device) // layout.block * layout.block
+        return self.context[:, begins].repeat(1, layout.copies, 1, 1, 1)
+
     def _previous(self, noisy: Tensor) -> Tensor:
         """The frame before each noisy one: of the context at the start of a block, inside it of the block itself."""
         before = self.context[:, self.layout.first : -1].repeat(1, self.layout.copies, 1, 1, 1)

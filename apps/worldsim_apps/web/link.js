@@ -25,6 +25,7 @@ export function readFrame(buffer) {
     codec: CODECS[view.getUint8(32)],
     width: view.getUint16(34, true),
     height: view.getUint16(36, true),
+    seen: Array.from({ length: view.getUint16(38, true) }, (_, at) => [view.getInt32(40 + 8 * at, true), view.getUint32(44 + 8 * at, true)]),
     payload: new Uint8Array(buffer, 4 * view.getUint8(1)),
   };
 }
@@ -76,6 +77,9 @@ export class Link {
     this.say("action", { seq: this.seq, keys: this.keys });
     return this.seq;
   }
+
+  /** Be told or not, from now on, which frames of the past each block saw: `seen` of its first frame. */
+  tell(seen) { this.say("tell", { seen }); }
 
   ack(frame) { this.say("ack", { epoch: frame.epoch, blocks: frame.block + 1 }); }
 

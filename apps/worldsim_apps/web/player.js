@@ -3,6 +3,7 @@
 import { Film } from "./film.js";
 import { Hands } from "./hands.js";
 import { LAST, Link, STILL } from "./link.js";
+import { Memory } from "./memory.js";
 import { Screen } from "./screen.js";
 import { Shelf } from "./shelf.js";
 import { remember, remembered } from "./tab.js";
@@ -37,6 +38,10 @@ class Player {
     this.hands = new Hands(canvas, (keys) => this.#hold(keys));
     this.timeline = new Timeline($("timeline"), $("there"), (blocks, fork) => (fork ? this.fork(blocks) : this.goBack(this.blocks - blocks)));
     this.shelf = new Shelf($("shelf"), $("kept"), (world, origin) => this.load(world, origin));
+    this.memory = new Memory($("memory"), {
+      tell: (on) => this.link?.isOpen && this.link.tell(on),
+      map: () => (this.watched || !this.world ? Promise.reject({ code: "lost" }) : this.link.control("map")),
+    });
     this.film = new Film($("record"), (op, fields) => this.link.control(op, fields), (...said) => this.notice(...said));
   }
 
@@ -196,6 +201,8 @@ class Player {
     $("world").textContent = told.name;
     this.screen.configure(width, height, told.fps);
     this.timeline.configure(told.fps / told.frames_per_block, told.limits.remembered_s);
+    this.memory.configure(told.fps);
+    this.perBlock = told.frames_per_block;
     this.perSecond = told.fps / told.frames_per_block;
     if (!this.hands.actions) this.#learn(told);
     if (this.watched || this.link.ticket) return;
@@ -220,6 +227,7 @@ class Player {
     else if (recalled) this.#begin(this.origin, recalled.near, recalled.pictures);
     document.body.classList.toggle("watching", told.type === "watching");
     this.film.renew();
+    this.memory.renew();
     this.#situate(told);
     this.#remember();
     this.#look();
@@ -231,6 +239,7 @@ class Player {
   /** Another world than before: how it began, back to which block it is remembered, and what it looked like. */
   #begin(origin, near, pictures = []) {
     this.origin = origin;
+    this.memory.begin();
     this.timeline.begin(near, pictures);
     $("seed").value = origin?.seed ?? "";
     $("place").value = origin?.start ?? "";
@@ -256,6 +265,7 @@ class Player {
     if (epoch > this.epoch) this.#look();
     this.epoch = epoch;
     this.timeline.cut(this.blocks);
+    this.memory.cut(this.blocks * this.perBlock);
     this.paused = paused;
     if (damage && world !== this.world) this.notice(`Not all of what was kept could be read: ${damage}`, null, true);
     this.world = world;
@@ -290,6 +300,7 @@ class Player {
       this.pressed.delete(action);
     }
     this.latencies.splice(0, this.latencies.length - REMEMBERED_LATENCIES);
+    this.memory.note(frame, canvas);
     if (!(frame.flags & LAST)) return;
     if (!this.watched) {
       this.link.ack(frame);
@@ -445,6 +456,13 @@ canvas.addEventListener("blur", () => { $("hint").hidden = false; });
 window.addEventListener("hashchange", () => location.reload());
 window.addEventListener("pagehide", () => player.leave());
 document.body.classList.toggle("touch", navigator.maxTouchPoints > 0);
+$("memory").open = remembered("memory") ?? !(navigator.maxTouchPoints > 0 || player.inside);
+$("memory").addEventListener("toggle", () => remember("memory", $("memory").open));
+document.addEventListener("keydown", (event) => {
+  const isTaken = player.hands.known.has(event.code) || event.target.matches("input, select") || event.repeat;
+  if (event.code !== "KeyM" || isTaken || event.ctrlKey || event.metaKey || event.altKey) return;
+  $("memory").open = !$("memory").open;
+});
 if (player.inside) {
   document.body.classList.add("inside");
   document.body.classList.toggle("beside", player.inside === "beside");

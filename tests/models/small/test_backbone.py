@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from worldsim.errors import ConfigError
+from worldsim.models.protocol import UNKNOWN
 from worldsim.models.small.backbone import SmallBackbone, SmallConfig
+from worldsim.testing.fakes import tiny_backbone
 from worldsim.training.attention import StreamAttention, StreamLayout
 
 CONFIG = SmallConfig(channels=3, height=4, width=6, controls=5, patch=2, dim=32, layers=2, heads=2, head_dim=16)
@@ -263,3 +265,24 @@ def test_what_is_unlikely_may_differ_from_row_to_row() -> None:
 def test_a_list_of_what_is_unlikely_as_a_weights_file_has_it_equals_the_tuple() -> None:
     assert replace(BELIEVING, unlikely=[0.1, 0.2]) == replace(BELIEVING, unlikely=(0.1, 0.2))  # type: ignore[arg-type]
     assert replace(BELIEVING, unlikely=0.1).shares == (0.1, 0.1)
+
+
+def test_a_chart_shows_each_place_as_the_patch_that_was_seen_there() -> None:
+    backbone = tiny_backbone(1, palette=6, remembers=True)
+    assert backbone.chart({}) is None
+    centres = backbone.palette.centres
+    codes = torch.randint(6, (1, 1, 15), generator=torch.Generator().manual_seed(2))
+    frame = backbone._unpatchify(centres[codes])
+    chart = backbone.chart(backbone.remember({}, frame, frame, torch.zeros(1, 1, backbone.controls)))
+    assert chart is not None
+    scroll = backbone.config.scroll
+    top, left, rows, columns = chart.view
+    assert (rows, columns) == (scroll.rows, 5)
+    known = (chart.places != UNKNOWN).nonzero()
+    assert known.min(0).values.tolist() == [top, left]
+    assert (known.max(0).values + 1).tolist() == [top + rows, left + columns]
+    seen = chart.places[top : top + rows, left : left + columns].long()
+    assert torch.equal(seen.flatten(), codes[0, 0, : 5 * rows])
+    assert chart.sorts.shape == (6, 12, 1, 1)
+    shown = frame[0, 0].permute(1, 2, 0)[:rows]
+    assert torch.equal(chart.sorts[seen][..., 0, 0], shown)

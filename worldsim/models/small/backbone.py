@@ -25,7 +25,7 @@ from worldsim.cache.pool import PageShape
 from worldsim.cache.rotary import Rotary
 from worldsim.errors import ConfigError
 from worldsim.geometry import LatentGeometry
-from worldsim.models.protocol import UNKNOWN, Attend, Memory
+from worldsim.models.protocol import UNKNOWN, Attend, Chart, Memory
 from worldsim.models.small.atlas import Atlas, Scroll
 from worldsim.models.small.palette import Palette
 from worldsim.models.small.recalling import Recalling, Trust
@@ -222,6 +222,16 @@ class SmallBackbone(nn.Module):
         for at, move in enumerate(scroll.asked(controls[0].cpu()).cumsum(0).tolist()):
             recalled[0, at, : scroll.rows] = atlas.recall(move)
         return torch.from_numpy(recalled).to(controls.device)
+
+    def chart(self, memory: Memory) -> Chart | None:
+        """The places of its atlas; see worldsim.models.protocol.RememberingBackbone."""
+        palette, scroll, geometry = self._memory_parts()
+        if not memory:
+            return None
+        atlas = Atlas.of(memory, scroll, geometry.columns)
+        sorts = palette.centres.unflatten(1, (geometry.channels, self.config.patch, self.config.patch))
+        view = (*atlas.view, scroll.rows, geometry.columns)
+        return Chart(places=torch.from_numpy(atlas.tiles), sorts=sorts, view=view)
 
     def enters(self, controls: Tensor) -> Tensor:
         """Which tokens will show what was not in view; see worldsim.models.protocol.RememberingBackbone."""

@@ -1,0 +1,297 @@
+"""What Block Forcing, a schedule of noise and its shuffling are each worth: equal starts, equal compute, several seeds.
+
+    python -m benchmarks.ablation --data data/crafter --updates 150 --seeds 2
+
+Every arm goes on from the same weights for as many updates of as many windows, and is judged on held-out windows and by
+rollouts from the same points as all others. What an arm with the same seed reaches is compared pair by pair with the
+base. Arms that were trained and judged before in the same folder are not made again, and one that was stopped in the
+middle goes on from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import mean
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+
+import worldsim
+from benchmarks.record import write
+from benchmarks.world_quality import Amount, measure
+from worldsim.decoding.noise_plan import PLAIN, parse_noise
+from worldsim.models.protocol import UNKNOWN
+from worldsim.models.small.backbone import SmallBackbone
+from worldsim.models.small.weights import load_weights
+from worldsim.presets import CRAFTER, WorldRecipe
+from worldsim.training.data import Episodes
+from worldsim.training.evaluation import SEED, LatentWindows
+from worldsim.training.forcing import BlockForcing
+from worldsim.training.noising import noisy_blocks
+from worldsim.training.objectives import BeliefForcing
+from worldsim.training.passes import open_pass
+from worldsim.training.recollection import Recollections
+from worldsim.training.run import CHECKPOINT, LOG, WEIGHTS, Run, train_world
+from worldsim.training.trainer import Stage, TrainingPlan
+
+RISING = "cosine:low=60,high=100,period=32"
+ROLLOUTS = 4
+EVERY = 50
+"""Updates between two checkpoints of an arm."""
+LEFT_OUT = {"sun_sets", "neighbour_variation_by_chance"}
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arm:
+    """What differs from the base.
+
+    forcing, noise: of the objective.
+    sampled: the noise that blocks begin with when it is judged.
+    weights_of: the arm whose weights it is judged with, if it is not trained itself; "start" for the weights that all
+        begin from.
+    """
+
+    forcing: BlockForcing | None = None
+    noise: str = "plain"
+    sampled: str = "plain"
+    weights_of: str | None = None
+
+
+ARMS = {
+    "start": Arm(weights_of="start"),
+    "base": Arm(),
+    "forcing": Arm(forcing=BlockForcing()),
+    "schedule": Arm(noise=RISING, sampled=RISING),
+    "schedule_untaught": Arm(sampled=RISING, weights_of="base"),
+    "shuffling": Arm(sampled="shuffled:window=4", weights_of="base"),
+    "all": Arm(forcing=BlockForcing(), noise=RISING, sampled=f"{RISING},window=4"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """What all arms have in common.
+
+    Args:
+        start: the weights they begin from.
+        data: recorded play, held-out episodes too.
+        out: where the arms are kept.
+        updates, windows: how many, and of how many windows each.
+        lr: learning rate of the first update; it falls to a tenth.
+        judged: held-out windows.
+    """
+
+    start: Path
+    data: Path
+    out: Path
+    updates: int = 150
+    windows: int = 2
+    lr: float = 2e-4
+    judged: int = 48
+
+    def folder(self, name: str, seed: int) -> Path:
+        """Where an arm of that seed is kept."""
+        return self.out / f"{name}-{seed}"
+
+    def weights(self, name: str, seed: int) -> Path:
+        """The weights that an arm is judged with."""
+        owner = ARMS[name].weights_of or name
+        return self.start if owner == "start" else self.folder(owner, seed) / WEIGHTS
+
+
+Roll = Callable[[Path, str], dict[str, float]]
+"""What rollouts with a weights file tell, blocks beginning with noise by that text."""
+
+
+def objective_of(recipe: WorldRecipe) -> BeliefForcing:
+    """What the base goes on with: what the world learned last."""
+    objective = (recipe.recalling or recipe.training).stages[-1].objective
+    assert isinstance(objective, BeliefForcing), f"{recipe.name} holds no beliefs; there is no ablation of it"
+    return objective
+
+
+def train(recipe: WorldRecipe, training: Training, name: str, seed: int) -> None:
+    """Train an arm to its end, from where it was; an arm that is there already stays."""
+    folder, arm = training.folder(name, seed), ARMS[name]
+    if _is_done(folder, training.updates):
+        return
+    objective = replace(objective_of(recipe), forcing=arm.forcing, noise=parse_noise(arm.noise))
+    lr = (training.lr, training.lr / 10)
+    stage = Stage(updates=training.updates, objective=objective, windows=training.windows, lr=lr)
+    plan = TrainingPlan(stages=(stage,), warmup=10, average=0.98, seldom=recipe.training.seldom)
+    begun = (folder / CHECKPOINT).exists()
+    run = Run(device=CPU, seed=seed, resume=begun, weights=None if begun else training.start, every=EVERY)
+    with typer.progressbar(length=training.updates, label=f"{name} {seed}") as going:
+
+        def on_update(update: int, _loss: float) -> None:
+            going.update(update - going.pos)
+
+        train_world(
+            replace(recipe, training=plan, training_on_gpu=None), training.data, folder, run, on_update=on_update
+        )
+
+
+def _is_done(folder: Path, updates: int) -> bool:
+    log = folder / LOG
+    return log.exists() and json.loads(log.read_text().splitlines()[-1])["update"] >= updates
+
+
+@torch.no_grad()
+def surprise(recipe: WorldRecipe, weights: Path, held_out: Episodes, windows: int) -> dict[str, float]:
+    """How little held-out windows were expected, in nats a token, by what a token shows.
+
+    Returns:
+        "surprise in_view": of the land, what was in view before; "surprise recalled", "surprise new": what a move
+        brings into view, seen before or not; "surprise below": what is no land. Windows, levels and noise are the same
+        for all weights, and plain. What none of their tokens showed is left out.
+    """
+    backbone = load_weights(weights, dtype=torch.float32, device=CPU)
+    objective, recollections = objective_of(recipe), Recollections(held_out, recipe.codec, backbone)
+    drawn = LatentWindows(held_out, recipe.codec, recollections=recollections)
+    found: dict[str, list[torch.Tensor]] = {}
+    for index in range(windows):
+        play = drawn.sample(np.random.default_rng([SEED, index]), windows=1, frames=1 + objective.frames)
+        generator = torch.Generator().manual_seed(SEED + index)
+        window = open_pass(objective, play, generator)
+        noisy, sigma = noisy_blocks(window, objective.shift, PLAIN, generator)
+        recalling = window.recalling(backbone)
+        missed = recalling.surprise(*window.inputs(backbone, noisy, sigma), window.clean)  # type: ignore[attr-defined]
+        assert window.recalled is not None
+        for name, mask in _classes(backbone, window.steering, window.recalled).items():
+            found.setdefault(f"surprise {name}", []).append(missed[mask])
+    whole = {name: torch.cat(parts) for name, parts in found.items()}
+    return {name: float(each.mean()) for name, each in whole.items() if len(each)}
+
+
+def _classes(backbone: SmallBackbone, steering: torch.Tensor, recalled: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Which tokens [B, n, rows, columns] show what."""
+    assert backbone.config.scroll is not None
+    entering, known = backbone.enters(steering), recalled != UNKNOWN
+    land = (torch.arange(backbone.geometry.rows) < backbone.config.scroll.rows)[:, None].expand(entering.shape)
+    return {
+        "in_view": land & ~entering,
+        "recalled": entering & known,
+        "new": entering & ~known,
+        "below": ~land,
+    }
+
+
+def ablate(
+    recipe: WorldRecipe, training: Training, arms: Sequence[str], seeds: Sequence[int], roll: Roll
+) -> dict[str, dict[int, dict[str, float]]]:
+    """What every arm of every seed reached, by arm and seed."""
+    _check_same(training)
+    held_out = Episodes(training.data, world=recipe.name, held_out=True, device=CPU)
+    found: dict[str, dict[int, dict[str, float]]] = {name: {} for name in arms}
+    for seed in seeds:
+        for name in arms:
+            # The start is the same for every seed.
+            number = seeds[0] if name == "start" else seed
+            path = training.folder(name, number) / "judged.json"
+            if not path.exists():
+                if ARMS[name].weights_of != "start":
+                    train(recipe, training, ARMS[name].weights_of or name, seed)
+                weights = training.weights(name, number)
+                judged = surprise(recipe, weights, held_out, training.judged) | roll(weights, ARMS[name].sampled)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(json.dumps(judged))
+            found[name][seed] = json.loads(path.read_text())
+    return found
+
+
+def _check_same(training: Training) -> None:
+    """Refuse a folder whose arms were made under other settings; note ours if there are none yet."""
+    ours = {name: str(value) for name, value in asdict(training).items()}
+    path = training.out / "settings.json"
+    if not path.exists():
+        training.out.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(ours))
+    if (theirs := json.loads(path.read_text())) != ours:
+        raise typer.BadParameter(f"{training.out} holds arms made with {theirs}, not {ours}; name another folder")
+
+
+def table(found: dict[str, dict[int, dict[str, float]]]) -> dict[str, dict[str, Any]]:
+    """For every arm and measure its mean, least and greatest over seeds, and how far it is from the base, seed by seed.
+
+    apart: the same of the differences to the base of the same seed; None where there is no base.
+    beyond_seeds: whether all differences have one sign. Of two seeds that is so by chance half of the time.
+    """
+    base = found.get("base", {})
+    rows: dict[str, dict[str, Any]] = {}
+    for name, by_seed in found.items():
+        rows[name] = {}
+        for kind in next(iter(by_seed.values())):
+            values = [judged[kind] for judged in by_seed.values()]
+            apart = [judged[kind] - base[seed][kind] for seed, judged in by_seed.items() if seed in base]
+            signs = {np.sign(one) for one in apart}
+            rows[name][kind] = {
+                **_spread(values),
+                "apart": _spread(apart) if apart else None,
+                "beyond_seeds": len(signs) == 1 and 0 not in signs,
+            }
+    return rows
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    return {"mean": mean(values), "min": min(values), "max": max(values), "count": len(values)}
+
+
+def rollouts(amount: Amount, seed: int, frames_per_block: int) -> Roll:
+    """Judge a Crafter world as benchmarks.world_quality does, by so much play of those seeds."""
+
+    def roll(weights: Path, noise: str) -> dict[str, float]:
+        world = worldsim.load("crafter", weights=weights, noise=noise, frames_per_block=frames_per_block, device="cpu")
+        found, _ = measure(world, amount, seed)
+        return {
+            name.replace("60s", f"{amount.seconds}s"): item["value"]
+            for name, item in found["measures"].items()
+            if name not in LEFT_OUT and item["judged"]
+        }
+
+    return roll
+
+
+def main(
+    data: Annotated[Path, typer.Option(help="Recorded play, held-out episodes too.")] = Path("data/crafter"),
+    weights: Annotated[Path, typer.Option(help="The weights that all arms begin from; by default the shipped.")] = (
+        CRAFTER.folder / "weights.safetensors"
+    ),
+    out: Annotated[Path, typer.Option(help="Where the arms are kept.")] = Path("runs/ablation"),
+    updates: Annotated[int, typer.Option(min=1, help="Of each arm.")] = 150,
+    windows: Annotated[int, typer.Option(min=1, help="In one update.")] = 2,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each arm.")] = 2,
+    only: Annotated[list[str] | None, typer.Option(help="These arms only; all if left out.")] = None,
+    judged: Annotated[int, typer.Option(min=1, help="Held-out windows.")] = 48,
+    episodes: Annotated[int, typer.Option(min=2, help="Real episodes that rollouts leave.")] = 8,
+    seconds: Annotated[int, typer.Option(min=5, help="World time of a walk.")] = 10,
+    frames_per_block: Annotated[int, typer.Option(help="Frames made together in rollouts.")] = 1,
+    name: Annotated[str, typer.Option(help="Of the file written to benchmarks/results.")] = "ablation",
+) -> None:
+    """Ablate crafter, and write benchmarks/results/NAME.json."""
+    if unknown := {*(only or ())} - ARMS.keys():
+        raise typer.BadParameter(f"no arm {', '.join(sorted(unknown))}; known: {', '.join(ARMS)}")
+    training = Training(start=weights, data=data, out=out, updates=updates, windows=windows, judged=judged)
+    amount = Amount(
+        episodes=episodes, rollouts=ROLLOUTS, effects=4 * episodes, walks=max(2, episodes // 2), seconds=seconds
+    )
+    roll = rollouts(amount, 800_000_000, frames_per_block)
+    found = ablate(CRAFTER, training, only or list(ARMS), range(seeds), roll)
+    rows = table(found)
+    about = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(training).items()}
+    about |= {"seeds": seeds, "frames_per_block": frames_per_block, "amount": asdict(amount)}
+    write(name, {**about, "arms": {arm: asdict(ARMS[arm]) for arm in found}, "rows": rows, "seed_by_seed": found})
+    for arm, row in rows.items():
+        for kind, item in row.items():
+            apart = "" if item["apart"] is None else f"{item['apart']['mean']:+.4f}"
+            sure = " on every seed" if item["beyond_seeds"] else ""
+            typer.echo(f"{arm:18} {kind:28} {item['mean']:.4f} [{item['min']:.4f}, {item['max']:.4f}] {apart}{sure}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

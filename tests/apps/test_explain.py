@@ -1,0 +1,102 @@
+"""What blocks attended to is drawn where it belongs, and the numbers are those that were measured."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from worldsim.cache.policy import SinkWindow
+from worldsim.cache.sight import Sight
+from worldsim.errors import ConfigError
+from worldsim.testing.fakes import tiny_world
+from worldsim_apps.explain import LEFT, MOST_COLUMNS, PROBES, SINGLE, TOP, UNSEEN, Explained, bands, by_age, drawing
+
+NEAR = Sight(frames=(-2, -1), shares=(0.125, 0.5))
+FAR = Sight(frames=(-2, 0, 1), shares=(0.25, 0.125, 0.125))
+
+
+@pytest.mark.parametrize("oldest", [1, 7, SINGLE, SINGLE + 1, 500, 28_800])
+def test_every_age_has_one_row_and_rows_are_few(oldest):
+    rows = bands(oldest)
+    assert rows[0].start == 1
+    assert rows[-1].stop > oldest >= rows[-1].start
+    assert all(before.stop == after.start for before, after in pairwise(rows))
+    assert len(rows) == oldest if oldest <= SINGLE else len(rows) < 60
+
+
+def test_shares_stand_in_the_row_of_their_age_and_what_was_not_seen_is_not_nothing():
+    table = by_age([NEAR, FAR], [range(1, 2), range(2, 3), range(3, 5)], length=2)
+    unseen = np.nan
+    assert np.array_equal(
+        table,
+        [[0.5, 0.125], [0.125, 0.125], [unseen, 0.25], [0.375, 0.5]],
+        equal_nan=True,
+    )
+
+
+def test_ages_that_share_a_row_are_added_up():
+    assert by_age([NEAR], [range(1, 3), range(3, 4)], length=1)[0, 0] == 0.625
+
+
+def cell(picture: np.ndarray, row: int, column: int) -> tuple[int, ...]:
+    """The colour in the middle of a cell of a picture with few blocks, whose cells are 16 high and 48 wide."""
+    return tuple(picture[TOP + 16 * row + 8, LEFT + 48 * column + 24].tolist())
+
+
+def test_what_is_older_is_drawn_higher_and_what_gets_more_is_brighter():
+    picture = drawing([NEAR, FAR], length=2, fps=8)
+    rows = 4  # FAR saw frame -2 from frame 2 on
+    assert cell(picture, 0, 0) == cell(picture, 1, 0) == cell(picture, 1, 1) == UNSEEN
+    bright = {where: sum(cell(picture, *where)) for where in ((rows - 1, 0), (rows - 2, 0), (0, 1), (rows - 1, 1))}
+    assert bright[rows - 1, 0] > bright[0, 1] > bright[rows - 2, 0] == bright[rows - 1, 1]
+
+
+def test_a_long_walk_has_a_picture_no_wider_and_its_columns_are_means():
+    blocks = 3 * MOST_COLUMNS - 1
+    walk = [Sight(frames=(at - 1,), shares=(0.75 if at % 3 == 0 else 0.0,)) for at in range(blocks)]
+    picture = drawing(walk, length=1, fps=8)
+    assert picture.shape[1] <= drawing(walk[:MOST_COLUMNS], length=1, fps=8).shape[1]
+    row = picture[TOP + 8, LEFT : LEFT + MOST_COLUMNS]
+    # Whole groups hold one third of 0.75, the last, of which one column is missing, half of it.
+    assert len(np.unique(row[:-1], axis=0)) == 1
+    assert sum(row[-1].tolist()) > sum(row[0].tolist())
+
+
+def test_a_walk_is_measured_drawn_and_told(tmp_path):
+    world = tiny_world(policy=SinkWindow(sink=1, window=2))
+    explained, told = Explained(world, tmp_path / "new" / "deep" / "a.PNG"), []
+    with world.open(seed=3) as session:
+        note, seen = explained.follow(session, told.append), []
+        for _ in range(3):
+            session.step({"KeyD"})
+            note(1)
+            seen.append(session.seen)
+    found = explained.write()["explain"]
+    assert told == [1, 1, 1]
+    assert (found["path"], found["probes"]) == (str(tmp_path / "new" / "deep" / "a.PNG"), PROBES)
+    assert [block["frames"] for block in found["blocks"]] == [(-5, -2, -1), (-5, -1, 0), (-5, 0, 1)]
+    for block, one in zip(found["blocks"], seen, strict=True):
+        assert block["shares"] == pytest.approx(one.shares, abs=1e-5)
+    assert np.array_equal(cv2.imread(found["path"]), drawing(seen, length=1, fps=world.fps))
+
+
+def test_without_a_path_nothing_is_measured_and_without_a_block_nothing_is_drawn(tmp_path):
+    world = tiny_world()
+    unasked = Explained(world, None)
+    assert world.plan.probes == 0
+    with world.open(seed=3) as session:
+        assert unasked.follow(session, print) is print
+    assert unasked.write() == {}
+    assert Explained(world, tmp_path / "a.png").write() == {}
+    assert not (tmp_path / "a.png").exists()
+
+
+def test_a_picture_of_another_kind_is_refused():
+    world = tiny_world()
+    with pytest.raises(ConfigError, match=r"drawn as a \.png, got out/a\.svg"):
+        Explained(world, Path("out/a.svg"))
+    assert world.plan.probes == 0

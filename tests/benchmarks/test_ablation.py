@@ -1,0 +1,234 @@
+"""The ablation trains what it says from where it says, compares seed by seed, and makes nothing twice."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import typer
+
+from benchmarks import ablation
+from benchmarks.ablation import ARMS, Training, ablate, objective_of, surprise, table
+from worldsim.cache.policy import Window
+from worldsim.codec.patches import PatchCodec
+from worldsim.controls import Keys
+from worldsim.decoding.noise_plan import PLAIN, parse_noise
+from worldsim.models.small.weights import load_weights, save_weights
+from worldsim.presets import CRAFTER, WorldRecipe
+from worldsim.testing.fakes import CONTROLS, SIDE_PX, DotSimulator, tiny_backbone
+from worldsim.training.data import Episodes, Recording, Series, record
+from worldsim.training.objectives import BeliefForcing
+from worldsim.training.run import CHECKPOINT, WEIGHTS, Run
+from worldsim.training.trainer import Stage, Trainer, TrainingPlan
+
+Roll = Callable[[Path, str], dict[str, float]]
+OBJECTIVE = BeliefForcing(frames=8, first=0, blocks=(1, 2))
+
+
+class Wanderer:
+    """Goes left and right by its seed."""
+
+    def __init__(self, simulator: DotSimulator, seed: int) -> None:
+        self._rng = np.random.default_rng(seed)
+
+    def choose(self) -> Keys:
+        return CONTROLS.press(str(self._rng.choice(["left", "right"])))
+
+
+RECIPE = WorldRecipe(
+    name="dot",
+    simulator=DotSimulator,
+    recording=Recording(world="dot", simulator=DotSimulator, explorer=Wanderer, longest=30),  # type: ignore[arg-type]
+    codec=PatchCodec(side=SIDE_PX),
+    backbone=tiny_backbone(0, palette=6, remembers=True).config,
+    training=TrainingPlan(stages=(Stage(updates=9, objective=OBJECTIVE, windows=1, lr=(1e-3, 1e-3)),), seldom=0.0),
+    policy=Window(frames=5),
+)
+
+
+@pytest.fixture
+def training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Training:
+    monkeypatch.setattr("worldsim.training.data.SHARD_FRAMES", 90)
+    for held_out in (False, True):
+        record(RECIPE.recording, tmp_path / "data", Series(held_out=held_out), frames=90)
+    backbone = tiny_backbone(0, palette=6, remembers=True)
+    save_weights(tmp_path / "start.safetensors", backbone.config, backbone.state_dict(), dtype=torch.float32)
+    return Training(
+        start=tmp_path / "start.safetensors", data=tmp_path / "data", out=tmp_path / "out", updates=3, lr=1e-2, judged=3
+    )
+
+
+def noted(asked: list[tuple[str, str]]) -> Roll:
+    """Rollouts that only note what was to be judged."""
+
+    def roll(weights: Path, noise: str) -> dict[str, float]:
+        asked.append((weights.parent.name if weights.name == WEIGHTS else weights.name, noise))
+        return {"tiles": len(asked) / 10}
+
+    return roll
+
+
+def centre(path: Path) -> torch.Tensor:
+    return load_weights(path, dtype=torch.float32, device=torch.device("cpu")).head.weight
+
+
+def test_every_arm_is_trained_from_the_start_and_judged_with_its_own_weights_and_noise(training: Training) -> None:
+    asked: list[tuple[str, str]] = []
+    found = ablate(RECIPE, training, list(ARMS), range(2), noted(asked))
+    rising = ablation.RISING
+    one = [("base", "plain"), ("forcing", "plain"), ("schedule", rising), ("base", rising)]
+    one += [("base", "shuffled:window=4"), ("all", f"{rising},window=4")]
+    start = [("start.safetensors", "plain")]
+    assert asked == start + [(f"{arm}-{seed}", noise) for seed in range(2) for arm, noise in one]
+    assert {*found} == {*ARMS}
+    assert found["start"][0] == found["start"][1]
+    heads = [
+        centre(training.folder(arm, seed) / WEIGHTS) for seed in range(2) for arm in ("base", "forcing", "schedule")
+    ]
+    heads.append(centre(training.start))
+    assert all(not torch.equal(heads[i], heads[j]) for i in range(7) for j in range(i))
+
+
+def test_arms_differ_from_the_base_in_what_they_are_named_for_alone(
+    training: Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, tuple[TrainingPlan, Run]] = {}
+
+    def train_world(recipe: WorldRecipe, data: Path, out: Path, run: Run, **_: object) -> None:
+        seen[out.name] = (recipe.training, run)
+
+    monkeypatch.setattr(ablation, "train_world", train_world)
+    for arm in ("base", "forcing", "schedule", "all"):
+        ablation.train(RECIPE, training, arm, 7)
+    plans = {name: plan.stages[0] for name, (plan, _) in seen.items()}
+    assert all(run == seen["base-7"][1] for _, run in seen.values())
+    assert seen["base-7"][1].weights == training.start
+    assert {replace(stage.objective, forcing=None, noise=PLAIN) for stage in plans.values()} == {OBJECTIVE}
+    assert len({(stage.updates, stage.windows, stage.lr) for stage in plans.values()}) == 1
+    told = {name: (stage.objective.forcing, stage.objective.noise) for name, stage in plans.items()}
+    force, rising = ARMS["forcing"].forcing, parse_noise(ablation.RISING)
+    assert force is not None
+    assert told == {
+        "base-7": (None, PLAIN),
+        "forcing-7": (force, PLAIN),
+        "schedule-7": (None, rising),
+        "all-7": (force, rising),
+    }
+
+
+def test_what_is_there_is_not_made_again_and_what_was_stopped_goes_on(
+    training: Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, str]] = []
+    whole = ablate(RECIPE, training, ["base"], range(1), noted(asked))
+    weights = centre(training.folder("base", 0) / WEIGHTS)
+    assert ablate(RECIPE, training, ["base"], range(1), noted(asked)) == whole
+    assert len(asked) == 1
+
+    stopped = replace(training, out=training.out.with_name("stopped"))
+    step = Trainer.step
+
+    def stop(trainer: Trainer) -> float:
+        if trainer.update == 2:
+            raise KeyboardInterrupt
+        return step(trainer)
+
+    monkeypatch.setattr(Trainer, "step", stop)
+    monkeypatch.setattr(ablation, "EVERY", 1)
+    with pytest.raises(KeyboardInterrupt):
+        ablate(RECIPE, stopped, ["base"], range(1), noted([]))
+    assert (stopped.folder("base", 0) / CHECKPOINT).exists()
+    monkeypatch.setattr(Trainer, "step", step)
+    ablate(RECIPE, stopped, ["base"], range(1), noted([]))
+    assert torch.equal(centre(stopped.folder("base", 0) / WEIGHTS), weights)
+
+
+def test_a_folder_of_other_settings_is_left_alone(training: Training) -> None:
+    ablate(RECIPE, training, ["start"], range(1), noted([]))
+    with pytest.raises(typer.BadParameter, match="name another folder"):
+        ablate(RECIPE, replace(training, updates=4), ["start"], range(1), noted([]))
+
+
+def test_surprise_is_told_for_each_kind_of_token_and_the_same_every_time(training: Training) -> None:
+    held_out = Episodes(training.data, world="dot", held_out=True, device=ablation.CPU)
+    found = surprise(RECIPE, training.start, held_out, 12)
+    assert found == surprise(RECIPE, training.start, held_out, 12)
+    # The view of this world stands still, so that nothing it asks for was ever seen.
+    assert {*found} == {f"surprise {name}" for name in ("in_view", "new", "below")}
+    assert len({*found.values()}) == 3
+    assert found != surprise(RECIPE, training.start, held_out, 11)
+    backbone = load_weights(training.start, dtype=torch.float32, device=ablation.CPU)
+    steering = torch.tensor([CONTROLS.vector(CONTROLS.press("right"))])[None]
+    recalled = torch.full((1, 1, 3, 5), ablation.UNKNOWN)
+    recalled[..., 0, 4] = 3
+    classes = ablation._classes(backbone, steering, recalled)
+    assert classes["recalled"].nonzero().tolist() == [[0, 0, 0, 4]]
+    assert classes["new"].nonzero().tolist() == [[0, 0, 1, 4]]
+    assert classes["below"].nonzero().tolist() == [[0, 0, 2, column] for column in range(5)]
+    assert int(sum(mask.int() for mask in classes.values()).max()) == 1
+    assert int(sum(mask.sum() for mask in classes.values())) == 15
+
+
+def test_differences_are_of_the_same_seed_and_count_where_all_agree() -> None:
+    found = {
+        "base": {0: {"tiles": 0.5, "ground": 0.2}, 1: {"tiles": 0.7, "ground": 0.3}},
+        "forcing": {0: {"tiles": 0.6, "ground": 0.1}, 1: {"tiles": 0.9, "ground": 0.4}},
+    }
+    rows = table(found)
+    tiles, ground = rows["forcing"]["tiles"], rows["forcing"]["ground"]
+    assert (tiles["mean"], tiles["min"], tiles["max"], tiles["count"]) == (pytest.approx(0.75), 0.6, 0.9, 2)
+    assert tiles["apart"] == {
+        "mean": pytest.approx(0.15),
+        "min": pytest.approx(0.1),
+        "max": pytest.approx(0.2),
+        "count": 2,
+    }
+    assert tiles["beyond_seeds"]
+    assert not ground["beyond_seeds"]
+    assert not rows["base"]["tiles"]["beyond_seeds"]
+    assert table({"forcing": found["forcing"]})["forcing"]["tiles"]["apart"] is None
+
+
+def test_rollouts_tell_what_was_judged_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(ablation.worldsim, "load", lambda name, **settings: asked.append((name, settings)) or "world")
+    measures = {
+        "tiles_one_block_ahead": {"value": 0.9, "judged": 5},
+        "clean_after_60s": {"value": 0.8, "judged": 3},
+        "effect_of_drink": {"value": math.nan, "judged": 0},
+        "sun_sets": {"value": 1.0, "judged": 3},
+    }
+    monkeypatch.setattr(ablation, "measure", lambda world, amount, seed: ({"measures": measures}, None))
+    roll = ablation.rollouts(ablation.Amount(seconds=10), 5, 2)
+    assert roll(Path("w"), "shuffled") == {"tiles_one_block_ahead": 0.9, "clean_after_10s": 0.8}
+    assert asked == [
+        ("crafter", {"weights": Path("w"), "noise": "shuffled", "frames_per_block": 2, "device": "cpu"}),
+    ]
+
+
+def test_the_arms_of_crafter_can_be_made() -> None:
+    assert objective_of(CRAFTER).rows
+    for arm in ARMS.values():
+        parse_noise(arm.noise), parse_noise(arm.sampled)
+        assert arm.weights_of in (None, "start", *ARMS)
+
+
+def test_what_was_found_is_written_and_told(
+    training: Training, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written = {}
+    monkeypatch.setattr(ablation, "write", lambda name, results: written.update({name: results}))
+    judged = {"base": {0: {"tiles": 0.5}}, "all": {0: {"tiles": 0.75}}}
+    monkeypatch.setattr(ablation, "ablate", lambda recipe, training, arms, seeds, roll: judged)
+    ablation.main(data=training.data, weights=training.start, out=training.out, only=["base", "all"], name="n", seeds=1)
+    assert written["n"]["seed_by_seed"] == judged
+    json.dumps(written)
+    assert "+0.2500 on every seed" in capsys.readouterr().out
+    with pytest.raises(typer.BadParameter, match="no arm basis; known: start, base"):
+        ablation.main(only=["basis"])

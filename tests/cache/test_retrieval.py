@@ -1,0 +1,95 @@
+"""What is brought back of a long past, and that it is the likest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from worldsim.cache.policy import Seen, Sparse
+from worldsim.cache.retrieval import Retrieval
+from worldsim.errors import ConfigError
+from worldsim.testing.conformance import check_policy
+
+
+@pytest.mark.parametrize("pick", ["likest", "unlikest", "random"])
+@pytest.mark.parametrize("within", [0, 6])
+@pytest.mark.parametrize(("recent", "top", "run", "bank"), [(4, 2, 3, 5), (1, 1, 1, 1), (5, 3, 2, 4), (7, 1, 6, 2)])
+def test_retrieval_keeps_the_contract(recent: int, top: int, run: int, bank: int, within: int, pick: Any) -> None:
+    if within % run == 0:
+        check_policy(Retrieval(recent=recent, top=top, run=run, bank=bank, within=within, pick=pick), max_frames=50)
+
+
+def frames(seen: Sequence[Seen]) -> list[int]:
+    assert [one.position for one in seen] == list(range(-len(seen), 0))
+    return [one.frame for one in seen]
+
+
+def test_the_likest_runs_stand_directly_before_the_recent_frames() -> None:
+    policy = Retrieval(recent=4, top=2, run=3)
+    likeness = {4: 0.9, 13: 0.8, 7: 0.7}
+    assert frames(policy.see(range(30), 30, lambda frame: likeness.get(frame, 0.0))) == [
+        *(3, 4, 5),
+        *(12, 13, 14),
+        *range(26, 30),
+    ]
+
+
+@pytest.mark.parametrize("seed", [5])
+def test_one_frame_that_is_like_it_brings_its_run_back(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    policy = Retrieval(recent=8, top=1, run=4, bank=100)
+    for block in rng.integers(40, 200, size=20).tolist():
+        likeness = rng.random(block)
+        best = int(likeness[: (block - 8) // 4 * 4].argmax()) // 4 * 4
+        assert frames(policy.see(range(block), block, likeness.__getitem__))[:4] == [*range(best, best + 4)]
+
+
+def test_of_equal_runs_the_latest_is_brought_back() -> None:
+    assert frames(Retrieval(recent=2, top=1, run=2).see(range(20), 20)) == [16, 17, 18, 19]
+
+
+def test_mismatched_takes_the_runs_least_like_it() -> None:
+    policy = Retrieval(recent=2, top=1, run=2, pick="unlikest")
+    assert frames(policy.see(range(20), 20, lambda frame: -1.0 if frame == 7 else frame)) == [0, 1, 18, 19]
+    assert frames(policy.see(range(20), 20, lambda frame: -1.0 if frame in (6, 7) else frame)) == [6, 7, 18, 19]
+
+
+def test_random_takes_every_run_now_and_then_and_the_same_when_asked_again() -> None:
+    policy = Retrieval(recent=2, top=1, run=2, pick="random", bank=4)
+    taken = [frames(policy.see(range(block), block))[0] // 2 - block // 2 for block in range(100, 300, 2)]
+    assert set(taken) == {-5, -4, -3, -2}
+    assert max(taken.count(run) for run in set(taken)) < 50
+
+
+def test_a_stretch_is_chosen_before_the_runs_in_it() -> None:
+    likeness = {1: 0.9, 15: 0.95, 13: 0.5, 9: 0.8, 11: 0.7}
+    policy = Retrieval(recent=2, top=2, run=2, within=6)
+    assert frames(policy.see(range(20), 20, lambda frame: likeness.get(frame, 0.0)))[:4] == [12, 13, 14, 15]
+    whole = Retrieval(recent=2, top=2, run=2)
+    assert frames(whole.see(range(20), 20, lambda frame: likeness.get(frame, 0.0)))[:4] == [0, 1, 14, 15]
+
+
+def test_the_bank_forgets_its_oldest_run() -> None:
+    policy = Retrieval(recent=3, top=1, run=2, bank=2)
+    assert policy.keep(range(20), 20) == [*range(12, 16), *range(16, 20)]
+    assert policy.limit == 3 + 1 + 4
+    assert frames(policy.see(range(20), 20, lambda frame: -frame)) == [12, 13, 17, 18, 19]
+
+
+def test_only_what_loses_tokens_is_sparse() -> None:
+    assert Retrieval().sparse is None
+    assert Retrieval(recent=5, run=2, tau=0.5).sparse == Sparse(recent=5, run=2, tau=0.5)
+
+
+@pytest.mark.parametrize("settings", [{"recent": 0}, {"top": 0}, {"run": 0}, {"bank": 0}, {"tau": 0.0}, {"tau": 1.5}])
+def test_retrieval_that_cannot_work_is_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="recent, top, run and bank of at least 1 and tau in"):
+        Retrieval(**settings)
+
+
+def test_a_stretch_that_divides_a_run_is_refused() -> None:
+    with pytest.raises(ConfigError, match="whole runs of 8 frames, got within=12"):
+        Retrieval(within=12)

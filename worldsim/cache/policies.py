@@ -1,0 +1,67 @@
+"""The policies by name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from worldsim.cache.options import parse_options
+from worldsim.cache.policy import Full, Policy, SinkWindow, Window
+from worldsim.cache.retrieval import Retrieval
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A kind of policy, with what is settled by its name, and what that name gives unless it is said otherwise."""
+
+    kind: Callable[..., Policy]
+    settled: Mapping[str, Any]
+    usual: Mapping[str, Any]
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """What may be said beside the name."""
+        return tuple(name for name in inspect.signature(self.kind).parameters if name not in self.settled)
+
+    def text(self, policy: Policy) -> str | None:
+        """The options of a policy that goes by this name; None if it does not."""
+        if type(policy) is not self.kind or any(getattr(policy, name) != it for name, it in self.settled.items()):
+            return None
+        return ",".join(f"{name}={getattr(policy, name)}" for name in self.options)
+
+
+POLICIES: dict[str, Named] = {
+    "full": Named(Full, {}, {}),
+    "window": Named(Window, {}, {}),
+    "sink": Named(SinkWindow, {}, {}),
+    "blockvid": Named(Retrieval, {"pick": "likest", "within": 0}, {"tau": 0.98}),
+    "pages": Named(Retrieval, {"pick": "likest", "tau": 1.0}, {"within": 64}),
+    "random": Named(Retrieval, {"pick": "random", "within": 0}, {}),
+    "mismatched": Named(Retrieval, {"pick": "unlikest", "within": 0}, {}),
+}
+
+
+def parse_policy(text: str) -> Policy:
+    """The policy that a text names: "full", "window:frames=24", "blockvid:tau=0.98,top=2".
+
+    Options left out have their defaults.
+
+    Raises:
+        UnknownName: nobody knows that policy, or that option of it.
+        ConfigError: an option is given twice, is no such number, or does not fit.
+    """
+    known = {name: named.options for name, named in POLICIES.items()}
+    name, options = parse_options(text, known, kind="policy", decimals=("tau",))
+    named = POLICIES[name]
+    return named.kind(**{**named.usual, **named.settled, **options})
+
+
+def policy_text(policy: Policy) -> str:
+    """The text that parse_policy reads as this policy; of a policy it does not know, its repr."""
+    for name, named in POLICIES.items():
+        options = named.text(policy)
+        if options is not None:
+            return f"{name}:{options}" if options else name
+    return repr(policy)

@@ -1,0 +1,102 @@
+"""Policies that bring back what was seen long ago, by how like it is to what a block is about to show."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Literal
+
+from worldsim.cache.policy import Alike, Seen, Sparse, nothing_alike
+from worldsim.errors import ConfigError
+
+Pick = Literal["likest", "unlikest", "random"]
+Run = tuple[int, ...]
+PERIOD = 5_040
+"""Frames after which what falls at random falls again as before: a session never ends, and its numbers stay small."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retrieval:
+    """See the latest `recent` frames and, as if directly before them, `top` runs of older frames.
+
+    Frames are counted in runs of `run`, from the first of the session. A run that has left the recent frames is held by
+    its salient tokens alone, and brought back whenever it is among the likest; which they are is asked at every block.
+
+    recent: frames seen whole.
+    top: runs brought back.
+    run: frames of a run.
+    tau: share of the attention that the tokens which are kept of an old run hold; with 1 it is kept whole.
+    bank: old runs that are held; the oldest is forgotten.
+    within: the runs come from the likest stretch of so many frames alone; 0 is no such stretch.
+    pick: which runs are taken. All but the likest are controls: what helps must beat them.
+
+    Sources: BlockVid, Zhang et al. 2025 (arXiv:2511.22973), its semantic sparse cache, which asks by prompts and when
+    one changes; here the frame before the block asks, at every block, as the pooled queries and keys of WorldAttention
+    do, whose two stages are `within` and `run`. Positions follow one another up to the block: neither says what
+    BlockVid does with them.
+    """
+
+    recent: int = 16
+    top: int = 2
+    run: int = 8
+    tau: float = 1.0
+    bank: int = 64
+    within: int = 0
+    pick: Pick = "likest"
+
+    def __post_init__(self) -> None:
+        if min(self.recent, self.top, self.run, self.bank) < 1 or not 0 < self.tau <= 1:
+            raise ConfigError(f"retrieval needs recent, top, run and bank of at least 1 and tau in (0, 1], got {self}")
+        if self.within % self.run:
+            raise ConfigError(f"a stretch has whole runs of {self.run} frames, got within={self.within}")
+
+    @property
+    def limit(self) -> int:
+        return self.recent + self.run - 1 + self.bank * self.run
+
+    @property
+    def sparse(self) -> Sparse | None:
+        return Sparse(recent=self.recent, run=self.run, tau=self.tau) if self.tau < 1 else None
+
+    def see(self, held: Sequence[int], block: int, alike: Alike = nothing_alike) -> Sequence[Seen]:
+        old, recent = self._parts(held, block)
+        brought = sorted(self._picked(self._nearest_stretch(old, alike), block, alike))
+        frames = [frame for run in brought for frame in run]
+        frames += [frame for frame in recent if frame >= block - self.recent]
+        return [Seen(frame, at - len(frames)) for at, frame in enumerate(frames)]
+
+    def keep(self, held: Sequence[int], next_frame: int) -> Sequence[int]:
+        old, recent = self._parts(held, next_frame)
+        return [*(frame for run in old for frame in run), *recent]
+
+    def _parts(self, held: Sequence[int], block: int) -> tuple[list[Run], list[int]]:
+        """The old runs in the bank, and the frames of all that are not old."""
+        border = (block - self.recent) // self.run
+        runs = {number: tuple(frames) for number, frames in groupby(held, lambda frame: frame // self.run)}
+        old = [frames for number, frames in runs.items() if border - self.bank <= number < border]
+        return old, [frame for frame in held if frame >= border * self.run]
+
+    def _nearest_stretch(self, runs: list[Run], alike: Alike) -> list[Run]:
+        """The runs of the likest stretch, or all where there are no stretches."""
+        if not self.within or not runs:
+            return runs
+        stretches = [list(each) for _, each in groupby(runs, lambda run: run[0] // self.within)]
+        return max(stretches, key=lambda each: (_likest(alike, [frame for run in each for frame in run]), each))
+
+    def _picked(self, runs: list[Run], block: int, alike: Alike) -> list[Run]:
+        """The runs that are brought back; of equal ones the latest."""
+        marks = {run: _drawn(block, run) if self.pick == "random" else _likest(alike, run) for run in runs}
+        sign = -1 if self.pick == "unlikest" else 1
+        return sorted(runs, key=lambda run: (sign * marks[run], run))[-self.top :]
+
+
+def _likest(alike: Alike, frames: Sequence[int]) -> float:
+    """How like the likest of some frames is: it finds a place more often than their mean does."""
+    return max(map(alike, frames))
+
+
+def _drawn(block: int, run: Run) -> float:
+    """A number that falls at random, and always the same for this run before this block."""
+    return float(int.from_bytes(hashlib.sha256(f"{block % PERIOD} {block - run[0]}".encode()).digest()[:6]))

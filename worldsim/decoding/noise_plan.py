@@ -1,0 +1,125 @@
+"""The noise that each block begins with: how much of it, and what of it is shared with the blocks beside.
+
+All of it is a pure function of the seed and of the number of the block or of the frame, so that a fork, a rewind and a
+replay begin every block as it was begun.
+
+Sources: noise levels that rise from chunk to chunk, and their noise shuffled across the borders of chunks, BlockVid,
+Zhang et al. 2025 (arXiv:2511.22973); noise that later frames share with earlier ones, FreeNoise, Qiu et al. 2023
+(arXiv:2310.15169), section 3.2.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from worldsim.cache.options import parse_options
+from worldsim.errors import ConfigError
+from worldsim.noise import order
+
+Draw = Callable[[int, int, Sequence[int]], Tensor]
+"""Random numbers of a seed, a frame and a shape."""
+_RISE = ("low", "high", "period")
+KNOWN = {"plain": (), "linear": (*_RISE, "window"), "cosine": (*_RISE, "window"), "shuffled": ("window",)}
+"""The options of each plan that can be named."""
+CURVES = ("linear", "cosine")
+LOW, WINDOW = 60, 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoisePlan:
+    """How much noise a block begins with, by its number, and whether its frames share noise with those around them.
+
+    As it is by default it changes nothing: every block begins as noise alone, and as its own.
+
+    Args:
+        curve: how levels rise from low to high over a period, "linear" or "cosine", which is slow at both ends.
+        low, high: the level that the first and the last block of a period begin at, in percent, 100 being noise alone.
+        period: blocks from one low to the next; at least 2.
+        window: frames among which initial noise is shuffled, an even number; 0 for noise of their own.
+
+    Two departures, because a world has no last block. The published level rises over the chunks of one video, here over
+    a period, after which it begins anew. And an order of its own changes nothing about noise that nobody else has:
+    FreeNoise therefore uses that of the first frames again and again, which in a world that goes on for an hour would
+    come back thousands of times. Here a window takes half of its frames' noise over from the window before it, and
+    leaves half to the next: every draw is met twice, in two windows side by side, and never again.
+    """
+
+    curve: str = "linear"
+    low: int = 100
+    high: int = 100
+    period: int = 32
+    window: int = 0
+
+    def __post_init__(self) -> None:
+        if self.curve not in CURVES or not 1 <= self.low <= self.high <= 100 or self.period < 2:
+            raise ConfigError(
+                f"noise rises linear or cosine, from low to high with 1 <= low <= high <= 100 percent, over a period "
+                f"of at least 2 blocks, got {self}"
+            )
+        if self.window < 0 or self.window % 2:
+            raise ConfigError(f"noise is shuffled in windows of an even number of frames, or of 0, got {self.window}")
+
+    @property
+    def is_level(self) -> bool:
+        """Whether every block begins as noise alone."""
+        return self.low == 100
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it changes nothing."""
+        return self.is_level and not self.window
+
+    def level(self, block: int) -> float:
+        """The noise level that a block begins at, in (0, 1]."""
+        way = block % self.period / (self.period - 1)
+        if self.curve == "cosine":
+            way = (1 - math.cos(math.pi * way)) / 2
+        return (self.low + (self.high - self.low) * way) / 100
+
+    def sigmas(self, block: int, sigmas: Sequence[float]) -> tuple[float, ...]:
+        """Those levels of a sampler, scaled so that a block whose sampler begins at 1 begins at its own level.
+
+        As many as before: a block that begins nearer to its end takes as many calls, in smaller steps.
+        """
+        level = self.level(block)
+        return tuple(sigmas) if level == 1 else tuple(level * sigma for sigma in sigmas)
+
+    def source(self, seed: int, frame: int) -> int:
+        """The number of the draw that a frame begins from: of the 1.5 * window nearest frames, each is met twice."""
+        window, place = divmod(frame, self.window)
+        return window * (self.window // 2) + order(seed, window, self.window)[place]
+
+    def shared(self, draw: Draw, seed: int, frames: range, shape: Sequence[int]) -> Tensor:
+        """What draw gives for the sources of those frames, [1, F, *shape]."""
+        return torch.stack([draw(seed, self.source(seed, frame), shape) for frame in frames])[None]
+
+
+PLAIN = NoisePlan()
+
+
+def parse_noise(text: str) -> NoisePlan:
+    """The plan that a text names: "plain", "cosine:low=60,high=100,period=32,window=4", "shuffled:window=4".
+
+    Options left out: a low of 60, a high of 100, a period of 32 blocks; a window of 4 frames where noise is shuffled
+    and nothing else, else none.
+
+    Raises:
+        UnknownName: nobody knows that plan, or that option of it.
+        ConfigError: an option is given twice, is not a whole number, or does not fit.
+    """
+    name, options = parse_options(text, KNOWN, kind="noise")
+    usual: dict[str, Any] = {"plain": {}, "shuffled": {"window": WINDOW}}.get(name, {"curve": name, "low": LOW})
+    return NoisePlan(**(usual | options))
+
+
+def noise_text(plan: NoisePlan) -> str:
+    """The text that parse_noise reads as a plan that does the same, with all options."""
+    if plan.is_level:
+        return f"shuffled:window={plan.window}" if plan.window else "plain"
+    return f"{plan.curve}:" + ",".join(f"{option}={getattr(plan, option)}" for option in KNOWN[plan.curve])

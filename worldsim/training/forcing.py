@@ -1,0 +1,89 @@
+"""Block Forcing: what is to come is drawn a little towards the past that it is most like, so that it does not drift.
+
+Source: BlockVid, Zhang et al. 2025 (arXiv:2511.22973), as it is quoted: the mean of |v - (noise - gamma * x)|^2 is
+added to the loss, v being the velocity at noise level sigma and x the latents of what was retrieved. An estimate e of
+the clean block c has the velocity noise - c + (c - e) / sigma, so that the added error is that of the estimate to
+c + sigma * (gamma * x - c), over sigma: the more noise there is, the further it leans towards the past. That is how it
+is computed here.
+
+What is not published is filled in so: x is that run of frames in the window before the block, as long as the block,
+which is nearest to it in mean squared distance. Retrieval by what the block will show is more than a decoder can know;
+but only the loss knows it, and a wrong x would teach what is false. gamma is 1, because a darker past is not what was
+seen. The weight is small, because where x is not c the term is wrong, and must not win against the truth. A block with
+no whole run before it is forced towards itself, which is no force.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from worldsim.errors import ConfigError
+from worldsim.training.attention import StreamLayout
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockForcing:
+    """How much blocks are forced towards the past.
+
+    Args:
+        weight: of the added term, over 0.
+        gamma: what the past is multiplied by, over 0.
+    """
+
+    weight: float = 0.1
+    gamma: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (self.weight > 0 and self.gamma > 0):
+            raise ConfigError(f"a force has a weight and a gamma over 0, got {self}; leave it out for none")
+
+    def aim(self, clean: Tensor, alike: Tensor, sigma: Tensor) -> Tensor:
+        """Where estimates of clean frames [B, n, C, H, W] at levels [B, n] are forced to, by what is alike."""
+        return torch.lerp(clean, self.gamma * alike, sigma[:, :, None, None, None])
+
+    def drawn(
+        self, clean: Tensor, alike: Tensor, sigma: Tensor, grid: tuple[int, int], generator: torch.Generator
+    ) -> Tensor:
+        """Clean frames [B, n, C, H, W] with some tokens of what is alike in their places, for beliefs to expect.
+
+        A token is another with the chance sigma * weight / (1 + weight): with it the mean of what is expected, if both
+        are numbers, is where the sum of the two errors is least.
+
+        Args:
+            clean, alike: as for aim.
+            sigma: levels, [B, n].
+            grid: rows and columns of tokens in a frame.
+            generator: the only source of randomness, on their device.
+        """
+        dice = torch.rand(*sigma.shape, *grid, generator=generator, device=sigma.device)
+        other = dice < (sigma * self.weight / (1 + self.weight))[:, :, None, None]
+        for axis, size in zip((2, 3), grid, strict=True):
+            other = other.repeat_interleave(clean.shape[axis + 1] // size, dim=axis)
+        return torch.where(other[:, :, None], alike, clean)
+
+
+def most_alike(latents: Tensor, layout: StreamLayout) -> Tensor:
+    """For the frames of each noisy block the run of earlier frames most like it, [B, copies * (frames - first), ...].
+
+    Args:
+        latents: windows of 1 + frames frames, clean, [B, 1 + frames, C, H, W].
+        layout: of the pass.
+    """
+    flat = latents.float().flatten(2)
+    apart = torch.cdist(flat, flat, compute_mode="donot_use_mm_for_euclid_dist").square()
+    found = []
+    for begin in range(1 + layout.first, 1 + layout.frames, layout.block):
+        own = torch.arange(begin, begin + layout.block, device=latents.device)
+        runs = begin - layout.block + 1
+        if runs < 1:
+            found.append(own.expand(len(latents), -1))
+            continue
+        missed = sum(apart[:, begin + at, at : at + runs] for at in range(layout.block))
+        assert isinstance(missed, Tensor)
+        found.append(missed.argmin(1)[:, None] + own - begin)
+    picks = torch.cat(found, dim=1)
+    alike = latents[torch.arange(len(latents), device=latents.device)[:, None], picks]
+    return alike.repeat(1, layout.copies, 1, 1, 1)
