@@ -304,8 +304,8 @@ def test_ctrl_c_before_the_first_block_exits_with_130_too(untrained, capsys, mon
         ("generate --world crafted", "there is no world 'crafted'; known: crafter, maze; did you mean 'crafter'?"),
         (
             "generate --policy windows:frames=3",
-            "there is no policy 'windows'; known: blockvid, full, mismatched, pages, random, sink, window; did you mean "
-            "'window'?",
+            "there is no policy 'windows'; known: blockvid, full, mismatched, pages, random, sink, window; "
+            "did you mean 'window'?",
         ),
         ("generate --policy window:frame=3", "there is no option of policy 'window' 'frame'; known: frames"),
         ("generate --policy window:frames=0", "0"),
