@@ -204,14 +204,46 @@ def remembering(result: Result) -> str:
             f"{found['by_chance']:.1%}" if found["by_chance"] is not None else "",
             f"{found['loops']} of {found['loops'] + found['lost']}",
             f"{away['median']:.0f}",
+            f"{found['psnr_db']:.1f} dB" if found["psnr_db"] is not None else "",
         ]
 
     heads = ["what a block knows of the past", "tiles right (95 %)", "judged", "by chance", "came home", "places away"]
+    heads += ["PSNR of them"]
     return (
         table(heads, [row(name, found) for name, found in result["worlds"].items()])
         + f"\n\nA walker leaves real play, stays away for {result['away_s']:g} s of world time and comes home over "
         "ground that it has seen; judged are the tiles that the engine showed at the beginning and that were out of "
         "view for two seconds or more. Where the land has changed meanwhile the walker is lost, and nothing is judged."
+    )
+
+
+def growing_old(result: Result) -> str:
+    """What remembering costs by age."""
+
+    def row(name: str, found: Result) -> list[str]:
+        took = [f"{ms['median']:.0f}" for ms in found["block_ms"].values()]
+        held = [f"{sum(parts.values()) / 1e6:.1f}" for parts in found["bytes"].values()]
+        growth, ratio = found["growth"], found["to_window"]
+        return [name, " / ".join(took), f"{growth['median']:.2f}", f"{ratio['median']:.2f}", " / ".join(held)]
+
+    ages = " / ".join(next(iter(result["worlds"].values()))["block_ms"])
+    heads = ["what a block knows of the past", f"ms a block at {ages} minutes", "growth", "to the window", "MB held"]
+    return table(heads, [row(name, found) for name, found in result["worlds"].items()]) + (
+        "\n\nMedians of blocks made in turn: growth is the oldest over the youngest, and the window is as old. Held "
+        "are the pages, the latents and what the backbone remembers of one session, beside what it can go back to."
+    )
+
+
+def finding(result: Result) -> str:
+    """Which likeness finds the place again."""
+
+    def row(name: str, found: Result) -> list[str]:
+        return [name, f"{found['value']:.1%} ({found['low']:.1%} to {found['high']:.1%})", str(found["judged"])]
+
+    ranked = sorted(result["right"].items(), key=lambda item: -item[1]["value"])
+    return table(["likeness", "runs that show it (95 %)", "judged"], [row(*item) for item in ranked]) + (
+        "\n\nTwo runs of eight frames are brought back wherever a step of real play brings ground into view that no "
+        "recent frame shows and some old run does; a run is right if it shows half of that ground."
     )
 
 
@@ -239,6 +271,8 @@ SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
     "memory_5s": ("Coming back after 5 s", remembering),
     "memory_15s": ("Coming back after 15 s", remembering),
     "memory_60s": ("Coming back after 60 s", remembering),
+    "retrieval": ("Finding the place again", finding),
+    "cost": ("What remembering costs", growing_old),
     "decode-crafter": ("Speed of the bundled world", speed),
     "kv": ("Keys and values in fewer bits", fewer_bits),
     "batching-crafter": ("Several sessions of it in one batch", batching),

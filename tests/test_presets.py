@@ -84,6 +84,16 @@ def test_noise_is_the_plan_that_was_named_or_given_and_plain_otherwise(assets, n
         assert world_of(session.log).plan == world.plan
 
 
+@pytest.mark.parametrize("clean_pass", [True, False])
+def test_a_world_without_clean_passes_says_so_in_its_logs(assets, clean_pass):
+    world = load("crafter", clean_pass=clean_pass)
+    assert world.calls_per_block == CRAFTER.steps + clean_pass
+    with world.open() as session:
+        session.step()
+        assert ("clean_pass" in session.log.opening.plan) is not clean_pass
+        assert world_of(session.log).plan == world.plan
+
+
 def test_a_budget_of_memory_is_kept_and_changes_no_picture(assets, tmp_path):
     plain = load("crafter", policy="window:frames=2").open(seed=1)
     page = load("crafter").pool.shape.bytes(torch.float32)

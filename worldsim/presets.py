@@ -240,6 +240,7 @@ def load(
     kv: str | Storage | None = None,
     recall: bool = True,
     noise: str | NoisePlan = "plain",
+    clean_pass: bool = True,
     budget: str | int | None = None,
     spill: Path | str | None = None,
 ) -> World:
@@ -257,6 +258,7 @@ def load(
         recall: let weights that remember places recall them. Off, a block knows of the past what the policy shows.
         noise: how much noise each block begins with, and which: a plan, or its name as in
             "cosine:low=60,high=100,period=32,window=4" or "shuffled:window=4"; as noise alone, and its own, if plain.
+        clean_pass: let later blocks see what a call on the clean frames of a block tells; off, what its last one did.
         budget: how many bytes of keys and values may lie in memory, as a number or a text such as "256MB"; others lie
             on disk. On a GPU they lie in host memory, up to a budget of its own if it has one, as in "8GB,32GB".
         spill: the folder whose disk takes them, in a file that ends with the process; that of temporary files if None.
@@ -283,6 +285,7 @@ def load(
         draw=bool(recipe.backbone.palette),
         recall=recall,
         noise=parse_noise(noise) if isinstance(noise, str) else noise,
+        clean_pass=clean_pass,
     )
     where = pick_device(device)
     keeping = Keeping(storage=parse_storage(kv) if isinstance(kv, str) else kv, tiers=_tiers(budget, spill, where))
@@ -410,6 +413,7 @@ def world_of(log: SessionLog, *, device: str = "auto", weights: Path | str | Non
         kv=plan.get("kv"),
         recall=plan.get("recall", False),
         noise=plan.get("noise", "plain"),
+        clean_pass=plan.get("clean_pass", True),
     )
 
 

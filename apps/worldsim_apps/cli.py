@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -51,6 +51,9 @@ Kv = Annotated[
 Noise = Annotated[
     str,
     typer.Option(help="Noise that blocks begin with, such as cosine:low=60,period=32 or shuffled:window=4."),
+]
+CleanPass = Annotated[
+    bool, typer.Option(help="Show later blocks what a call on a finished one tells; without, a block is a call less.")
 ]
 Budget = Annotated[
     str | None,
@@ -94,6 +97,7 @@ def generate(
     budget: Budget = None,
     spill: Spill = None,
     noise: Noise = "plain",
+    clean_pass: CleanPass = True,
     steps: Steps = None,
     frames_per_block: Annotated[int, typer.Option(help="Frames made at once.")] = 1,
     device: Device = "auto",
@@ -120,11 +124,11 @@ def generate(
         weights=weights,
         kv=kv,
         noise=noise,
+        clean_pass=clean_pass,
         budget=budget,
         spill=spill,
     )
-    if prompts is not None:
-        _refuse_prompts(prompts, world)
+    _refuse_prompts(prompts, world)
     script = read_actions(actions, place.controls) if actions else Actions()
     frames = max(1, round(seconds * place.fps))
     explained = Explained(place, explain)
@@ -135,8 +139,9 @@ def generate(
         on_frames = explained.follow(session, bar.advance)
         made = film(place, session, script, output, frames=frames, on_frames=on_frames)
         pages, tiers = asdict(place.pool.bytes), asdict(place.pool.tier_bytes)
-    speed = f"made at {made.speed:.2f} times the speed of the world"
-    text = f"{output}: {made.frames} frames, {made.seconds:.1f} s, {speed}"
+    text = (
+        f"{output}: {made.frames} frames, {made.seconds:.1f} s, made at {made.speed:.2f} times the speed of the world"
+    )
     fields = {"world": world, "seed": seed, "start": start, "kv": kv, "kv_bytes": pages, "noise": noise}
     fields |= {"budget": budget, "tier_bytes": tiers} | made.to_dict() | explained.write()
     _report(fields if as_json else text)
@@ -393,8 +398,10 @@ def _check_walk(seconds: float, output: Path, log: Path | None) -> None:
         raise Refused(f"the log and the video are both {output}; give each a file of its own")
 
 
-def _refuse_prompts(path: Path, world: str) -> NoReturn:
-    """Say what is wrong with a prompts file; if nothing is, that no world there is takes one."""
+def _refuse_prompts(path: Path | None, world: str) -> None:
+    """Say what is wrong with a prompts file, if there is one; if nothing is, that no world there is takes one."""
+    if path is None:
+        return
     from worldsim_apps.actions import read_prompts
 
     read_prompts(path)

@@ -39,6 +39,11 @@ class Film:
         """World time over the time it took; from 1 on it can be walked through live."""
         return self.seconds / self.took_s
 
+    def __str__(self) -> str:
+        """A line about it."""
+        speed = f"made at {self.speed:.2f} times the speed of the world"
+        return f"{self.path}: {self.frames} frames, {self.seconds:.1f} s, {speed}"
+
     def to_dict(self) -> dict[str, Any]:
         """All of it, fit for JSON."""
         return asdict(self) | {"path": str(self.path), "seconds": self.seconds, "speed": self.speed}

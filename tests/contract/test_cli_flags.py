@@ -10,7 +10,7 @@ from lvbench.cli import app as lvbench
 from worldsim_apps.cli import app as worldsim
 
 PROMISED = {
-    "generate": "--world --actions --prompts --seconds --seed --start --policy --kv --budget --spill --noise --steps "
+    "generate": "--world --actions --prompts --seconds --seed --start --policy --kv --budget --spill --noise --clean-pass --no-clean-pass --steps "
     "--frames-per-block --device --weights --output -o --log --explain --json",
     "replay": "log --verify --output -o --device --weights --json",
     "serve": "--world --host --port --max-sessions --token --origin --name --folder --frames-per-block --device "

@@ -15,7 +15,7 @@ import worldsim
 PROMISED = {
     "load": (
         "(name, *, device='auto', policy=None, steps=None, frames_per_block=1, weights=None, kv=None, recall=True, "
-        "noise='plain', budget=None, spill=None)"
+        "noise='plain', clean_pass=True, budget=None, spill=None)"
     ),
     "restore": "(path, *, world=None, device='auto', weights=None)",
     "World.open": "(self, *, seed=0, start=None, frames=None, keys=None, hour=None, log=None)",

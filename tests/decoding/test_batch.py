@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -23,6 +24,11 @@ BACKBONES = {dtype: tiny_backbone(7, dtype=dtype) for dtype in (torch.float32, t
 BELIEVING = tiny_backbone(7, palette=6)
 REMEMBERING = tiny_backbone(7, palette=6, remembers=True)
 SHAPE = BELIEVING.geometry.frame_shape
+
+
+def proposed(decoders: Sequence[VideoDecoder], controls: Sequence[Tensor]) -> list[Tensor]:
+    """The latents of the next block of each."""
+    return [latents for latents, _ in propose_together(decoders, controls)]
 
 
 def plan_of(policy: Policy, *, draw: bool = False, frames: int = 2) -> VideoPlan:
@@ -55,7 +61,7 @@ def live(backbone, plan: VideoPlan, *, together: bool) -> Tensor:
     for block in range(5):
         for group in groups:
             controls = [held(plan.frames_per_block, video.seed, block, dtype) for video in group]
-            latents = propose_together(group, controls)
+            latents = proposed(group, controls)
             blocks = [LatentBlock(latents=own, controls=keys) for own, keys in zip(latents, controls, strict=True)]
             write_together(group, blocks)
             for video, own in zip(group, latents, strict=True):
@@ -97,9 +103,7 @@ def test_each_row_is_at_the_level_of_its_own_block(sampler):
             video.blocks = 2 * number
         groups = [videos] if together else [[video] for video in videos]
         controls = {video.seed: held(2, video.seed, 0, torch.float64) for video in videos}
-        made.append(
-            torch.cat([own for group in groups for own in propose_together(group, [controls[v.seed] for v in group])])
-        )
+        made.append(torch.cat([own for group in groups for own in proposed(group, [controls[v.seed] for v in group])]))
     assert torch.allclose(made[0], made[1], rtol=1e-9, atol=1e-9)
 
 
@@ -128,7 +132,7 @@ def test_one_call_serves_all_rows():
     for video in videos:
         video.backbone = backbone
     controls = [held(2, video.seed, 0) for video in videos]
-    latents = propose_together(videos, controls)
+    latents = proposed(videos, controls)
     write_together(videos, [LatentBlock(latents=x, controls=c) for x, c in zip(latents, controls, strict=True)])
     assert calls == [3, 3, 3]
 
@@ -142,7 +146,7 @@ def test_each_row_attends_by_its_own():
 def test_what_stops_the_work_between_two_calls_leaves_everything_as_it_was():
     videos = decoders(BELIEVING, plan_of(Full()))
     controls = [held(2, video.seed, 0) for video in videos]
-    before = propose_together(videos, controls)
+    before = proposed(videos, controls)
     asked = []
 
     def stop() -> None:
@@ -152,15 +156,14 @@ def test_what_stops_the_work_between_two_calls_leaves_everything_as_it_was():
 
     with pytest.raises(InterruptedError):
         propose_together(videos, controls, between=stop)
-    assert all(torch.equal(one, other) for one, other in zip(before, propose_together(videos, controls), strict=True))
+    assert all(torch.equal(one, other) for one, other in zip(before, proposed(videos, controls), strict=True))
 
 
 def test_without_memory_for_all_none_is_written():
     videos = decoders(BELIEVING, plan_of(Full()), pages=17)
     controls = [held(2, video.seed, 0) for video in videos]
     blocks = [
-        LatentBlock(latents=own, controls=keys)
-        for own, keys in zip(propose_together(videos, controls), controls, strict=True)
+        LatentBlock(latents=own, controls=keys) for own, keys in zip(proposed(videos, controls), controls, strict=True)
     ]
     with pytest.raises(PoolFull, match="6 more pages are wanted and 5 of 17 are free"):
         write_together(videos, blocks)

@@ -145,6 +145,44 @@ def test_what_the_next_block_sees_is_prefetched_when_a_block_is_committed(monkey
         assert len(asked) == 1
 
 
+def test_without_a_clean_pass_a_block_is_a_call_less_and_later_ones_see_what_its_last_call_saw():
+    asked = []
+
+    def backbone(noisy: Tensor, previous: Tensor, sigma: Tensor, *rest: object) -> Tensor:
+        asked.append(float(sigma[0, 0]))
+        return BACKBONE(noisy, previous, sigma, *rest)
+
+    for name in ("geometry", "controls", "rotary", "pages"):
+        setattr(backbone, name, getattr(BACKBONE, name))
+    decoder = decoder_with(3, replace(plan_of(Window(frames=4), 2), sigmas=(1.0, 0.25), clean_pass=False))
+    decoder.backbone = backbone
+    block = decoder.propose(controls_for(2, 0))
+    decoder.commit(block)
+    assert asked == [1.0, 0.25]
+    for at, frame in enumerate(decoder.context.frames[-2:]):
+        keys, values, _ = decoder.context.read(frame)
+        assert torch.equal(keys, block.recording.keys[:, at])
+        assert torch.equal(values, block.recording.values[:, at])
+    asked.clear()
+    decoder.prefill(latents_for(2), controls_for(2, 7))
+    assert asked == [0.0], "what is given is seen as it is"
+
+
+def test_a_block_made_without_a_clean_pass_can_be_thrown_away_and_made_again():
+    plan = replace(plan_of(Window(frames=4), 2), clean_pass=False)
+    decoder = decoder_with(3, plan)
+    first = decoder.propose(controls_for(2, 0))
+    decoder.propose(controls_for(2, 1))
+    again = decoder.propose(controls_for(2, 0))
+    assert torch.equal(first.latents, again.latents)
+    assert torch.equal(first.recording.keys, again.recording.keys)
+    twin = decoder.fork()
+    for each, block in ((decoder, first), (twin, again)):
+        each.commit(block)
+    following = [each.propose(controls_for(2, 2)).latents for each in (decoder, twin)]
+    assert torch.equal(*following)
+
+
 def believing(dtype: torch.dtype = torch.float32, *, remembers: bool = False) -> SmallBackbone:
     return tiny_backbone(7, dtype=dtype, palette=6, remembers=remembers)
 

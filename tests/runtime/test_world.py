@@ -281,6 +281,21 @@ def test_with_a_plan_of_noise_a_walk_is_the_same_whatever_was_done_on_the_way(tm
     world.replay(read_log(tmp_path / "walk.log"))
 
 
+def test_without_clean_passes_a_walk_is_the_same_whatever_was_done_on_the_way(tmp_path):
+    def hasty() -> World:
+        world = tiny_world(frames_per_block=2, pages=256, remembers=True)
+        world.plan = replace(world.plan, clean_pass=False)
+        return world
+
+    session = hasty().open(seed=3, start=1, log=tmp_path / "walk.log")
+    for keys in WALK:
+        session.step(keys)
+    for seed in range(3):
+        assert wandered(hasty(), tmp_path, seed).log.steps == session.log.steps
+    session.close()
+    hasty().replay(read_log(tmp_path / "walk.log"))
+
+
 def test_a_log_tells_the_noise_that_blocks_began_with_and_is_lived_again_only_so():
     log, plain = noisy_world("linear").open(seed=3).log, tiny_world().open(seed=3).log
     assert log.opening.plan["noise"] == "linear:low=60,high=100,period=32,window=0"

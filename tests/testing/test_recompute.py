@@ -87,9 +87,14 @@ def test_it_keeps_the_contract_of_decoders():
 
 
 @pytest.mark.parametrize(
-    ("settings", "says"), [({"policy": Retrieval(tau=0.5)}, "tau=0.5"), ({"noise": NoisePlan(window=4)}, "window=4")]
+    ("settings", "says"),
+    [
+        ({"policy": Retrieval(tau=0.5)}, "tau=0.5"),
+        ({"noise": NoisePlan(window=4)}, "window=4"),
+        ({"clean_pass": False}, "clean_pass=False"),
+    ],
 )
 def test_what_is_not_in_its_definition_is_refused(settings: dict[str, Any], says: str) -> None:
     plan = VideoPlan(frames_per_block=1, sigmas=(1.0,), sampler=few_step, **{"policy": Full(), **settings})
-    with pytest.raises(ConfigError, match=f"holds frames whole, and plain noise|{says}"):
+    with pytest.raises(ConfigError, match=rf"{says}[\s\S]*holds frames whole, plain noise and a clean pass"):
         RecomputingDecoder(tiny_backbone(1), plan, 5, [])

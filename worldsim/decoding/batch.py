@@ -20,6 +20,7 @@ from worldsim.models.protocol import Attend, Backbone, RememberingBackbone
 from worldsim.samplers import LatentCanvas
 
 if TYPE_CHECKING:
+    from worldsim.cache.view import Recording
     from worldsim.decoding.video import LatentBlock, VideoDecoder
 
 
@@ -66,8 +67,11 @@ class RowsCanvas:
 @torch.no_grad()
 def propose_together(
     decoders: Sequence[VideoDecoder], controls: Sequence[Tensor], *, between: Callable[[], None] = lambda: None
-) -> list[Tensor]:
-    """The latents of the next block of each decoder, [1, F, C, H, W]; changes nothing but their counts of calls.
+) -> list[tuple[Tensor, Recording | None]]:
+    """The next block of each decoder; changes nothing but their counts of calls.
+
+    Returns:
+        Of each the latents, [1, F, C, H, W], and what its last call recorded, for a plan without a clean pass.
 
     Args:
         decoders: over one backbone, pool and plan, each with a past.
@@ -79,23 +83,29 @@ def propose_together(
     """
     _check(decoders)
     plan, steering = decoders[0].plan, torch.cat(list(controls))
-    views = [decoder.view(plan.frames_per_block).attend for decoder in decoders]
+    attends = [decoder.view(plan.frames_per_block).attend for decoder in decoders]
+    recordings: list[Recording] | list[None] = [None] * len(decoders)
     backbone = _recalling(decoders, controls)
 
     def estimate(canvas: RowsCanvas) -> Tensor:
+        nonlocal attends, recordings
         between()
+        if not plan.clean_pass:
+            recordings = [decoder.recording(plan.frames_per_block) for decoder in decoders]
+            attends = [recording.attend for recording in recordings]
         dice = [torch.cat([decoder.dice(canvas.rows[0].at) for decoder in decoders])] if plan.draw else []
-        return backbone(*_inputs(decoders, canvas.values, canvas.sigma, steering, views), *dice)
+        return backbone(*_inputs(decoders, canvas.values, canvas.sigma, steering, attends), *dice)
 
     def step(canvas: RowsCanvas, clean: Tensor) -> RowsCanvas:
         return RowsCanvas(tuple(map(plan.sampler, canvas.rows, clean.split(1))))
 
-    return decide(RowsCanvas(tuple(decoder.canvas() for decoder in decoders)), estimate, step).kept
+    latents = decide(RowsCanvas(tuple(decoder.canvas() for decoder in decoders)), estimate, step).kept
+    return list(zip(latents, recordings, strict=True))
 
 
 @torch.no_grad()
 def write_together(decoders: Sequence[VideoDecoder], blocks: Sequence[LatentBlock]) -> None:
-    """Make blocks of one length the newest past of each decoder, by one clean pass.
+    """Make blocks of one length the newest past of each decoder, by one clean pass if a block has no recording.
 
     Raises:
         ConfigError: no decoder, or decoders that do not belong together.
@@ -104,11 +114,13 @@ def write_together(decoders: Sequence[VideoDecoder], blocks: Sequence[LatentBloc
     _check(decoders)
     frames, pool = blocks[0].latents.shape[1], decoders[0].pool
     pool.check_room(sum(decoder.context.wants(frames) for decoder in decoders))
-    recordings = [decoder.recording(frames) for decoder in decoders]
-    latents, controls = (torch.cat([getattr(block, part) for block in blocks]) for part in ("latents", "controls"))
-    attends = [recording.attend for recording in recordings]
-    clean = torch.zeros(len(decoders), device=latents.device)
-    decoders[0].backbone(*_inputs(decoders, latents, clean, controls, attends))
+    recordings = [block.recording for block in blocks if block.recording is not None]
+    if len(recordings) < len(blocks):
+        recordings = [decoder.recording(frames) for decoder in decoders]
+        latents, controls = (torch.cat([getattr(block, part) for block in blocks]) for part in ("latents", "controls"))
+        attends = [recording.attend for recording in recordings]
+        clean = torch.zeros(len(decoders), device=latents.device)
+        decoders[0].backbone(*_inputs(decoders, latents, clean, controls, attends))
     for decoder, block, recording in zip(decoders, blocks, recordings, strict=True):
         decoder.absorb(block, recording)
 

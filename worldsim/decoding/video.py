@@ -27,10 +27,14 @@ from worldsim.schedules import check_sigmas, mix
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class LatentBlock:
-    """One finished block: clean latents [1, F, C, H, W] and the controls that steered it [1, F, A]."""
+    """One finished block: clean latents [1, F, C, H, W] and the controls that steered it [1, F, A].
+
+    recording: of the last call that made it, where its plan has no clean pass.
+    """
 
     latents: Tensor
     controls: Tensor
+    recording: Recording | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -78,6 +82,9 @@ class VideoPlan:
         probes: how many queries of every finished block are asked how much attention each frame that it sees receives,
             see VideoDecoder.sight; none if 0.
         noise: how much noise each block begins with, and which.
+        clean_pass: write what later blocks see of a block by a call on its clean frames. Off, they see the keys and
+            values of the last call that made it, which were computed from what was still noisy at the last level: a
+            call less, and a past that is a little blurred.
     """
 
     frames_per_block: int
@@ -88,6 +95,7 @@ class VideoPlan:
     recall: bool = False
     probes: int = 0
     noise: NoisePlan = PLAIN
+    clean_pass: bool = True
 
     def __post_init__(self) -> None:
         check_sigmas(self.sigmas)
@@ -100,8 +108,8 @@ class VideoDecoder:
     """A backbone together with everything it has decided so far. Batch 1: a batch stacks decoders, not videos.
 
     Every block takes one backbone call per sampler step and one on the clean frames, which writes the keys and values
-    that later blocks see. Noise is a pure function of the seed and the number of the block, so equal seeds and
-    controls give equal latents.
+    that later blocks see, unless the plan leaves it out. Noise is a pure function of the seed and the number of the
+    block, so equal seeds and controls give equal latents.
 
     Args:
         backbone: in evaluation mode, on the pool's device.
@@ -171,7 +179,8 @@ class VideoDecoder:
             ShapeError: controls of another shape.
         """
         self.check_ready(controls)
-        return LatentBlock(latents=propose_together([self], [controls])[0], controls=controls)
+        ((latents, recording),) = propose_together([self], [controls])
+        return LatentBlock(latents=latents, controls=controls, recording=recording)
 
     def commit(self, block: LatentBlock) -> None:
         """Make a proposed block the newest past; it counts as generated. If PoolFull is raised nothing has changed."""
@@ -266,7 +275,7 @@ class VideoDecoder:
     def close(self) -> None:
         """Give all pages back. Closing twice is fine."""
         self._context.close()
-        self._view = None
+        self._view = self._seen = None
 
     def check_ready(self, controls: Tensor) -> None:
         """Raise ConfigError without a past to go on from, ShapeError unless controls steer one block."""

@@ -118,9 +118,9 @@ def _propose(turns: Sequence[_Turn], between: Callable[[], None]) -> None:
     shared = turns[0].outcome if len(turns) == 1 else Future[Any]()
     with _into(shared):
         decoders = [turn.session._moment.decoder for turn in turns]
-        latents = propose_together(decoders, [turn.steering for turn in turns], between=between)
-        for turn, own in zip(turns, latents, strict=True):
-            turn.block = LatentBlock(latents=own, controls=turn.steering)
+        made = propose_together(decoders, [turn.steering for turn in turns], between=between)
+        for turn, (latents, recording) in zip(turns, made, strict=True):
+            turn.block = LatentBlock(latents=latents, controls=turn.steering, recording=recording)
     if len(turns) > 1 and shared.done():
         for turn in turns:
             _propose([turn], between)

@@ -108,7 +108,7 @@ class World:
     @property
     def calls_per_block(self) -> int:
         """Backbone calls that one block takes, the clean pass included."""
-        return len(self.plan.sigmas) + 1
+        return len(self.plan.sigmas) + self.plan.clean_pass
 
     @property
     def remembered_frames(self) -> int:
@@ -286,9 +286,10 @@ class World:
             "policy": policy_text(plan.policy),
             "draw": plan.draw,
             "recall": plan.recall,
-            # Left out of a log whose keys and values are exact and whose noise is plain, as before there was a choice.
+            # Left out of a log where they are as they were before there was a choice.
             **({"kv": storage_text(storage)} if storage else {}),
             **({} if plan.noise.is_plain else {"noise": noise_text(plan.noise)}),
+            **({} if plan.clean_pass else {"clean_pass": False}),
         }
 
     def _machine(self) -> dict[str, Any]:

@@ -101,10 +101,11 @@ class RecomputingDecoder:
 
     def __post_init__(self) -> None:
         self.given = len(self.past)
-        if self.plan.policy.sparse is not None or self.plan.noise != PLAIN:
+        if self.plan.policy.sparse is not None or self.plan.noise != PLAIN or not self.plan.clean_pass:
             raise ConfigError(
-                f"by its definition a block sees frames whole and begins as noise of its own, got {self.plan.policy} "
-                f"and {self.plan.noise}; choose a policy that holds frames whole, and plain noise"
+                f"by its definition a block sees clean frames, whole, and begins as noise of its own, got "
+                f"{self.plan.policy}, {self.plan.noise} and clean_pass={self.plan.clean_pass}; choose a policy that "
+                "holds frames whole, plain noise and a clean pass"
             )
 
     @torch.no_grad()
