@@ -92,6 +92,13 @@ class WorldRecipe:
             return self.recalling
         return self.training_on_gpu if self.training_on_gpu and is_gpu(device) else self.training
 
+    def check_block(self, frames: int) -> int:
+        """That many frames; ConfigError if it was not trained for blocks of them."""
+        if frames not in self.blocks:
+            known = ", ".join(map(str, self.blocks))
+            raise ConfigError(f"{self.name} makes blocks of {known} frames, got frames_per_block={frames}")
+        return frames
+
     @property
     def folder(self) -> Path:
         """Where its weights, card and starting places lie in the package."""
@@ -272,13 +279,8 @@ def load(
     if name not in WORLDS:
         raise UnknownName("world", name, WORLDS)
     recipe = WORLDS[name]
-    if frames_per_block not in recipe.blocks:
-        raise ConfigError(
-            f"{name} makes blocks of {', '.join(map(str, recipe.blocks))} frames, "
-            f"got frames_per_block={frames_per_block}"
-        )
     plan = VideoPlan(
-        frames_per_block=frames_per_block,
+        frames_per_block=recipe.check_block(frames_per_block),
         sigmas=few_step_sigmas(recipe.steps if steps is None else steps, recipe.shift),
         sampler=recipe.sampler,
         policy=recipe.policy if policy is None else parse_policy(policy) if isinstance(policy, str) else policy,

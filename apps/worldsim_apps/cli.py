@@ -52,8 +52,8 @@ Noise = Annotated[
     str,
     typer.Option(help="Noise that blocks begin with, such as cosine:low=60,period=32 or shuffled:window=4."),
 ]
-CleanPass = Annotated[
-    bool, typer.Option(help="Show later blocks what a call on a finished one tells; without, a block is a call less.")
+NoCleanPass = Annotated[
+    bool, typer.Option("--no-clean-pass", help="A block is a call less, and later ones see what its last call saw.")
 ]
 Budget = Annotated[
     str | None,
@@ -97,7 +97,7 @@ def generate(
     budget: Budget = None,
     spill: Spill = None,
     noise: Noise = "plain",
-    clean_pass: CleanPass = True,
+    no_clean_pass: NoCleanPass = False,
     steps: Steps = None,
     frames_per_block: Annotated[int, typer.Option(help="Frames made at once.")] = 1,
     device: Device = "auto",
@@ -124,7 +124,7 @@ def generate(
         weights=weights,
         kv=kv,
         noise=noise,
-        clean_pass=clean_pass,
+        clean_pass=not no_clean_pass,
         budget=budget,
         spill=spill,
     )
@@ -139,12 +139,9 @@ def generate(
         on_frames = explained.follow(session, bar.advance)
         made = film(place, session, script, output, frames=frames, on_frames=on_frames)
         pages, tiers = asdict(place.pool.bytes), asdict(place.pool.tier_bytes)
-    text = (
-        f"{output}: {made.frames} frames, {made.seconds:.1f} s, made at {made.speed:.2f} times the speed of the world"
-    )
     fields = {"world": world, "seed": seed, "start": start, "kv": kv, "kv_bytes": pages, "noise": noise}
     fields |= {"budget": budget, "tier_bytes": tiers} | made.to_dict() | explained.write()
-    _report(fields if as_json else text)
+    _report(fields if as_json else str(made))
     return STOPPED if made.stopped else 0
 
 

@@ -189,7 +189,7 @@ def test_the_settings_of_a_world_reach_it(untrained, capsys, monkeypatch):
 
     monkeypatch.setattr("worldsim.load", load)
     options = ("--device", "cpu", "--policy", "full", "--steps", "2", "--weights", "w.safetensors", "--kv", "fp8")
-    options += ("--noise", "shuffled", "--budget", "1GB", "--spill", "spilled")
+    options += ("--noise", "shuffled", "--budget", "1GB", "--spill", "spilled", "--no-clean-pass")
     assert main(["generate", *FAST, *options]) == 0
     assert given == {
         "name": "crafter",
@@ -200,6 +200,7 @@ def test_the_settings_of_a_world_reach_it(untrained, capsys, monkeypatch):
         "weights": Path("w.safetensors"),
         "kv": "fp8",
         "noise": "shuffled",
+        "clean_pass": False,
         "budget": "1GB",
         "spill": Path("spilled"),
     }

@@ -10,8 +10,8 @@ from lvbench.cli import app as lvbench
 from worldsim_apps.cli import app as worldsim
 
 PROMISED = {
-    "generate": "--world --actions --prompts --seconds --seed --start --policy --kv --budget --spill --noise --clean-pass --no-clean-pass --steps "
-    "--frames-per-block --device --weights --output -o --log --explain --json",
+    "generate": "--world --actions --prompts --seconds --seed --start --policy --kv --budget --spill --noise "
+    "--no-clean-pass --steps --frames-per-block --device --weights --output -o --log --explain --json",
     "replay": "log --verify --output -o --device --weights --json",
     "serve": "--world --host --port --max-sessions --token --origin --name --folder --frames-per-block --device "
     "--weights --open --json",
