@@ -30,6 +30,7 @@ PLAIN = "window:frames=32"
 WORLDS: dict[str, dict[str, Any]] = {
     PLAIN: {"recall": False},
     "recalls": {},
+    "recalls, without clean passes": {"clean_pass": False},
     "sink:sink=4,window=28": {"recall": False, "policy": "sink:sink=4,window=28"},
     "blockvid:recent=16,top=2,run=8,tau=0.98": {
         "recall": False,
@@ -37,7 +38,7 @@ WORLDS: dict[str, dict[str, Any]] = {
     },
     "pages:recent=16,top=2,run=8,within=64": {"recall": False, "policy": "pages:recent=16,top=2,run=8,within=64"},
 }
-RETRIEVING = tuple(name for name in WORLDS if name not in (PLAIN, "sink:sink=4,window=28"))
+RETRIEVING = ("recalls", *(name for name in WORLDS if name.startswith(("blockvid", "pages"))))
 LIVED = 48
 """Blocks that are really made before they are committed over and over."""
 MOST_GROWTH = 1.1

@@ -72,6 +72,7 @@ POLICIES = (
 WORLDS: dict[str, dict[str, Any]] = {
     "recalls": {},
     **{policy: {"recall": False, "policy": policy} for policy in POLICIES},
+    "recalls, without clean passes": {"clean_pass": False},
 }
 
 

@@ -202,7 +202,7 @@ def remembering(result: Result) -> str:
             f"{right['value']:.1%} ({right['low']:.1%} to {right['high']:.1%})" if right["value"] is not None else "",
             str(right["judged"]),
             f"{found['by_chance']:.1%}" if found["by_chance"] is not None else "",
-            f"{found['loops']} of {found['loops'] + found['lost']}",
+            f"{found['asked'] - found['lost']} of {found['asked']}",
             f"{away['median']:.0f}",
             f"{found['psnr_db']:.1f} dB" if found["psnr_db"] is not None else "",
         ]

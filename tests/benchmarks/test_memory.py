@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +18,7 @@ from benchmarks.memory import Loop, Walker, by_chance, go, judge, points, verdic
 from benchmarks.tiles import MATERIALS
 from benchmarks.world_metrics import MOVES
 from benchmarks.world_quality import Episode, engine, explore_many
+from worldsim.cache.policies import parse_policy, policy_text
 from worldsim.simulators.crafter import Crafter
 
 pytest.importorskip("crafter")
@@ -181,3 +184,21 @@ def test_the_sheet_shows_what_was_left_above_what_was_come_back_to() -> None:
     assert np.array_equal(left, np.stack([pictures[0]] * 2))
     assert np.array_equal(back, np.stack([pictures[1]] * 2))
     assert memory.strip("recalls", [lost]) == []
+
+
+def test_what_an_earlier_run_found_on_the_same_loops_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "RESULTS", tmp_path)
+    about = {"weights": "in the package", "away_s": 15, "seed": 3, "loops": 50}
+    assert memory.known("memory_15s", about) == {}
+    (tmp_path / "memory_15s.json").write_text(json.dumps({**about, "worlds": {"full": {"lost": 1}}}))
+    assert memory.known("memory_15s", about) == {"full": {"lost": 1}}
+    for other in ({"loops": 49}, {"seed": 4}, {"weights": "w.safetensors"}):
+        assert memory.known("memory_15s", {**about, **other}) == {}
+
+
+def test_every_world_of_the_benchmark_can_be_loaded() -> None:
+    for settings in memory.WORLDS.values():
+        if "policy" in settings:
+            assert policy_text(parse_policy(settings["policy"])).startswith(settings["policy"].partition(":")[0])
+    budgets = [parse_policy(policy) for policy in memory.POLICIES[:-1]]
+    assert {len(policy.see(range(1_000), 1_000)) for policy in budgets} == {32}

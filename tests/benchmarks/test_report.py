@@ -8,7 +8,18 @@ import re
 import pytest
 
 from benchmarks.record import RESULTS, ROOT
-from benchmarks.report import LIVE, PARTS, QUALITY, SECTIONS, fewer_bits, remembering, report, table
+from benchmarks.report import (
+    LIVE,
+    PARTS,
+    QUALITY,
+    SECTIONS,
+    fewer_bits,
+    finding,
+    growing_old,
+    remembering,
+    report,
+    table,
+)
 
 
 def test_the_page_is_that_of_the_committed_results():
@@ -47,13 +58,31 @@ def test_what_is_remembered_is_told_of_every_world():
     right = {"value": 0.912, "low": 0.85, "high": 0.95, "judged": 321}
     nothing = {"value": None, "low": None, "high": None, "judged": 0}
     worlds = {
-        "recalls": {"right": right, "by_chance": 0.3, "loops": 9, "lost": 1, "farthest": {"median": 17}},
-        "window": {"right": nothing, "by_chance": None, "loops": 0, "lost": 10, "farthest": None},
+        "recalls": {"right": right, "by_chance": 0.3, "lost": 1, "farthest": {"median": 17}, "psnr_db": 21.24},
+        "window": {"right": nothing, "by_chance": None, "lost": 10, "farthest": None, "psnr_db": None},
     }
-    page = remembering({"away_s": 15, "worlds": worlds})
-    assert "| recalls | 91.2% (85.0% to 95.0%) | 321 | 30.0% | 9 of 10 | 17 |" in page
-    assert "| window |  | 0 |  | 0 of 10 | 0 |" in page
+    page = remembering({"away_s": 15, "worlds": {name: {**found, "asked": 10} for name, found in worlds.items()}})
+    assert "| recalls | 91.2% (85.0% to 95.0%) | 321 | 30.0% | 9 of 10 | 17 | 21.2 dB |" in page
+    assert "| window |  | 0 |  | 0 of 10 | 0 |  |" in page
     assert "stays away for 15 s" in page
+
+
+def test_what_remembering_costs_is_told_by_age():
+    world = {
+        "block_ms": {"1": {"median": 50.0}, "60": {"median": 51.2}},
+        "growth": {"median": 1.024},
+        "to_window": {"median": 1.05},
+        "bytes": {"1": {"pages": 2_000_000, "latents": 500_000}, "60": {"pages": 3_000_000, "latents": 0}},
+    }
+    page = growing_old({"worlds": {"recalls": world}})
+    assert "ms a block at 1 / 60 minutes" in page
+    assert "| recalls | 50 / 51 | 1.02 | 1.05 | 2.5 / 3.0 |" in page
+
+
+def test_likenesses_are_told_from_the_best_to_the_worst():
+    one = {"low": 0.1, "high": 0.9, "judged": 7}
+    page = finding({"right": {"one": {"value": 0.3, **one}, "two": {"value": 0.5, **one}}})
+    assert page.index("| two | 50.0% (10.0% to 90.0%) | 7 |") < page.index("| one | 30.0%")
 
 
 def test_fewer_bits_are_told_with_what_they_cost():
