@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lvbench.text import amount, printable
+from lvbench.text import amount, printable, some
 
 if TYPE_CHECKING:
     from lvbench.compare import Comparison, Pairs
@@ -152,8 +153,7 @@ def score(
         limits=Limits(pixels=max_pixels, frames=max_frames, seconds=max_seconds),
     )
     if passed := passed_over(videos, output):
-        more = f" and {len(passed) - 1} more" if len(passed) > 1 else ""
-        _say(f"passed over, since not named as videos: {passed[0]}{more}; name one alone to score it", err=True)
+        _say(f"passed over, since not named as videos: {some(passed)}; name one alone to score it", err=True)
     _make(settings.store, output)
     if extractor == "auto" and not as_json:
         _say(f"measured by the {choice.extractor} extractor, since {choice.reason}", err=True)
@@ -340,14 +340,9 @@ def _tell(report: dict[str, Any], output: Path, *, as_json: bool) -> int:
 def _asides(report: dict[str, Any], open_ended: Sequence[str]) -> Iterator[str]:
     """What is to be known of a report that is no fault of a video."""
     if open_ended:
-        yield f"whether it was cut off is not known, since its file does not say where it ends: {_first(open_ended)}"
+        yield f"whether it was cut off is not known, since its file does not say where it ends: {some(open_ended)}"
     if copies := [f"{name} of {before}" for name, before in report["copies"].items()]:
-        yield f"copies, which have all scores of another video, count once with it: {_first(copies)}"
-
-
-def _first(names: Sequence[str]) -> str:
-    """The first of many names."""
-    return f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else names[0]
+        yield f"copies, which have all scores of another video, count once with it: {some(copies)}"
 
 
 def _worst(report: dict[str, Any], tasks: Sequence[Task], settings: Settings) -> list[Any]:
@@ -365,6 +360,7 @@ def _line(found: Comparison) -> str:
     from lvbench.report import title
 
     spread = found.difference
+    unlike = [f"in {amount(count, 'pair')} {why}" for why, count in Counter(found.unlike.values()).items()]
     left = [f"{len(reasons)} unscored in {side.upper()}" for side, reasons in found.unscored.items() if reasons]
     told = [f"{title(found.score)}:"]
     if spread.mean is not None:
@@ -373,7 +369,7 @@ def _line(found: Comparison) -> str:
         told.append(
             f"B - A {spread.mean:+.4g}{bounds}{effect}, {amount(spread.count, 'pair')}, chance {found.chance:.3g}:"
         )
-    return " ".join([*told, found.verdict, *([f"({', '.join(left)})"] if left else [])])
+    return " ".join([*told, found.verdict, *([f"({', '.join([*unlike, *left])})"] if unlike or left else [])])
 
 
 def _notes(pairs: Pairs) -> Iterator[str]:

@@ -80,6 +80,7 @@ class Comparison:
     verdict: "A is better", "B is better" or "no difference shown"; better is less drift, or more of a companion. Or
         "withheld, since A is frozen", where A would be better if they counted. Or "not compared", without a pair.
     unscored: by side, why pairs are left out.
+    unlike: by name, why more of them are: what the two videos were likened to does not compare.
     """
 
     score: str
@@ -88,6 +89,7 @@ class Comparison:
     chance: float
     verdict: str
     unscored: Mapping[Side, Reasons]
+    unlike: Reasons
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
@@ -98,6 +100,7 @@ class Comparison:
             "chance": self.chance,
             "verdict": self.verdict,
             "unscored": {side: dict(reasons) for side, reasons in self.unscored.items()},
+            "unlike": dict(self.unlike),
         }
 
 
@@ -112,6 +115,7 @@ class _Differences:
     all: Sequence[float]
     counted: Sequence[float]
     unscored: Mapping[Side, Reasons]
+    unlike: Reasons
 
 
 def pairs_of(one: Scores, other: Scores) -> Pairs:
@@ -176,13 +180,26 @@ def compare(one: Scores, other: Scores, *, seed: int) -> list[Comparison]:
     found = {score: _differences(one, other, pairs, score) for score in asked}
     paired = [score for score in found if found[score].all]
     if not paired:
-        raise ReportError("the reports have no score that one of their videos has in both; score both alike")
+        raise ReportError(_nothing_in_common(one, other, pairs))
     chances = dict(zip(paired, together([chance(found[score].counted, seed=seed) for score in paired]), strict=True))
     raw = dict(zip(paired, together([chance(found[score].all, seed=seed) for score in paired]), strict=True))
     return [
         _compared(score, differences, chances.get(score, 1.0), raw.get(score, 1.0), seed)
         for score, differences in found.items()
     ]
+
+
+def _nothing_in_common(one: Scores, other: Scores, pairs: Pairs) -> str:
+    """Why no pair has a score in both reports."""
+    told = []
+    for name, its in pairs.names.items():
+        for side, video in (("A", one.videos[name]), ("B", other.videos[its])):
+            if isinstance(video, Unscored):
+                told.append(f"{name} in {side}: {video.reason}")
+                break
+    if len(told) < len(pairs.names):
+        return "the reports have no score that one of their videos has in both; score both alike"
+    return f"no video is scored in both reports, such as {told[0]}; mend it or make it again, and score both"
 
 
 def too_few(found: Sequence[Comparison]) -> tuple[int, int] | None:
@@ -249,11 +266,13 @@ def _results(video: Scored | Unscored) -> Mapping[str, Result]:
 def _differences(one: Scores, other: Scores, pairs: Pairs, score: str) -> _Differences:
     found: list[tuple[float, float]] = []
     unscored: dict[Side, dict[str, str]] = {"a": {}, "b": {}}
+    unlike: dict[str, str] = {}
     for name in _likened(one, other, pairs) if score in LIKENESSES else pairs.distinct:
         videos = (one.videos[name], other.videos[pairs.names[name]])
-        a, b = (_result(video, score) for video in videos)
         if score in LIKENESSES and (differs := _beside_unlike(*videos)):
-            a = b = Unscored(differs)
+            unlike[name] = differs
+            continue
+        a, b = (_result(video, score) for video in videos)
         values = (number(a), number(b))
         for side, value, result in zip(unscored, values, (a, b), strict=True):
             if value is None:
@@ -264,7 +283,7 @@ def _differences(one: Scores, other: Scores, pairs: Pairs, score: str) -> _Diffe
             won = is_won_by_freezing(score) and name in pairs.frozen[better]
             found.append((difference, 0.0 if won else difference))
     found.sort()
-    return _Differences([each for each, _ in found], [each for _, each in found], unscored)
+    return _Differences([each for each, _ in found], [each for _, each in found], unscored, unlike)
 
 
 def _likened(one: Scores, other: Scores, pairs: Pairs) -> list[str]:
@@ -305,4 +324,4 @@ def _compared(score: str, differences: _Differences, chance: float, raw: float, 
         total = math.fsum(differences.counted if chance <= ERROR else differences.all)
         better = "B" if (total > 0) == higher_is_better(score) else "A"
         verdict = f"{better} is better" if chance <= ERROR else WITHHELD.format(better)
-    return Comparison(score, found, effect, chance, verdict, differences.unscored)
+    return Comparison(score, found, effect, chance, verdict, differences.unscored, differences.unlike)

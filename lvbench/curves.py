@@ -10,6 +10,8 @@ WIDTH, HEIGHT = 360, 200
 LEFT, RIGHT, TOP, BOTTOM = 64, 22, 10, 24
 FLATTEST = 1e-9
 """Span of values, below which a curve is drawn in the middle."""
+LEAST = 0.1
+"""Of how large the first values are on average: a span no smaller, so that a drift of a few per cent looks like one."""
 LABEL_PX = 9
 """Height of a label at the end of a line."""
 FARTHEST_PX = 2 * LABEL_PX
@@ -19,12 +21,21 @@ Line = Sequence[float | None]
 
 
 def span_of(lines: Sequence[Line]) -> tuple[float, float] | None:
-    """The least and the largest value, for pictures of one scale; None without any, and 1 apart if all are alike."""
-    known = [value for line in lines for value in line if value is not None]
+    """The least and the largest value, for pictures of one scale, or more around them if they lie close; None without.
+
+    They are apart by a tenth of the mean size of the first values at least, or by 1 where that is 0 and all are alike.
+    """
+    known = [values for line in lines if (values := [value for value in line if value is not None])]
     if not known:
         return None
-    low, high = min(known), max(known)
-    return (low - 0.5, high + 0.5) if high - low < FLATTEST else (low, high)
+    low, high = min(map(min, known)), max(map(max, known))
+    least = LEAST * math.fsum(abs(values[0]) for values in known) / len(known)
+    if max(least, high - low) < FLATTEST:
+        least = 1.0
+    if high - low >= least:
+        return low, high
+    middle = (low + high) / 2
+    return middle - least / 2, middle + least / 2
 
 
 def curves(

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from lvbench.consistency import consistency
 from lvbench.drift import SHARE_FLOOR, identity
 from lvbench.dynamics import STILL_PX, dynamic_degree
-from lvbench.errors import UnknownName, VideoRefused
+from lvbench.errors import ConfigError, UnknownName, VideoRefused
 from lvbench.features import Features, Track
 from lvbench.score import Result, Score, Unscored
+from lvbench.text import amount
 
 Part = NDArray[np.float32]
 """The rows of a track that belong to one chunk."""
@@ -109,8 +110,16 @@ COMPANIONS: Mapping[str, Dimension] = {
 
 
 def dimensions_of(names: Sequence[str]) -> tuple[str, ...]:
-    """The dimensions of these names in the order of DIMENSIONS, all of them for none. Raises UnknownName."""
+    """The dimensions of these names in the order of DIMENSIONS, all of them for none.
+
+    Raises:
+        UnknownName: there is none of a name.
+        ConfigError: several are given as one name.
+    """
     for name in names:
+        if "," in name:
+            each = " ".join(f"--dimension {part.strip()}" for part in name.split(","))
+            raise ConfigError(f"{name!r} is no dimension; give each by itself: {each}")
         if name not in DIMENSIONS:
             raise UnknownName("dimension", name, DIMENSIONS)
     return tuple(name for name in DIMENSIONS if not names or name in names)
@@ -125,8 +134,9 @@ def chunks_of(frames: int, count: int) -> list[slice]:
     length = frames // count
     if length < FEWEST_FRAMES:
         fewer = f", or ask for at most {frames // FEWEST_FRAMES} chunks" if frames >= 2 * FEWEST_FRAMES else ""
+        have = f"{amount(frames, 'frame')} {'is' if frames == 1 else 'are'}"
         raise VideoRefused(
-            f"{frames} frames are too few for {count} chunks of at least {FEWEST_FRAMES}; score a longer video{fewer}"
+            f"{have} too few for {count} chunks of at least {FEWEST_FRAMES}; score a longer video{fewer}"
         )
     return [slice(at * length, (at + 1) * length) for at in range(count)]
 

@@ -16,7 +16,7 @@ from lvbench.measures import COMPANIONS, DIMENSIONS
 from lvbench.reference import LIKENESSES
 from lvbench.report import REPEATED, higher_is_better, title, whole
 from lvbench.score import from_json
-from lvbench.text import amount, printable
+from lvbench.text import amount, printable, some
 
 DIGITS = 4
 MOST_MARKS = 3
@@ -45,8 +45,6 @@ td:first-child,th:first-child{max-width:8rem;min-width:8rem;overflow-wrap:anywhe
 .plain td:first-child,.plain th:first-child{position:static;min-width:0}}
 """
 LOW, HIGH, NEITHER = "low is good", "high is good", "a plain fact"
-MOST_NAMES = 6
-"""Names that are told in one sentence: of many videos the tables tell the others."""
 MEANINGS: Mapping[str, str] = {
     "clarity": "how sharp and free of noise a frame is, 0 to 100",
     "motion": "how smooth motion is: how well a frame is foretold from its two neighbours, 0 to 1",
@@ -168,11 +166,6 @@ def _text(text: str) -> str:
     return escape(printable(text))
 
 
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-    return f"{', '.join(names[:MOST_NAMES])}{more}"
-
-
 def _names(report: Fields) -> list[str]:
     """What stands for each scored video in the tables: its number in the curves, its name, and what to know of it."""
     found: list[str] = []
@@ -206,8 +199,8 @@ def _head(report: Fields, source: str, videos: Sequence[Fields]) -> str:
         f"95 % interval, by drawing the videos again (seed {settings['seed']}); none for fewer than {FEWEST} videos, "
         "nor where all are alike. It misses the truth in about 5 of 100 such reports, and in more where a few videos "
         "lie far from the rest. [1] is the first reason under “Not scored, and why”.",
-        f"Copies, which have all scores of another, count once with it: {_some(copies)}." if copies else "",
-        f"Whether they were cut off is not known, since their files do not say where they end: {_some(open_ended)}."
+        f"Copies, which have all scores of another, count once with it: {some(copies)}." if copies else "",
+        f"Whether they were cut off is not known, since their files do not say where they end: {some(open_ended)}."
         if open_ended
         else "",
     ]

@@ -54,7 +54,7 @@ class _Process:
         """What it sent, or _Failed if it ended or is late."""
         if not self.pipe.poll():
             self.end()
-            return _Failed("it took too long and was stopped; cut it or encode it again, or raise the limit")
+            return _Failed("it took too long and was stopped; cut it or encode it again, or raise --max-seconds")
         try:
             return self.pipe.recv()
         except (EOFError, OSError):  # before it sent anything, or in the midst of it

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+MOST_NAMES = 6
+"""Names that are told in one sentence; the tables of a report tell the others."""
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What a program for tables takes for the beginning of a formula."""
 
@@ -14,6 +18,12 @@ def printable(text: str) -> str:
 def amount(count: int, thing: str) -> str:
     """How many there are of a thing whose plural ends in s, in words."""
     return f"{count:,} {thing}{'' if count == 1 else 's'}"
+
+
+def some(names: Sequence[str]) -> str:
+    """The names in one sentence, as many as it can have, and how many more there are."""
+    more = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
+    return f"{', '.join(names[:MOST_NAMES])}{more}"
 
 
 def cell(text: str) -> str:

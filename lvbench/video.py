@@ -43,6 +43,8 @@ SLOWEST, FASTEST = 0.1, 1000
 """Frames a second that can be scored."""
 MOST_PIXELS = 2**31 - 1
 """Of a frame: a higher limit is none that FFmpeg takes."""
+WIDER = 4
+"""Times the limit of pixels: up to there the size of what is refused is looked for, so that it can be told."""
 MP4, AVI, IVF, Y4M = "mov,mp4,m4a,3gp,3g2,mj2", "avi", "ivf", "yuv4mpegpipe"
 BEGINNINGS = {
     **{b"YUV4MPEG2 ": "Y4M", b"RIFF": "AVI", EBML_HEADER: "Matroska", b"OggS": "Ogg", b"GIF8": "GIF", b"FLV": "FLV"},
@@ -84,7 +86,7 @@ class Limits:
     def check(self, frames: int) -> None:
         """Raise VideoRefused if a video has more frames."""
         if frames > self.frames:
-            raise VideoRefused(f"it has more than {self.frames:,} frames; cut it, or raise the limit")
+            raise VideoRefused(f"it has more than {self.frames:,} frames; cut it, or raise --max-frames")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +151,7 @@ class Video:
                 packets += packet.size > 0
                 ticks = max(ticks, 1 + (packet.dts or 0))
                 if monotonic() > self._deadline:
-                    raise VideoRefused(f"{self._limits.seconds:g} s were not enough; cut it, or raise the limit")
+                    raise VideoRefused(f"{self._limits.seconds:g} s were not enough; cut it, or raise --max-seconds")
                 for frame in packet.decode():
                     if frame.is_corrupt:  # VP8, VP9 and MJPEG seldom know it, and show whatever comes out
                         raise VideoRefused(f"it is cut off or torn after {packets} frames; copy it again")
@@ -209,6 +211,7 @@ def open_video(path: Path, limits: Limits) -> Iterator[Video]:
             size_bytes = _size(path)
             container = opened.enter_context(_container(path, size_bytes, limits, opened))
             stream = _stream(container)
+            _check_pixels(path, size_bytes, stream, limits)
             facts = _facts(container, stream, limits)
             end = _end(path, size_bytes, facts.container, stream)
             if end is not None and end < size_bytes and facts.container in (IVF, Y4M):
@@ -339,16 +342,27 @@ def _stream(container: InputContainer) -> VideoStream:
     return stream
 
 
+def _check_pixels(path: Path, size_bytes: int, stream: VideoStream, limits: Limits) -> None:
+    """Raise VideoRefused if a frame has more pixels than the limit, with its size."""
+    width, height = stream.codec_context.width, stream.codec_context.height
+    if 0 < width * height <= limits.pixels:
+        return
+    with ExitStack() as opened:
+        if not width:  # most decoders tell no size once the limit has stopped them
+            wide = replace(limits, pixels=WIDER * limits.pixels)
+            codec = _stream(opened.enter_context(_container(path, size_bytes, wide, opened))).codec_context
+            width, height = codec.width, codec.height
+    size = f"{width} x {height}" if width else "a far larger size, or none"
+    raise VideoRefused(f"it says {size}; a frame may have {limits.pixels:,} pixels, or raise --max-pixels")
+
+
 def _facts(container: InputContainer, stream: VideoStream, limits: Limits) -> Facts:
     codec = stream.codec_context
-    if not 0 < codec.width * codec.height <= limits.pixels:  # 0 too where the decoder was stopped by the same limit
-        size = f"{codec.width} x {codec.height}" if codec.width else "no size that fits"
-        raise VideoRefused(f"it says {size}; a frame may have {limits.pixels:,} pixels, or raise the limit")
     listed, says = _listed(stream), stream.frames if _says_frames(container.format.name, stream) else 0
     if container.format.name in (MP4, AVI):  # see Video._check_whole
         says = listed
     if says > limits.frames:
-        raise VideoRefused(f"it says {says:,} frames; it may have {limits.frames:,}, or raise the limit")
+        raise VideoRefused(f"it says {says:,} frames; it may have {limits.frames:,}, or raise --max-frames")
     fps = _fps(container.format.name, stream, listed)
     if not SLOWEST <= fps <= FASTEST:
         raise VideoRefused(f"it says {fps:g} frames a second; {SLOWEST} to {FASTEST} can be scored")
@@ -404,7 +418,7 @@ def _refusals(limits: Limits) -> Iterator[None]:
     try:
         yield
     except av.ExitError as error:
-        raise VideoRefused(f"{limits.seconds:g} s were not enough; cut it, or raise the limit") from error
+        raise VideoRefused(f"{limits.seconds:g} s were not enough; cut it, or raise --max-seconds") from error
     except av.EOFError as error:
         raise VideoRefused("it has no frames: it ends after its header; copy it again, or encode it again") from error
     except av.FFmpegError as error:

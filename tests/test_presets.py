@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from worldsim import presets
 from worldsim.cache.policy import Full, SinkWindow, Window
 from worldsim.cache.quant import parse_storage
 from worldsim.decoding.noise_plan import PLAIN, NoisePlan, parse_noise
-from worldsim.errors import ConfigError, NotShipped, UnknownName, WeightsError
+from worldsim.errors import ConfigError, LogError, NotShipped, UnknownName, WeightsError
 from worldsim.models.small.backbone import SmallBackbone, SmallConfig
 from worldsim.models.small.weights import save_weights
 from worldsim.presets import CRAFTER, MAZE, WORLDS, card, load, world_of
@@ -94,6 +95,43 @@ def test_a_world_without_clean_passes_says_so_in_its_logs(assets, clean_pass):
         assert world_of(session.log).plan == world.plan
 
 
+@pytest.mark.parametrize(
+    ("told", "value"),
+    [
+        ("policy", None),
+        ("policy", {"a": 1}),
+        ("sigmas", None),
+        ("sigmas", 5),
+        ("frames_per_block", True),
+        ("frames_per_block", 1.0),
+        ("kv", 5),
+        ("recall", "yes"),
+        ("noise", ["x"]),
+        ("noise", None),
+        ("clean_pass", []),
+    ],
+)
+def test_a_log_with_a_plan_that_is_none_is_refused_and_says_what_is_wrong(assets, told, value):
+    log = load("crafter").open(seed=1).log
+    wrong = replace(log, opening=replace(log.opening, plan={**log.opening.plan, told: value}))
+    with pytest.raises(LogError, match=re.escape(f"a plan that no world was loaded with: {told} {value!r}") + "$"):
+        world_of(wrong)
+
+
+def test_a_log_that_tells_no_policy_or_noise_levels_is_refused(assets):
+    log = load("crafter").open(seed=1).log
+    less = {name: value for name, value in log.opening.plan.items() if name not in ("policy", "sigmas")}
+    with pytest.raises(LogError, match=r"policy None; sigmas None$"):
+        world_of(replace(log, opening=replace(log.opening, plan=less)))
+
+
+@pytest.mark.parametrize("policy", ["window:frames=100000000000", "blockvid:run=2048", "blockvid:bank=1000000000000"])
+def test_a_policy_that_no_session_has_room_for_is_refused_at_once(assets, policy):
+    for settings in ({}, {"budget": "64MB"}):
+        with pytest.raises(ConfigError, match=r"holds up to \d+ frames, .* share 2048 pages"):
+            load("crafter", policy=policy, **settings)
+
+
 def test_a_budget_of_memory_is_kept_and_changes_no_picture(assets, tmp_path):
     plain = load("crafter", policy="window:frames=2").open(seed=1)
     page = load("crafter").pool.shape.bytes(torch.float32)
@@ -162,6 +200,13 @@ def test_steps_and_block_length_are_the_ones_asked_for(assets, frames):
         ("crafter", {"spill": "somewhere"}, ConfigError, "nothing is moved to somewhere without a budget"),
         ("crafter", {"device": "gpu"}, UnknownName, r"no device 'gpu'; known: auto, cpu"),
         ("crafter", {"device": "cuda:77"}, ConfigError, "is not there"),
+        ("crafter", {"policy": 3}, ConfigError, "policy is a text, .* got 3"),
+        ("crafter", {"kv": 3}, ConfigError, "kv is a text, .* got 3"),
+        ("crafter", {"noise": None}, ConfigError, "noise is a text, .* got None"),
+        ("crafter", {"clean_pass": "no"}, ConfigError, "clean_pass is True or False, got 'no'"),
+        ("crafter", {"recall": 0}, ConfigError, "recall is True or False, got 0"),
+        ("crafter", {"budget": True}, ConfigError, "a whole number of bytes or a text such as 256MB, got True"),
+        ("crafter", {"budget": 1.5e9}, ConfigError, "a whole number of bytes or a text .*, got 1500000000.0"),
         ("crafter", {"steps": 0}, ConfigError, "at least 1 step, got 0"),
         ("crafter", {"frames_per_block": 3}, ConfigError, "blocks of 1, 2, 4 frames, got frames_per_block=3"),
     ],

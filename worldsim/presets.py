@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -23,7 +23,7 @@ from worldsim.cache.tiers import Tiers
 from worldsim.codec.patches import PatchCodec
 from worldsim.decoding.noise_plan import NoisePlan, parse_noise
 from worldsim.decoding.video import VideoPlan
-from worldsim.errors import ConfigError, NotShipped, UnknownName, WeightsError
+from worldsim.errors import ConfigError, LogError, NotShipped, UnknownName, WeightsError
 from worldsim.models.protocol import Codec
 from worldsim.models.small.atlas import Scroll
 from worldsim.models.small.backbone import SmallConfig
@@ -283,15 +283,34 @@ def load(
         frames_per_block=recipe.check_block(frames_per_block),
         sigmas=few_step_sigmas(recipe.steps if steps is None else steps, recipe.shift),
         sampler=recipe.sampler,
-        policy=recipe.policy if policy is None else parse_policy(policy) if isinstance(policy, str) else policy,
+        policy=recipe.policy if policy is None else _named("policy", policy, parse_policy, "see"),
         draw=bool(recipe.backbone.palette),
-        recall=recall,
-        noise=parse_noise(noise) if isinstance(noise, str) else noise,
-        clean_pass=clean_pass,
+        recall=_switch("recall", recall),
+        noise=_named("noise", noise, parse_noise, "level"),
+        clean_pass=_switch("clean_pass", clean_pass),
     )
     where = pick_device(device)
-    keeping = Keeping(storage=parse_storage(kv) if isinstance(kv, str) else kv, tiers=_tiers(budget, spill, where))
+    storage = None if kv is None else _named("kv", kv, parse_storage, "code")
+    keeping = Keeping(storage=storage, tiers=_tiers(budget, spill, where))
     return assemble(recipe, plan, _weights(recipe, weights), device=where, keeping=keeping)
+
+
+Choice = TypeVar("Choice")
+
+
+def _named(name: str, given: str | Choice, parse: Callable[[str], Choice], part: str) -> Choice:
+    """What was given, read if it is a text; ConfigError if it is neither that nor something with such a part."""
+    made = parse(given) if isinstance(given, str) else given
+    if not hasattr(made, part):
+        raise ConfigError(f"{name} is a text, as in the help of load, or what that names, got {made!r:.80}")
+    return made
+
+
+def _switch(name: str, given: object) -> bool:
+    """The choice that was given; ConfigError if it is none."""
+    if not isinstance(given, bool):
+        raise ConfigError(f"{name} is True or False, got {given!r:.80}")
+    return given
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -348,6 +367,7 @@ def assemble(
     pool = PagePool(
         backbone.pages, pages=recipe.pages, dtype=dtype, device=device, storage=keeping.storage, tiers=keeping.tiers
     )
+    _check_pages(pool, plan)
     if keeping.tiers is not None:
         _check_budget(pool, plan, keeping.tiers.budget.device)
     return World(origin, backbone=backbone, codec=recipe.codec, plan=plan, pool=pool)
@@ -359,12 +379,24 @@ def _tiers(budget: str | int | None, spill: Path | str | None, device: torch.dev
         if spill is not None:
             raise ConfigError(f"nothing is moved to {spill} without a budget; give one, such as 256MB")
         return None
+    if not isinstance(budget, int | str) or isinstance(budget, bool):
+        raise ConfigError(f"a budget is a whole number of bytes or a text such as 256MB, got {budget!r:.80}")
     return Tiers(
         parse_budget(budget, device),
         device=device,
         disk=SpillFile(None if spill is None else Path(spill)),
         run=ThreadPoolExecutor(1, thread_name_prefix="worldsim-pages").submit,
     )
+
+
+def _check_pages(pool: PagePool, plan: VideoPlan) -> None:
+    """Raise ConfigError if not even one session finds room for all that its policy holds."""
+    held, block = plan.policy.limit, 2 * plan.frames_per_block
+    if held is not None and held + block > pool.pages:
+        raise ConfigError(
+            f"the policy holds up to {held} frames, beside {block} of two blocks, and all sessions of the world share "
+            f"{pool.pages} pages of one frame; choose a policy that holds fewer"
+        )
 
 
 def _check_budget(pool: PagePool, plan: VideoPlan, budget: int) -> None:
@@ -374,9 +406,9 @@ def _check_budget(pool: PagePool, plan: VideoPlan, budget: int) -> None:
     least = pool.bytes_for(seen, plan.frames_per_block)
     if budget < least:
         raise ConfigError(
-            f"a block of {plan.frames_per_block} frames that sees {seen} before it needs {least} bytes of keys and "
-            f"values in memory, and the budget is {budget}; choose one of {-(-least // 10**6)}MB or more, a policy "
-            f"that sees fewer frames, or kv in fewer bits"
+            f"a block of {plan.frames_per_block} that sees {seen}{'' if held else ' or more'} frames before it needs "
+            f"{least} bytes of keys and values in memory, and the budget is {budget}; choose one of "
+            f"{-(-least // 10**6)}MB or more, a policy that sees fewer frames, or kv in fewer bits"
         )
 
 
@@ -402,20 +434,34 @@ def restore(
     return world.restore(snapshot)
 
 
+_PLANNED = {
+    "policy": (str,),
+    "sigmas": (list,),
+    "frames_per_block": (int,),
+    "kv": (str, type(None)),
+    "recall": (bool,),
+    "noise": (str,),
+    "clean_pass": (bool,),
+}
+"""What a plan in a log says, and the types that it has there."""
+
+
 def world_of(log: SessionLog, *, device: str = "auto", weights: Path | str | None = None) -> World:
-    """The world that a log is of, loaded as it was then; arguments and errors as for `load`."""
-    plan = log.opening.plan
+    """The world that a log is of, loaded as it was then; arguments and errors as for `load`.
+
+    Raises:
+        LogError: it tells of a plan that is none.
+    """
+    plan = {"kv": None, "recall": False, "noise": "plain", "clean_pass": True, **log.opening.plan}
+    wrong = [f"{name} {plan.get(name)!r:.80}" for name, kind in _PLANNED.items() if type(plan.get(name)) not in kind]
+    if wrong:
+        raise LogError(f"that log tells of a plan that no world was loaded with: {'; '.join(wrong)}")
     return load(
         log.opening.world,
         device=device,
-        policy=plan["policy"],
-        steps=len(plan["sigmas"]),
-        frames_per_block=plan["frames_per_block"],
         weights=weights,
-        kv=plan.get("kv"),
-        recall=plan.get("recall", False),
-        noise=plan.get("noise", "plain"),
-        clean_pass=plan.get("clean_pass", True),
+        steps=len(plan["sigmas"]),
+        **{name: plan[name] for name in _PLANNED if name != "sigmas"},
     )
 
 

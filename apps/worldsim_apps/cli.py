@@ -114,7 +114,7 @@ def generate(
     from worldsim_apps.generate import film
     from worldsim_apps.progress import progress
 
-    _check_walk(seconds, output, log)
+    _check_walk(seconds, output, log, explain)
     place = worldsim.load(
         world,
         device=device,
@@ -387,12 +387,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(code)
 
 
-def _check_walk(seconds: float, output: Path, log: Path | None) -> None:
-    """Refuse a length of time that is none, and a log in the file of the video."""
+def _check_walk(seconds: float, output: Path, log: Path | None, explain: Path | None) -> None:
+    """Refuse a length of time that is none, and two results in one file."""
     if not 0 < seconds < math.inf:
         raise Refused(f"--seconds is a length of time above 0, got {seconds}")
-    if log is not None and log.resolve() == output.resolve():
-        raise Refused(f"the log and the video are both {output}; give each a file of its own")
+    results = {"the video": output, "the log": log, "what is explained": explain}
+    taken: dict[Path, str] = {}
+    for what, path in results.items():
+        other = taken.setdefault(path.resolve(), what) if path is not None else what
+        if other != what:
+            raise Refused(f"{other} and {what} are both {path}; give each a file of its own")
 
 
 def _refuse_prompts(path: Path | None, world: str) -> None:

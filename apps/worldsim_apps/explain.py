@@ -42,6 +42,7 @@ class Explained:
 
     Raises:
         ConfigError: the picture has another ending.
+        OSError: there is no folder for it, and none can be made.
     """
 
     def __init__(self, world: World, path: Path | None) -> None:
@@ -52,6 +53,7 @@ class Explained:
         self._length = world.frames_per_block
         self._seen: list[Sight] = []
         if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
             world.plan = replace(world.plan, probes=PROBES)
 
     def follow(self, session: Session, on_frames: Callable[[int], None]) -> Callable[[int], None]:
@@ -69,7 +71,6 @@ class Explained:
         """Draw the picture, and give the numbers, fit for JSON; nothing without a path or a block."""
         if self._path is None or not self._seen:
             return {}
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         drawn = drawing(self._seen, length=self._length, fps=self._fps)
         self._path.write_bytes(cv2.imencode(".png", drawn)[1].tobytes())
         blocks = [{"frames": seen.frames, "shares": [round(share, 5) for share in seen.shares]} for seen in self._seen]

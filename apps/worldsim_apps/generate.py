@@ -77,6 +77,7 @@ def film(
         for block in range(-(-frames // world.frames_per_block)):
             keys = actions.keys_at(block)
             added = session.step(keys).frames[: frames - video.frames]
+            session.forget()  # a script never goes back
             video.write(added, keys)
             on_frames(len(added))
             if is_stopped():

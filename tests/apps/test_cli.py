@@ -123,7 +123,7 @@ def test_a_logged_walk_is_lived_again_from_its_log_alone(untrained, capsys):
 def test_no_video_takes_the_place_of_a_log(untrained, capsys):
     code, out, err = run(capsys, "generate", *FAST, "--log", "walk.mp4", "-o", "./walk.mp4")
     assert (code, out) == (2, "")
-    assert err == "worldsim: the log and the video are both walk.mp4; give each a file of its own\n"
+    assert err == "worldsim: the video and the log are both walk.mp4; give each a file of its own\n"
     assert not Path("walk.mp4").exists()
     assert run(capsys, "generate", *FAST, "--log", "walk.mp4")[0] == 0
     text = Path("walk.mp4").read_bytes()
@@ -221,10 +221,20 @@ def test_generate_says_what_keys_and_values_take_in_each_form(untrained, capsys)
     assert bare == {"exact": 0, "coded": 8 * (page // 4 + 2 * 81 * 2)}
 
 
+def test_no_two_results_of_a_walk_go_to_one_file(untrained, capsys):
+    code, _, err = run(capsys, "generate", *FAST, "--log", "one.png", "--explain", "./one.png")
+    assert (code, err) == (2, "worldsim: the log and what is explained are both one.png; give each a file of its own\n")
+    assert not Path("one.png").exists()
+    code, _, err = run(capsys, "generate", *FAST, "--explain", "/proc/nowhere/why.png")
+    assert code == 2
+    assert "/proc/nowhere" in err
+    assert not Path("out/world.mp4").exists()
+
+
 def test_a_walk_under_a_budget_of_memory_is_the_same_and_says_what_lies_where(untrained, capsys):
     told, videos = [], []
     for options in ((), ("--budget", "300kB", "--spill", "spill")):
-        code, out, err = run(capsys, "generate", *FAST, "--policy", "window:frames=2", "--json", *options)
+        code, out, err = run(capsys, "generate", *FAST, "--policy", "full", "--json", *options)
         assert (code, err) == (0, "")
         told.append(json.loads(out))
         videos.append(Path("out/world.mp4").read_bytes())
@@ -237,7 +247,7 @@ def test_a_walk_under_a_budget_of_memory_is_the_same_and_says_what_lies_where(un
     assert tiered["device"] <= 300_000 < held <= tiered["device"] + tiered["disk"]
     code, out, err = run(capsys, "generate", *FAST, "--budget", "300kB")
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert "that sees 32 before it needs" in err
+    assert "that sees 32 frames before it needs" in err
     assert "the budget is 300000; choose one of" in err
 
 

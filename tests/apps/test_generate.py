@@ -25,6 +25,7 @@ class Played:
 
     def __init__(self, frames_per_block: int) -> None:
         self.keys: list[frozenset[str]] = []
+        self.forgotten = 0
         self._frames_per_block = frames_per_block
 
     def step(self, keys: frozenset[str]) -> Any:
@@ -32,6 +33,9 @@ class Played:
         self.keys.append(keys)
         bright = np.arange(first, first + self._frames_per_block, dtype=np.uint8) * 5
         return SimpleNamespace(frames=np.broadcast_to(bright[:, None, None, None], (len(bright), *SIZE, 3)))
+
+    def forget(self) -> None:
+        self.forgotten += 1
 
 
 def play(path: Path, *, frames_per_block: int = 1, frames: int = 11, on_frames: Any = lambda _: None) -> Any:
@@ -61,6 +65,11 @@ def test_a_film_has_the_frames_asked_for_even_within_a_block(tmp_path, frames_pe
 def test_every_block_gets_the_keys_that_its_number_has_in_the_script(tmp_path):
     _, session = play(tmp_path / "a.mp4", frames=5)
     assert session.keys == [set(), {"KeyW"}, {"KeyW"}, set(), set()]
+
+
+def test_a_film_remembers_no_block_that_nobody_goes_back_to(tmp_path):
+    _, session = play(tmp_path / "a.mp4", frames=5)
+    assert session.forgotten == 5
 
 
 def test_a_film_is_enlarged_by_a_whole_factor_up_to_576_pixels_high(tmp_path):

@@ -22,6 +22,7 @@ SHAPE = PageShape(layers=2, tokens=3, heads=1, head_dim=2)
 PAGES = 9
 MOST_PASTS = 5
 INT8 = PerToken(form="int8")
+GEAR = Gear(bits=4, rank=1, outliers=1)
 CODING = Storage(code=INT8, recent=2)
 
 
@@ -476,10 +477,11 @@ def test_a_sparse_past_is_whole_where_it_is_recent_and_salient_where_it_is_old(s
         elif step == "back":
             context.truncate(context.next_frame - min(1, context.next_frame))
             frames.pop(context.next_frame, None)
+            packed = min(packed, context.next_frame)
         else:
             context.keep([frame for frame in context.frames if frame != seed % 7])
             frames.pop(seed % 7, None)
-        context, frames, packed = pasts[-1]
+        context, frames, _ = pasts[-1]
         pasts[-1] = (context, frames, max(packed, SPARSE.old(context.next_frame)))
     for context, frames, packed in pasts:
         check_holds(context, frames, whole_from=packed)
@@ -500,21 +502,40 @@ def test_the_frames_of_an_old_run_share_pages() -> None:
     pool.check_integrity([context])
 
 
-@pytest.mark.parametrize("storage", [None, CODING, Storage(code=Gear(bits=4, rank=1, outliers=1), recent=1)])
-def test_a_sparse_past_is_held_bit_for_bit_by_another_context(storage: Storage | None) -> None:
+@pytest.mark.parametrize("storage", [None, CODING, *(Storage(code=GEAR, recent=recent) for recent in (0, 1, 2, 3, 5))])
+@pytest.mark.parametrize("frames", range(5, 13))
+def test_a_sparse_past_is_held_bit_for_bit_by_another_context(storage: Storage | None, frames: int) -> None:
     pool = new_pool(40, storage)
     one = Context(pool, SPARSE)
-    for seed in range(9):
+    for seed in range(frames):
         commit(one, [seed])
     spread = [one.spread(frame) for frame in one.frames]
     keys, values = (torch.stack(side, dim=1) for side in zip(*spread, strict=True))
-    other = Context(pool, SPARSE).hold(one.frames, 9, keys, values, [one.salient(frame) for frame in one.frames])
-    for context in (one, other):
-        commit(context, [9, 10])
+    other = Context(pool, SPARSE).hold(one.frames, frames, keys, values, [one.salient(frame) for frame in one.frames])
+    for seed in range(frames, frames + 6):
+        for context in (one, other):
+            commit(context, [seed])
     for frame in one.frames:
         for ours, theirs in zip(one.spread(frame), other.spread(frame), strict=True):
             assert torch.equal(ours, theirs)
     pool.check_integrity([one, other])
+
+
+def test_what_another_context_held_sparsely_takes_no_more_room_here() -> None:
+    pool = new_pool(60)
+    one = Context(pool, SPARSE)
+    for seed in range(30):
+        commit(one, [seed])
+    held = pool.used
+    keys, values = (torch.stack(side, dim=1) for side in zip(*map(one.spread, one.frames), strict=True))
+    tight = new_pool(held)
+    other = Context(tight, SPARSE).hold(one.frames, 30, keys, values, [one.salient(frame) for frame in one.frames])
+    assert tight.used == held < 30
+    tight.check_integrity([other])
+    with pytest.raises(PoolFull):
+        Context(new_pool(held - 1), SPARSE).hold(
+            one.frames, 30, keys, values, [one.salient(frame) for frame in one.frames]
+        )
 
 
 def test_frames_without_salient_tokens_are_refused_by_a_sparse_context_and_others_with_them() -> None:

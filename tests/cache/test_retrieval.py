@@ -84,9 +84,11 @@ def test_only_what_loses_tokens_is_sparse() -> None:
     assert Retrieval(recent=5, run=2, tau=0.5).sparse == Sparse(recent=5, run=2, tau=0.5)
 
 
-@pytest.mark.parametrize("settings", [{"recent": 0}, {"top": 0}, {"run": 0}, {"bank": 0}, {"tau": 0.0}, {"tau": 1.5}])
+@pytest.mark.parametrize(
+    "settings", [{"recent": 0}, {"top": 0}, {"run": 0}, {"bank": 0}, {"tau": 0.0}, {"tau": 1e-7}, {"tau": 1.5}]
+)
 def test_retrieval_that_cannot_work_is_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="recent, top, run and bank of at least 1 and tau in"):
+    with pytest.raises(ConfigError, match=r"run and bank of at least 1 and tau from 0\.000001 to 1, got recent="):
         Retrieval(**settings)
 
 

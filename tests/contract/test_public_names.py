@@ -41,6 +41,7 @@ PROMISED = {
     "Session.mark": "(self)",
     "Session.rewind": "(self, to)",
     "Session.fork": "(self, *, log=None)",
+    "Session.forget": "(self)",
     "Session.save": "(self, path, *, keep='pages')",
     "Session.land": "(self)",
     "Session.seen": "property",

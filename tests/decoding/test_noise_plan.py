@@ -95,7 +95,8 @@ def test_a_plan_that_does_nothing_is_written_as_the_plain_one():
         ("linear:low=70,high=60", ConfigError, "1 <= low <= high <= 100"),
         ("cosine:high=101", ConfigError, "1 <= low <= high <= 100"),
         ("cosine:period=1", ConfigError, "at least 2 blocks"),
-        ("shuffled:window=3", ConfigError, "an even number of frames, or of 0, got 3"),
+        ("shuffled:window=3", ConfigError, "an even number of frames up to 1024, or of 0, got 3"),
+        ("shuffled:window=2000000", ConfigError, "up to 1024, or of 0, got 2000000"),
         ("linear:low=x", ConfigError, "as a whole number"),
     ],
 )

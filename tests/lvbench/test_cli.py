@@ -19,6 +19,7 @@ from lvbench.examine import READER
 from lvbench.light import Light
 from lvbench.measures import COMPANIONS, DIMENSIONS
 from lvbench.published import NOT_NEEDED
+from lvbench.reference import LIKENESSES
 from lvbench.store import Store, hash_of
 from lvbench.video import DECODER
 from lvbench.weights import SOURCES, Networks, find
@@ -137,6 +138,14 @@ def test_a_folder_that_may_not_be_written_is_told(videos, tmp_path, capsys):
     tmp_path.chmod(0o500)
     assert main(["score", str(videos), "-o", str(tmp_path / "report")]) == 2
     assert "Permission denied" in capsys.readouterr().err
+
+
+def test_one_other_file_is_named_and_so_are_a_few(videos, tmp_path, capsys):
+    os.link(videos / "0.mp4", tmp_path / "0.mp4")
+    for name in ("a.md", "notes.txt"):
+        (tmp_path / name).write_text("hello")
+    assert main(["score", str(tmp_path), "-o", str(tmp_path / "report"), *CHUNKS, "--json"]) == 0
+    assert told(capsys)[1] == "passed over, since not named as videos: a.md, notes.txt; name one alone to score it\n"
 
 
 def test_files_that_are_not_named_as_videos_are_not_passed_over_in_silence(videos, tmp_path, capsys):
@@ -296,6 +305,26 @@ def scored(videos, tmp_path_factory):
     return json.loads((folder / "scores.json").read_text())
 
 
+def test_likenesses_to_other_references_are_told_as_what_they_are(scored, tmp_path, capsys):
+    likened = {name: {"value": 0.5, "count": 23} for name in LIKENESSES}
+    beside = [
+        {"sha256": real, "frames": frames, "chunks": {}, "scores": likened}
+        for real, frames in (("r", 23), ("s", 23), ("r", 12))
+    ]
+    shown = [*scored["videos"], scored["videos"][0]]
+    one = {f"{at}.mp4": {**each, "reference": beside[0]} for at, each in enumerate(shown)}
+    others = zip(shown, [beside[1], beside[1], beside[2]], strict=False)
+    other = {f"{at}.mp4": {**each, "reference": real} for at, (each, real) in enumerate(others)}
+    other["3.mp4"] = {"unscored": "it has no frames"}
+    places = [doctored(scored, tmp_path / "one", **one), doctored(scored, tmp_path / "other", **other)]
+    capsys.readouterr()
+    assert main(["compare", *places]) == 0
+    assert (
+        "structural similarity (SSIM): not compared (in 2 pairs its reference is another video in A than in B, "
+        "in 1 pair its reference is of another length in A than in B, 1 unscored in B)"
+    ) in capsys.readouterr().out.splitlines()
+
+
 def test_what_is_not_compared_is_told(scored, tmp_path, capsys):
     first, second, third = scored["videos"]
     still = {**second, "repeated_frames": {"value": 0.9, "count": 9}}
@@ -387,7 +416,7 @@ def test_videos_whose_end_is_not_known_and_copies_are_told(videos, tmp_path, cap
     assert main(asked) == 0
     assert capsys.readouterr().err.splitlines() == [
         "whether it was cut off is not known, since its file does not say where it ends: a.ts",
-        "copies, which have all scores of another video, count once with it: b1.mp4 of b0.mp4 and 1 more",
+        "copies, which have all scores of another video, count once with it: b1.mp4 of b0.mp4, b2.mp4 of b0.mp4",
     ]
     assert main([*asked, "--json"]) == 0
     fields, _ = told(capsys)

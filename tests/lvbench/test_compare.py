@@ -225,6 +225,18 @@ def test_published_forms_and_scores_that_nobody_knows_are_not_compared(name):
         compare(scores(drifts(9, 0), name), scores(drifts(9, 1), name), seed=0)
 
 
+def test_reports_whose_shared_videos_are_unscored_are_refused_with_the_reason_of_one():
+    base = scores(drifts(3, 0))
+    one = Scores(MADE, {**base.videos, "1.mp4": Unscored("torn"), "2.mp4": Unscored("torn")})
+    other = Scores(MADE, {"0.mp4": Unscored("it is empty"), "1.mp4": video({}), "9.mp4": base.videos["0.mp4"]})
+    with pytest.raises(ReportError, match=r"no video is scored in both reports, such as 0\.mp4 in B: it is empty; "):
+        compare(one, other, seed=0)
+    with pytest.raises(ReportError, match=r"such as 1\.mp4 in A: torn; "):
+        compare(one, Scores(MADE, {"1.mp4": base.videos["1.mp4"]}), seed=0)
+    with pytest.raises(ReportError, match="score both alike"):
+        compare(base, other, seed=0)
+
+
 def test_a_score_that_the_first_video_lacks_is_compared_all_the_same():
     one, other = (scores(drifts(12, seed)) for seed in range(2))
     (found,) = compare(Scores(MADE, {**one.videos, "0.mp4": video({})}), other, seed=0)
@@ -248,7 +260,8 @@ def test_reports_that_do_not_belong_together_are_refused():
 
 def test_a_comparison_is_plain_values():
     (found,) = compare(scores(drifts(9, 0)), scores(drifts(9, 1)), seed=0)
-    assert set(found.to_json()) == {"score", "mean", "low", "high", "count", "effect", "chance", "verdict", "unscored"}
+    told = {"score", "mean", "low", "high", "count", "effect", "chance", "verdict", "unscored", "unlike"}
+    assert set(found.to_json()) == told
 
 
 @pytest.mark.parametrize(
@@ -374,7 +387,7 @@ def test_likenesses_of_one_side_alone_or_over_another_length_are_not_compared():
     assert set(verdicts(compare(one, base, seed=0))) == {"drift.clarity"}
     _, found = compare(one, other, seed=0)
     assert found.verdict == "not compared"
-    assert set(found.unscored["a"].values()) == {"its reference is of another length in A than in B"}
+    assert set(found.unlike.values()) == {"its reference is of another length in A than in B"}
     _, found = compare(one, beside(drifts(12, 1), compared=119), seed=0)
     assert found.difference.count == 12
 
@@ -385,7 +398,8 @@ def test_likenesses_to_another_real_video_are_not_compared():
     drift, psnr = compare(one, other, seed=0)
     assert (drift.difference.count, psnr.difference.count) == (12, 11)
     why = {"3.mp4": "its reference is another video in A than in B"}
-    assert psnr.unscored == {"a": why, "b": why}
+    assert (drift.unlike, psnr.unlike, psnr.unscored) == ({}, why, {"a": {}, "b": {}})
+    assert psnr.to_json()["unlike"] == why
     for before in (beside(drifts(12, 0), real=None), one):  # a report that does not tell which
         assert compare(before, beside(drifts(12, 1), real=None), seed=0)[1].difference.count == 12
 

@@ -59,7 +59,17 @@ def test_pictures_of_one_scale_show_equal_values_at_equal_heights():
     ends = [paths(curves("a", each, span), "one")[0] for each in (lines, others)]
     assert ends[0].rpartition(",")[2] == ends[1].partition(",")[2].partition("L")[0]
     assert span_of([[None]]) is span_of([]) is None
-    assert span_of([[3.0, 3.0]]) == (2.5, 3.5)
+    assert span_of([[0.0, 0.0]]) == (-0.5, 0.5)
+
+
+def test_a_drift_of_a_hundredth_is_drawn_as_little_and_one_of_a_half_as_it_is():
+    assert span_of([[85.26, None, 84.72]]) == pytest.approx((84.99 - 4.263, 84.99 + 4.263))
+    assert span_of([[None, 3.0, 3.0], [None, None]]) == pytest.approx((2.85, 3.15))
+    assert span_of([[-1.0, -1.01], [-3.0, -1.0]]) == (-3.0, -1.0)
+    assert span_of([[0.8, 0.4]]) == (0.4, 0.8)
+    (line,) = paths(curves("clarity", [[85.26, 84.72]]), "one")
+    first, last = (float(y) for y in re.findall(r",([\d.]+)", line))
+    assert last - first == pytest.approx((HEIGHT - TOP - BOTTOM) * 0.54 / 8.526, abs=0.11)
 
 
 def labels(svg: str) -> dict[str, float]:

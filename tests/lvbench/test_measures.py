@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lvbench.errors import UnknownName, VideoRefused
+from lvbench.errors import ConfigError, UnknownName, VideoRefused
 from lvbench.features import Features
 from lvbench.measures import (
     COMPANIONS,
@@ -60,6 +60,13 @@ def test_a_video_too_short_for_its_chunks_says_how_many_would_fit():
     with pytest.raises(VideoRefused, match=r"29 frames are too few for 10 chunks .* at most 9 chunks"):
         chunks_of(29, 10)
     assert len(chunks_of(30, 10)) == 10
+
+
+def test_one_frame_is_told_as_one():
+    with pytest.raises(VideoRefused, match=r"^1 frame is too few for 2 chunks"):
+        chunks_of(1, 2)
+    with pytest.raises(VideoRefused, match=r"^0 frames are too few for 2 chunks"):
+        chunks_of(0, 2)
 
 
 @pytest.mark.parametrize("frames", [1, 5])
@@ -133,6 +140,11 @@ def test_dimensions_come_in_one_order_and_by_their_names_only():
     assert dimensions_of([]) == tuple(DIMENSIONS)
     with pytest.raises(UnknownName, match="did you mean 'clarity'"):
         dimensions_of(["clearity"])
+
+
+def test_dimensions_in_one_word_are_refused_with_how_to_give_them():
+    with pytest.raises(ConfigError, match=r"by itself: --dimension clarity --dimension motion$"):
+        dimensions_of(["clarity, motion"])
 
 
 def test_every_companion_names_a_track():

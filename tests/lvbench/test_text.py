@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lvbench.text import amount, cell, printable
+from lvbench.text import MOST_NAMES, amount, cell, printable, some
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,11 @@ def test_other_cells_are_what_they_were_but_for_what_moves_a_cursor():
 
 def test_one_of_a_thing_has_no_s():
     assert [amount(count, "video") for count in (0, 1, 2, 1200)] == ["0 videos", "1 video", "2 videos", "1,200 videos"]
+
+
+def test_as_many_names_are_told_as_fit_in_a_sentence():
+    names = [f"{at}.txt" for at in range(MOST_NAMES + 2)]
+    assert some(names[:1]) == "0.txt"
+    assert some(names[:2]) == "0.txt, 1.txt"
+    assert some(names[:MOST_NAMES]).endswith(f", {names[MOST_NAMES - 1]}")
+    assert some(names) == f"{some(names[:MOST_NAMES])} and 2 more"

@@ -502,9 +502,9 @@ def test_a_frame_of_another_size_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("limits", "reason"),
     [
-        (Limits(pixels=48 * 64 - 1), r"64 x 48; a frame may have 3,071 pixels"),
-        (Limits(frames=12), "13 frames"),
-        (Limits(seconds=1e-6), r"were not enough|cannot be decoded"),
+        (Limits(pixels=48 * 64 - 1), r"64 x 48; a frame may have 3,071 pixels, or raise --max-pixels"),
+        (Limits(frames=12), "13 frames; it may have 12, or raise --max-frames"),
+        (Limits(seconds=1e-6), r"were not enough; cut it, or raise --max-seconds|cannot be decoded"),
     ],
 )
 def test_a_video_over_a_limit_is_refused(tmp_path, limits, reason):
@@ -521,7 +521,7 @@ def test_a_limit_beyond_what_the_decoder_takes_is_none(tmp_path, pixels):
 
 def test_more_frames_than_the_file_says_are_refused_when_they_come(tmp_path):
     path = film(tmp_path / "a.ts", drifting(13), "mpeg2video")
-    with pytest.raises(VideoRefused, match="more than 5 frames"):
+    with pytest.raises(VideoRefused, match="more than 5 frames; cut it, or raise --max-frames"):
         read(path, Limits(frames=5))
 
 
@@ -531,9 +531,16 @@ def test_a_file_that_says_it_is_huge_is_refused_before_it_is_decoded(tmp_path):
     data[6:10] = (20_000).to_bytes(2, "little") * 2
     path.write_bytes(data)
     with pytest.raises(
-        VideoRefused, match=r"it says (20000 x 20000|no size that fits); a frame may have 9,437,184 pixels"
+        VideoRefused, match=r"it says (20000 x 20000|a far larger size, or none); a frame may have 9,437,184 pixels"
     ):
         read(path)
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.mp4", "mpeg4"), ("a.webm", "libvpx-vp9"), ("a.mpg", "mpeg2video")])
+def test_the_size_of_what_is_too_large_is_told_though_the_decoder_was_stopped(tmp_path, name, codec):
+    path = film(tmp_path / name, drifting(3), codec, fps=25)
+    with pytest.raises(VideoRefused, match=r"it says 64 x 48; a frame may have 3,000 pixels, or raise --max-pixels"):
+        read(path, Limits(pixels=3000))
 
 
 def test_what_its_reader_raises_is_no_fault_of_the_video(tmp_path):

@@ -406,6 +406,20 @@ def test_only_what_was_made_can_be_gone_back(world, blocks):
     assert session.block == 7
 
 
+def test_what_was_forgotten_takes_no_memory_and_is_lived_again(world):
+    session, other = world.open(seed=3), world.open(seed=3)
+    for one in (session, other):
+        for _ in range(6):
+            one.step(())
+    held = len(set(session.pages))
+    session.forget()
+    assert session.remembered == 0
+    assert len(set(session.pages)) < held
+    session.rewind(2)
+    other.rewind(2)
+    assert session.step(()).frames.tolist() == other.step(()).frames.tolist()
+
+
 def test_after_a_rewind_to_a_mark_only_what_led_there_is_remembered(world):
     with world.open(seed=4) as session:
         fingerprint(session, WALK[:4])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import random
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,8 @@ import torch
 from safetensors.torch import save_file
 
 import worldsim
+from worldsim.cache.policies import parse_policy
+from worldsim.decoding.video import VideoState
 from worldsim.errors import ConfigError, LogError, SnapshotError
 from worldsim.runtime import snapshot as module
 from worldsim.runtime.snapshot import drop_unfinished, glimpse_snapshot, read_snapshot
@@ -242,6 +246,43 @@ def test_a_snapshot_of_another_world_or_plan_is_refused(tmp_path):
         with pytest.raises(LogError, match="weights tiny, here it is others; load the world as it was then"):
             worldsim.restore(tmp_path / keep, world=other)
     assert other.pool.used == 0
+
+
+SPARSE = parse_policy("blockvid:recent=3,run=2,top=2,bank=4,tau=0.6")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda state: {"salient": state.salient[:, 0]}, r"salient tokens bool \[11, 15\], got torch.bool \[11\]"),
+        (lambda state: {"salient": torch.tensor(True)}, r"got torch.bool \[\]"),
+        (lambda state: {"salient": state.salient[..., None].expand(-1, -1, 2)}, r"got torch.bool \[11, 15, 2\]"),
+        (lambda state: {"salient": state.salient.repeat(1, 2)}, r"got torch.bool \[11, 30\]"),
+        (lambda state: {"salient": state.salient * 0.5}, r"got torch.float32 \[11, 15\]"),
+        (lambda state: {"salient": None}, "11 frames came with salient tokens of 0"),
+        (lambda state: {"controls": state.controls * float("nan")}, "controls that are no numbers"),
+        (lambda state: {"latents": state.latents * float("inf")}, "latents or controls that are no numbers"),
+        (lambda state: {"latents": state.latents.flatten()}, "none that a decoder was in"),
+        (lambda state: {"keys": torch.tensor(0.0)}, "expected keys and values"),
+        (lambda state: {"memory": {}}, "without a memory"),
+        (lambda state: {"memory": {"x": torch.zeros(1)}}, "a memory of places has tiles"),
+        (lambda state: {"memory": {**state.memory, "view": torch.tensor([10**6, 0])}}, "a memory of places has tiles"),
+        (
+            lambda state: {"memory": {**state.memory, "tiles": torch.full_like(state.memory["tiles"], 99)}},
+            "of sorts that are not among 6",
+        ),
+    ],
+)
+def test_a_state_that_no_session_was_in_is_refused_and_holds_nothing(
+    spoil: Callable[[VideoState], dict[str, Any]], told
+):
+    world = tiny_world(policy=SPARSE, remembers=True)
+    with lived(world, 12) as session:
+        snapshot = session.snapshot()
+    spoilt = replace(snapshot, state=replace(snapshot.state, **spoil(snapshot.state)))
+    with pytest.raises(SnapshotError, match=f"no session of this world was in the state that was saved: .*{told}"):
+        world.restore(spoilt)
+    assert world.pool.used == 0
 
 
 def test_only_known_amounts_can_be_kept(tmp_path):

@@ -123,9 +123,28 @@ def test_equal_frames_make_equal_files(tmp_path):
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
 
 
+def says_its_end(path: Path) -> bool:
+    """Whether its last box is an index of fragments, which ends with how long it is."""
+    data = path.read_bytes()
+    at = len(data) - int.from_bytes(data[-4:])
+    index = data[at:]
+    return index[4:8] == b"mfra" and index[:4] == data[-4:] and index[8:16] == b"\0\0\0\x10mfro"
+
+
+def test_a_file_that_was_closed_says_that_it_ends_and_one_that_grows_does_not(tmp_path):
+    path = tmp_path / "a.mp4"
+    with VideoWriter(path, size=SIZE, fps=FPS, scale=2) as writer:
+        writer.write(noise(21), {"KeyA"})
+        assert not says_its_end(path)
+    assert says_its_end(path)
+    assert ends_with_a_whole_box(path.read_bytes())
+    assert (len(decode(path)[0]), cues(path)) == (21, [("KeyA", 0, 21 / FPS)])
+
+
 def test_a_video_without_frames_is_still_a_video(tmp_path):
     with VideoWriter(tmp_path / "a.mp4", size=SIZE, fps=FPS, scale=2):
         pass
+    assert says_its_end(tmp_path / "a.mp4")
     with av.open(tmp_path / "a.mp4") as file:
         assert [*file.decode(file.streams.video[0])] == []
 
@@ -145,6 +164,7 @@ def test_what_a_killed_process_wrote_plays_but_for_its_last_second(tmp_path):
     write_in_another_process(tmp_path / "a.mp4", limit_bytes=0, frames=21)
     safe = len(decode(tmp_path / "a.mp4")[0])
     assert 21 - FPS <= safe <= 21
+    assert not says_its_end(tmp_path / "a.mp4")
     assert cues(tmp_path / "a.mp4") == [("KeyA", 0, safe / FPS)]
 
 

@@ -136,6 +136,8 @@ PACKED = json.loads(
         (OPENED | {"given": PACKED | {"shape": [10**30, 1, 1, 1]}}, "not one of a session log"),
         (OPENED | {"plan": []}, "a plan and a machine are objects"),
         (OPENED | {"machine": None}, "a plan and a machine are objects"),
+        (OPENED | {"world": ["dot"]}, "told by words"),
+        (OPENED | {"weights": None}, "told by words"),
         (OPENED | {"seed": 2**64}, "a seed a whole number"),
         (OPENED | {"seed": "7"}, "a seed a whole number"),
         (OPENED | {"start": None}, "begins at a place or from given frames"),

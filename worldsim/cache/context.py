@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby, pairwise
 
 import torch
@@ -115,8 +115,7 @@ class Context:
         self.pool.check_room(self.wants(len(frames)))
         self._take(frames, keys, values, salient)
         self._next_frame = frames.stop
-        self._pack_old()
-        self._encode_old(self.pool.encode)
+        self._grow_old()
 
     def hold(
         self, frames: Sequence[int], next_frame: int, keys: Tensor, values: Tensor, salient: Sequence[Tensor] = ()
@@ -141,10 +140,16 @@ class Context:
                 "give ascending numbers, one for each page"
             )
         self._check_salient(pages, salient)
-        self.pool.check_room(self.wants(pages))
-        self._take(frames, keys, values, salient)
-        self._next_frame = next_frame
-        self._pack_old()
+        border = self._border(next_frame)
+        old, runs = sum(frame < border for frame in frames), list(self._runs(frames, border))
+        tokens = dict(zip(frames, salient, strict=bool(self.sparse)))
+        packed = sum(-(-sum(len(tokens[frame]) for frame in run) // self.pool.shape.tokens) for run in runs)
+        self.pool.check_room(packed + len(frames) - old)
+        self._next_frame, self._first_whole, self._salient = next_frame, border, tokens
+        at = {frame: number for number, frame in enumerate(frames)}
+        for run in runs:
+            self._put(run, [(keys[:, at[frame], tokens[frame]], values[:, at[frame], tokens[frame]]) for frame in run])
+        self._take(frames[old:], keys[:, old:], values[:, old:], salient[old:])
         self._encode_old(self.pool.encode_if_exact)
         return self
 
@@ -167,8 +172,7 @@ class Context:
         if frames < 0:
             raise ConfigError(f"frames are numbered upwards; skip 0 or more of them, not {frames}")
         self._next_frame += frames
-        self._pack_old()
-        self._encode_old(self.pool.encode)
+        self._grow_old()
 
     def truncate(self, frame: int) -> None:
         """Forget that frame and all after it: it is the next to be committed.
@@ -207,30 +211,54 @@ class Context:
         self._held.update((frame, (page,)) for frame, page in zip(frames, pages, strict=True))
         self._salient.update(zip(frames, salient, strict=bool(self.sparse)))
 
-    def _pack_old(self) -> None:
-        """Hold what has grown old by its salient tokens; the pool has room for the pages that a run is packed into."""
-        if self.sparse is None:
-            return
-        border, run = self.sparse.old(self._next_frame), self.sparse.run
-        old = [frame for frame in self._held if self._first_whole <= frame < border]
-        for _, frames in groupby(old, lambda frame: frame // run):
-            self._pack([*frames])
+    def _grow_old(self) -> None:
+        """Hold what has grown old by its coded page, and by its salient tokens.
+
+        Packed is only what is coded, if anything is: a page that came of coded frames and exact ones would not come of
+        what is read of it.
+        """
+        self._encode_old(self.pool.encode)
+        border = self._border(self._next_frame)
+        for run in self._runs([frame for frame in self._held if frame >= self._first_whole], border):
+            self._pack(run)
         self._first_whole = max(self._first_whole, border)
 
+    def _border(self, next_frame: int) -> int:
+        """The first frame that is held whole before that one: the first of a run; 0 in a context that is not sparse."""
+        if self.sparse is None:
+            return 0
+        recent = 0 if self.pool.storage is None else self.pool.storage.recent
+        return self.sparse.old(next_frame - max(0, recent - self.sparse.recent))
+
+    def _runs(self, frames: Sequence[int], border: int) -> Iterator[list[int]]:
+        """Those before the border, run by run."""
+        if self.sparse is not None:
+            run = self.sparse.run
+            yield from (
+                list(each) for _, each in groupby((f for f in frames if f < border), lambda frame: frame // run)
+            )
+
     def _pack(self, frames: Sequence[int]) -> None:
+        """Hold whole frames by their salient tokens; the pool has room for the pages that these are packed into."""
         whole = [self._held[frame][0] for frame in frames]
-        tokens = [self._salient[frame] for frame in frames]
         read = [self.pool.read(page) for page in whole]
+        tokens = [self._salient[frame] for frame in frames]
         parts = [(keys[:, some], values[:, some]) for (keys, values), some in zip(read, tokens, strict=True)]
+        self._put(frames, parts)
+        self.pool.release(whole)
+        if self.pool.storage is not None:
+            for frame in frames:
+                self._held[frame] = tuple(map(self.pool.encode, self._held[frame]))
+
+    def _put(self, frames: Sequence[int], parts: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """Hold parts of frames in pages just taken."""
         packed = pack(parts, self.pool.shape.tokens)
         pages = self.pool.take(packed.keys.shape[1])
         self.pool.write(pages, packed.keys, packed.values)
         self.pool.retain(pages[number] for numbers in packed.pages for number in numbers)
-        self.pool.release([*pages, *whole])  # each page is held once by every frame in it
+        self.pool.release(pages)  # each is held once by every frame in it
         for frame, numbers, place in zip(frames, packed.pages, packed.places, strict=True):
             self._held[frame], self._places[frame] = tuple(pages[number] for number in numbers), place
-            if frame < self._first_exact:
-                self._held[frame] = tuple(map(self.pool.encode, self._held[frame]))
 
     def _check_salient(self, frames: int, salient: Sequence[Tensor]) -> None:
         if len(salient) != (frames if self.sparse else 0) or any(not len(some) for some in salient):

@@ -9,7 +9,7 @@ from typing import Any
 
 from worldsim.cache.options import parse_options
 from worldsim.cache.policy import Full, Policy, SinkWindow, Window
-from worldsim.cache.retrieval import Retrieval
+from worldsim.cache.retrieval import DIGITS, Retrieval
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Named:
         """The options of a policy that goes by this name; None if it does not."""
         if type(policy) is not self.kind or any(getattr(policy, name) != it for name, it in self.settled.items()):
             return None
-        return ",".join(f"{name}={getattr(policy, name)}" for name in self.options)
+        return ",".join(f"{name}={_number(getattr(policy, name))}" for name in self.options)
 
 
 POLICIES: dict[str, Named] = {
@@ -65,3 +65,8 @@ def policy_text(policy: Policy) -> str:
         if options is not None:
             return f"{name}:{options}" if options else name
     return repr(policy)
+
+
+def _number(value: Any) -> str:
+    """A number as parse_options reads it, never with an exponent."""
+    return f"{value:.{DIGITS}f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)

@@ -13,6 +13,8 @@ from worldsim.errors import ConfigError
 
 Pick = Literal["likest", "unlikest", "random"]
 Run = tuple[int, ...]
+DIGITS = 6
+"""Decimals of tau: as many as its text has."""
 PERIOD = 5_040
 """Frames after which what falls at random falls again as before: a session never ends, and its numbers stay small."""
 
@@ -47,8 +49,12 @@ class Retrieval:
     pick: Pick = "likest"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "tau", round(self.tau, DIGITS))
         if min(self.recent, self.top, self.run, self.bank) < 1 or not 0 < self.tau <= 1:
-            raise ConfigError(f"retrieval needs recent, top, run and bank of at least 1 and tau in (0, 1], got {self}")
+            raise ConfigError(
+                f"retrieval needs recent, top, run and bank of at least 1 and tau from {10**-DIGITS:.{DIGITS}f} to 1, "
+                f"got recent={self.recent}, top={self.top}, run={self.run}, bank={self.bank} and tau={self.tau}"
+            )
         if self.within % self.run:
             raise ConfigError(f"a stretch has whole runs of {self.run} frames, got within={self.within}")
 

@@ -28,7 +28,7 @@ _RISE = ("low", "high", "period")
 KNOWN = {"plain": (), "linear": (*_RISE, "window"), "cosine": (*_RISE, "window"), "shuffled": ("window",)}
 """The options of each plan that can be named."""
 CURVES = ("linear", "cosine")
-LOW, WINDOW = 60, 4
+LOW, WINDOW, WIDEST = 60, 4, 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +62,10 @@ class NoisePlan:
                 f"noise rises linear or cosine, from low to high with 1 <= low <= high <= 100 percent, over a period "
                 f"of at least 2 blocks, got {self}"
             )
-        if self.window < 0 or self.window % 2:
-            raise ConfigError(f"noise is shuffled in windows of an even number of frames, or of 0, got {self.window}")
+        if not 0 <= self.window <= WIDEST or self.window % 2:
+            raise ConfigError(
+                f"noise is shuffled in windows of an even number of frames up to {WIDEST}, or of 0, got {self.window}"
+            )
 
     @property
     def is_level(self) -> bool:

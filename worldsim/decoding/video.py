@@ -237,24 +237,31 @@ class VideoDecoder:
             PoolFull: no memory for it; nothing has changed.
         """
         held = len(state.frames)
-        if not held or state.latents.shape[1] != held or state.frames[-1] != state.next_frame - 1:
+        if not held or state.latents.shape[1:2] != (held,) or state.frames[-1] != state.next_frame - 1:
             raise ConfigError(
                 f"a state with frames {list(state.frames)} before frame {state.next_frame} and "
-                f"{state.latents.shape[1]} latent frames is none that a decoder was in; restore a whole one"
+                f"latents {list(state.latents.shape)} is none that a decoder was in; restore a whole one"
             )
         if self.plan.recall and not state.memory:
             raise ConfigError("a state without a memory is none of a decoder that recalls; restore a whole one")
+        if self.plan.recall:
+            cast(RememberingBackbone, self.backbone).chart(state.memory)
         self._count(state.latents, state.controls)
-        if not state.keys.shape[1]:
+        if not (torch.isfinite(state.latents).all() and torch.isfinite(state.controls).all()):
+            raise ConfigError("a state with latents or controls that are no numbers is none that a decoder was in")
+        mask, wanted = state.salient, (held, self.pool.shape.tokens)
+        if mask is not None and (mask.dtype != torch.bool or mask.shape != wanted):
+            raise ShapeError(f"expected salient tokens bool {list(wanted)}, got {mask.dtype} {list(mask.shape)}")
+        if state.keys.shape[1:2] == (0,):
             self._prefill_again(state)
             return
-        salient = [] if state.salient is None else [row.nonzero()[:, 0] for row in state.salient]
+        salient = [] if mask is None else [row.nonzero()[:, 0] for row in mask]
         context = Context(self.pool, self.plan.policy.sparse).hold(
             state.frames, state.next_frame, state.keys, state.values, salient
         )
         self.close()
         self._context, self._memory, self.blocks = context, state.memory, state.blocks
-        self._seen = None
+        self._seen, self._sight, self._looks = None, Sight(), Looks({})
         latents, controls = (part.to(self.pool.device) for part in (state.latents, state.controls))
         pieces = zip(latents.split(1, dim=1), controls.split(1, dim=1), strict=True)
         self._held = dict(zip(state.frames, pieces, strict=True))
@@ -269,7 +276,7 @@ class VideoDecoder:
             raise
         self.close()
         self._context, self._held, self.blocks = twin._context, twin._held, state.blocks
-        self._seen = twin._seen
+        self._seen, self._sight, self._looks = twin._seen, Sight(), twin._looks
         self._memory = state.memory
 
     def close(self) -> None:

@@ -138,7 +138,11 @@ class RememberingBackbone(DrawingBackbone, Protocol):
         ...
 
     def chart(self, memory: Memory, /) -> Chart | None:
-        """The places that are remembered, for whoever wants to see them; None where there are none."""
+        """The places that are remembered, for whoever wants to see them; None where there are none.
+
+        Raises:
+            ConfigError: it is no memory of such a backbone.
+        """
         ...
 
     def enters(self, controls: Tensor, /) -> Tensor:

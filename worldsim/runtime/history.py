@@ -92,7 +92,7 @@ class Holder(Protocol):
         ...
 
     def leave_pool(self) -> None:
-        """Give the pages back and keep what they held in the memory of the host."""
+        """Give the pages back, whatever they hold, and keep that in the memory of the host if it can be read."""
         ...
 
 

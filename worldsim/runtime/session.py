@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 from worldsim.cache.sight import Sight
 from worldsim.controls import Controls, Keys
-from worldsim.errors import ConfigError, NotReproduced, PoolFull, SessionClosed, SessionPaused
+from worldsim.decoding.video import VideoState
+from worldsim.errors import ConfigError, NotReproduced, PoolFull, SessionClosed, SessionPaused, SpillError
 from worldsim.models.protocol import Codec
 from worldsim.runtime.batching import step_together
 from worldsim.runtime.chunk import Chunk, Frames
 from worldsim.runtime.history import Histories, History, Moment
 from worldsim.runtime.journal import Journal
-from worldsim.runtime.land import Land, land_of
-from worldsim.runtime.mark import Mark
+from worldsim.runtime.land import Colours, Land, land_of
+from worldsim.runtime.mark import Mark, kept_beside
 from worldsim.runtime.notebook import SHOWN_S, Recent, film_html, note_html
 from worldsim.runtime.recording import Recording
 from worldsim.runtime.snapshot import Keep, Snapshot, check_keep, write_snapshot
@@ -43,6 +44,7 @@ class Home:
     size: tuple[int, int]
     fps: int
     histories: Histories = field(default_factory=Histories)
+    colours: Colours = field(default_factory=Colours)
 
 
 class Session:
@@ -54,6 +56,7 @@ class Session:
     def __init__(self, home: Home, moment: Moment, opening: Opening, journal: Journal | None) -> None:
         self._home = home
         self._moment = moment
+        self._beside: VideoState | None = None
         self._opening = opening
         self._journal = journal
         self._history: History = home.histories.open(home.longest)
@@ -128,6 +131,7 @@ class Session:
         self._check_open()
         if self._paused:
             raise SessionPaused("this session is paused; resume it before the next step")
+        self._come_back()
         return held
 
     def _adopt(self, after: Moment, before: Moment) -> None:
@@ -145,6 +149,17 @@ class Session:
         """Go on from another moment."""
         self._moment.decoder.close()
         self._moment = moment
+        self._beside = None
+
+    def _come_back(self) -> None:
+        """Hold the present in the pool again if a rewind that failed left it beside; PoolFull if there is no room."""
+        while self._beside is not None:
+            try:
+                self._moment.decoder.resume(self._beside)
+                self._beside = None
+            except PoolFull:
+                if not self._home.histories.make_room():
+                    raise
 
     def look(self) -> Frames:
         """What the world looks like now: the newest frame, uint8 [H, W, 3]."""
@@ -155,11 +170,12 @@ class Session:
         """The places that it remembers, seen from above; None if its world remembers no places."""
         self._check_open()
         chart = self._moment.decoder.chart()
-        return None if chart is None else land_of(chart, self._home.codec)
+        return None if chart is None else land_of(chart, self._home.codec, self._home.colours)
 
     def mark(self) -> Mark:
         """This moment, to rewind to. No key or value is copied."""
         self._check_open()
+        self._come_back()
         return Mark(self._line, self._moment.fork(), self._home.histories)
 
     def rewind(self, to: Mark | int) -> None:
@@ -178,7 +194,10 @@ class Session:
             ConfigError: the mark is of a session that no fork connects with this one, so many blocks have not been
                 made, or it is neither a mark nor a number of blocks.
             SessionClosed: the mark or the session was closed.
-            PoolFull: the mark's memory had to leave the pool, and there is no room for it to come back.
+            PoolFull: the mark's memory had to leave the pool, and there is no room for it to come back; nothing has
+                changed. If the present finds no room any more either, it waits beside the pool, and whatever needs it
+                there raises PoolFull until there is some.
+            SpillError: no room could be made, since pages cannot be moved to disk; as for PoolFull.
             NotReproduced: a moment that had to be lived again did not come out the same; nothing has changed.
         """
         self._check_open()
@@ -190,6 +209,11 @@ class Session:
         self._take(moment)
         self._recent.back_to(self.latest)
 
+    def forget(self) -> None:
+        """Give up the memory of what it can go back to at once; from now on that has to be lived again."""
+        self._check_open()
+        self._history.clear()
+
     def fork(self, *, log: Path | str | None = None) -> Session:
         """A second session that begins with this one's past, remembers as much of it and goes its own way.
 
@@ -197,6 +221,7 @@ class Session:
             log: a new file for its log, as for World.open.
         """
         self._check_open()
+        self._come_back()
         journal = None if log is None else Journal.begin(Path(log), self.log)
         twin = Session(self._home, self._moment.fork(), self._opening, journal)
         twin._line = self._line
@@ -248,7 +273,7 @@ class Session:
     def _snapshot(self, keep: Keep, log: SessionLog) -> Snapshot:
         self._check_open()
         check_keep(keep)
-        state = None if keep == "log" else self._moment.decoder.state()
+        state = None if keep == "log" else self._beside or self._moment.decoder.state()
         if state is not None and keep == "latents":
             state = state.without_pages()
         codec_state, shown = (None, None) if keep == "log" else (self._moment.codec_state, self._moment.shown)
@@ -308,6 +333,7 @@ class Session:
                 ends.callback(recording.close)
             self._closed = True
             self._moment.decoder.close()
+            self._beside = None
             self._history.clear()
             self._recent.clear()
             if self._journal is not None:
@@ -335,27 +361,44 @@ class Session:
                 "that mark is of another session, which no fork connects with this one; rewind the session that made "
                 "it, one that was forked from that, or the one that it was forked from"
             )
+        if mark._lost:
+            return self._lived_again(mark._moment.trail)
         while True:
             try:
                 return mark._again()
             except PoolFull:
-                if not self._home.histories.make_room():
-                    return self._changed_places(mark, undo)
+                if self._home.histories.make_room():
+                    continue
+                if self._beside is not None:
+                    raise
+                return self._changed_places(mark, undo)
 
     def _changed_places(self, mark: Mark, undo: ExitStack) -> Moment:
-        """The marked moment in the pages of the present, which gets them back if they are too few."""
-        decoder = self._moment.decoder
-        undo.callback(decoder.resume, decoder.state())
-        decoder.close()
+        """The marked moment in the pages of the present, which comes back, as soon as it can, if they are too few."""
+        self._beside = kept_beside(self._moment.decoder)
+        undo.callback(self._come_back_if_there_is_room)
+        self._moment.decoder.close()
         moment = mark._again()
         undo.callback(moment.decoder.close)
         return moment
+
+    def _come_back_if_there_is_room(self) -> None:
+        with suppress(PoolFull, SpillError):
+            self._come_back()
+
+    def _lived_again(self, trail: Trail | None) -> Moment:
+        """The moment that a trail of this line leads to, made again from the beginning; errors as for `relive`."""
+        steps = trail.steps() if trail else ()
+        log = SessionLog(opening=self._opening, steps=steps)
+        return replace(relive(self._home, log, len(steps)), trail=trail)
 
     def _back(self, to: int) -> Moment:
         blocks = whole(to, "a session is rewound to a mark, or by a number of blocks")
         if not 0 <= blocks <= self.block:
             raise ConfigError(f"{self.block} blocks have been made; go back 0 to {self.block} of them, not {blocks}")
         wanted = self.block - blocks
+        if not blocks:
+            self._come_back()
         remembered = self._moment if not blocks else self._history.at(wanted)
         if remembered is not None:
             return remembered.fork()

@@ -25,6 +25,9 @@ ENCODER: Final = "libx264"
 # enlarged comes back within a few of 255 levels, and tiles keep their edges.
 ENCODER_OPTIONS = {"preset": "veryfast", "tune": "zerolatency", "crf": "14"}
 MP4_FLAGS = "frag_keyframe+empty_moov+default_base_moof+skip_trailer"
+# An index of fragments without an entry (mfra with only its mfro, ISO/IEC 14496-12, 8.8.9 and 8.8.11): nothing comes
+# after it. The muxer's own would know neither the text nor where it has moved the video.
+END: Final = b"\0\0\0\x18mfra\0\0\0\x10mfro\0\0\0\0\0\0\0\x18"
 BT709 = 1
 LIMITED_RANGE = 1
 SHOWN_HEIGHT_PX = 576
@@ -35,7 +38,8 @@ class VideoWriter:
     """An MP4 file that grows by whole seconds, each playable as soon as it is there.
 
     The file is a row of fragments of at most one second, every one beginning with a key frame. A fragment goes to
-    the file when it is complete, so what is in the file always plays. Leaving the `with` block writes the rest.
+    the file when it is complete, so what is in the file always plays. Leaving the `with` block writes the rest, and
+    that the file ends there, which one that was cut off does not say.
 
     The keys held at its frames are subtitles, such as "KeyD + Space", nothing where none are held. Keys that stay held
     are one cue in each fragment, so that a second has its own wherever the file is cut off or entered.
@@ -107,7 +111,7 @@ class VideoWriter:
             self._save(self._taken - 1)
 
     def close(self) -> None:
-        """Write the last fragment and close the file. Closing twice is fine.
+        """Write the last fragment and the end, and close the file. Closing twice is fine.
 
         Raises:
             VideoError: the disk is full. What is in the file plays.
@@ -116,6 +120,7 @@ class VideoWriter:
             return
         self._container.close()
         self._save(self._taken)
+        self._keep(END)
         self._file.close()
 
     def __enter__(self) -> Self:

@@ -19,7 +19,7 @@ from worldsim.cache.quant import storage_text
 from worldsim.controls import Controls, Keys
 from worldsim.decoding.noise_plan import noise_text
 from worldsim.decoding.video import VideoDecoder, VideoPlan, VideoState
-from worldsim.errors import ConfigError, LogError, PoolFull, ShapeError
+from worldsim.errors import ConfigError, LogError, PoolFull, ShapeError, SnapshotError
 from worldsim.models.protocol import Backbone, Codec
 from worldsim.runtime.chunk import Chunk, Frames
 from worldsim.runtime.history import Moment
@@ -207,7 +207,10 @@ class World:
         else:
             self._check(opening)
             state = snapshot.state
-            decoder = self._filled(opening.seed, lambda decoder: decoder.resume(state))
+            try:
+                decoder = self._filled(opening.seed, lambda decoder: decoder.resume(state))
+            except (ConfigError, ShapeError) as error:
+                raise SnapshotError(f"no session of this world was in the state that was saved: {error}") from error
             trail: Trail | None = None
             for step in steps:
                 trail = Trail(step, trail)

@@ -227,11 +227,14 @@ def _decode_opening(fields: dict[str, Any]) -> Opening:
     plan, machine, seed, start, given = (fields.get(name) for name in ("plan", "machine", "seed", "start", "given"))
     if not (isinstance(plan, dict) and isinstance(machine, dict) and isinstance(seed, int) and 0 <= seed < 2**64):
         raise TypeError("a plan and a machine are objects, and a seed a whole number")
+    world, weights = fields["world"], fields["weights"]
+    if not (isinstance(world, str) and isinstance(weights, str)):
+        raise TypeError("a world and its weights are told by words")
     if not isinstance(start, int) and (start is not None or given is None):
         raise TypeError("a session begins at a place or from given frames")
     return Opening(
-        world=fields["world"],
-        weights=fields["weights"],
+        world=world,
+        weights=weights,
         plan=plan,
         machine=machine,
         seed=seed,

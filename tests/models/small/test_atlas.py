@@ -114,6 +114,30 @@ def test_an_atlas_is_read_back_from_its_tensors() -> None:
     assert again.view == atlas.view
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"view": torch.tensor([-1, 0])},
+        {"view": torch.tensor([0, 33])},
+        {"view": torch.tensor([33, 0])},
+        {"view": torch.tensor([1])},
+        {"view": torch.tensor([1.0, 1.0])},
+        {"tiles": torch.zeros(35, 37)},
+        {"tiles": torch.zeros(37, dtype=torch.int16)},
+        {"tiles": torch.zeros(2, 37, dtype=torch.int16)},
+        {"more": torch.zeros(1)},
+    ],
+    ids=str,
+)
+def test_tensors_that_are_no_atlas_are_refused(wrong: dict[str, torch.Tensor]) -> None:
+    tensors = opened().tensors
+    assert Atlas.of(tensors | {"view": torch.tensor([32, 32])}, SCROLL, COLUMNS).view == (32, 32)
+    with pytest.raises(ConfigError, match=r"a memory of places has tiles, .* a view of 3 by 5 inside them"):
+        Atlas.of(tensors | wrong, SCROLL, COLUMNS)
+    with pytest.raises(ConfigError, match="a memory of places has tiles"):
+        Atlas.of({"view": tensors["view"]}, SCROLL, COLUMNS)
+
+
 def test_controls_ask_for_the_first_move_that_is_held() -> None:
     controls = torch.tensor([[0.0, 0, 0, 0, 1], [0, 1, 0, 0, 0], [1, 1, 0, 0, 1], [0, 0, 0, 1, 0]])
     assert SCROLL.asked(controls).tolist() == [[0, 0], [0, -1], [0, 1], [-1, 0]]

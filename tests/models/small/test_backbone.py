@@ -286,3 +286,14 @@ def test_a_chart_shows_each_place_as_the_patch_that_was_seen_there() -> None:
     assert chart.sorts.shape == (6, 12, 1, 1)
     shown = frame[0, 0].permute(1, 2, 0)[:rows]
     assert torch.equal(chart.sorts[seen][..., 0, 0], shown)
+
+
+@pytest.mark.parametrize("sort", [6, -2])
+def test_a_memory_of_sorts_that_the_palette_does_not_have_is_refused(sort: int) -> None:
+    backbone = tiny_backbone(1, palette=6, remembers=True)
+    frame = torch.zeros(1, 1, 12, 3, 5)
+    memory = dict(backbone.remember({}, frame, frame, torch.zeros(1, 1, backbone.controls)))
+    memory["tiles"] = memory["tiles"].clone()
+    memory["tiles"][0, 0] = sort
+    with pytest.raises(ConfigError, match="not among 6"):
+        backbone.chart(memory)

@@ -121,9 +121,9 @@ class Atlas:
 
     @classmethod
     def of(cls, memory: Memory, scroll: Scroll, columns: int) -> Atlas:
-        """The atlas of those tensors; of none, one in which nothing was seen yet."""
+        """The atlas of those tensors; of none, one where nothing was seen yet; ConfigError if they are no atlas."""
         if memory:
-            row, column = memory["view"].tolist()
+            row, column = _checked(memory, scroll, columns)
             return cls(scroll=scroll, tiles=memory["tiles"].numpy(), view=(row, column), columns=columns)
         tiles = np.full((scroll.rows + 2 * MARGIN, columns + 2 * MARGIN), UNKNOWN, np.int16)
         return cls(scroll=scroll, tiles=tiles, view=(MARGIN, MARGIN), columns=columns)
@@ -170,6 +170,20 @@ class Atlas:
         top, left = _cut(row, tiles.shape[0]), _cut(column, tiles.shape[1])
         tiles = tiles[top : top + LARGEST, left : left + LARGEST]
         return replace(self, tiles=tiles, view=(row - top, column - left))
+
+
+def _checked(memory: Memory, scroll: Scroll, columns: int) -> Move:
+    """Where the view is in the tensors of an atlas; ConfigError if they are of none, or it looks past their end."""
+    found = {name: (tensor.dtype, tensor.ndim) for name, tensor in memory.items()}
+    if found == {"tiles": (torch.int16, 2), "view": (torch.int64, 1)} and memory["view"].shape == (2,):
+        (row, column), (height, width) = memory["view"].tolist(), memory["tiles"].shape
+        if 0 <= row <= height - scroll.rows and 0 <= column <= width - columns:
+            return row, column
+    given = {name: f"{tensor.dtype} {list(tensor.shape)}" for name, tensor in memory.items()}
+    raise ConfigError(
+        f"a memory of places has tiles, int16 [rows, columns], and the place of a view of {scroll.rows} by {columns} "
+        f"inside them, int64 [2]; got {given}"
+    )
 
 
 def _cut(at: int, size: int) -> int:

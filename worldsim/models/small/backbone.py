@@ -229,6 +229,8 @@ class SmallBackbone(nn.Module):
         if not memory:
             return None
         atlas = Atlas.of(memory, scroll, geometry.columns)
+        if atlas.tiles.min() < UNKNOWN or atlas.tiles.max() >= len(palette.centres):
+            raise ConfigError(f"the places of that memory are of sorts that are not among {len(palette.centres)}")
         sorts = palette.centres.unflatten(1, (geometry.channels, self.config.patch, self.config.patch))
         view = (*atlas.view, scroll.rows, geometry.columns)
         return Chart(places=torch.from_numpy(atlas.tiles), sorts=sorts, view=view)
