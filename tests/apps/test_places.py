@@ -92,7 +92,7 @@ def test_nobody_makes_room_for_a_choice_that_is_refused_and_no_thread_stays(tmp_
         hosted = places.open(ONE)
         threads = threading.active_count()
         with pytest.raises(ConfigError, match="pages have room for"):
-            places.open(Choice(world="crafter", policy="window:frames=3000", steps=1, frames_per_block=1))
+            places.open(Choice(world="crafter", policy="window:frames=1500", steps=1, frames_per_block=1))
         assert places.hosted == (hosted,)
         assert threading.active_count() == threads
         socket.create_connection(("127.0.0.1", hosted.server.port), timeout=2).close()
