@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -233,19 +234,23 @@ def wandered(world: World, folder: Path, seed: int) -> Session:
     return session
 
 
+def check_wandering(made: Callable[[], World], plain: World, folder: Path) -> None:
+    """A walk is another than in a plain world, the same whatever was done on the way, and lived again by its log."""
+    session, other = made().open(seed=3, start=1, log=folder / "walk.log"), plain.open(seed=3, start=1)
+    straight = [session.step(keys) for keys in WALK]
+    assert not all(np.array_equal(other.step(one.keys).frames, one.frames) for one in straight)
+    world = made()
+    for seed in range(4):
+        assert wandered(world, folder, seed).log.steps == session.log.steps
+    session.close()
+    world.replay(read_log(folder / "walk.log"))
+
+
 @pytest.mark.parametrize("kv", ["int8:recent=2", "fp8:recent=0", "kivi2:recent=3", "gear4:recent=2,outliers=1"])
 @pytest.mark.parametrize("policy", [Window(frames=6), SinkWindow(sink=2, window=4)], ids=["window", "sink"])
 def test_with_coded_pages_a_walk_is_the_same_whatever_was_done_on_the_way(tmp_path, kv, policy):
     settings = {"policy": policy, "frames_per_block": 2, "pages": 256}
-    session = coding_world(kv, **settings).open(seed=3, start=1, log=tmp_path / "walk.log")
-    straight = [session.step(keys) for keys in WALK]
-    exact = tiny_world(**settings).open(seed=3, start=1)
-    assert not all(np.array_equal(exact.step(one.keys).frames, one.frames) for one in straight)
-    world = coding_world(kv, **settings)
-    for seed in range(5):
-        assert wandered(world, tmp_path, seed).log.steps == session.log.steps
-    session.close()
-    world.replay(read_log(tmp_path / "walk.log"))
+    check_wandering(lambda: coding_world(kv, **settings), tiny_world(**settings), tmp_path)
 
 
 def test_a_log_tells_how_pages_were_coded_and_is_lived_again_only_so(tmp_path):
@@ -270,30 +275,18 @@ def noisy_world(noise: str, **settings: object) -> World:
 @pytest.mark.parametrize("noise", ["shuffled:window=4", "cosine:low=40,period=5,window=2"])
 def test_with_a_plan_of_noise_a_walk_is_the_same_whatever_was_done_on_the_way(tmp_path, noise):
     settings = {"frames_per_block": 2, "pages": 256, "remembers": True}
-    session = noisy_world(noise, **settings).open(seed=3, start=1, log=tmp_path / "walk.log")
-    straight = [session.step(keys) for keys in WALK]
-    plain = tiny_world(**settings).open(seed=3, start=1)
-    assert not all(np.array_equal(plain.step(one.keys).frames, one.frames) for one in straight)
-    world = noisy_world(noise, **settings)
-    for seed in range(3):
-        assert wandered(world, tmp_path, seed).log.steps == session.log.steps
-    session.close()
-    world.replay(read_log(tmp_path / "walk.log"))
+    check_wandering(lambda: noisy_world(noise, **settings), tiny_world(**settings), tmp_path)
 
 
 def test_without_clean_passes_a_walk_is_the_same_whatever_was_done_on_the_way(tmp_path):
+    settings = {"frames_per_block": 2, "pages": 256, "remembers": True}
+
     def hasty() -> World:
-        world = tiny_world(frames_per_block=2, pages=256, remembers=True)
+        world = tiny_world(**settings)
         world.plan = replace(world.plan, clean_pass=False)
         return world
 
-    session = hasty().open(seed=3, start=1, log=tmp_path / "walk.log")
-    for keys in WALK:
-        session.step(keys)
-    for seed in range(3):
-        assert wandered(hasty(), tmp_path, seed).log.steps == session.log.steps
-    session.close()
-    hasty().replay(read_log(tmp_path / "walk.log"))
+    check_wandering(hasty, tiny_world(**settings), tmp_path)
 
 
 def test_a_log_tells_the_noise_that_blocks_began_with_and_is_lived_again_only_so():

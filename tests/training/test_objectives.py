@@ -148,9 +148,9 @@ def test_beliefs_learn_to_expect_what_they_are_shown() -> None:
     assert sum(losses[-10:]) < 0.3 * sum(losses[:10])
 
 
-def test_the_surprise_is_asked_of_the_noisy_streams_and_averaged() -> None:
-    objective = BeliefForcing(frames=4, first=2, blocks=(1,), copies=2)
-    backbone, asked = believing(11), []
+def watched(backbone: SmallBackbone) -> tuple[SmallBackbone, list[tuple[Any, ...]]]:
+    """That backbone, and what its surprise is asked of from now on."""
+    asked: list[tuple[Any, ...]] = []
     surprise = backbone.surprise
 
     def spy(*arguments: Any) -> Tensor:
@@ -158,12 +158,18 @@ def test_the_surprise_is_asked_of_the_noisy_streams_and_averaged() -> None:
         return surprise(*arguments)
 
     backbone.surprise = spy  # type: ignore[method-assign]
+    return backbone, asked
+
+
+def test_the_surprise_is_asked_of_the_noisy_streams_and_averaged() -> None:
+    objective = BeliefForcing(frames=4, first=2, blocks=(1,), copies=2)
+    backbone, asked = watched(believing(11))
     latents = tiles(3, 5, seed=12)
     loss = objective.loss(backbone, Play(latents, torch.zeros(3, 5, 2)), torch.Generator().manual_seed(13))
     ((noisy, previous, sigma, controls, attend, clean),) = asked
     assert torch.equal(clean, latents[:, 3:].repeat(1, 2, 1, 1, 1))
     assert noisy.shape[1] == 4 + 4
-    assert torch.equal(loss, surprise(noisy, previous, sigma, controls, attend, clean).mean())
+    assert torch.equal(loss, believing(11).surprise(noisy, previous, sigma, controls, attend, clean).mean())
 
 
 def test_rows_count_as_much_as_they_are_told_to() -> None:
@@ -257,14 +263,7 @@ def test_estimates_are_forced_towards_what_is_alike_by_the_weight() -> None:
 
 def test_beliefs_are_forced_towards_what_is_alike_in_one_call() -> None:
     objective = BeliefForcing(frames=4, first=0, blocks=(1,), forcing=BlockForcing(weight=9.0))
-    backbone, asked = believing(11), []
-    surprise = backbone.surprise
-
-    def spy(*arguments: Any) -> Tensor:
-        asked.append(arguments)
-        return surprise(*arguments)
-
-    backbone.surprise = spy  # type: ignore[method-assign]
+    backbone, asked = watched(believing(11))
     latents = tiles(40, 5, seed=12)
     loss = objective.loss(backbone, Play(latents, torch.zeros(40, 5, 2)), torch.Generator().manual_seed(13))
     ((*inputs, target),) = asked
@@ -275,7 +274,7 @@ def test_beliefs_are_forced_towards_what_is_alike_in_one_call() -> None:
     other = (alike != clean).any(2)
     share, wanted = (is_alike & other).sum() / other.sum(), (0.9 * sigma[:, :, None, None] * other).sum() / other.sum()
     assert abs(share - wanted) < 4 * (0.25 / other.sum()) ** 0.5
-    assert torch.equal(loss, surprise(*inputs, target).mean())
+    assert torch.equal(loss, believing(11).surprise(*inputs, target).mean())
 
 
 @pytest.mark.parametrize("kind", [DiffusionForcing, BeliefForcing])

@@ -147,7 +147,7 @@ class Recording:
     @property
     def salient(self) -> list[Tensor]:
         """Of each frame the fewest tokens that hold the share tau of attention, its mean over layers; [] if unasked."""
-        return [fewest(mass, self._tau) for mass in torch.stack(self._salience).mean(0)] if self._salience else []
+        return [fewest(mass, self._tau) for mass in torch.stack(self._salience).mean(0).cpu()] if self._salience else []
 
     @property
     def sight(self) -> Sight:
