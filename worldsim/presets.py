@@ -357,10 +357,10 @@ def assemble(
             f"{recipe.backbone.controls} controls; they have {backbone.geometry} and {backbone.controls} controls"
         )
     places = recipe.folder / "starts.safetensors"
-    origin = Origin(
+    origin = Origin.learned_from(
+        recipe.simulator,
         name=recipe.name,
         weights=hashlib.sha256(weights.read_bytes()).hexdigest(),
-        simulator=recipe.simulator,
         starts=Starts.load(places) if places.exists() else Starts.none(),
     )
     keeping = keeping or Keeping()

@@ -140,8 +140,8 @@ PACKED = json.loads(
         (OPENED | {"weights": None}, "told by words"),
         (OPENED | {"seed": 2**64}, "a seed a whole number"),
         (OPENED | {"seed": "7"}, "a seed a whole number"),
-        (OPENED | {"start": None}, "begins at a place or from given frames"),
-        (OPENED | {"start": "3"}, "begins at a place or from given frames"),
+        (OPENED | {"start": None}, "begins at a place, from given frames or with a prompt"),
+        (OPENED | {"start": "3"}, "begins at a place, from given frames or with a prompt"),
         ({"rewind": 1e400}, "not one of a session log"),
     ],
 )

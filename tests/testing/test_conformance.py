@@ -229,6 +229,7 @@ class CustomCodec:
 
     encode: Any
     decode: Any
+    group = 1
 
     def open(self) -> list[Tensor]:
         return []

@@ -20,6 +20,11 @@ class PatchCodec:
         if self.side < 1:
             raise ConfigError(f"a square has a side of at least 1 pixel, got {self.side}")
 
+    @property
+    def group(self) -> int:
+        """A latent frame for every frame."""
+        return 1
+
     def open(self) -> None:
         """Patches know nothing of other frames."""
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from worldsim.decoding.loop import decide
 from worldsim.errors import ConfigError
-from worldsim.models.protocol import Attend, Backbone, RememberingBackbone
+from worldsim.models.protocol import Attend, Backbone, PromptedBackbone, RememberingBackbone
 from worldsim.samplers import LatentCanvas
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def propose_together(
     plan, steering = decoders[0].plan, torch.cat(list(controls))
     attends = [decoder.view(plan.frames_per_block).attend for decoder in decoders]
     recordings: list[Recording] | list[None] = [None] * len(decoders)
-    backbone = _recalling(decoders, controls)
+    backbone = _recalling(decoders, controls, _told(decoders))
 
     def estimate(canvas: RowsCanvas) -> Tensor:
         nonlocal attends, recordings
@@ -120,14 +120,21 @@ def write_together(decoders: Sequence[VideoDecoder], blocks: Sequence[LatentBloc
         latents, controls = (torch.cat([getattr(block, part) for block in blocks]) for part in ("latents", "controls"))
         attends = [recording.attend for recording in recordings]
         clean = torch.zeros(len(decoders), device=latents.device)
-        decoders[0].backbone(*_inputs(decoders, latents, clean, controls, attends))
+        _told(decoders)(*_inputs(decoders, latents, clean, controls, attends))
     for decoder, block, recording in zip(decoders, blocks, recordings, strict=True):
         decoder.absorb(block, recording)
 
 
-def _recalling(decoders: Sequence[VideoDecoder], controls: Sequence[Tensor]) -> Backbone:
-    """Their backbone, which recalls what each remembers of its next block if that is the plan."""
-    backbone = decoders[0].backbone
+def _told(decoders: Sequence[VideoDecoder]) -> Backbone:
+    """Their backbone, told what each of them hears if they hear anything."""
+    backbone, heard = decoders[0].backbone, [decoder.heard for decoder in decoders]
+    if heard[0] is None:
+        return backbone
+    return cast(PromptedBackbone, backbone).prompted(torch.stack([one for one in heard if one is not None]))
+
+
+def _recalling(decoders: Sequence[VideoDecoder], controls: Sequence[Tensor], backbone: Backbone) -> Backbone:
+    """That backbone, which recalls what each remembers of its next block if that is the plan."""
     if not decoders[0].plan.recall:
         return backbone
     recalled = [decoder.recalled(held) for decoder, held in zip(decoders, controls, strict=True)]
@@ -154,3 +161,5 @@ def _check(decoders: Sequence[VideoDecoder]) -> None:
     for other in decoders[1:]:
         if other.backbone is not first.backbone or other.pool is not first.pool or other.plan != first.plan:
             raise ConfigError("only decoders of one backbone, pool and plan share its calls; decode these apart")
+        if (other.heard is None) != (first.heard is None):
+            raise ConfigError("of decoders that share calls either all were told something or none; tell the others")

@@ -18,6 +18,7 @@ from worldsim.decoding.batch import propose_together, write_together
 from worldsim.decoding.likeness import Looks
 from worldsim.decoding.loop import Guarantee
 from worldsim.decoding.noise_plan import PLAIN, NoisePlan
+from worldsim.decoding.prompting import KEEP, PromptChange, newest_run
 from worldsim.errors import ConfigError, PoolFull, ShapeError
 from worldsim.models.protocol import Backbone, Chart, Memory, RememberingBackbone
 from worldsim.noise import block_noise, frame_noise, frame_uniforms, uniforms
@@ -85,6 +86,8 @@ class VideoPlan:
         clean_pass: write what later blocks see of a block by a call on its clean frames. Off, they see the keys and
             values of the last call that made it, which were computed from what was still noisy at the last level: a
             call less, and a past that is a little blurred.
+        from_nothing: let a video begin without any past.
+        on_prompt: what becomes of the past when a video is told something else.
     """
 
     frames_per_block: int
@@ -96,6 +99,8 @@ class VideoPlan:
     probes: int = 0
     noise: NoisePlan = PLAIN
     clean_pass: bool = True
+    from_nothing: bool = False
+    on_prompt: PromptChange = KEEP
 
     def __post_init__(self) -> None:
         check_sigmas(self.sigmas)
@@ -116,6 +121,8 @@ class VideoDecoder:
         pool: where the past is kept; shared by any number of decoders of one backbone.
         plan: see VideoPlan.
         seed: of the noise, in [0, 2**64).
+
+    heard: what it was told, see PromptedBackbone.hear; None of a backbone that is told nothing.
     """
 
     backbone: Backbone
@@ -124,6 +131,7 @@ class VideoDecoder:
     seed: int
     blocks: int = 0
     calls: int = 0
+    heard: Tensor | None = field(init=False, default=None)
     guarantee = Guarantee.APPROXIMATE
     _context: Context = field(init=False)
     _held: dict[int, tuple[Tensor, Tensor]] = field(init=False, default_factory=dict)
@@ -159,6 +167,13 @@ class VideoDecoder:
             raise ConfigError("a decoder goes on from frames it was given; prefill at least one")
         return self._held[max(self._held)]
 
+    @property
+    def steering(self) -> Tensor:
+        """What steered the frame before its next block, [A]; zeros before the first of a video."""
+        if not self._held and self.plan.from_nothing:
+            return torch.zeros(self.backbone.controls, device=self.pool.device)
+        return self.newest[1].flatten()
+
     def prefill(self, latents: Tensor, controls: Tensor) -> None:
         """Make given frames the past, [1, F, C, H, W] with controls [1, F, A], F at least 1; nothing is generated.
 
@@ -188,9 +203,43 @@ class VideoDecoder:
         write_together([self], [block])
         self.blocks += 1
 
+    def tell(self, heard: Tensor) -> None:
+        """Have it hear that from its next block on; what it is told first changes no past.
+
+        Raises:
+            PoolFull: no memory to compute a past anew; nothing has changed.
+        """
+        told, self.heard = self.heard, heard
+        if told is None or not self._held:
+            return
+        try:
+            self._adapt(self.plan.on_prompt.keep(self._context.frames), self.plan.on_prompt.anew)
+        except PoolFull:
+            self.heard = told
+            raise
+
+    def _adapt(self, kept: Sequence[int], anew: int) -> None:
+        """Go on with these frames alone, of which so many of the newest are computed anew in one clean pass."""
+        before, held = self._context.fork(), self._held
+        try:
+            self._context.keep(kept)
+            again = newest_run(kept, self._context.next_frame)[-anew:] if anew else []
+            self._context.truncate(self._context.next_frame - len(again))
+            self._held = {frame: held[frame] for frame in self._context.frames}
+            self._view = self._seen = None
+            if again:
+                latents, controls = (torch.cat([held[at][part] for at in again], dim=1) for part in (0, 1))
+                write_together([self], [LatentBlock(latents=latents, controls=controls)])
+        except PoolFull:
+            self._context, before, self._held = before, self._context, held
+            raise
+        finally:
+            before.close()
+
     def fork(self) -> VideoDecoder:
         """A second decoder with the same past, the same seed and so the same future under the same controls."""
         twin = VideoDecoder(self.backbone, self.pool, self.plan, self.seed, self.blocks, self.calls)
+        twin.heard = self.heard
         twin._context = self._context.fork()
         twin._held = dict(self._held)
         twin._memory = self._memory
@@ -286,7 +335,7 @@ class VideoDecoder:
 
     def check_ready(self, controls: Tensor) -> None:
         """Raise ConfigError without a past to go on from, ShapeError unless controls steer one block."""
-        assert self.newest
+        assert self.plan.from_nothing or self.newest
         self._check(controls, self.plan.frames_per_block)
 
     def canvas(self) -> LatentCanvas:
@@ -303,8 +352,8 @@ class VideoDecoder:
         """The noise of its next block for that step, [1, frames_per_block, C, H, W]."""
         shape = self.backbone.geometry.frame_shape
         if self._is_shared(step):
-            return self.plan.noise.shared(frame_noise, self.seed, self._coming, shape).to(self.newest[0])
-        return block_noise(self.seed, self.blocks, step, (1, len(self._coming), *shape)).to(self.newest[0])
+            return self.plan.noise.shared(frame_noise, self.seed, self._coming, shape).to(self._like)
+        return block_noise(self.seed, self.blocks, step, (1, len(self._coming), *shape)).to(self._like)
 
     def dice(self, step: int) -> Tensor:
         """The dice of its next block for that step, [1, frames_per_block, rows, columns]."""
@@ -314,6 +363,11 @@ class VideoDecoder:
         else:
             dice = uniforms(self.seed, self.blocks, step, (1, len(self._coming), *shape))
         return dice.to(self.pool.device, torch.float32)
+
+    @property
+    def _like(self) -> Tensor | torch.device:
+        """What its noise is like: the frame before it, and before the first of a video float32 on its device."""
+        return self.newest[0] if self._held else self.pool.device
 
     def _is_shared(self, step: int) -> bool:
         return step == 0 and self.plan.noise.window > 0

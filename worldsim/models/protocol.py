@@ -160,23 +160,48 @@ class RememberingBackbone(DrawingBackbone, Protocol):
         ...
 
 
+class PromptedBackbone(Backbone, Protocol):
+    """A backbone that is told in words what to show."""
+
+    def hear(self, embeddings: Tensor, /) -> Tensor:
+        """What all its calls need of one prompt, [...], from the embeddings of its words, [L, E]; made once a prompt.
+
+        Raises:
+            ShapeError: more words than it takes, or embeddings of another size.
+        """
+        ...
+
+    def prompted(self, heard: Tensor, /) -> Backbone:
+        """The same backbone, told a prompt for each row of a call: what `hear` said of each, [B, ...]."""
+        ...
+
+
 State = TypeVar("State")
 
 
 class Codec(Protocol[State]):
     """Pixels to latents and back, streaming: the state comes in as an argument and goes out with the answer.
 
-    Coding a video in pieces, each with the state of the piece before, equals coding it whole.
+    Coding a video in pieces, each with the state of the piece before, equals coding it whole. A state never changes, so
+    that what went on from it can go on from it again; it is None, a tensor, or tensors by name.
     """
+
+    @property
+    def group(self) -> int:
+        """How many frames of pixels a latent frame stands for; the first of a video stands for one alone."""
+        ...
 
     def open(self) -> State:
         """The state before the first frame."""
         ...
 
     def encode(self, frames: Tensor, state: State) -> tuple[Tensor, State]:
-        """Frames uint8 [F, height, width, 3] to latents float32 [F, C, H, W]."""
+        """Frames uint8 [group * F, height, width, 3] to latents float32 [F, C, H, W].
+
+        Of the first piece of a video the first latent frame takes one frame of pixels.
+        """
         ...
 
     def decode(self, latents: Tensor, state: State) -> tuple[Tensor, State]:
-        """Latents [F, C, H, W] to frames uint8 [F, height, width, 3]."""
+        """Latents [F, C, H, W] to frames uint8 [group * F, height, width, 3]; of the first one frame, as above."""
         ...

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,11 +15,12 @@ from torch import Tensor
 
 from worldsim.controls import Keys
 from worldsim.decoding.batch import propose_together, write_together
-from worldsim.decoding.video import LatentBlock
+from worldsim.decoding.video import LatentBlock, VideoDecoder
 from worldsim.errors import BrokenBlock, PoolFull
 from worldsim.runtime.chunk import Chunk, Frames
 from worldsim.runtime.history import Moment
 from worldsim.session.log import Step, Trail
+from worldsim.session.prompt import Told
 
 if TYPE_CHECKING:
     from worldsim.runtime.session import Session
@@ -36,13 +37,20 @@ class Stopped(Exception):
 class _Turn:
     """One session's part of a shared block: what it is made under, what came out, and who waits for it.
 
+    decoder: that of the session, or a fork of it where it is told something new, so that nothing changes unless a block
+        is made.
+    told: what the block hears; None where nothing is ever told.
+    prompt: what is new of that, and over how many blocks; None if nothing is.
     before: the moment that the session goes on from if its block cannot be kept.
     """
 
     session: Session
     outcome: Future[Chunk]
     keys: Keys
+    decoder: VideoDecoder
     steering: Tensor
+    told: Told | None = None
+    prompt: tuple[str, int] | None = None
     before: Moment | None = None
     block: LatentBlock | None = None
     frames: Frames | None = None
@@ -65,11 +73,21 @@ def step_together(
         are not. See Session.step for what that can be; a block that came out broken is a BrokenBlock.
     """
     outcomes: list[Future[Chunk]] = [Future() for _ in sessions]
-    turns = []
-    for session, held, outcome in zip(sessions, keys, outcomes, strict=True):
-        with _into(outcome):
-            checked = session._check(held)
-            turns.append(_Turn(session, outcome, checked, _controls(session, checked)))
+    turns: list[_Turn] = []
+    try:
+        for session, held, outcome in zip(sessions, keys, outcomes, strict=True):
+            with _into(outcome):
+                turns.append(_turn(session, session._check(held), outcome))
+        _take_turns(turns, between)
+    finally:
+        for turn in turns:
+            if turn.decoder is not turn.session._moment.decoder:
+                turn.decoder.close()
+    return outcomes
+
+
+def _take_turns(turns: Sequence[_Turn], between: Callable[[], None]) -> None:
+    """Make the block of every turn, and give each its outcome."""
     began = perf_counter()
     _propose(turns, between)
     denoised = perf_counter()
@@ -81,7 +99,6 @@ def step_together(
     for turn in _commit(_left(turns)):
         with _into(turn.outcome):
             turn.outcome.set_result(_adopt(turn, decoded))
-    return outcomes
 
 
 def _left(turns: Sequence[_Turn]) -> list[_Turn]:
@@ -117,7 +134,7 @@ def _propose(turns: Sequence[_Turn], between: Callable[[], None]) -> None:
         return
     shared = turns[0].outcome if len(turns) == 1 else Future[Any]()
     with _into(shared):
-        decoders = [turn.session._moment.decoder for turn in turns]
+        decoders = [turn.decoder for turn in turns]
         made = propose_together(decoders, [turn.steering for turn in turns], between=between)
         for turn, (latents, recording) in zip(turns, made, strict=True):
             turn.block = LatentBlock(latents=latents, controls=turn.steering, recording=recording)
@@ -126,10 +143,38 @@ def _propose(turns: Sequence[_Turn], between: Callable[[], None]) -> None:
             _propose([turn], between)
 
 
+def _turn(session: Session, keys: Keys, outcome: Future[Chunk]) -> _Turn:
+    """Its part of a block under these keys; PoolFull if there is no room for what it is told."""
+    moment, prompt = session._moment, session._coming
+    told = moment.told
+    if prompt is not None and told is not None:
+        told = Told(text=prompt[0], before=told.text, since=moment.block, over=prompt[1])
+    steering = _controls(session, keys)
+    return _Turn(session, outcome, keys, _listener(session, told), steering, told=told, prompt=prompt)
+
+
+def _listener(session: Session, told: Told | None) -> VideoDecoder:
+    """The decoder of the session, or a fork that was told what its next block is the first to hear."""
+    moment = session._moment
+    if told is None or moment.told is None or (told is moment.told and not told.since < moment.block < told.until):
+        return moment.decoder
+    assert session._home.hear is not None
+    heard = session._home.hear(told, moment.block)
+    while True:
+        decoder = session._moment.decoder.fork()
+        try:
+            decoder.tell(heard)
+            return decoder
+        except PoolFull:
+            decoder.close()
+            if not session._home.histories.make_room():
+                raise
+
+
 def _controls(session: Session, keys: Keys) -> Tensor:
     """What steers its next block under these keys, [1, frames_per_block, A]."""
     decoder, controls = session._moment.decoder, session._home.controls
-    vectors: list[Sequence[float]] = [decoder.newest[1].flatten().tolist()]
+    vectors: list[Sequence[float]] = [decoder.steering.tolist()]
     for _ in range(decoder.plan.frames_per_block):
         vectors.append(controls.next(keys, vectors[-1]))
     return torch.tensor([vectors[1:]], device=decoder.pool.device)
@@ -151,7 +196,7 @@ def _commit(turns: list[_Turn]) -> Iterator[_Turn]:
     """Make the blocks part of the past, together if there is memory for all; gives the turns that it was done for."""
     for turn in turns:
         with _into(turn.outcome):
-            turn.before = turn.session._moment.fork()
+            turn.before = _change_over(turn)
     turns, failed = _left(turns), Future[Any]()
     with _into(failed):
         _write(turns)
@@ -162,11 +207,21 @@ def _commit(turns: list[_Turn]) -> Iterator[_Turn]:
         # Some may have been written before it failed, and nobody is to be written twice.
         assert turn.before is not None
         turn.session._take(turn.before)
+        turn.decoder = _listener(turn.session, turn.told)
     for turn in turns:
         if len(turns) > 1:
             yield from _commit([turn])
         else:
             turn.outcome.set_exception(failed.exception())
+
+
+def _change_over(turn: _Turn) -> Moment:
+    """Have the session go on with the decoder of its turn; returns the moment to go back to."""
+    moment = turn.session._moment
+    if turn.decoder is moment.decoder:
+        return moment.fork()
+    turn.session._moment = replace(moment, decoder=turn.decoder)
+    return moment
 
 
 def _write(turns: Sequence[_Turn]) -> None:
@@ -195,12 +250,16 @@ def _adopt(turn: _Turn, decoded: float) -> Chunk:
             keys=turn.keys,
             latents=hashlib.sha256(turn.block.latents.cpu().numpy().tobytes()).hexdigest(),
             frames=hashlib.sha256(turn.frames.tobytes()).hexdigest(),
+            prompt=turn.prompt[0] if turn.prompt else None,
+            over=turn.prompt[1] if turn.prompt else 1,
         )
-        after = Moment(decoder, turn.codec_state, Trail(step, turn.before.trail), turn.frames[-1].copy())
+        after = Moment(decoder, turn.codec_state, Trail(step, turn.before.trail), turn.frames[-1].copy(), turn.told)
         session._write(step)
         undo.pop_all()
     decoder.blocks += 1
     session._adopt(after, turn.before)
+    if session._coming is turn.prompt:
+        session._coming = None
     turn.seconds["commit"] = perf_counter() - decoded
     session._show(step, turn.frames)
     return Chunk(frames=turn.frames, block=step.block, keys=turn.keys, seconds=turn.seconds, seen=session.seen)

@@ -10,6 +10,7 @@ from weakref import WeakSet
 from worldsim.decoding.video import VideoDecoder
 from worldsim.runtime.chunk import Frames
 from worldsim.session.log import Trail
+from worldsim.session.prompt import Told
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -17,12 +18,14 @@ class Moment:
     """A past to go on from, what the codec knew at that point, the steps that led there, and what was shown last.
 
     shown: the newest frame, uint8 [H, W, 3].
+    told: what it is told in words, if its world is told anything.
     """
 
     decoder: VideoDecoder
     codec_state: Any
     trail: Trail | None
     shown: Frames
+    told: Told | None = None
 
     @property
     def block(self) -> int:

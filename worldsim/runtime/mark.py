@@ -64,6 +64,7 @@ class Mark:
         was = self._moment.decoder
         decoder = VideoDecoder(was.backbone, was.pool, was.plan, was.seed)
         decoder.resume(self._copy)
+        decoder.heard = was.heard
         return replace(self._moment, decoder=decoder)
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
+from torch import Tensor
+
 from worldsim.cache.sight import Sight
 from worldsim.controls import Controls, Keys
 from worldsim.decoding.video import VideoState
@@ -25,6 +27,7 @@ from worldsim.runtime.recording import Recording
 from worldsim.runtime.snapshot import Keep, Snapshot, check_keep, write_snapshot
 from worldsim.runtime.subtitles import held_text
 from worldsim.session.log import Opening, Record, Rewind, SessionLog, Step, Trail
+from worldsim.session.prompt import Told, check_over, check_prompt
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -35,6 +38,7 @@ class Home:
     longest: blocks that a session can go back at once.
     size: (height, width) of a frame in pixels.
     fps: frames in one second of world time.
+    hear: what a block hears of what its session is told; None if the world is told nothing.
     """
 
     codec: Codec[Any]
@@ -43,6 +47,7 @@ class Home:
     longest: int
     size: tuple[int, int]
     fps: int
+    hear: Callable[[Told, int], Tensor] | None = None
     histories: Histories = field(default_factory=Histories)
     colours: Colours = field(default_factory=Colours)
 
@@ -60,6 +65,7 @@ class Session:
         self._opening = opening
         self._journal = journal
         self._history: History = home.histories.open(home.longest)
+        self._coming: tuple[str, int] | None = None
         self._recent = Recent(SHOWN_S * home.fps)
         self._recordings: list[Recording] = []
         self._line = object()
@@ -303,14 +309,30 @@ class Session:
         self._recordings.append(recording)
         return recording
 
-    def set_prompt(self, text: str) -> None:
-        """Tell the world something in words, from the next block on.
+    @property
+    def prompt(self) -> str | None:
+        """What its next block is told to show; None if its world is steered by keys alone."""
+        told = self._moment.told
+        return self._coming[0] if self._coming else None if told is None else told.text
+
+    def set_prompt(self, text: str, *, over: int = 1) -> None:
+        """Tell the world something in words, from the next block on; the log says so as soon as that is made.
+
+        What becomes of the past is up to `load(on_prompt=...)`.
+
+        Args:
+            text: what is to be shown.
+            over: blocks until it is heard alone; until then each hears a mean of both, with more and more of it.
 
         Raises:
-            ConfigError: the world is steered by keys alone, as the bundled ones are.
+            ConfigError: the world is steered by keys alone, as the bundled ones are; or it is no text.
+            SessionClosed: the session was closed.
         """
         self._check_open()
-        raise ConfigError(f"{self._opening.world} is steered by keys alone and has no prompt to set to {text[:40]!r}")
+        if self._home.hear is None:
+            world = self._opening.world
+            raise ConfigError(f"{world} is steered by keys alone and has no prompt to set to {text!r:.40}")
+        self._coming = (check_prompt(text), check_over(over))
 
     def pause(self) -> None:
         """Make no block until it is resumed. Pausing twice is fine."""
@@ -437,6 +459,8 @@ def relive(
     with ExitStack() as undo:
         undo.callback(session.close)
         for recorded in log.steps[:blocks]:
+            if recorded.prompt is not None:
+                session.set_prompt(recorded.prompt, over=recorded.over)
             chunk = session.step(recorded.keys)
             if verify and cast(Trail, session._moment.trail).step != recorded:
                 raise NotReproduced(

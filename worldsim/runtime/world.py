@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,9 +18,10 @@ from worldsim.cache.pool import PagePool
 from worldsim.cache.quant import storage_text
 from worldsim.controls import Controls, Keys
 from worldsim.decoding.noise_plan import noise_text
+from worldsim.decoding.prompting import prompt_change_text
 from worldsim.decoding.video import VideoDecoder, VideoPlan, VideoState
 from worldsim.errors import ConfigError, LogError, PoolFull, ShapeError, SnapshotError
-from worldsim.models.protocol import Backbone, Codec
+from worldsim.models.protocol import Backbone, Codec, PromptedBackbone
 from worldsim.runtime.chunk import Chunk, Frames
 from worldsim.runtime.history import Moment
 from worldsim.runtime.journal import Journal, read_log
@@ -28,7 +29,9 @@ from worldsim.runtime.reality import Reality
 from worldsim.runtime.session import Home, Session, relive, whole
 from worldsim.runtime.snapshot import Snapshot
 from worldsim.runtime.starts import Starts
-from worldsim.session.log import Given, Opening, SessionLog, Trail
+from worldsim.runtime.voice import Voice
+from worldsim.session.log import Given, Opening, SessionLog, Step, Trail
+from worldsim.session.prompt import Told, check_prompt, first_told
 from worldsim.simulators.protocol import Simulator
 
 REMEMBERED_S = 60
@@ -41,14 +44,34 @@ class Origin:
 
     name: what it is called.
     weights: SHA-256 of its weights file.
-    simulator: makes the real engine it was learned from.
+    controls: what can be done in it, and the keys for it.
+    fps: frames in one second of world time.
+    size: (height, width) of a frame in pixels.
     starts: the starting places that come with it.
+    simulator: makes the real engine it was learned from; None if it was learned from none.
     """
 
     name: str
     weights: str
-    simulator: Callable[[], Simulator]
+    controls: Controls
+    fps: int
+    size: tuple[int, int]
     starts: Starts
+    simulator: Callable[[], Simulator] | None = None
+
+    @classmethod
+    def learned_from(cls, simulator: Callable[[], Simulator], *, name: str, weights: str, starts: Starts) -> Origin:
+        """That of a world whose keys, speed and size are those of an engine."""
+        engine = simulator()
+        return cls(
+            name=name,
+            weights=weights,
+            controls=engine.controls,
+            fps=engine.fps,
+            size=engine.size,
+            starts=starts,
+            simulator=simulator,
+        )
 
 
 class World:
@@ -60,30 +83,38 @@ class World:
         codec: its codec.
         plan: how blocks are made.
         pool: where all its sessions keep their past.
+        embed: the embeddings of the words of a prompt, [L, E], for a PromptedBackbone; None if it is told nothing.
     """
 
     def __init__(
-        self, origin: Origin, *, backbone: Backbone, codec: Codec[Any], plan: VideoPlan, pool: PagePool
+        self,
+        origin: Origin,
+        *,
+        backbone: Backbone,
+        codec: Codec[Any],
+        plan: VideoPlan,
+        pool: PagePool,
+        embed: Callable[[str], Tensor] | None = None,
     ) -> None:
         self.origin = origin
         self.backbone = backbone
         self.plan = plan
         self.pool = pool
-        self._engine = origin.simulator()
         self._begun: dict[int, tuple[VideoState, Any, Frames]] = {}
         self._home = Home(
             codec=codec,
-            controls=self._engine.controls,
+            controls=origin.controls,
             begin=self._begin,
-            longest=-(-REMEMBERED_S * self._engine.fps // plan.frames_per_block),
-            size=self._engine.size,
-            fps=self._engine.fps,
+            longest=-(-REMEMBERED_S * origin.fps // (plan.frames_per_block * codec.group)),
+            size=origin.size,
+            fps=origin.fps,
+            hear=None if embed is None else Voice(embed, cast(PromptedBackbone, backbone), pool.device),
         )
 
     @property
     def controls(self) -> Controls:
         """What can be done in it, and the keys for it."""
-        return self._engine.controls
+        return self.origin.controls
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -93,17 +124,17 @@ class World:
     @property
     def fps(self) -> int:
         """Frames in one second of world time."""
-        return self._engine.fps
+        return self.origin.fps
 
     @property
     def size(self) -> tuple[int, int]:
         """(height, width) of a frame in pixels."""
-        return self._engine.size
+        return self.origin.size
 
     @property
     def frames_per_block(self) -> int:
-        """Frames in every chunk."""
-        return self.plan.frames_per_block
+        """Frames in every chunk; where a latent frame stands for several, the first chunk from nothing has fewer."""
+        return self.plan.frames_per_block * self._home.codec.group
 
     @property
     def calls_per_block(self) -> int:
@@ -115,6 +146,11 @@ class World:
         """Frames that a session can go back at once, while the pool has room."""
         return self._home.longest * self.frames_per_block
 
+    @property
+    def is_told(self) -> bool:
+        """Whether it is told in words what to show."""
+        return self._home.hear is not None
+
     def open(
         self,
         *,
@@ -123,6 +159,7 @@ class World:
         frames: NDArray[np.uint8] | None = None,
         keys: Sequence[Iterable[str]] | None = None,
         hour: int | None = None,
+        prompt: str | None = None,
         log: Path | str | None = None,
     ) -> Session:
         """Begin to live in it.
@@ -135,12 +172,13 @@ class World:
             keys: the keys held at each of those frames; none held if left out.
             hour: the frame of the world's day that the last of them shows, 0 to Controls.day - 1; not known if left
                 out.
+            prompt: what it shows, in a world that is told; nothing in particular if left out.
             log: a new file to which every block is added before the next is begun, so that a process that is killed
                 loses the block in flight and no more.
 
         Raises:
             ConfigError: a start, a seed or an hour that is none or outside the range, both start and frames, keys or
-                an hour without frames, or a log file that exists.
+                an hour without frames, a prompt for a world that is steered by keys alone, or a log file that exists.
             UnknownName: a key that the world does not understand.
             ShapeError: frames of another size or dtype, or another number of keys.
             PoolFull: no memory for another session; nothing was opened.
@@ -151,6 +189,8 @@ class World:
             raise ConfigError("keys and hour are of given frames; pass the frames too, or leave them out")
         seed = checked_seed(seed)
         start = None if start is None else whole(start, "a starting place is given by its number")
+        if prompt is not None and not self.is_told:
+            raise ConfigError(f"{self.origin.name} is steered by keys alone; leave the prompt out")
         given = None if frames is None else self._given(frames, keys, hour)
         opening = Opening(
             world=self.origin.name,
@@ -158,8 +198,9 @@ class World:
             plan=self._plan(),
             machine=self._machine(),
             seed=seed,
-            start=None if given else self.origin.starts.pick(seed) if start is None else start,
+            start=start if given or start is not None or self._begins_from_nothing else self.origin.starts.pick(seed),
             given=given,
+            prompt=check_prompt("" if prompt is None else prompt) if self.is_told else None,
         )
         return self._session(self._begin(opening), SessionLog(opening=opening, steps=()), log)
 
@@ -206,33 +247,61 @@ class World:
             moment = self._live(snapshot.log)
         else:
             self._check(opening)
-            state = snapshot.state
+            state, told = snapshot.state, self._told(opening, steps)
             try:
-                decoder = self._filled(opening.seed, lambda decoder: decoder.resume(state))
+                decoder = self._filled(opening.seed, lambda decoder: decoder.resume(state), told, state.blocks)
             except (ConfigError, ShapeError) as error:
                 raise SnapshotError(f"no session of this world was in the state that was saved: {error}") from error
             trail: Trail | None = None
             for step in steps:
                 trail = Trail(step, trail)
-            moment = Moment(decoder, snapshot.codec_state, trail, snapshot.shown)
+            moment = Moment(decoder, snapshot.codec_state, trail, snapshot.shown, told)
         return self._session(moment, snapshot.log, log)
 
     def reality(self, *, seed: int = 0) -> Reality:
-        """The real engine, on the episode of that seed, in chunks of the same length."""
+        """The real engine, on the episode of that seed, in chunks of the same length.
+
+        Raises:
+            ConfigError: it was learned from no engine.
+        """
+        if self.origin.simulator is None:
+            raise ConfigError(f"{self.origin.name} was learned from no engine; there is no reality to compare it with")
         return Reality(self.origin.simulator(), seed=seed, frames_per_block=self.frames_per_block)
 
     def _begin(self, opening: Opening) -> Moment:
         """The moment that an opening describes; what a starting place comes to is computed once and kept."""
+        told = self._told(opening, ())
+        if opening.start is None and opening.given is None:
+            decoder = self._filled(opening.seed, lambda _: None, told)
+            return Moment(decoder, self._home.codec.open(), None, np.zeros((*self.size, 3), np.uint8), told)
         if opening.start in self._begun:
             state, codec_state, shown = self._begun[opening.start]
-            return Moment(self._filled(opening.seed, lambda decoder: decoder.resume(state)), codec_state, None, shown)
+            decoder = self._filled(opening.seed, lambda decoder: decoder.resume(state), told)
+            return Moment(decoder, codec_state, None, shown, told)
         pixels, controls = (part.to(self.pool.device) for part in self._past(opening))
         shown = pixels[-1].cpu().numpy().copy()
-        latents, codec_state = self._home.codec.encode(pixels, self._home.codec.open())
-        decoder = self._filled(opening.seed, lambda decoder: decoder.prefill(latents[None], controls[None]))
+        latents, _ = self._home.codec.encode(pixels, self._home.codec.open())
+        # What encoding left behind may say nothing to decoding, which goes on behind these frames.
+        _, codec_state = self._home.codec.decode(latents, self._home.codec.open())
+        controls = controls[:: self._home.codec.group]
+        decoder = self._filled(opening.seed, lambda decoder: decoder.prefill(latents[None], controls[None]), told)
         if opening.start is not None:
             self._begun[opening.start] = decoder.state(), codec_state, shown
-        return Moment(decoder, codec_state, None, shown)
+        return Moment(decoder, codec_state, None, shown, told)
+
+    @property
+    def _begins_from_nothing(self) -> bool:
+        return self.plan.from_nothing and not len(self.origin.starts)
+
+    def _told(self, opening: Opening, steps: Sequence[Step]) -> Told | None:
+        """What a session of this world was told after those steps; None in a world that is told nothing."""
+        if self._home.hear is None:
+            return None
+        told = first_told(opening.prompt or "")
+        for step in steps:
+            if step.prompt is not None:
+                told = Told(text=step.prompt, before=told.text, since=step.block, over=step.over)
+        return told
 
     def _past(self, opening: Opening) -> tuple[Tensor, Tensor]:
         """The frames that an opening begins from, uint8 [F, H, W, 3], and what steered them, [F, A]."""
@@ -242,10 +311,17 @@ class World:
         array = np.frombuffer(opening.given.pixels, dtype=np.uint8).reshape(opening.given.shape)
         return torch.from_numpy(array.copy()), torch.tensor(self._steering(opening.given))
 
-    def _filled(self, seed: int, fill: Callable[[VideoDecoder], None]) -> VideoDecoder:
-        """A decoder that is given a past; what sessions remember is forgotten for it where it has to be."""
+    def _filled(
+        self, seed: int, fill: Callable[[VideoDecoder], None], told: Told | None, blocks: int = 0
+    ) -> VideoDecoder:
+        """A decoder that is given a past, and hears what the last of so many blocks did of what it is told.
+
+        What sessions remember is forgotten for it where it has to be.
+        """
         while True:
             decoder = VideoDecoder(self.backbone, self.pool, self.plan, seed)
+            if told is not None and self._home.hear is not None:
+                decoder.heard = self._home.hear(told, max(0, blocks - 1))
             try:
                 fill(decoder)
                 return decoder
@@ -293,6 +369,7 @@ class World:
             **({"kv": storage_text(storage)} if storage else {}),
             **({} if plan.noise.is_plain else {"noise": noise_text(plan.noise)}),
             **({} if plan.clean_pass else {"clean_pass": False}),
+            **({"on_prompt": prompt_change_text(plan.on_prompt)} if self.is_told else {}),
         }
 
     def _machine(self) -> dict[str, Any]:

@@ -11,10 +11,11 @@ import binascii
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from worldsim.errors import LogError
+from worldsim.errors import ConfigError, LogError
+from worldsim.session.prompt import check_over, check_prompt
 
 FORMAT = 1
 Keys = frozenset[str]
@@ -43,6 +44,7 @@ class Opening:
     seed: of all that is left to chance.
     start: number of the starting place, or None if it was begun from given frames.
     given: those frames.
+    prompt: what it was told to show, if its world is told anything.
     """
 
     world: str
@@ -52,16 +54,23 @@ class Opening:
     seed: int
     start: int | None = None
     given: Given | None = None
+    prompt: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One block: its number, the keys it was made under, and SHA-256 of its latents and of the pixels shown."""
+    """One block: its number, the keys it was made under, and SHA-256 of its latents and of the pixels shown.
+
+    prompt: what it is the first to hear of; None if it was told nothing new.
+    over: blocks until that is heard alone.
+    """
 
     block: int
     keys: Keys
     latents: str
     frames: str
+    prompt: str | None = None
+    over: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +149,15 @@ def encode(record: Record) -> bytes:
     match record:
         case Opening():
             fields = {"format": FORMAT, **_plain(record, "world", "weights", "plan", "machine", "seed", "start")}
+            # What was not there is left out, as it was before there was such a thing.
             if record.given is not None:
                 fields["given"] = _encode_given(record.given)
+            if record.prompt is not None:
+                fields["prompt"] = record.prompt
         case Step():
             fields = _plain(record, "block", "latents", "frames") | {"keys": sorted(record.keys)}
+            if record.prompt is not None:
+                fields |= _plain(record, "prompt", "over")
         case Rewind():
             fields = {"rewind": record.blocks}
     text = json.dumps(fields, separators=(",", ":"), sort_keys=True).encode()
@@ -213,14 +227,27 @@ def _decode(fields: dict[str, Any]) -> Record:
         if "rewind" in fields:
             return Rewind(int(fields["rewind"]))
         if "block" in fields:
-            return Step(
-                block=fields["block"], keys=_keys(fields["keys"]), latents=fields["latents"], frames=fields["frames"]
-            )
+            return _decode_step(fields)
         if fields["format"] != FORMAT:
             raise LogError(f"this log has format {fields['format']}, known is {FORMAT}; read it with its own version")
         return _decode_opening(fields)
-    except (KeyError, TypeError, ValueError, OverflowError, binascii.Error, zlib.error) as error:
+    except (ConfigError, KeyError, TypeError, ValueError, OverflowError, binascii.Error, zlib.error) as error:
         raise LogError(f"a whole record is not one of a session log ({error!r})") from error
+
+
+def _decode_step(fields: dict[str, Any]) -> Step:
+    step = Step(
+        block=fields["block"],
+        keys=_keys(fields["keys"]),
+        latents=fields["latents"],
+        frames=fields["frames"],
+        prompt=_prompt(fields),
+    )
+    return step if step.prompt is None else replace(step, over=check_over(fields["over"]))
+
+
+def _prompt(fields: dict[str, Any]) -> str | None:
+    return None if fields.get("prompt") is None else check_prompt(fields["prompt"])
 
 
 def _decode_opening(fields: dict[str, Any]) -> Opening:
@@ -230,8 +257,9 @@ def _decode_opening(fields: dict[str, Any]) -> Opening:
     world, weights = fields["world"], fields["weights"]
     if not (isinstance(world, str) and isinstance(weights, str)):
         raise TypeError("a world and its weights are told by words")
-    if not isinstance(start, int) and (start is not None or given is None):
-        raise TypeError("a session begins at a place or from given frames")
+    prompt = _prompt(fields)
+    if not isinstance(start, int) and (start is not None or (given is None and prompt is None)):
+        raise TypeError("a session begins at a place, from given frames or with a prompt")
     return Opening(
         world=world,
         weights=weights,
@@ -240,6 +268,7 @@ def _decode_opening(fields: dict[str, Any]) -> Opening:
         seed=seed,
         start=start,
         given=None if given is None else _decode_given(given),
+        prompt=prompt,
     )
 
 

@@ -214,14 +214,16 @@ def _check_same(one: Memory, other: Memory, told: str) -> None:
 def check_codec(codec: Codec[Any], *, size: tuple[int, int], seed: int = 0) -> None:
     """Raise AssertionError, with the failing case, unless codec keeps its contract.
 
-    Seven frames uint8 of size = (height, width) are coded on the CPU: whole, then in pieces of 1, 2 and 4, which must
-    give the same latents and pixels; each piece twice from one state, which must stay as it is; the arguments too.
+    Frames uint8 of size = (height, width), for seven of its latent frames, are coded on the CPU: whole, then in pieces
+    of 1, 2 and 4, which must give the same latents and pixels; each piece twice from one state, which must stay as it
+    is; the arguments too.
     """
-    frames = (uniforms(seed, 0, 0, (7, *size, 3)) * 256).to(torch.uint8)
-    latents = _check_coding("encode", codec.encode, frames, codec.open)
+    pieces = (1, 2 * codec.group, 4 * codec.group)
+    frames = (uniforms(seed, 0, 0, (sum(pieces), *size, 3)) * 256).to(torch.uint8)
+    latents = _check_coding("encode", codec.encode, frames, codec.open, pieces)
     assert latents.dtype == torch.float32, f"encode gives {latents.dtype}, not torch.float32"
-    assert (latents.ndim, len(latents)) == (4, 7), f"encode gives {list(latents.shape)} for 7 frames"
-    pixels = _check_coding("decode", codec.decode, latents, codec.open)
+    assert (latents.ndim, len(latents)) == (4, 7), f"encode gives {list(latents.shape)} for {len(frames)} frames"
+    pixels = _check_coding("decode", codec.decode, latents, codec.open, (1, 2, 4))
     found, wanted = (f"{x.dtype} {list(x.shape)}" for x in (pixels, frames))
     assert found == wanted, f"decode gives {found} for the latents of {wanted}"
 
@@ -229,13 +231,13 @@ def check_codec(codec: Codec[Any], *, size: tuple[int, int], seed: int = 0) -> N
 Code = Callable[[Tensor, Any], tuple[Tensor, Any]]
 
 
-def _check_coding(verb: str, code: Code, given: Tensor, open: Callable[[], Any]) -> Tensor:
+def _check_coding(verb: str, code: Code, given: Tensor, open: Callable[[], Any], cuts: Sequence[int]) -> Tensor:
     """Code it whole and in pieces; returns the answer."""
     kept = given.clone()
     whole, _ = code(given, open())
     assert torch.equal(given, kept), f"{verb} changed its argument"
     state, pieces = open(), []
-    for piece in given.split([1, 2, 4]):
+    for piece in given.split(list(cuts)):
         answer, following = code(piece, state)
         again, _ = code(piece, state)
         assert torch.equal(again, answer), (

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from worldsim.cache.policy import Policy, Window
-from worldsim.cache.pool import PagePool
+from worldsim.cache.pool import PagePool, PageShape
+from worldsim.cache.rotary import Rotary
 from worldsim.codec.patches import PatchCodec
 from worldsim.controls import Action, Controls, Keys
+from worldsim.decoding.prompting import KEEP, PromptChange
 from worldsim.decoding.video import VideoPlan
+from worldsim.errors import ConfigError
+from worldsim.geometry import LatentGeometry
+from worldsim.models.protocol import Attend
 from worldsim.models.small.atlas import Scroll
 from worldsim.models.small.backbone import SmallBackbone, SmallConfig
 from worldsim.noise import block_noise
@@ -98,6 +103,11 @@ class DifferenceCodec:
 
     patches: PatchCodec
 
+    @property
+    def group(self) -> int:
+        """A latent frame for every frame."""
+        return self.patches.group
+
     def open(self) -> Tensor | None:
         """The state before the first frame."""
         return None
@@ -173,11 +183,81 @@ def tiny_world(
         recall=remembers,
     )
     return World(
-        Origin(name="dot", weights="tiny", simulator=lambda: DotSimulator(length=length), starts=_starts()),
+        Origin.learned_from(lambda: DotSimulator(length=length), name="dot", weights="tiny", starts=_starts()),
         backbone=backbone,
         codec=DifferenceCodec(patches=PatchCodec(side=SIDE_PX)),
         plan=plan,
         pool=PagePool(backbone.pages, pages=pages, dtype=torch.float32, device=torch.device("cpu")),
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class ToldBackbone:
+    """A tiny backbone that is told prompts: words move the latents of every frame by their mean. See PromptedBackbone.
+
+    heard: [B, C], what each row of a call is told; None if it is told nothing.
+    """
+
+    inner: SmallBackbone
+    heard: Tensor | None = None
+
+    @property
+    def geometry(self) -> LatentGeometry:
+        return self.inner.geometry
+
+    @property
+    def pages(self) -> PageShape:
+        return self.inner.pages
+
+    @property
+    def rotary(self) -> Rotary:
+        return self.inner.rotary
+
+    @property
+    def controls(self) -> int:
+        return self.inner.controls
+
+    def hear(self, embeddings: Tensor) -> Tensor:
+        """From words [L, 2] what is heard of them, [C]."""
+        angles = torch.arange(1.0, 1 + self.geometry.channels, device=embeddings.device)
+        return torch.sin(embeddings.mean(0) @ torch.stack((angles, angles.square())))
+
+    def prompted(self, heard: Tensor) -> ToldBackbone:
+        """The same one, told that."""
+        return replace(self, heard=heard)
+
+    def __call__(self, noisy: Tensor, previous: Tensor, sigma: Tensor, controls: Tensor, attend: Attend) -> Tensor:
+        """See Backbone."""
+        if self.heard is None:
+            raise ConfigError("nobody told it anything; call what `prompted` returns")
+        told = self.heard[:, None, :, None, None]
+        clean: Tensor = self.inner(noisy + told, previous, sigma, controls, attend)
+        return clean + told
+
+
+def embed_words(text: str) -> Tensor:
+    """Embeddings of words for a ToldBackbone, float32 [L, 2], at least one."""
+    return torch.tensor([[len(word), sum(map(ord, word)) % 17] for word in text.split() or [""]]).float() / 8
+
+
+def told_world(*, policy: Policy | None = None, on_prompt: PromptChange = KEEP, pages: int = 64) -> World:
+    """A world of the dot that is told prompts, begins from nothing and makes blocks of two frames; random weights."""
+    backbone = ToldBackbone(inner=tiny_backbone(0))
+    plan = VideoPlan(
+        frames_per_block=2,
+        sigmas=few_step_sigmas(2, 3.0),
+        sampler=few_step,
+        policy=Window(frames=6) if policy is None else policy,
+        from_nothing=True,
+        on_prompt=on_prompt,
+    )
+    return World(
+        Origin(name="told", weights="tiny", controls=CONTROLS, fps=4, size=DotSimulator.size, starts=Starts.none()),
+        backbone=backbone,
+        codec=DifferenceCodec(patches=PatchCodec(side=SIDE_PX)),
+        plan=plan,
+        pool=PagePool(backbone.pages, pages=pages, dtype=torch.float32, device=torch.device("cpu")),
+        embed=embed_words,
     )
 
 

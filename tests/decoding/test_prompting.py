@@ -1,0 +1,164 @@
+"""What outlives a change of the prompt: named, and as the decoder then goes on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from worldsim.cache.policy import Full, SinkWindow, Window
+from worldsim.cache.pool import PagePool
+from worldsim.decoding.prompting import KEEP, PromptChange, newest_run, parse_prompt_change, prompt_change_text
+from worldsim.decoding.video import VideoDecoder, VideoPlan
+from worldsim.errors import ConfigError, PoolFull, UnknownName
+from worldsim.samplers import few_step
+from worldsim.testing.fakes import ToldBackbone, embed_words, tiny_backbone
+
+BACKBONE = ToldBackbone(inner=tiny_backbone(0))
+PLAN = VideoPlan(frames_per_block=2, sigmas=(1.0, 0.6), sampler=few_step, policy=Full(), from_nothing=True)
+HELD = torch.zeros(1, 2, BACKBONE.controls)
+
+
+def heard(text: str) -> Tensor:
+    return BACKBONE.hear(embed_words(text))
+
+
+def decoder(plan: VideoPlan = PLAN, *, pages: int = 64) -> VideoDecoder:
+    pool = PagePool(BACKBONE.pages, pages=pages, dtype=torch.float32, device=torch.device("cpu"))
+    made = VideoDecoder(BACKBONE, pool, plan, seed=4)
+    made.tell(heard("a wood"))
+    return made
+
+
+def live(video: VideoDecoder, blocks: int) -> list[Tensor]:
+    made = []
+    for _ in range(blocks):
+        block = video.propose(HELD)
+        video.commit(block)
+        made.append(block.latents)
+    return made
+
+
+@pytest.mark.parametrize("text", ["keep", "flush:sink=1,recent=2", "flush:sink=0,recent=5", "recache:frames=7"])
+def test_a_change_goes_by_its_text(text):
+    assert prompt_change_text(parse_prompt_change(text)) == text
+
+
+def test_what_is_left_out_of_a_text_is_as_usual():
+    assert parse_prompt_change("flush") == PromptChange(sink=1, recent=2)
+    assert parse_prompt_change("recache") == PromptChange(anew=12)
+    assert parse_prompt_change("keep") == KEEP
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("forget", UnknownName),
+        ("keep:frames=1", UnknownName),
+        ("flush:recent=0", ConfigError),
+        ("recache:frames=0", ConfigError),
+        ("flush:sink=x", ConfigError),
+    ],
+)
+def test_a_text_that_names_no_change_is_refused(text, error):
+    with pytest.raises(error):
+        parse_prompt_change(text)
+
+
+def test_a_flush_keeps_the_first_and_the_newest():
+    change = PromptChange(sink=2, recent=3)
+    assert list(change.keep(range(4, 12))) == [4, 5, 9, 10, 11]
+    assert list(change.keep([4, 5])) == [4, 5]
+    assert list(KEEP.keep(range(5))) == [0, 1, 2, 3, 4]
+
+
+def test_the_newest_run_ends_at_a_gap():
+    assert newest_run([0, 1, 4, 5, 6], 7) == [4, 5, 6]
+    assert newest_run([0, 1, 4], 7) == []
+
+
+def test_a_video_begins_from_nothing_only_if_that_is_the_plan():
+    assert live(decoder(), 1)[0].shape == (1, 2, *BACKBONE.geometry.frame_shape)
+    with pytest.raises(ConfigError, match="prefill"):
+        decoder(replace(PLAN, from_nothing=False)).propose(HELD)
+
+
+def test_what_is_told_shows_in_the_next_block_and_in_none_before():
+    one, other = decoder(), decoder()
+    assert torch.equal(live(one, 2)[1], live(other, 2)[1])
+    other.tell(heard("a lake by night"))
+    assert float((live(one, 1)[0] - live(other, 1)[0]).abs().max()) > 1e-2
+
+
+def test_a_flush_leaves_the_frames_that_it_names():
+    video = decoder(replace(PLAN, on_prompt=PromptChange(sink=1, recent=3)))
+    live(video, 4)
+    video.tell(heard("a lake"))
+    assert video.context.frames == (0, 5, 6, 7)
+    assert video.state().latents.shape[1] == 4
+    live(video, 1)
+    assert video.context.frames == (0, 5, 6, 7, 8, 9)
+
+
+@pytest.mark.parametrize("policy", [Full(), Window(frames=5), SinkWindow(sink=2, window=4)])
+@pytest.mark.parametrize("anew", [1, 3, 4])
+def test_frames_computed_anew_are_what_one_pass_over_them_makes_under_the_new_prompt(policy, anew):
+    """An independent way there: a second decoder that was given the older frames under the old words."""
+    video = decoder(replace(PLAN, policy=policy, on_prompt=PromptChange(anew=anew)))
+    latents = torch.cat(live(video, 4), dim=1)
+    old = video.state()
+    video.tell(heard("a lake"))
+    state = video.state()
+    assert state.frames == old.frames
+    assert torch.equal(state.latents, old.latents)
+
+    one_pass = decoder(replace(PLAN, policy=policy, frames_per_block=anew))
+    held = [at for at, frame in enumerate(old.frames) if frame < 8 - anew]
+    one_pass.resume(
+        replace(
+            old,
+            frames=old.frames[: len(held)],
+            next_frame=old.frames[len(held) - 1] + 1,
+            latents=old.latents[:, held],
+            controls=old.controls[:, held],
+            keys=old.keys[:, held],
+            values=old.values[:, held],
+        )
+    )
+    one_pass.context.skip(8 - anew - one_pass.context.next_frame)
+    one_pass.heard = heard("a lake")
+    one_pass.prefill(latents[:, 8 - anew :], torch.zeros(1, anew, BACKBONE.controls))
+    wanted = one_pass.state()
+    assert wanted.frames == state.frames
+    assert torch.equal(wanted.keys, state.keys)
+    assert torch.equal(wanted.values, state.values)
+    assert float((state.keys - old.keys).abs().max()) > 1e-3
+
+
+def test_a_fork_does_not_hear_what_the_other_is_told():
+    video = decoder(replace(PLAN, on_prompt=PromptChange(sink=1, recent=1)))
+    live(video, 3)
+    twin = video.fork()
+    video.tell(heard("a lake"))
+    assert (video.context.frames, twin.context.frames) == ((0, 5), (0, 1, 2, 3, 4, 5))
+    alone = decoder()
+    live(alone, 3)
+    assert torch.equal(live(twin, 1)[0], live(alone, 1)[0])
+
+
+def test_where_there_is_no_room_to_compute_anew_nothing_changes():
+    video = decoder(replace(PLAN, on_prompt=PromptChange(anew=2)), pages=8)
+    live(video, 3)
+    twin, taken = video.fork(), video.pool.take(1)
+    before, told = video.state(), video.heard
+    with pytest.raises(PoolFull):
+        video.tell(heard("a lake"))
+    assert video.heard is told
+    assert torch.equal(video.state().keys, before.keys)
+    video.pool.release(taken)
+    twin.close()
+    video.tell(heard("a lake"))
+    assert not torch.equal(video.state().keys, before.keys)
+    video.pool.check_integrity([video.context])

@@ -1,0 +1,76 @@
+"""What becomes of the past of a video when it is told to show something else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from worldsim.cache.options import parse_options
+from worldsim.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptChange:
+    """Which frames of the past outlive a change of the prompt, and which of them are computed anew under the new one.
+
+    sink: of the first frames held, how many stay, beside the newest; all frames stay if recent is None.
+    recent: of the newest frames, how many stay; None for all.
+    anew: of the newest frames, how many are computed anew, in one pass in which they see each other whole.
+
+    Sources: recent and sink, the flush of infinity-RoPE, Yesiltepe et al. 2025 (arXiv:2511.20649); anew, the re-cache
+    of LongLive, Yang et al. 2025 (arXiv:2509.22622), section 3.1.
+    """
+
+    sink: int = 0
+    recent: int | None = None
+    anew: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.sink, self.anew) < 0 or (self.recent is not None and self.recent < 1):
+            raise ConfigError(f"a change of the prompt keeps 1 or more recent frames, and sinks from 0 on, got {self}")
+
+    def keep(self, held: Sequence[int]) -> Sequence[int]:
+        """Which of the frames held, ascending, stay."""
+        if self.recent is None:
+            return held
+        return sorted({*held[: self.sink], *held[-self.recent :]})
+
+
+KEEP = PromptChange()
+KNOWN = {"keep": (), "flush": ("sink", "recent"), "recache": ("frames",)}
+
+
+def parse_prompt_change(text: str) -> PromptChange:
+    """The change that a text names: "keep", "flush:sink=1,recent=2", "recache:frames=12".
+
+    Options left out are those of the examples.
+
+    Raises:
+        UnknownName: nobody knows that change, or that option of it.
+        ConfigError: an option is given twice, is not a whole number, or does not fit.
+    """
+    name, options = parse_options(text, KNOWN, kind="prompt change")
+    if name == "recache":
+        frames: Any = options.get("frames", 12)
+        if frames < 1:
+            raise ConfigError(f"1 frame or more is computed anew, got frames={frames}; ask for keep otherwise")
+        return PromptChange(anew=frames)
+    return KEEP if name == "keep" else PromptChange(**({"sink": 1, "recent": 2} | options))
+
+
+def prompt_change_text(change: PromptChange) -> str:
+    """The text that parse_prompt_change reads as this change."""
+    if change.anew:
+        return f"recache:frames={change.anew}"
+    return "keep" if change.recent is None else f"flush:sink={change.sink},recent={change.recent}"
+
+
+def newest_run(held: Sequence[int], next_frame: int) -> list[int]:
+    """Those of the frames held, ascending, that follow each other without a gap up to the next one."""
+    run: list[int] = []
+    for frame in reversed(held):
+        if frame != next_frame - 1 - len(run):
+            break
+        run.insert(0, frame)
+    return run

@@ -1,0 +1,56 @@
+"""What a session is told in words, and how far that has taken effect."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from worldsim.errors import ConfigError
+
+LONGEST = 10_000
+"""Characters of a prompt, at the most."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """A prompt on its way from the one before it.
+
+    text: what is to be shown.
+    before: what was to be shown until then.
+    since: the first block that hears of it.
+    over: blocks until it is heard alone; 1 for at once.
+    """
+
+    text: str
+    before: str
+    since: int
+    over: int
+
+    def share(self, block: int) -> float:
+        """How much of what that block hears is the text, above 0 and at most 1; the rest is what was before it."""
+        return min(1.0, (block - self.since + 1) / self.over)
+
+    @property
+    def until(self) -> int:
+        """The first block that hears nothing new of it: each before it, from `since` on, hears more than the last."""
+        return self.since + self.over
+
+
+def first_told(text: str) -> Told:
+    """What a session is told that begins with this prompt."""
+    return Told(text=check_prompt(text), before=text, since=0, over=1)
+
+
+def check_prompt(text: object) -> str:
+    """The prompt; ConfigError if it is none."""
+    if not isinstance(text, str):
+        raise ConfigError(f"a prompt is a text, got {text!r:.80}")
+    if len(text) > LONGEST:
+        raise ConfigError(f"a prompt has at most {LONGEST:,} characters, got {len(text):,}; say it in fewer words")
+    return text
+
+
+def check_over(blocks: object) -> int:
+    """Blocks until a prompt is heard alone; ConfigError if they are none."""
+    if not isinstance(blocks, int) or isinstance(blocks, bool) or blocks < 1:
+        raise ConfigError(f"a prompt takes effect over 1 block or more, got {blocks!r:.80}")
+    return blocks
