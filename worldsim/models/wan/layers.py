@@ -1,0 +1,131 @@
+"""The layers of a Wan transformer, with parameters named and shaped as in the published weights.
+
+Each is in two parts, one before and one after the attention over the past, which belongs to the caller; either part is
+one graph, without branches, for whoever wants to compile it.
+
+Source: Wan 2.1, Wan Team 2025 (arXiv:2503.20314), section 4.2; the modulation of each frame by itself, CausVid, Yin et
+al. 2024 (arXiv:2412.07772).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from worldsim.models.protocol import Attend
+from worldsim.models.wan.config import WanConfig
+
+
+class WanLayer(nn.Module):
+    """Attention over the past, attention to the prompt, a perceptron; first and last are modulated per frame."""
+
+    def __init__(self, config: WanConfig) -> None:
+        super().__init__()
+        dim = config.dim
+        self.eps = config.eps
+        self.modulation = nn.Parameter(torch.zeros(1, 6, dim))
+        self.self_attn = Projections(config)
+        self.cross_attn = Projections(config)
+        self.norm3 = nn.LayerNorm(dim, eps=config.eps)
+        self.ffn = nn.Sequential(nn.Linear(dim, config.ffn_dim), nn.GELU("tanh"), nn.Linear(config.ffn_dim, dim))
+
+    def forward(self, tokens: Tensor, level: Tensor, heard: Tensor, index: int, attend: Attend) -> Tensor:
+        """The tokens after this layer.
+
+        Args:
+            tokens: [B, F * tokens_per_frame, D].
+            level: what the noise level of each frame says, [B, F, 6, D].
+            heard: keys and values of the prompt in this layer, [B, 2, text_length, heads, head_dim].
+            index: of this layer.
+            attend: attention over the past.
+        """
+        return self.after(tokens, level, heard, attend(index, *self.before(tokens, level)))
+
+    def before(self, tokens: Tensor, level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values without positions, each [B, F * tokens_per_frame, heads, head_dim]."""
+        shift, scale = (level + self.modulation).unbind(2)[:2]
+        normed = modulate(tokens, shift, scale, self.eps)
+        return self.self_attn.queries(normed), self.self_attn.keys(normed), self.self_attn.values(normed)
+
+    def after(self, tokens: Tensor, level: Tensor, heard: Tensor, attended: Tensor) -> Tensor:
+        """The tokens with what they attended to, [B, F * tokens_per_frame, heads, head_dim], and what follows."""
+        gate, shift, scale, gate_up = (level + self.modulation).unbind(2)[2:]
+        tokens = _add_gated(tokens, self.self_attn.o(attended.flatten(2)), gate)
+        tokens = tokens + self._listen(self.norm3(tokens), heard)
+        return _add_gated(tokens, self.ffn(modulate(tokens, shift, scale, self.eps)), gate_up)
+
+    def _listen(self, tokens: Tensor, heard: Tensor) -> Tensor:
+        """Attention to all of the prompt, padding included: the weights were trained to see it."""
+        asked = self.cross_attn.queries(tokens).transpose(1, 2)
+        keys, values = heard.transpose(2, 3).unbind(1)
+        told = F.scaled_dot_product_attention(asked, keys, values)
+        answer: Tensor = self.cross_attn.o(told.transpose(1, 2).flatten(2))
+        return answer
+
+
+class Projections(nn.Module):
+    """The four projections of one attention; queries and keys are normed over all heads together."""
+
+    def __init__(self, config: WanConfig) -> None:
+        super().__init__()
+        dim = config.dim
+        self.heads = config.heads
+        self.q = nn.Linear(dim, dim)
+        self.k = nn.Linear(dim, dim)
+        self.v = nn.Linear(dim, dim)
+        self.o = nn.Linear(dim, dim)
+        self.norm_q = HeadsNorm(dim, eps=config.eps)
+        self.norm_k = HeadsNorm(dim, eps=config.eps)
+
+    def queries(self, tokens: Tensor) -> Tensor:
+        """Of tokens [B, n, D], [B, n, heads, head_dim]."""
+        return self._heads(self.norm_q(self.q(tokens)))
+
+    def keys(self, tokens: Tensor) -> Tensor:
+        """Of tokens [B, n, D], [B, n, heads, head_dim]."""
+        return self._heads(self.norm_k(self.k(tokens)))
+
+    def values(self, tokens: Tensor) -> Tensor:
+        """Of tokens [B, n, D], [B, n, heads, head_dim]."""
+        return self._heads(self.v(tokens))
+
+    def _heads(self, x: Tensor) -> Tensor:
+        parts: Tensor = x.unflatten(-1, (self.heads, -1))
+        return parts
+
+
+class HeadsNorm(nn.RMSNorm):
+    """RMSNorm that rounds to the dtype of its input before the weight, as the weights were trained with."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Of x [..., D]; torch's own norm would round once, after the weight."""
+        return F.rms_norm(x, self.normalized_shape, eps=self.eps) * self.weight
+
+
+class Head(nn.Module):
+    """From tokens to the numbers of their patches, modulated per frame."""
+
+    def __init__(self, config: WanConfig) -> None:
+        super().__init__()
+        self.eps = config.eps
+        self.modulation = nn.Parameter(torch.zeros(1, 2, config.dim))
+        self.head = nn.Linear(config.dim, config.patch**2 * config.out_channels)
+
+    def forward(self, tokens: Tensor, time: Tensor) -> Tensor:
+        """Tokens [B, F * tokens_per_frame, D] at times [B, F, D]; [B, F * tokens_per_frame, patch * patch * C]."""
+        shift, scale = (time[:, :, None] + self.modulation).unbind(2)
+        numbers: Tensor = self.head(modulate(tokens, shift, scale, self.eps))
+        return numbers
+
+
+def modulate(tokens: Tensor, shift: Tensor, scale: Tensor, eps: float) -> Tensor:
+    """Tokens [B, F * n, D] normed, times 1 + scale and plus shift of their frame, [B, F, D] each."""
+    normed = F.layer_norm(tokens, tokens.shape[-1:], eps=eps).unflatten(1, (shift.shape[1], -1))
+    return torch.addcmul(shift[:, :, None], normed, 1 + scale[:, :, None]).flatten(1, 2)
+
+
+def _add_gated(tokens: Tensor, more: Tensor, gate: Tensor) -> Tensor:
+    """Tokens and more, [B, F * n, D] each, the latter times the gate of its frame, [B, F, D]."""
+    before, after = (x.unflatten(1, (gate.shape[1], -1)) for x in (tokens, more))
+    return torch.addcmul(before, after, gate[:, :, None]).flatten(1, 2)
