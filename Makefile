@@ -33,5 +33,5 @@ clean:
 	touch $@
 
 .venv/.dev: .venv/.run
-	$(INSTALL) --editable '.[worlds,ui,dev]'
+	$(INSTALL) --editable '.[worlds,ui,wan,dev]'
 	touch $@

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -13,17 +12,17 @@ from typing import Any, TypeVar
 
 import torch
 
-from worldsim.cache.budget import parse_budget
-from worldsim.cache.policies import parse_policy
+from worldsim.cache.policies import parse_policy, policy_text
 from worldsim.cache.policy import Policy, Window
 from worldsim.cache.pool import PagePool, Storage
 from worldsim.cache.quant import parse_storage
-from worldsim.cache.spill import SpillFile
 from worldsim.cache.tiers import Tiers
 from worldsim.codec.patches import PatchCodec
 from worldsim.decoding.noise_plan import NoisePlan, parse_noise
+from worldsim.decoding.prompting import PromptChange, parse_prompt_change
 from worldsim.decoding.video import VideoPlan
 from worldsim.errors import ConfigError, LogError, NotShipped, UnknownName, WeightsError
+from worldsim.keeping import Keeping, check_budget, check_pages, tiers_of
 from worldsim.models.protocol import Codec
 from worldsim.models.small.atlas import Scroll
 from worldsim.models.small.backbone import SmallConfig
@@ -44,6 +43,7 @@ from worldsim.simulators.protocol import Explorer, Simulator
 from worldsim.training.data import Recording
 from worldsim.training.objectives import BeliefForcing, DiffusionForcing
 from worldsim.training.trainer import Stage, TrainingPlan
+from worldsim.wan import RECIPES, SIZE_PX, assemble_wan, load_parts, parse_size
 
 ASSETS = Path(str(files("worldsim"))) / "assets"
 
@@ -91,6 +91,17 @@ class WorldRecipe:
                 raise ConfigError(f"{self.name} remembers no places; train it without --recalling")
             return self.recalling
         return self.training_on_gpu if self.training_on_gpu and is_gpu(device) else self.training
+
+    def plan(self, frames_per_block: int | None, steps: int | None, *, recall: bool) -> VideoPlan:
+        """How its blocks are made, of so many frames by so many calls; its own where None."""
+        return VideoPlan(
+            frames_per_block=self.check_block(1 if frames_per_block is None else frames_per_block),
+            sigmas=few_step_sigmas(self.steps if steps is None else steps, self.shift),
+            sampler=self.sampler,
+            policy=self.policy,
+            draw=bool(self.backbone.palette),
+            recall=recall,
+        )
 
     def check_block(self, frames: int) -> int:
         """That many frames; ConfigError if it was not trained for blocks of them."""
@@ -242,7 +253,7 @@ def load(
     device: str = "auto",
     policy: str | Policy | None = None,
     steps: int | None = None,
-    frames_per_block: int = 1,
+    frames_per_block: int | None = None,
     weights: Path | str | None = None,
     kv: str | Storage | None = None,
     recall: bool = True,
@@ -250,49 +261,80 @@ def load(
     clean_pass: bool = True,
     budget: str | int | None = None,
     spill: Path | str | None = None,
+    size: str | None = None,
+    on_prompt: str | PromptChange | None = None,
+    preview: Path | str | None = None,
 ) -> World:
     """A world, ready to be opened.
 
     Args:
-        name: one of WORLDS.
+        name: one of WORLDS, or of worldsim.wan.RECIPES, whose public weights must be there.
         device: "auto" (the GPU where there is one), "cpu", "cuda" or "cuda:N".
         policy: what a block sees of the past: a policy, or its name as in "window:frames=24"; the world's own if None.
         steps: backbone calls that denoise a block, at least 1; the world's own if None.
-        frames_per_block: frames made together, under one set of keys: a block length the world was trained for.
-        weights: a weights file of `worldsim train`; the one in the package if None.
+        frames_per_block: frames made together: a block length the world was trained for; 1, or its own one, if None.
+        weights: a weights file of `worldsim train`; the one in the package if None. Of the Wan family a folder or a
+            file, see worldsim.wan.
         kv: how keys and values of frames that are no longer recent are kept: a storage, or its name as in "int8" or
             "kivi2:recent=16"; exactly if None. What is recent, and so exact, is 8 frames unless it says otherwise.
         recall: let weights that remember places recall them. Off, a block knows of the past what the policy shows.
         noise: how much noise each block begins with, and which: a plan, or its name as in
-            "cosine:low=60,high=100,period=32,window=4" or "shuffled:window=4"; as noise alone, and its own, if plain.
+            "cosine:low=60,high=100,period=32,window=4" or "shuffled:window=4"; as noise alone, its own, if plain.
         clean_pass: let later blocks see what a call on the clean frames of a block tells; off, what its last one did.
         budget: how many bytes of keys and values may lie in memory, as a number or a text such as "256MB"; others lie
-            on disk. On a GPU they lie in host memory, up to a budget of its own if it has one, as in "8GB,32GB".
-        spill: the folder whose disk takes them, in a file that ends with the process; that of temporary files if None.
+            on disk. On a GPU they lie in host memory, up to its own budget if it has one, as in "8GB,32GB".
+        spill: the folder whose disk takes them, in a file that ends with the process; the system's if None.
+        size: width and height in pixels, such as "832x480", of a world of the Wan family.
+        on_prompt: what becomes of the past when the prompt changes: "keep", "flush:sink=1,recent=2" or
+            "recache:frames=12"; as the model was published if None.
+        preview: a file of the tiny decoder TAEHV, which shows frames of the Wan family faster and less well.
 
     Raises:
-        UnknownName: no such world, policy, code for keys and values, noise, or device.
-        ConfigError: a setting that cannot work.
+        UnknownName: no such world, policy, code for keys and values, noise, change of the prompt, or device.
+        ConfigError: a setting that cannot work, or is of another family of worlds.
         NotShipped: the world's weights are not in the package.
         WeightsError: the weights file is torn, foreign, of another shape or of another world.
     """
-    if name not in WORLDS:
-        raise UnknownName("world", name, WORLDS)
-    recipe = WORLDS[name]
-    plan = VideoPlan(
-        frames_per_block=recipe.check_block(frames_per_block),
-        sigmas=few_step_sigmas(recipe.steps if steps is None else steps, recipe.shift),
-        sampler=recipe.sampler,
-        policy=recipe.policy if policy is None else _named("policy", policy, parse_policy, "see"),
-        draw=bool(recipe.backbone.palette),
-        recall=_switch("recall", recall),
-        noise=_named("noise", noise, parse_noise, "level"),
-        clean_pass=_switch("clean_pass", clean_pass),
-    )
+    if name not in WORLDS and name not in RECIPES:
+        raise UnknownName("world", name, (*WORLDS, *RECIPES))
     where = pick_device(device)
-    storage = None if kv is None else _named("kv", kv, parse_storage, "code")
-    keeping = Keeping(storage=storage, tiers=_tiers(budget, spill, where))
-    return assemble(recipe, plan, _weights(recipe, weights), device=where, keeping=keeping)
+    chosen = _chosen(policy, noise, on_prompt) | {"clean_pass": _switch("clean_pass", clean_pass)}
+    keeping = _keeping(kv, tiers_of(budget, spill, where))
+    if name in RECIPES:
+        _refuse(name, steps=steps, frames_per_block=frames_per_block)
+        parts = load_parts(RECIPES[name], weights, size=_pixels(size), device=where, preview=preview)
+        return assemble_wan(RECIPES[name], RECIPES[name].plan(**chosen), parts, keeping=keeping)
+    _refuse(name, size=size, on_prompt=on_prompt, preview=preview)
+    plan = replace(WORLDS[name].plan(frames_per_block, steps, recall=_switch("recall", recall)), **chosen)
+    return assemble(WORLDS[name], plan, _weights(WORLDS[name], weights), device=where, keeping=keeping)
+
+
+def _pixels(size: str | None) -> tuple[int, int]:
+    return SIZE_PX if size is None else parse_size(size)
+
+
+def _keeping(kv: str | Storage | None, tiers: Tiers | None) -> Keeping:
+    return Keeping(storage=None if kv is None else _named("kv", kv, parse_storage, "code"), tiers=tiers)
+
+
+def _chosen(
+    policy: str | Policy | None, noise: str | NoisePlan, on_prompt: str | PromptChange | None
+) -> dict[str, Any]:
+    """The parts of a plan that were chosen, read where they are texts."""
+    chosen: dict[str, Any] = {"noise": _named("noise", noise, parse_noise, "level")}
+    if policy is not None:
+        chosen["policy"] = _named("policy", policy, parse_policy, "see")
+    if on_prompt is not None:
+        chosen["on_prompt"] = _named("on_prompt", on_prompt, parse_prompt_change, "keep")
+    return chosen
+
+
+def _refuse(name: str, **given: object) -> None:
+    """Raise ConfigError if anything is given that says nothing to worlds of that family."""
+    wrong = [f"{option}={value}" for option, value in given.items() if value is not None]
+    if wrong:
+        family = "a published model, made for one number of steps and frames" if name in RECIPES else "no such world"
+        raise ConfigError(f"{' and '.join(wrong)} cannot be chosen for {name}, which is {family}; leave it out")
 
 
 Choice = TypeVar("Choice")
@@ -311,18 +353,6 @@ def _switch(name: str, given: object) -> bool:
     if not isinstance(given, bool):
         raise ConfigError(f"{name} is True or False, got {given!r:.80}")
     return given
-
-
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Keeping:
-    """How a world keeps keys and values.
-
-    storage: of frames that are no longer recent; exactly if None.
-    tiers: where they lie, and how much memory they may take; all in memory if None. Of one world alone.
-    """
-
-    storage: Storage | None = None
-    tiers: Tiers | None = None
 
 
 def assemble(
@@ -367,49 +397,10 @@ def assemble(
     pool = PagePool(
         backbone.pages, pages=recipe.pages, dtype=dtype, device=device, storage=keeping.storage, tiers=keeping.tiers
     )
-    _check_pages(pool, plan)
+    check_pages(pool, plan)
     if keeping.tiers is not None:
-        _check_budget(pool, plan, keeping.tiers.budget.device)
+        check_budget(pool, plan, keeping.tiers.budget.device)
     return World(origin, backbone=backbone, codec=recipe.codec, plan=plan, pool=pool)
-
-
-def _tiers(budget: str | int | None, spill: Path | str | None, device: torch.device) -> Tiers | None:
-    """Where pages lie under that budget; ConfigError if it is none, or there is a folder without a budget."""
-    if budget is None:
-        if spill is not None:
-            raise ConfigError(f"nothing is moved to {spill} without a budget; give one, such as 256MB")
-        return None
-    if not isinstance(budget, int | str) or isinstance(budget, bool):
-        raise ConfigError(f"a budget is a whole number of bytes or a text such as 256MB, got {budget!r:.80}")
-    return Tiers(
-        parse_budget(budget, device),
-        device=device,
-        disk=SpillFile(None if spill is None else Path(spill)),
-        run=ThreadPoolExecutor(1, thread_name_prefix="worldsim-pages").submit,
-    )
-
-
-def _check_pages(pool: PagePool, plan: VideoPlan) -> None:
-    """Raise ConfigError if not even one session finds room for all that its policy holds."""
-    held, block = plan.policy.limit, 2 * plan.frames_per_block
-    if held is not None and held + block > pool.pages:
-        raise ConfigError(
-            f"the policy holds up to {held} frames, beside {block} of two blocks, and all sessions of the world share "
-            f"{pool.pages} pages of one frame; choose a policy that holds fewer"
-        )
-
-
-def _check_budget(pool: PagePool, plan: VideoPlan, budget: int) -> None:
-    """Raise ConfigError if the budget has no room for what a block sees and adds; of an endless past, one frame."""
-    held = plan.policy.limit
-    seen = 1 if held is None else len(plan.policy.see(range(held), held))
-    least = pool.bytes_for(seen, plan.frames_per_block)
-    if budget < least:
-        raise ConfigError(
-            f"a block of {plan.frames_per_block} that sees {seen}{'' if held else ' or more'} frames before it needs "
-            f"{least} bytes of keys and values in memory, and the budget is {budget}; choose one of "
-            f"{-(-least // 10**6)}MB or more, a policy that sees fewer frames, or kv in fewer bits"
-        )
 
 
 def restore(
@@ -456,13 +447,18 @@ def world_of(log: SessionLog, *, device: str = "auto", weights: Path | str | Non
     wrong = [f"{name} {plan.get(name)!r:.80}" for name, kind in _PLANNED.items() if type(plan.get(name)) not in kind]
     if wrong:
         raise LogError(f"that log tells of a plan that no world was loaded with: {'; '.join(wrong)}")
-    return load(
-        log.opening.world,
-        device=device,
-        weights=weights,
-        steps=len(plan["sigmas"]),
-        **{name: plan[name] for name in _PLANNED if name != "sigmas"},
-    )
+    settings = {name: plan[name] for name in ("policy", "kv", "noise", "clean_pass")}
+    if log.opening.world not in RECIPES:
+        settings |= {"frames_per_block": plan["frames_per_block"], "recall": plan["recall"]}
+        return load(log.opening.world, device=device, weights=weights, steps=len(plan["sigmas"]), **settings)
+    match plan:
+        case {"size": [int(height), int(width)], "on_prompt": str(change)}:
+            settings |= {"size": f"{width}x{height}", "on_prompt": change}
+        case _:
+            raise LogError("that log of a world that is told does not tell its size, and what becomes of its past")
+    if plan["policy"] == policy_text(RECIPES[log.opening.world].policy):
+        del settings["policy"]
+    return load(log.opening.world, device=device, weights=weights, **settings)
 
 
 def card(name: str) -> dict[str, Any]:

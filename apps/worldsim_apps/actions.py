@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,10 +24,16 @@ class Actions:
 
     blocks: where each line begins, strictly ascending from 0.
     held: the keys of each line.
+    prompts: what the world is told, by the block that is the first to hear it.
     """
 
     blocks: tuple[int, ...] = ()
     held: tuple[Keys, ...] = ()
+    prompts: Mapping[int, str] = field(default_factory=dict)
+
+    def told(self, prompts: Mapping[int, str]) -> Actions:
+        """The same keys, and prompts."""
+        return replace(self, prompts=prompts)
 
     def keys_at(self, block: int) -> Keys:
         """The keys held at that block, counted from 0."""

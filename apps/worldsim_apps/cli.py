@@ -17,8 +17,36 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from worldsim_apps.about import describe, lines_of, recipe_of, wan_recipe
+from worldsim_apps.options import (
+    Budget,
+    Device,
+    Explain,
+    FramesPerBlock,
+    Json,
+    Kv,
+    Log,
+    Name,
+    NoCleanPass,
+    Noise,
+    OnPrompt,
+    Policy,
+    Preview,
+    Prompt,
+    Prompts,
+    Script,
+    Seed,
+    Size,
+    Spill,
+    Start,
+    Steps,
+    Video,
+    Weights,
+)
+
 if TYPE_CHECKING:
-    from worldsim.presets import WorldRecipe
+    from worldsim.runtime.world import World
+    from worldsim_apps.actions import Actions
 
 # Importing torch takes seconds, so everything that needs it is imported inside the commands: --help and a mistyped
 # option answer at once.
@@ -29,42 +57,6 @@ app = typer.Typer(
     help="Worlds that are generated block by block while somebody is inside them.",
 )
 
-Name = Annotated[str, typer.Argument(help="Which world.", show_default=False)]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object at the end, and no progress.")]
-Seed = Annotated[int, typer.Option(min=0, help="Equal seeds give equal results.")]
-Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, or a GPU by torch's name for it.")]
-Weights = Annotated[Path | None, typer.Option(help="A weights file of worldsim train in place of the shipped one.")]
-Script = Annotated[
-    Path | None, typer.Option(help='JSON lines such as {"block": 12, "keys": ["KeyW"]}; without it, wait.')
-]
-Start = Annotated[int | None, typer.Option(help="Which of its starting places; by default one drawn by the seed.")]
-Steps = Annotated[int | None, typer.Option(help="Backbone calls that denoise a block; by default the world's own.")]
-Log = Annotated[Path | None, typer.Option(help="A new file for the log of the walk, which worldsim replay reads.")]
-Policy = Annotated[
-    str | None,
-    typer.Option(help="What a block sees of the past, such as window:frames=32; by default the world's own."),
-]
-Kv = Annotated[
-    str | None,
-    typer.Option(help="How older keys and values are kept, such as int8 or kivi2:recent=16; by default exactly."),
-]
-Noise = Annotated[
-    str,
-    typer.Option(help="Noise that blocks begin with, such as cosine:low=60,period=32 or shuffled:window=4."),
-]
-NoCleanPass = Annotated[
-    bool, typer.Option("--no-clean-pass", help="A block is a call less, and later ones see what its last call saw.")
-]
-Budget = Annotated[
-    str | None,
-    typer.Option(help="Memory for keys and values, such as 256MB; others lie on disk. By default all lie in memory."),
-]
-Spill = Annotated[
-    Path | None, typer.Option(help="Folder that those beyond it lie in; by default the system's for temporary files.")
-]
-Explain = Annotated[
-    Path | None, typer.Option(help="A .png that shows how much attention each block paid to what lies how far back.")
-]
 STOPPED = 130
 
 
@@ -88,7 +80,8 @@ def refusals() -> Iterator[None]:
 def generate(
     world: Annotated[str, typer.Option(help="Which world.")] = "crafter",
     actions: Script = None,
-    prompts: Annotated[Path | None, typer.Option(help="JSON lines for a world that is told in words.")] = None,
+    prompt: Prompt = None,
+    prompts: Prompts = None,
     seconds: Annotated[float, typer.Option(help="How much world time.")] = 20.0,
     seed: Seed = 0,
     start: Start = None,
@@ -99,48 +92,40 @@ def generate(
     noise: Noise = "plain",
     no_clean_pass: NoCleanPass = False,
     steps: Steps = None,
-    frames_per_block: Annotated[int, typer.Option(help="Frames made at once.")] = 1,
+    frames_per_block: FramesPerBlock = None,
+    size: Size = None,
+    on_prompt: OnPrompt = None,
+    preview: Preview = None,
     device: Device = "auto",
     weights: Weights = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The video, an .mp4 file.")] = Path("out/world.mp4"),
+    output: Video = Path("out/world.mp4"),
     log: Log = None,
     explain: Explain = None,
     as_json: Json = False,
 ) -> int:
     """Walk through a learned world under scripted keys, and write what is seen as a video."""
     import worldsim
-    from worldsim_apps.actions import Actions, read_actions
     from worldsim_apps.explain import Explained
     from worldsim_apps.generate import film
     from worldsim_apps.progress import progress
 
     _check_walk(seconds, output, log, explain)
-    place = worldsim.load(
-        world,
-        device=device,
-        policy=policy,
-        steps=steps,
-        frames_per_block=frames_per_block,
-        weights=weights,
-        kv=kv,
-        noise=noise,
-        clean_pass=not no_clean_pass,
-        budget=budget,
-        spill=spill,
-    )
-    _refuse_prompts(prompts, world)
-    script = read_actions(actions, place.controls) if actions else Actions()
-    frames = max(1, round(seconds * place.fps))
+    chosen: dict[str, Any] = {"policy": policy, "steps": steps, "frames_per_block": frames_per_block, "noise": noise}
+    chosen |= {"kv": kv, "budget": budget, "spill": spill, "clean_pass": not no_clean_pass}
+    chosen |= {"size": size, "on_prompt": on_prompt, "preview": preview}
+    place = worldsim.load(world, device=device, weights=weights, **chosen)
+    script = _script(place, actions, prompt, prompts)
     explained = Explained(place, explain)
+    frames = max(1, round(seconds * place.fps))
     with (
-        place.open(seed=seed, start=start, log=log) as session,
-        progress(f"generate {world}", frames, quiet=as_json) as bar,
+        place.open(seed=seed, start=start, prompt=script.prompts.get(0), log=log) as session,
+        progress("generate", frames, quiet=as_json) as bar,
     ):
         on_frames = explained.follow(session, bar.advance)
         made = film(place, session, script, output, frames=frames, on_frames=on_frames)
         pages, tiers = asdict(place.pool.bytes), asdict(place.pool.tier_bytes)
-    fields = {"world": world, "seed": seed, "start": start, "kv": kv, "kv_bytes": pages, "noise": noise}
-    fields |= {"budget": budget, "tier_bytes": tiers} | made.to_dict() | explained.write()
+    fields = {"world": world, "seed": seed, "start": start, "kv": kv, "noise": noise, "budget": budget}
+    fields |= {"kv_bytes": pages, "tier_bytes": tiers} | made.to_dict() | explained.write()
     _report(fields if as_json else str(made))
     return STOPPED if made.stopped else 0
 
@@ -202,7 +187,11 @@ def serve(
     origin: Annotated[list[str] | None, typer.Option(help="A page of another server that may connect.")] = None,
     name: Annotated[list[str] | None, typer.Option(help="Another name of this server, such as host:port.")] = None,
     folder: Annotated[Path, typer.Option(help="Where worlds are kept: logs, and what was saved.")] = Path("worlds"),
-    frames_per_block: Annotated[int, typer.Option(help="Frames made at once.")] = 1,
+    frames_per_block: FramesPerBlock = None,
+    policy: Policy = None,
+    size: Size = None,
+    on_prompt: OnPrompt = None,
+    preview: Preview = None,
     device: Device = "auto",
     weights: Weights = None,
     show: Annotated[bool, typer.Option("--open", help="Open the player page in a browser.")] = False,
@@ -218,7 +207,16 @@ def serve(
 
     door = Door(host=host, port=port, token=token, origins=tuple(origin or ()), hosts=tuple(name or ()))
     settings = Settings(door=door, folder=folder, sessions=max_sessions)
-    loaded = worldsim.load(world, device=device, frames_per_block=frames_per_block, weights=weights)
+    loaded = worldsim.load(
+        world,
+        device=device,
+        policy=policy,
+        frames_per_block=frames_per_block,
+        weights=weights,
+        size=size,
+        on_prompt=on_prompt,
+        preview=preview,
+    )
 
     def on_ready(port: int) -> None:
         place = f"{f'[{host}]' if ':' in host else host}:{port}"
@@ -269,7 +267,7 @@ def record(
     from worldsim.training.data import record as play
     from worldsim_apps.progress import progress
 
-    recipe = _recipe(name)
+    recipe = recipe_of(name)
     folder = output or Path("data") / name
     with progress(f"record {name}", frames, quiet=as_json) as bar:
         kept = play(
@@ -315,7 +313,7 @@ def train(
     from worldsim.training.run import WEIGHTS, Run, train_world
     from worldsim_apps.progress import progress
 
-    recipe = _recipe(name)
+    recipe = recipe_of(name)
     run = Run(
         device=pick_device(device),
         seed=seed,
@@ -356,8 +354,8 @@ def info(
 
     fields: dict[str, Any] = {"machine": machine(), "worlds": sorted(WORLDS)}
     if world is not None:
-        fields = {"world": _describe(world), **fields}
-    _report(fields if as_json else "\n".join(_lines(fields)))
+        fields = {"world": describe(world), **fields}
+    _report(fields if as_json else "\n".join(lines_of(fields)))
 
 
 @app.command()
@@ -399,47 +397,48 @@ def _check_walk(seconds: float, output: Path, log: Path | None, explain: Path | 
             raise Refused(f"{other} and {what} are both {path}; give each a file of its own")
 
 
-def _refuse_prompts(path: Path | None, world: str) -> None:
-    """Say what is wrong with a prompts file, if there is one; if nothing is, that no world there is takes one."""
-    if path is None:
-        return
-    from worldsim_apps.actions import read_prompts
+def _script(world: World, actions: Path | None, prompt: str | None, prompts: Path | None) -> Actions:
+    """What is held and told at which block; the prompt stands for the beginning."""
+    from worldsim_apps.actions import Actions, read_actions, read_prompts
 
-    read_prompts(path)
-    raise Refused(f"{world} is steered by keys alone and takes no prompts; leave --prompts out, and give it --actions")
-
-
-def _recipe(name: str) -> WorldRecipe:
-    from worldsim.errors import UnknownName
-    from worldsim.presets import WORLDS
-
-    if name not in WORLDS:
-        raise UnknownName("world", name, WORLDS)
-    return WORLDS[name]
+    script = read_actions(actions, world.controls) if actions else Actions()
+    told = read_prompts(prompts) if prompts is not None else {}
+    given = "--prompt" if prompt is not None else "--prompts" if prompts is not None else None
+    if given is not None and not world.is_told:
+        raise Refused(
+            f"{world.origin.name} is steered by keys alone and takes no prompts; leave {given} out, and give it "
+            "--actions"
+        )
+    if prompt is not None and 0 in told:
+        raise Refused(f"both --prompt and {prompts} say what block 0 shows; leave one out")
+    return script.told(told if prompt is None else {0: prompt, **told})
 
 
-def _describe(name: str) -> dict[str, Any]:
-    """What is known of a world, with its card if its weights are in the package."""
-    from worldsim.errors import NotShipped
-    from worldsim.presets import card
+@app.command()
+@refusals()
+def convert(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A file or folder of public weights of the Wan family, or a name on the hub such as ORG/NAME:FILE.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(help="A new folder.", show_default=False)],
+    ema: Annotated[bool | None, typer.Option(help="Take the averaged weights of a file that has both.")] = None,
+    lora: Annotated[str | None, typer.Option(help="Changes to merge, a file or a name on the hub.")] = None,
+    alpha: Annotated[float | None, typer.Option(help="Strength of the changes; by default their rank.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="The world that the weights are for.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write public weights of the Wan family as one folder of safetensors that is read lazily, with a card."""
+    from worldsim_apps.convert import convert as write
 
-    engine = _recipe(name).simulator()
-    try:
-        known = card(name)
-    except NotShipped as error:
-        known = {"weights": str(error)}
-    keys = {action.name: " ".join(action.keys) for action in engine.controls.actions}
-    return {"name": name, "fps": engine.fps, "size": list(engine.size), "keys": keys, "card": known}
+    if recipe is not None:
+        wan_recipe(recipe)
+    card = write(source, out, ema=ema, lora=lora, alpha=alpha, recipe=recipe)
+    _report({"folder": str(out), **card} if as_json else f"{out}: {card['model']}, {card['tensors']} tensors")
 
 
 def _report(result: str | dict[str, Any]) -> None:
     typer.echo(result if isinstance(result, str) else json.dumps(result))
-
-
-def _lines(fields: dict[str, Any], indent: str = "") -> Iterator[str]:
-    for name, value in fields.items():
-        if isinstance(value, dict):
-            yield f"{indent}{name}"
-            yield from _lines(value, indent + "  ")
-        else:
-            yield f"{indent}{name}: {', '.join(map(str, value)) if isinstance(value, list) else value}"

@@ -49,8 +49,9 @@ class Explained:
         if path is not None and path.suffix.lower() != ".png":
             raise ConfigError(f"what is explained is drawn as a .png, got {path}; give the file that ending")
         self._path = path
-        self._fps = world.fps
-        self._length = world.frames_per_block
+        # Of latent frames, which is what a block sees.
+        self._length = world.plan.frames_per_block
+        self._fps = world.fps * self._length / world.frames_per_block
         self._seen: list[Sight] = []
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -111,7 +112,7 @@ def by_age(seen: Sequence[Sight], rows: Sequence[range], *, length: int) -> Tabl
     return table
 
 
-def drawing(seen: Sequence[Sight], *, length: int, fps: int) -> Picture:
+def drawing(seen: Sequence[Sight], *, length: int, fps: float) -> Picture:
     """The picture, BGR uint8 [H, W, 3]: blocks from left to right, what lies further back higher up, the block below.
 
     Args:
@@ -157,7 +158,7 @@ def _cells(table: Table, top: float, height: int, width: int) -> Picture:
     return coloured.repeat(height, 0).repeat(width, 1)
 
 
-def _name_rows(canvas: Picture, rows: Sequence[range], height: int, fps: int) -> None:
+def _name_rows(canvas: Picture, rows: Sequence[range], height: int, fps: float) -> None:
     every = max(1, -(-18 // height))
     for at in range(0, len(rows), every):
         from_top = len(rows) - 1 - at

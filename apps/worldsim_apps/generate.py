@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -60,7 +61,7 @@ def film(
 ) -> Film:
     """Play the actions in the session for that many frames and write what is seen to path, an MP4 file.
 
-    The keys held are its subtitles.
+    The keys held are its subtitles. What the session is told at its first block it was opened with.
 
     Ctrl-C ends it after the block it is in; the file then holds what was made until there.
 
@@ -74,13 +75,15 @@ def film(
     scale = shown_scale(world.size)
     began = perf_counter()
     with VideoWriter(path, size=world.size, fps=world.fps, scale=scale) as video, _interruptible() as is_stopped:
-        for block in range(-(-frames // world.frames_per_block)):
+        for block in count():
             keys = actions.keys_at(block)
+            if block and block in actions.prompts:
+                session.set_prompt(actions.prompts[block])
             added = session.step(keys).frames[: frames - video.frames]
             session.forget()  # a script never goes back
             video.write(added, keys)
             on_frames(len(added))
-            if is_stopped():
+            if is_stopped() or video.frames == frames:
                 break
     return Film(
         path=path,

@@ -26,6 +26,7 @@ from worldsim.runtime.session import Session
 from worldsim.runtime.starts import Starts
 from worldsim.session.log import SessionLog
 from worldsim.simulators.crafter import CONTROLS
+from worldsim.testing.fakes import told_world
 from worldsim.training.run import Run
 from worldsim_apps.actions import read_actions
 from worldsim_apps.cli import main
@@ -196,14 +197,49 @@ def test_the_settings_of_a_world_reach_it(untrained, capsys, monkeypatch):
         "device": "cpu",
         "policy": "full",
         "steps": 2,
-        "frames_per_block": 1,
+        "frames_per_block": None,
         "weights": Path("w.safetensors"),
         "kv": "fp8",
         "noise": "shuffled",
         "clean_pass": False,
         "budget": "1GB",
         "spill": Path("spilled"),
+        "size": None,
+        "on_prompt": None,
+        "preview": None,
     }
+
+
+def test_what_is_chosen_of_a_published_model_reaches_it(untrained, capsys, monkeypatch):
+    """The world itself is a small one that is told, so that prompts are seen to change what is shown."""
+    given, told = {}, []
+
+    def load(name: str, **settings: object) -> object:
+        given.update(settings, name=name)
+        return told_world()
+
+    monkeypatch.setattr("worldsim.load", load)
+    prompts = untrained / "prompts.jsonl"
+    prompts.write_text('{"block": 2, "prompt": "a lake by night"}\n')
+    walk = ["generate", "--seconds", "2", "--world", "self-forcing", "--weights", "public", "--prompt", "a wood"]
+    walk += ["--size", "96x64", "--on-prompt", "flush", "--preview", "tiny.pth"]
+    for more in ([], ["--prompts", str(prompts)], []):
+        video = untrained / f"{len(told)}.mp4"
+        assert main([*walk, *more, "-o", str(video)]) == 0
+        told.append(video.read_bytes())
+    assert told[0] == told[2] != told[1]
+    chosen = {name: given[name] for name in ("name", "weights", "size", "on_prompt", "preview")}
+    assert chosen == {
+        "name": "self-forcing",
+        "weights": Path("public"),
+        "size": "96x64",
+        "on_prompt": "flush",
+        "preview": Path("tiny.pth"),
+    }
+    prompts.write_text('{"block": 0, "prompt": "a lake"}\n')
+    capsys.readouterr()
+    assert main([*walk, "--prompts", str(prompts)]) == 2
+    assert "say what block 0 shows" in capsys.readouterr().err
 
 
 def test_generate_says_what_keys_and_values_take_in_each_form(untrained, capsys):
@@ -312,10 +348,16 @@ def test_ctrl_c_before_the_first_block_exits_with_130_too(untrained, capsys, mon
         ("generate --seconds nan", "--seconds is a length of time above 0, got nan"),
         ("generate --seconds inf", "--seconds is a length of time above 0, got inf"),
         ("generate --seed -1", "'--seed'"),
-        ("generate --world crafted", "there is no world 'crafted'; known: crafter, maze; did you mean 'crafter'?"),
+        ("generate --world crafted", "did you mean 'crafter'?"),
+        ("generate --world self-forcing", "the weights of self-forcing are public and not in the package"),
+        ("generate --world self-forcing --weights nowhere --steps 3", "steps=3 cannot be chosen for self-forcing"),
+        ("generate --size 832x480", "size=832x480 cannot be chosen for crafter"),
+        ("generate --world self-forcing --weights nowhere --size 830x480", "the nearest that does is 480x832"),
+        ("generate --prompt wood", "crafter is steered by keys alone and takes no prompts; leave --prompt out"),
+        ("convert nowhere out --recipe selfforcing", "did you mean 'self-forcing'?"),
         (
             "generate --policy windows:frames=3",
-            "there is no policy 'windows'; known: blockvid, full, mismatched, pages, random, sink, window; "
+            "there is no policy 'windows'; known: blockvid, far-sink, full, mismatched, pages, random, sink, window; "
             "did you mean 'window'?",
         ),
         ("generate --policy window:frame=3", "there is no option of policy 'window' 'frame'; known: frames"),

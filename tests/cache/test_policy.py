@@ -19,7 +19,12 @@ def pairs(seen: object) -> list[tuple[int, int]]:
     [
         Full(),
         *(Window(frames=frames) for frames in (1, 2, 7, 100)),
-        *(SinkWindow(sink=sink, window=window) for sink in (0, 1, 3) for window in (1, 2, 7)),
+        *(
+            SinkWindow(sink=sink, window=window, near=near)
+            for sink in (0, 1, 3)
+            for window in (1, 2, 7)
+            for near in (True, False)
+        ),
     ],
 )
 def test_every_shipped_policy_keeps_the_contract(policy: Policy) -> None:
@@ -49,7 +54,56 @@ def test_a_sink_stands_directly_before_the_window() -> None:
 
 def test_a_sink_stands_at_its_true_distance_until_the_window_has_left_it() -> None:
     for block in range(6):
-        assert SinkWindow(sink=2, window=3).see(range(block), block) == Full().see(range(block), block)
+        for near in (True, False):
+            policy = SinkWindow(sink=2, window=3, near=near)
+            assert policy.see(range(block), block) == Full().see(range(block), block)
+
+
+def turned_when_written(blocks: int, frames: int, *, sink: int, size: int) -> list[list[tuple[int, int]]]:
+    """What each block sees of a buffer of so many frames whose keys are turned, once, to the number of their frame.
+
+    Whatever overflows it pushes out the oldest that is no sink. A block finds its own frames in the buffer already.
+    """
+    buffer: list[int] = []
+    seen = []
+    for first in range(0, blocks * frames, frames):
+        buffer += range(first, first + frames)
+        while len(buffer) > size:
+            del buffer[sink]
+        seen.append([(turned, turned - first) for turned in buffer if turned < first])
+    return seen
+
+
+@pytest.mark.parametrize(("sink", "size", "frames"), [(3, 12, 3), (0, 21, 3), (1, 6, 1), (2, 7, 2)])
+def test_a_far_sink_is_what_a_buffer_of_turned_keys_shows(sink: int, size: int, frames: int) -> None:
+    """The cache of LongLive has 12 frames and 3 sinks, that of Self-Forcing 21 and none."""
+    policy, held = SinkWindow(sink=sink, window=size - sink - frames, near=False), list[int]()
+    for number, wanted in enumerate(turned_when_written(15, frames, sink=sink, size=size)):
+        first = number * frames
+        assert pairs(policy.see(held, first)) == wanted
+        held = list(policy.keep([*held, *range(first, first + frames)], first + frames))
+
+
+def anchored(first: int, *, anchor: int, working: int) -> list[tuple[int, int]]:
+    """What a window of RollingForcing from that frame on sees: frames before it, and the first beside them."""
+    latest = range(max(0, first - working), first)
+    turned = [first - working - anchor + frame for frame in range(anchor)]
+    return [(frame, at - first) for frame, at in enumerate(turned)] + [(frame, frame - first) for frame in latest]
+
+
+@pytest.mark.parametrize("working", [3, 15])
+def test_a_near_sink_is_the_anchor_of_rolling_forcing(working: int) -> None:
+    policy = SinkWindow(sink=3, window=working)
+    for first in range(3 + working, 60, 3):
+        assert pairs(policy.see(range(first), first)) == anchored(first, anchor=3, working=working)
+
+
+def test_a_far_sink_moves_back_with_every_block_and_a_near_one_does_not() -> None:
+    far, near = (SinkWindow(sink=2, window=3, near=near) for near in (False, True))
+    assert pairs(far.see(range(100), 100)) == [(0, -100), (1, -99), (97, -3), (98, -2), (99, -1)]
+    assert [pairs(near.see(range(block), block))[0] for block in (50, 51)] == [(0, -5), (0, -5)]
+    assert far.keep(range(100), 100) == near.keep(range(100), 100)
+    assert far.limit == near.limit
 
 
 def test_positions_stay_small_in_a_world_that_never_ends() -> None:

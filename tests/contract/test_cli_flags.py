@@ -10,16 +10,18 @@ from lvbench.cli import app as lvbench
 from worldsim_apps.cli import app as worldsim
 
 PROMISED = {
-    "generate": "--world --actions --prompts --seconds --seed --start --policy --kv --budget --spill --noise "
-    "--no-clean-pass --steps --frames-per-block --device --weights --output -o --log --explain --json",
+    "generate": "--world --actions --prompt --prompts --seconds --seed --start --policy --kv --budget --spill --noise "
+    "--no-clean-pass --steps --frames-per-block --size --on-prompt --preview --device --weights --output -o --log "
+    "--explain --json",
     "replay": "log --verify --output -o --device --weights --json",
-    "serve": "--world --host --port --max-sessions --token --origin --name --folder --frames-per-block --device "
-    "--weights --open --json",
+    "serve": "--world --host --port --max-sessions --token --origin --name --folder --frames-per-block --policy "
+    "--size --on-prompt --preview --device --weights --open --json",
     "ui": "--port --folder --device --open --json",
     "record": "name --frames --seed --held-out --workers --output -o --json",
     "train": "name --data --out --minutes --updates --seed --device --compile --resume --weights --recalling --json",
     "info": "world --json",
     "doctor": "--json",
+    "convert": "source out --ema --lora --alpha --recipe --json",
 }
 SCORES = {
     "score": "videos --output -o --dimension --chunks --extractor --weights --reference --workers --ray --seed "

@@ -13,6 +13,7 @@ from worldsim.cache.policy import Full, Policy, SinkWindow, Window
 from worldsim.cache.pool import PagePool
 from worldsim.decoding.batch import RowsAttend, RowsCanvas, propose_together, write_together
 from worldsim.decoding.noise_plan import NoisePlan
+from worldsim.decoding.rolling import WindowCanvas
 from worldsim.decoding.video import LatentBlock, VideoDecoder, VideoPlan
 from worldsim.errors import ConfigError, PoolFull
 from worldsim.noise import block_noise, uniforms
@@ -110,11 +111,12 @@ def test_each_row_is_at_the_level_of_its_own_block(sampler):
 def test_rows_are_asked_about_together_each_at_its_level_until_all_are_clean():
     values = [torch.full((1, 2, *SHAPE), float(row)) for row in range(3)]
     rows = [LatentCanvas(own, (own.mean().item() / 4 + 0.25, 0.1), lambda step: torch.ones(1)) for own in values]
-    canvas = RowsCanvas(tuple(rows))
+    canvas = RowsCanvas(tuple(WindowCanvas((row,)) for row in rows))
     assert torch.equal(canvas.values, torch.cat(values))
-    assert canvas.sigma.tolist() == [0.25, 0.5, 0.75]
+    assert canvas.levels.tolist() == [[0.25] * 2, [0.5] * 2, [0.75] * 2]
+    assert canvas.steps == [0]
     assert canvas.is_open
-    closed = RowsCanvas(tuple(replace(row, at=2) for row in rows))
+    closed = RowsCanvas(tuple(WindowCanvas((replace(row, at=2),)) for row in rows))
     assert not closed.is_open
     assert all(torch.equal(one, other) for one, other in zip(closed.kept, values, strict=True))
 

@@ -16,11 +16,13 @@ from safetensors.torch import save_file
 
 import worldsim
 from worldsim.cache.policies import parse_policy
+from worldsim.cache.policy import Window
+from worldsim.decoding.rolling import Rolling
 from worldsim.decoding.video import VideoState
 from worldsim.errors import ConfigError, LogError, SnapshotError
 from worldsim.runtime import snapshot as module
 from worldsim.runtime.snapshot import drop_unfinished, glimpse_snapshot, read_snapshot
-from worldsim.testing.fakes import tiny_world
+from worldsim.testing.fakes import tiny_world, told_world
 
 WALK = [{"KeyD"}, {"KeyD", "Space"}, set(), {"ArrowLeft"}, {"KeyA"}, {"Space"}, set()]
 
@@ -49,6 +51,45 @@ def test_a_restored_session_goes_on_bit_for_bit(tmp_path, keep, frames_per_block
     assert future(restored) == future(session)
     restored.rewind(10)
     session.rewind(10)
+    assert future(restored) == future(session)
+
+
+def rolling_world():
+    world = tiny_world(steps=3)
+    world.plan = replace(world.plan, rolling=Rolling(joint=Window(frames=2)))
+    return world
+
+
+@pytest.mark.parametrize("keep", ["log", "pages"])
+def test_a_session_whose_window_rolls_goes_on_bit_for_bit(tmp_path, keep):
+    """What is on its way is kept, as it is by a rewind, a fork and a replay."""
+    session = lived(rolling_world())
+    session.save(tmp_path / "here", keep=keep)
+    restored = worldsim.restore(tmp_path / "here", world=rolling_world())
+    twin, mark = session.fork(), session.mark()
+    assert future(restored) == future(session) == future(twin)
+    session.rewind(mark)
+    restored.rewind(7)
+    assert future(restored) == future(session)
+    rolling_world().replay(session.log, verify=True)
+
+
+def test_a_snapshot_has_what_is_on_its_way_if_anything_is(tmp_path):
+    for world, wanted in ((rolling_world(), (1, 2, 12, 3, 5)), (tiny_world(), None)):
+        session = lived(world)
+        session.save(tmp_path / "here", keep="latents")
+        state = read_snapshot(tmp_path / "here").state
+        assert (None if state.ahead is None else state.ahead.shape) == wanted
+        if wanted:
+            assert torch.equal(state.ahead, session._moment.decoder.state().ahead)
+
+
+@pytest.mark.parametrize("keep", ["log", "latents", "pages"])
+def test_a_session_is_saved_before_its_first_block(tmp_path, keep):
+    world = told_world()
+    session = world.open(seed=4, prompt="a wood")
+    session.save(tmp_path / "here", keep=keep)
+    restored = worldsim.restore(tmp_path / "here", world=world)
     assert future(restored) == future(session)
 
 
@@ -261,7 +302,7 @@ SPARSE = parse_policy("blockvid:recent=3,run=2,top=2,bank=4,tau=0.6")
         (lambda state: {"salient": state.salient * 0.5}, r"got torch.float32 \[11, 15\]"),
         (lambda state: {"salient": None}, "11 frames came with salient tokens of 0"),
         (lambda state: {"controls": state.controls * float("nan")}, "controls that are no numbers"),
-        (lambda state: {"latents": state.latents * float("inf")}, "latents or controls that are no numbers"),
+        (lambda state: {"latents": state.latents * float("inf")}, "latents that are no numbers"),
         (lambda state: {"latents": state.latents.flatten()}, "none that a decoder was in"),
         (lambda state: {"keys": torch.tensor(0.0)}, "expected keys and values"),
         (lambda state: {"memory": {}}, "without a memory"),

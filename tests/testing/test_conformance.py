@@ -48,7 +48,17 @@ def at_distance(frames: Sequence[int], block: int) -> list[Seen]:
     return [Seen(frame, frame - block) for frame in frames]
 
 
-@pytest.mark.parametrize("policy", [Full(), Window(frames=1), Window(frames=7), SinkWindow(sink=0, window=1), Custom()])
+@pytest.mark.parametrize(
+    "policy",
+    [
+        Full(),
+        Window(frames=1),
+        Window(frames=7),
+        SinkWindow(sink=0, window=1),
+        SinkWindow(sink=2, window=3, near=False),
+        Custom(),
+    ],
+)
 def test_a_policy_that_keeps_its_contract_passes(policy: Policy) -> None:
     check_policy(policy)
 

@@ -12,6 +12,7 @@ from worldsim.cache.policy import Full, SinkWindow, Window
 from worldsim.cache.retrieval import Retrieval
 from worldsim.cache.rotary import Rotary, rotate
 from worldsim.decoding.noise_plan import NoisePlan
+from worldsim.decoding.rolling import Rolling
 from worldsim.decoding.video import LatentBlock, VideoPlan
 from worldsim.errors import ConfigError
 from worldsim.noise import block_noise
@@ -62,6 +63,14 @@ def test_a_sink_stands_directly_before_the_window():
     assert torch.allclose(attended(SinkWindow(sink=1, window=1), q, k, v)[:, 36:], wanted, atol=1e-5)
 
 
+def test_the_last_block_may_see_by_a_policy_of_its_own():
+    q, k, v = questions()
+    settings = {"rotary": ROTARY, "grid": GRID}
+    mixed = WholeAttention(LENGTHS, Window(frames=2), last=Full(), **settings)(0, q, k, v)
+    assert torch.equal(mixed[:, :36], attended(Window(frames=2), q, k, v)[:, :36])
+    assert torch.equal(mixed[:, 36:], attended(Full(), q, k, v)[:, 36:])
+
+
 def test_in_float64_nothing_is_rounded_to_float32():
     q, k, v = questions().double()
     exact = attended(Full(), q, k, v)
@@ -70,15 +79,20 @@ def test_in_float64_nothing_is_rounded_to_float32():
     assert 0 < (shifted - exact).abs().max() < 1e-9
 
 
-def test_it_keeps_the_contract_of_decoders():
+@pytest.mark.parametrize("rolling", [None, Rolling(joint=Window(frames=1))])
+def test_it_keeps_the_contract_of_decoders(rolling):
     class Forkable(RecomputingDecoder):
         def fork(self) -> Forkable:
             twin = Forkable(self.backbone, self.plan, self.seed, [*self.past])
-            twin.given = self.given
+            twin.given, twin.ahead = self.given, self.ahead
             return twin
 
     plan = VideoPlan(
-        frames_per_block=2, sigmas=few_step_sigmas(2, 3.0), sampler=few_step, policy=SinkWindow(sink=1, window=2)
+        frames_per_block=2,
+        sigmas=few_step_sigmas(2, 3.0),
+        sampler=few_step,
+        policy=SinkWindow(sink=1, window=2),
+        rolling=rolling,
     )
     held = torch.zeros(1, 2, len(CONTROLS))
     past = [LatentBlock(latents=block_noise(2, 0, 0, (1, 2, 12, 3, 5)), controls=held)]

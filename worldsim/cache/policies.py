@@ -35,7 +35,8 @@ class Named:
 POLICIES: dict[str, Named] = {
     "full": Named(Full, {}, {}),
     "window": Named(Window, {}, {}),
-    "sink": Named(SinkWindow, {}, {}),
+    "sink": Named(SinkWindow, {"near": True}, {}),
+    "far-sink": Named(SinkWindow, {"near": False}, {}),
     "blockvid": Named(Retrieval, {"pick": "likest", "within": 0}, {"tau": 0.98}),
     "pages": Named(Retrieval, {"pick": "likest", "tau": 1.0}, {"within": 64}),
     "random": Named(Retrieval, {"pick": "random", "within": 0}, {}),

@@ -124,16 +124,19 @@ class Window:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SinkWindow:
-    """See the first `sink` frames and the latest `window` frames, as if nothing lay between them.
+    """See the first `sink` frames and the latest `window` frames, which stand at their true distance.
 
-    The window stands at its true distance and the sink directly before it, so positions never leave the range the
-    model was trained on.
+    near: the sink stands directly before the window, as if nothing lay between them, so that positions never leave the
+        range the model was trained on. Else it too stands at its true distance, further back with every block.
 
-    Source: attention sinks, Xiao et al. 2023 (arXiv:2309.17453), section 3.2, over frames instead of tokens.
+    Sources: attention sinks, Xiao et al. 2023 (arXiv:2309.17453), section 3.2, over frames instead of tokens: near, and
+        so does RollingForcing, Liu et al. 2025 (arXiv:2509.25161), place its anchor, the first block. Far, as the frame
+        sink of LongLive, Yang et al. 2025 (arXiv:2509.22622), whose cached keys were turned when they were written.
     """
 
     sink: int = 4
     window: int = 20
+    near: bool = True
 
     def __post_init__(self) -> None:
         if self.sink < 0 or self.window < 1:
@@ -151,7 +154,7 @@ class SinkWindow:
 
     def see(self, held: Sequence[int], block: int, alike: Alike = nothing_alike) -> Sequence[Seen]:
         kept = self.keep(held, block)
-        return [Seen(frame, at - len(kept)) for at, frame in enumerate(kept)]
+        return [Seen(frame, at - len(kept) if self.near else frame - block) for at, frame in enumerate(kept)]
 
     def keep(self, held: Sequence[int], next_frame: int) -> Sequence[int]:
         return [frame for frame in held if frame < self.sink or frame >= next_frame - self.window]

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor
 
+from worldsim.cache.view import ContextView, Recording
 from worldsim.decoding.loop import decide
+from worldsim.decoding.rolling import Ahead, WindowCanvas
 from worldsim.errors import ConfigError
 from worldsim.models.protocol import Attend, Backbone, PromptedBackbone, RememberingBackbone
-from worldsim.samplers import LatentCanvas
 
 if TYPE_CHECKING:
-    from worldsim.cache.view import Recording
     from worldsim.decoding.video import LatentBlock, VideoDecoder
 
 
@@ -39,19 +39,24 @@ class RowsAttend:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RowsCanvas:
-    """The canvas of each row of a batch: all at the same step, each at a level of its own."""
+    """The canvas of each row of a batch: as many blocks in each, at the same step, each at a level of its own."""
 
-    rows: tuple[LatentCanvas, ...]
+    rows: tuple[WindowCanvas, ...]
 
     @property
     def is_open(self) -> bool:
-        """Whether noise is left in any; all close at the same step."""
+        """Whether noise is left in any first block; all close at the same step."""
         return self.rows[0].is_open
 
     @property
     def kept(self) -> list[Tensor]:
-        """All of each."""
+        """The first block of each."""
         return [row.kept for row in self.rows]
+
+    @property
+    def steps(self) -> list[int]:
+        """The step that each block of a row is at."""
+        return [block.at for block in self.rows[0].blocks]
 
     @property
     def values(self) -> Tensor:
@@ -59,48 +64,100 @@ class RowsCanvas:
         return torch.cat([row.values for row in self.rows])
 
     @property
-    def sigma(self) -> Tensor:
-        """The present level of each row, float32 [B]."""
-        return torch.tensor([row.sigma for row in self.rows], device=self.rows[0].values.device)
+    def levels(self) -> Tensor:
+        """The present level of each frame, float32 [B, F]."""
+        return torch.tensor([row.levels for row in self.rows], device=self.rows[0].blocks[0].values.device)
 
 
 @torch.no_grad()
 def propose_together(
     decoders: Sequence[VideoDecoder], controls: Sequence[Tensor], *, between: Callable[[], None] = lambda: None
-) -> list[tuple[Tensor, Recording | None]]:
+) -> list[tuple[Tensor, Recording | Ahead | None]]:
     """The next block of each decoder; changes nothing but their counts of calls.
 
+    Videos that roll share calls once blocks are ahead; those at their beginning share others.
+
     Returns:
-        Of each the latents, [1, F, C, H, W], and what its last call recorded, for a plan without a clean pass.
+        Of each the latents, [1, F, C, H, W], and what travels with them to the commit, see LatentBlock.recording.
 
     Args:
         decoders: over one backbone, pool and plan, each with a past.
-        controls: of each, [1, frames_per_block, A].
+        controls: of each, [1, frames_per_block, A]. They steer all blocks of a window: what is not kept yet follows
+            whatever is newest.
         between: called before every backbone call. What it raises ends the work, and nothing was made.
 
     Raises:
         ConfigError: no decoder, or decoders that do not belong together.
     """
     _check(decoders)
-    plan, steering = decoders[0].plan, torch.cat(list(controls))
-    attends = [decoder.view(plan.frames_per_block).attend for decoder in decoders]
+    made: dict[int, tuple[Tensor, Recording | Ahead | None]] = {}
+    for begun in (False, True):
+        rows = [row for row, decoder in enumerate(decoders) if decoder.has_begun == begun]
+        if rows:
+            alike = _propose_alike([decoders[row] for row in rows], [controls[row] for row in rows], between)
+            made |= zip(rows, alike, strict=True)
+    return [made[row] for row in range(len(decoders))]
+
+
+def _propose_alike(
+    decoders: Sequence[VideoDecoder], controls: Sequence[Tensor], between: Callable[[], None]
+) -> list[tuple[Tensor, Recording | Ahead | None]]:
+    """The same for decoders whose windows have as many blocks."""
+    plan, windows = decoders[0].plan, _Windows(decoders, torch.cat(list(controls)))
     recordings: list[Recording] | list[None] = [None] * len(decoders)
-    backbone = _recalling(decoders, controls, _told(decoders))
 
     def estimate(canvas: RowsCanvas) -> Tensor:
-        nonlocal attends, recordings
+        nonlocal recordings
         between()
+        window = windows.of(len(canvas.steps))
+        attends = [view.attend for view in window.views]
         if not plan.clean_pass:
             recordings = [decoder.recording(plan.frames_per_block) for decoder in decoders]
-            attends = [recording.attend for recording in recordings]
-        dice = [torch.cat([decoder.dice(canvas.rows[0].at) for decoder in decoders])] if plan.draw else []
-        return backbone(*_inputs(decoders, canvas.values, canvas.sigma, steering, attends), *dice)
+            attends = [recording.attend for recording in recordings if recording is not None]
+        dice = [torch.cat([decoder.dice(canvas.steps) for decoder in decoders])] if plan.draw else []
+        return window.backbone(*_inputs(decoders, canvas.values, canvas.levels, window.controls, attends), *dice)
 
     def step(canvas: RowsCanvas, clean: Tensor) -> RowsCanvas:
-        return RowsCanvas(tuple(map(plan.sampler, canvas.rows, clean.split(1))))
+        rows = zip(canvas.rows, clean.split(1), strict=True)
+        return RowsCanvas(tuple(row.moved(plan.sampler, estimated) for row, estimated in rows))
 
-    latents = decide(RowsCanvas(tuple(decoder.canvas() for decoder in decoders)), estimate, step).kept
-    return list(zip(latents, recordings, strict=True))
+    closed = decide(RowsCanvas(tuple(decoder.canvas() for decoder in decoders)), estimate, step)
+    beside = recordings if plan.rolling is None else [row.ahead for row in closed.rows]
+    return list(zip(closed.kept, beside, strict=True))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Window:
+    """What calls about so many blocks of each row share: a backbone that was told all, what steers, what is seen."""
+
+    blocks: int
+    backbone: Backbone
+    controls: Tensor
+    views: list[ContextView]
+
+
+class _Windows:
+    """The windows of some decoders under controls [B, frames_per_block, A], made anew only when they grow."""
+
+    def __init__(self, decoders: Sequence[VideoDecoder], controls: Tensor) -> None:
+        self._decoders = decoders
+        self._controls = controls
+        self._told = _told(decoders)
+        self._latest: _Window | None = None
+
+    def of(self, blocks: int) -> _Window:
+        """That of so many blocks."""
+        if self._latest is None or self._latest.blocks != blocks:
+            self._latest = None  # its views go before there are new ones
+            plan = self._decoders[0].plan
+            controls = self._controls.repeat(1, blocks, 1)
+            views = [
+                decoder.view(blocks * plan.frames_per_block, joint=plan.rolling is not None)
+                for decoder in self._decoders
+            ]
+            backbone = _recalling(self._decoders, controls.split(1), self._told)
+            self._latest = _Window(blocks, backbone, controls, views)
+        return self._latest
 
 
 @torch.no_grad()
@@ -114,12 +171,12 @@ def write_together(decoders: Sequence[VideoDecoder], blocks: Sequence[LatentBloc
     _check(decoders)
     frames, pool = blocks[0].latents.shape[1], decoders[0].pool
     pool.check_room(sum(decoder.context.wants(frames) for decoder in decoders))
-    recordings = [block.recording for block in blocks if block.recording is not None]
+    recordings = [block.recording for block in blocks if isinstance(block.recording, Recording)]
     if len(recordings) < len(blocks):
         recordings = [decoder.recording(frames) for decoder in decoders]
         latents, controls = (torch.cat([getattr(block, part) for block in blocks]) for part in ("latents", "controls"))
         attends = [recording.attend for recording in recordings]
-        clean = torch.zeros(len(decoders), device=latents.device)
+        clean = torch.zeros(latents.shape[:2], device=latents.device)
         _told(decoders)(*_inputs(decoders, latents, clean, controls, attends))
     for decoder, block, recording in zip(decoders, blocks, recordings, strict=True):
         decoder.absorb(block, recording)
@@ -142,13 +199,12 @@ def _recalling(decoders: Sequence[VideoDecoder], controls: Sequence[Tensor], bac
 
 
 def _inputs(
-    decoders: Sequence[VideoDecoder], values: Tensor, sigma: Tensor, controls: Tensor, attends: Sequence[Attend]
+    decoders: Sequence[VideoDecoder], values: Tensor, levels: Tensor, controls: Tensor, attends: Sequence[Attend]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Attend]:
-    """What one backbone call takes for rows at levels [B]; the first frame of a world is its own past."""
+    """What one backbone call takes for rows at levels [B, F]; the first frame of a world is its own past."""
     own = values.split(1)
     tails = [decoder.tail(first) for decoder, first in zip(decoders, own, strict=True)]
     previous = torch.cat((torch.cat(tails), values[:, :-1]), dim=1)
-    levels = sigma[:, None].expand(values.shape[:2]).contiguous()
     for decoder in decoders:
         decoder.calls += 1
     return values, previous, levels, controls, RowsAttend(attends)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import cast
 
 import torch
@@ -15,14 +16,17 @@ from worldsim.cache.pool import PagePool
 from worldsim.cache.sight import Sight
 from worldsim.cache.view import ContextView, Recording
 from worldsim.decoding.batch import propose_together, write_together
+from worldsim.decoding.draws import Draws
 from worldsim.decoding.likeness import Looks
 from worldsim.decoding.loop import Guarantee
 from worldsim.decoding.noise_plan import PLAIN, NoisePlan
 from worldsim.decoding.prompting import KEEP, PromptChange, newest_run
+from worldsim.decoding.rolling import Ahead, Rolling, WindowCanvas, open_window
+from worldsim.decoding.state import VideoState as VideoState
+from worldsim.decoding.state import check_state, state_of_nothing
 from worldsim.errors import ConfigError, PoolFull, ShapeError
 from worldsim.models.protocol import Backbone, Chart, Memory, RememberingBackbone
-from worldsim.noise import block_noise, frame_noise, frame_uniforms, uniforms
-from worldsim.samplers import LatentCanvas, Sampler
+from worldsim.samplers import LatentCanvas, Sampler, heun
 from worldsim.schedules import check_sigmas, mix
 
 
@@ -30,42 +34,13 @@ from worldsim.schedules import check_sigmas, mix
 class LatentBlock:
     """One finished block: clean latents [1, F, C, H, W] and the controls that steered it [1, F, A].
 
-    recording: of the last call that made it, where its plan has no clean pass.
+    recording: what travels with it to its commit: of the last call that made it where its plan has no clean pass, and
+        where its plan rolls the blocks that are ahead of it, without which a window begins anew behind it.
     """
 
     latents: Tensor
     controls: Tensor
-    recording: Recording | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class VideoState:
-    """All that decides what a decoder makes next, beside its backbone, plan and seed.
-
-    blocks: how many it has made.
-    next_frame: the frame to be committed next.
-    frames: the numbers of the F frames that it still holds, ascending; the newest is next_frame - 1.
-    latents: those frames, clean, [1, F, C, H, W].
-    controls: what steered them, [1, F, A].
-    keys, values: what they left in the cache, [layers, F, tokens, heads, head_dim], keys before rotary embedding.
-    memory: what the backbone remembers beside that, see worldsim.models.protocol.Memory.
-    salient: under a sparse policy, which tokens of each frame stay when it grows old, bool [F, tokens]. Of frames that
-        have, keys and values of other tokens are zeros.
-    """
-
-    blocks: int
-    next_frame: int
-    frames: tuple[int, ...]
-    latents: Tensor
-    controls: Tensor
-    keys: Tensor
-    values: Tensor
-    memory: Memory = field(default_factory=dict)
-    salient: Tensor | None = None
-
-    def without_pages(self) -> VideoState:
-        """The same without what the frames left in the cache: keys and values of no frame at all."""
-        return replace(self, keys=self.keys[:, :0], values=self.values[:, :0])
+    recording: Recording | Ahead | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +63,8 @@ class VideoPlan:
             call less, and a past that is a little blurred.
         from_nothing: let a video begin without any past.
         on_prompt: what becomes of the past when a video is told something else.
+        rolling: denoise as many blocks as there are sigmas jointly, each a level behind the one before it, so that a
+            block takes one call and its clean pass.
     """
 
     frames_per_block: int
@@ -101,11 +78,23 @@ class VideoPlan:
     clean_pass: bool = True
     from_nothing: bool = False
     on_prompt: PromptChange = KEEP
+    rolling: Rolling | None = None
 
     def __post_init__(self) -> None:
         check_sigmas(self.sigmas)
         if self.frames_per_block < 1:
             raise ConfigError(f"a block has at least 1 frame, got {self.frames_per_block}")
+        if self.rolling is not None and (self.sampler is heun or not self.noise.is_level or not self.clean_pass):
+            raise ConfigError(
+                "a window that rolls moves every block a level on by one call, from noise alone, and ends in a clean "
+                f"pass, got sampler={self.sampler}, {self.noise} and clean_pass={self.clean_pass}; choose few_step or "
+                "euler, noise that is plain or shuffled, and a clean pass"
+            )
+
+    @property
+    def ahead(self) -> int:
+        """How many frames are ahead of the past between two blocks."""
+        return 0 if self.rolling is None else (len(self.sigmas) - 1) * self.frames_per_block
 
 
 @dataclass(slots=True, eq=False)
@@ -136,10 +125,12 @@ class VideoDecoder:
     _context: Context = field(init=False)
     _held: dict[int, tuple[Tensor, Tensor]] = field(init=False, default_factory=dict)
     _view: ContextView | None = field(init=False, default=None)
+    _is_joint: bool = field(init=False, default=False)
     _memory: Memory = field(init=False, default_factory=dict)
     _sight: Sight = field(init=False, default=Sight())
     _looks: Looks = field(init=False, default=Looks({}))
-    _seen: Sequence[Seen] | None = field(init=False, default=None)
+    _seen: Mapping[bool, Sequence[Seen]] | None = field(init=False, default=None)
+    _ahead: Ahead | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**64:
@@ -177,7 +168,8 @@ class VideoDecoder:
     def prefill(self, latents: Tensor, controls: Tensor) -> None:
         """Make given frames the past, [1, F, C, H, W] with controls [1, F, A], F at least 1; nothing is generated.
 
-        They are committed in blocks of the plan's length; what does not fill one goes first, frame by frame.
+        They are committed in blocks of the plan's length; what does not fill one goes first, frame by frame. Blocks
+        that were on their way are given up: they followed another past.
 
         Raises:
             ShapeError: frames or controls of another shape; nothing was committed.
@@ -204,7 +196,7 @@ class VideoDecoder:
         self.blocks += 1
 
     def tell(self, heard: Tensor) -> None:
-        """Have it hear that from its next block on; what it is told first changes no past.
+        """Have it hear that from its next block on, blocks on their way too; what it is told first changes no past.
 
         Raises:
             PoolFull: no memory to compute a past anew; nothing has changed.
@@ -220,7 +212,7 @@ class VideoDecoder:
 
     def _adapt(self, kept: Sequence[int], anew: int) -> None:
         """Go on with these frames alone, of which so many of the newest are computed anew in one clean pass."""
-        before, held = self._context.fork(), self._held
+        before, held, ahead = self._context.fork(), self._held, self._ahead
         try:
             self._context.keep(kept)
             again = newest_run(kept, self._context.next_frame)[-anew:] if anew else []
@@ -230,6 +222,7 @@ class VideoDecoder:
             if again:
                 latents, controls = (torch.cat([held[at][part] for at in again], dim=1) for part in (0, 1))
                 write_together([self], [LatentBlock(latents=latents, controls=controls)])
+                self._ahead = ahead
         except PoolFull:
             self._context, before, self._held = before, self._context, held
             raise
@@ -246,11 +239,14 @@ class VideoDecoder:
         twin._sight = self._sight
         twin._looks = self._looks
         twin._seen = self._seen
+        twin._ahead = self._ahead
         return twin
 
     def state(self) -> VideoState:
         """All that it knows, copied."""
         frames = self._context.frames
+        if not frames:
+            return state_of_nothing(self.backbone, self.pool)
         pages = [self._context.spread(frame) for frame in frames]
         keys, values = (torch.stack([page[part] for page in pages], dim=1) for part in (0, 1))
         latents, controls = (torch.cat([self._held[frame][part] for frame in frames], dim=1) for part in (0, 1))
@@ -264,6 +260,7 @@ class VideoDecoder:
             values=values,
             memory=self._memory,
             salient=self._mask(frames),
+            ahead=None if self._ahead is None else self._ahead.latents,
         )
 
     def _mask(self, frames: Sequence[int]) -> Tensor | None:
@@ -285,25 +282,19 @@ class VideoDecoder:
             ConfigError, ShapeError: the state does not fit this decoder; nothing has changed.
             PoolFull: no memory for it; nothing has changed.
         """
-        held = len(state.frames)
-        if not held or state.latents.shape[1:2] != (held,) or state.frames[-1] != state.next_frame - 1:
-            raise ConfigError(
-                f"a state with frames {list(state.frames)} before frame {state.next_frame} and "
-                f"latents {list(state.latents.shape)} is none that a decoder was in; restore a whole one"
-            )
-        if self.plan.recall and not state.memory:
-            raise ConfigError("a state without a memory is none of a decoder that recalls; restore a whole one")
-        if self.plan.recall:
+        check_state(state, self.backbone, ahead=self.plan.ahead, from_nothing=self.plan.from_nothing)
+        if self.plan.recall and state.frames:
+            if not state.memory:
+                raise ConfigError("a state without a memory is none of a decoder that recalls; restore a whole one")
             cast(RememberingBackbone, self.backbone).chart(state.memory)
-        self._count(state.latents, state.controls)
-        if not (torch.isfinite(state.latents).all() and torch.isfinite(state.controls).all()):
-            raise ConfigError("a state with latents or controls that are no numbers is none that a decoder was in")
-        mask, wanted = state.salient, (held, self.pool.shape.tokens)
-        if mask is not None and (mask.dtype != torch.bool or mask.shape != wanted):
-            raise ShapeError(f"expected salient tokens bool {list(wanted)}, got {mask.dtype} {list(mask.shape)}")
-        if state.keys.shape[1:2] == (0,):
+        if state.frames and state.keys.shape[1:2] == (0,):
             self._prefill_again(state)
-            return
+        else:
+            self._hold(state)
+        self._ahead = None if state.ahead is None else Ahead(state.ahead.to(self.pool.device))
+
+    def _hold(self, state: VideoState) -> None:
+        mask = state.salient
         salient = [] if mask is None else [row.nonzero()[:, 0] for row in mask]
         context = Context(self.pool, self.plan.policy.sparse).hold(
             state.frames, state.next_frame, state.keys, state.values, salient
@@ -312,8 +303,8 @@ class VideoDecoder:
         self._context, self._memory, self.blocks = context, state.memory, state.blocks
         self._seen, self._sight, self._looks = None, Sight(), Looks({})
         latents, controls = (part.to(self.pool.device) for part in (state.latents, state.controls))
-        pieces = zip(latents.split(1, dim=1), controls.split(1, dim=1), strict=True)
-        self._held = dict(zip(state.frames, pieces, strict=True))
+        places = [(frame, slice(at, at + 1)) for at, frame in enumerate(state.frames)]
+        self._held = {frame: (latents[:, at], controls[:, at]) for frame, at in places}
 
     def _prefill_again(self, state: VideoState) -> None:
         twin = VideoDecoder(self.backbone, self.pool, self.plan, self.seed, state.blocks)
@@ -338,45 +329,38 @@ class VideoDecoder:
         assert self.plan.from_nothing or self.newest
         self._check(controls, self.plan.frames_per_block)
 
-    def canvas(self) -> LatentCanvas:
+    @property
+    def has_begun(self) -> bool:
+        """Whether blocks are ahead; never under a plan that does not roll."""
+        return self._ahead is not None
+
+    def canvas(self) -> WindowCanvas:
         """Its next block as it begins: noise, or the frame before it over and over under less noise.
 
         Of all that is known before a block is made, the frame before it is the likeliest for each of its frames; what
         of it is wrong the noise must be strong enough to hide. Source: SDEdit, Meng et al. 2021 (arXiv:2108.01073).
+        Under a plan that rolls, the blocks that are ahead, and a new one behind them.
         """
-        sigmas, noise = self.plan.noise.sigmas(self.blocks, self.plan.sigmas), self.noise(0)
-        values = noise if sigmas == self.plan.sigmas else mix(self.newest[0], noise, sigmas[0])
-        return LatentCanvas(values, sigmas, self.noise)
+        plan = self.plan
+        if plan.rolling is not None:
+            return open_window(self._ahead, plan.frames_per_block, plan.sigmas, self._fresh)
+        sigmas, noise = plan.noise.sigmas(self.blocks, plan.sigmas), self._fresh(0, 0)
+        values = noise if sigmas == plan.sigmas else mix(self.newest[0], noise, sigmas[0])
+        return WindowCanvas((LatentCanvas(values, sigmas, partial(self._fresh, 0)),))
 
-    def noise(self, step: int) -> Tensor:
-        """The noise of its next block for that step, [1, frames_per_block, C, H, W]."""
-        shape = self.backbone.geometry.frame_shape
-        if self._is_shared(step):
-            return self.plan.noise.shared(frame_noise, self.seed, self._coming, shape).to(self._like)
-        return block_noise(self.seed, self.blocks, step, (1, len(self._coming), *shape)).to(self._like)
+    def dice(self, steps: Sequence[int]) -> Tensor:
+        """The dice of its next blocks, each for its step, [1, len(steps) * frames_per_block, rows, columns]."""
+        dice = [self._draws.dice(self.blocks + behind, step) for behind, step in enumerate(steps)]
+        return torch.cat(dice, dim=1).to(self.pool.device)
 
-    def dice(self, step: int) -> Tensor:
-        """The dice of its next block for that step, [1, frames_per_block, rows, columns]."""
-        shape = (self.backbone.geometry.rows, self.backbone.geometry.columns)
-        if self._is_shared(step):
-            dice = self.plan.noise.shared(frame_uniforms, self.seed, self._coming, shape)
-        else:
-            dice = uniforms(self.seed, self.blocks, step, (1, len(self._coming), *shape))
-        return dice.to(self.pool.device, torch.float32)
+    def _fresh(self, behind: int, step: int) -> Tensor:
+        """The noise of the block that many behind its next, like the newest frame; float32 before the first."""
+        return self._draws.noise(self.blocks + behind, step).to(self.newest[0] if self._held else self.pool.device)
 
     @property
-    def _like(self) -> Tensor | torch.device:
-        """What its noise is like: the frame before it, and before the first of a video float32 on its device."""
-        return self.newest[0] if self._held else self.pool.device
-
-    def _is_shared(self, step: int) -> bool:
-        return step == 0 and self.plan.noise.window > 0
-
-    @property
-    def _coming(self) -> range:
-        """The frames of its next block, counted from the first that it made."""
-        frames = self.plan.frames_per_block
-        return range(self.blocks * frames, (self.blocks + 1) * frames)
+    def _draws(self) -> Draws:
+        plan, geometry = self.plan, self.backbone.geometry
+        return Draws(seed=self.seed, plan=plan.noise, frames=plan.frames_per_block, geometry=geometry)
 
     def recalled(self, controls: Tensor) -> Tensor:
         """What its backbone recalls of its next block, steered by controls [1, frames_per_block, A]."""
@@ -390,21 +374,24 @@ class VideoDecoder:
         """The frame before a block [1, F, C, H, W], [1, 1, C, H, W]: its own first for the first of a world."""
         return self.newest[0] if self._held else block[:, :1]
 
-    def view(self, frames: int) -> ContextView:
-        """What a block of that many frames sees; built once for all calls until the next commit."""
-        if self._view is None or self._view.frames != frames:
-            geometry = self.backbone.geometry
+    def view(self, frames: int, *, joint: bool = False) -> ContextView:
+        """What a block of that many frames sees, or a window of them; the latest is kept until the next commit."""
+        if self._view is None or (self._view.frames, self._is_joint) != (frames, joint):
+            geometry, self._view, self._is_joint = self.backbone.geometry, None, joint
             self._view = ContextView(
                 self._context,
-                self._look_back() if self._seen is None else self._seen,
+                (self._look_back() if self._seen is None else self._seen)[joint],
                 rotary=self.backbone.rotary,
                 grid=(geometry.rows, geometry.columns),
                 frames=frames,
             )
         return self._view
 
-    def _look_back(self) -> Sequence[Seen]:
-        """What its next block sees. Likeness is to the newest frame, which what comes next will be most like."""
+    def _look_back(self) -> Mapping[bool, Sequence[Seen]]:
+        """What its next block sees, and its next window if it rolls.
+
+        Likeness is to the newest frame, which what comes next will be most like.
+        """
         told: dict[int, float] = {}
 
         def alike(frame: int) -> float:
@@ -413,7 +400,11 @@ class VideoDecoder:
                 told.update(self._looks.like_newest())
             return told[frame]
 
-        return self.plan.policy.see(self._context.frames, self._context.next_frame, alike)
+        frames, following, rolling = self._context.frames, self._context.next_frame, self.plan.rolling
+        if rolling is None:
+            return {False: self.plan.policy.see(frames, following, alike)}
+        policies = {False: rolling.clean, True: rolling.joint}
+        return {at: (own or self.plan.policy).see(frames, following, alike) for at, own in policies.items()}
 
     def recording(self, frames: int) -> Recording:
         """What records the clean pass of a block of that many frames, for `absorb`."""
@@ -432,8 +423,10 @@ class VideoDecoder:
         self._view = None
         # What the next block sees is known as soon as this one is: what of it lies far away comes nearer meanwhile.
         self._seen = self._look_back()
-        self.pool.prefetch(page for one in self._seen for page in self._context.pages_of(one.frame))
+        seen = dict.fromkeys(one.frame for look in self._seen.values() for one in look)
+        self.pool.prefetch(page for frame in seen for page in self._context.pages_of(frame))
         self._sight = recording.sight
+        self._ahead = block.recording if isinstance(block.recording, Ahead) else None
         if self.plan.recall:
             backbone = cast(RememberingBackbone, self.backbone)
             self._memory = backbone.remember(self._memory, block.latents, before, block.controls)

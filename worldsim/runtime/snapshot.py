@@ -36,6 +36,8 @@ Keep = Literal["log", "latents", "pages"]
 "pages": the keys and values too; the session goes on at once, and bit for bit.
 """
 _STATE = ("latents", "controls", "keys", "values")
+_MAYBE = ("salient", "ahead")
+"""What some plans leave in a state and others do not."""
 _MEMORY = "memory."
 _MOST = 2**53
 """No session has as many blocks or frames; a larger number is none that was counted."""
@@ -81,7 +83,7 @@ def write_snapshot(path: Path, snapshot: Snapshot, log: bytes | None = None) -> 
         tensors["shown"] = torch.from_numpy(snapshot.shown.copy())
     if snapshot.state is not None:
         tensors |= {name: getattr(snapshot.state, name).contiguous().cpu() for name in _STATE}
-        tensors |= {} if snapshot.state.salient is None else {"salient": snapshot.state.salient}
+        tensors |= _present(snapshot.state)
         tensors |= {f"{_MEMORY}{name}": tensor for name, tensor in snapshot.state.memory.items()}
         tensors |= _codec_tensors(snapshot.codec_state)
         header |= {name: getattr(snapshot.state, name) for name in ("blocks", "next_frame", "frames")}
@@ -198,6 +200,7 @@ def _read(path: Path) -> Snapshot:
         frames=tuple(header["frames"]),
         **{name: tensors[name] for name in _STATE},
         salient=tensors.get("salient"),
+        ahead=tensors.get("ahead"),
         memory={name.removeprefix(_MEMORY): tensors[name] for name in tensors if name.startswith(_MEMORY)},
     )
     return Snapshot(
@@ -248,6 +251,11 @@ def _checksum(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
     return digest.hexdigest()
+
+
+def _present(state: VideoState) -> dict[str, Tensor]:
+    parts = {name: getattr(state, name) for name in _MAYBE}
+    return {name: part.contiguous().cpu() for name, part in parts.items() if part is not None}
 
 
 def _codec_tensors(state: Any) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from worldsim.cache.quant import storage_text
 from worldsim.controls import Controls, Keys
 from worldsim.decoding.noise_plan import noise_text
 from worldsim.decoding.prompting import prompt_change_text
+from worldsim.decoding.rolling import rolling_text
 from worldsim.decoding.video import VideoDecoder, VideoPlan, VideoState
 from worldsim.errors import ConfigError, LogError, PoolFull, ShapeError, SnapshotError
 from worldsim.models.protocol import Backbone, Codec, PromptedBackbone
@@ -139,7 +140,7 @@ class World:
     @property
     def calls_per_block(self) -> int:
         """Backbone calls that one block takes, the clean pass included."""
-        return len(self.plan.sigmas) + self.plan.clean_pass
+        return (1 if self.plan.rolling else len(self.plan.sigmas)) + self.plan.clean_pass
 
     @property
     def remembered_frames(self) -> int:
@@ -369,7 +370,8 @@ class World:
             **({"kv": storage_text(storage)} if storage else {}),
             **({} if plan.noise.is_plain else {"noise": noise_text(plan.noise)}),
             **({} if plan.clean_pass else {"clean_pass": False}),
-            **({"on_prompt": prompt_change_text(plan.on_prompt)} if self.is_told else {}),
+            **({"on_prompt": prompt_change_text(plan.on_prompt), "size": list(self.size)} if self.is_told else {}),
+            **({"rolling": rolling_text(plan.rolling)} if plan.rolling else {}),
         }
 
     def _machine(self) -> dict[str, Any]:

@@ -25,9 +25,10 @@ def check_policy(policy: Policy, *, max_frames: int = 64) -> None:
     """Raise AssertionError, with the failing case, unless policy keeps its contract.
 
     A session of max_frames frames is played in blocks of 1, 2 and 3 frames. Each block must see held frames only, in
-    order, at rising negative positions that do not depend on how far the session has come, the newest frame always
-    among them; it must see the same whether or not the frames that `keep` gave up are still there; and equal
-    questions must have equal answers.
+    order, at rising negative positions, the newest frame always among them; frames that are seen too where all numbers
+    are moved alike must stand where they stood, so that a position may tell a distance, however long, but no number;
+    a block must see the same whether or not the frames that `keep` gave up are still there; and equal questions must
+    have equal answers.
     """
     for frames in (1, 2, 3):
         held: list[int] = []

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import accumulate
 from typing import cast
 
@@ -18,6 +19,7 @@ from worldsim.cache.rotary import Rotary
 from worldsim.decoding.likeness import Looks
 from worldsim.decoding.loop import decide
 from worldsim.decoding.noise_plan import PLAIN
+from worldsim.decoding.rolling import Ahead
 from worldsim.decoding.video import LatentBlock, VideoPlan
 from worldsim.errors import ConfigError
 from worldsim.models.protocol import Backbone, Memory, RememberingBackbone
@@ -38,14 +40,20 @@ class WholeAttention:
         rotary: Rotary,
         grid: tuple[int, int],
         alike: Callable[[int], Alike] = lambda block: nothing_alike,
+        last: Policy | None = None,
     ) -> None:
         """Blocks of that many frames each, every frame being grid = (rows, columns) of tokens.
 
         alike: how like each frame is to what comes in the block that begins with that frame.
+        last: what the last block sees by; None for the policy of all others.
         """
         starts = accumulate(lengths[:-1], initial=0)
         self._blocks = [range(start, start + frames) for start, frames in zip(starts, lengths, strict=True)]
-        self._seen = [policy.see(range(own.start), own.start, alike(own.start)) for own in self._blocks]
+        policies = [*[policy] * (len(lengths) - 1), policy if last is None else last]
+        self._seen = [
+            each.see(range(own.start), own.start, alike(own.start))
+            for each, own in zip(policies, self._blocks, strict=True)
+        ]
         self._first = min((one.position for seen in self._seen for one in seen), default=0)
         self._turns = _turns(rotary, range(self._first, max(lengths)), grid)
 
@@ -89,8 +97,10 @@ class RecomputingDecoder:
     """What a VideoDecoder does, by its definition. Computes in the dtype of the blocks and the backbone.
 
     Args:
-        backbone, plan, seed: as for a VideoDecoder.
+        backbone, plan, seed: as for a VideoDecoder. The policy of a plan that rolls must hold all that is seen.
         past: the blocks that were given, at least one.
+
+    ahead: under a plan that rolls, the blocks on their way, each [1, frames_per_block, C, H, W].
     """
 
     backbone: Backbone
@@ -98,6 +108,7 @@ class RecomputingDecoder:
     seed: int
     past: list[LatentBlock]
     given: int = field(init=False)
+    ahead: tuple[Tensor, ...] = field(init=False, default=())
 
     def __post_init__(self) -> None:
         self.given = len(self.past)
@@ -111,34 +122,57 @@ class RecomputingDecoder:
     @torch.no_grad()
     def propose(self, controls: Tensor) -> LatentBlock:
         """The next block under controls [1, frames_per_block, A]. Changes nothing."""
-        latest = self.past[-1].latents
-        shape = (1, self.plan.frames_per_block, *latest.shape[2:])
-
-        def fresh(step: int) -> Tensor:
-            return block_noise(self.seed, len(self.past) - self.given, step, shape).to(latest)
+        if self.plan.rolling is not None:
+            return self._roll(controls)
 
         def estimate(canvas: LatentCanvas) -> Tensor:
             block = LatentBlock(latents=canvas.values, controls=controls)
-            return self._estimate(self._recalling(controls), block, canvas.sigma, *self._dice(canvas.at))
+            return self._estimate(block, [canvas.sigma], self._dice([canvas.at]))
 
-        canvas = LatentCanvas(fresh(0), self.plan.sigmas, fresh)
+        canvas = LatentCanvas(self._fresh(0, 0), self.plan.sigmas, partial(self._fresh, 0))
         return LatentBlock(latents=decide(canvas, estimate, self.plan.sampler).kept, controls=controls)
 
     def commit(self, block: LatentBlock) -> None:
         """Make block part of the past."""
         self.past.append(block)
+        kept = block.recording
+        self.ahead = kept.latents.split(self.plan.frames_per_block, dim=1) if isinstance(kept, Ahead) else ()
 
-    def _dice(self, step: int) -> list[Tensor]:
-        """Dice of the next block at that step behind those of the past, which decide nothing; none without draws."""
+    def _roll(self, controls: Tensor) -> LatentBlock:
+        """The first of the blocks that are ahead, after as many calls as it is from clean; a new one joins in each."""
+        sigmas, blocks = self.plan.sigmas, list(self.ahead)
+        steps = [len(sigmas) - 1 - behind for behind in range(len(blocks))]
+        while not steps or steps[0] < len(sigmas):
+            blocks.append(self._fresh(len(blocks), 0))
+            steps.append(0)
+            window = LatentBlock(latents=torch.cat(blocks, dim=1), controls=controls.repeat(1, len(blocks), 1))
+            levels = [sigmas[step] for step in steps]
+            clean = self._estimate(window, levels, self._dice(steps)).split(self.plan.frames_per_block, dim=1)
+            for behind, (step, own) in enumerate(zip(steps, clean, strict=True)):
+                canvas = LatentCanvas(blocks[behind], sigmas, partial(self._fresh, behind), step)
+                blocks[behind] = self.plan.sampler(canvas, own).values
+            steps = [step + 1 for step in steps]
+        ahead = Ahead(torch.cat(blocks[1:], dim=1)) if blocks[1:] else None
+        return LatentBlock(latents=blocks[0], controls=controls, recording=ahead)
+
+    def _fresh(self, behind: int, step: int) -> Tensor:
+        """The noise for that step of the block that many behind the next."""
+        latest = self.past[-1].latents
+        shape = (1, self.plan.frames_per_block, *latest.shape[2:])
+        return block_noise(self.seed, len(self.past) - self.given + behind, step, shape).to(latest)
+
+    def _dice(self, steps: Sequence[int]) -> list[Tensor]:
+        """Dice of the next blocks at those steps behind those of the past, which decide nothing; none without draws."""
         if not self.plan.draw:
             return []
         geometry, latest = self.backbone.geometry, self.past[-1].latents
         own = (1, self.plan.frames_per_block, geometry.rows, geometry.columns)
-        dice = uniforms(self.seed, len(self.past) - self.given, step, own).to(latest)
-        return [torch.cat((torch.zeros(1, self._frames, *own[2:]).to(latest), dice), dim=1)]
+        following = len(self.past) - self.given
+        dice = [uniforms(self.seed, following + behind, step, own).to(latest) for behind, step in enumerate(steps)]
+        return [torch.cat((torch.zeros(1, self._frames, *own[2:]).to(latest), *dice), dim=1)]
 
     def _recalling(self, controls: Tensor) -> Backbone:
-        """The backbone, with what it recalls of the next block by a memory that is made from its beginning."""
+        """The backbone, with what it recalls of the next frames by a memory that is made from its beginning."""
         if not self.plan.recall:
             return self.backbone
         backbone, memory = cast(RememberingBackbone, self.backbone), _NOTHING
@@ -152,24 +186,25 @@ class RecomputingDecoder:
     def _frames(self) -> int:
         return sum(one.latents.shape[1] for one in self.past)
 
-    def _estimate(self, backbone: Backbone, block: LatentBlock, sigma: float, *dice: Tensor) -> Tensor:
-        """The clean estimate of block at noise level sigma, with all of the past clean beside it in one call."""
+    def _estimate(self, block: LatentBlock, levels: Sequence[float], dice: Sequence[Tensor]) -> Tensor:
+        """The clean estimate of block, equal parts of it at these levels, with all of the past clean beside it."""
         blocks = [*self.past, block]
-        geometry = self.backbone.geometry
+        geometry, rolling = self.backbone.geometry, self.plan.rolling
         values = torch.cat([one.latents for one in blocks], dim=1)
         attend = WholeAttention(
             [one.latents.shape[1] for one in blocks],
-            self.plan.policy,
+            self.plan.policy if rolling is None or rolling.clean is None else rolling.clean,
             rotary=self.backbone.rotary,
             grid=(geometry.rows, geometry.columns),
             alike=lambda start: _likeness(values[0], start),
+            last=self.plan.policy if rolling is None or rolling.joint is None else rolling.joint,
         )
         previous = torch.cat((values[:, :1], values[:, :-1]), dim=1)
-        levels = torch.zeros(values.shape[:2], device=values.device)
         frames = block.latents.shape[1]
-        levels[:, -frames:] = sigma
+        sigma = torch.zeros(values.shape[:2], device=values.device)
+        sigma[:, -frames:] = torch.tensor(levels).repeat_interleave(frames // len(levels))
         controls = torch.cat([one.controls for one in blocks], dim=1)
-        return backbone(values, previous, levels, controls, attend, *dice)[:, -frames:]
+        return self._recalling(block.controls)(values, previous, sigma, controls, attend, *dice)[:, -frames:]
 
 
 def _likeness(frames: Tensor, start: int) -> Alike:

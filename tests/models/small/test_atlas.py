@@ -81,19 +81,63 @@ def test_an_atlas_keeps_what_lies_around_the_view_however_far_one_walks() -> Non
         assert (found == wanted).sum() >= found.size - 1  # but for whoever stood there
 
 
+WIDE = replace(SCROLL, rows=7, body=(3, 4))
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_a_bump_by_night_is_no_step(seed: int) -> None:
     """Where all looks alike and nothing stays quite as it was, a view that stayed is still more like itself."""
     generator = torch.Generator().manual_seed(seed)
-    wide = 0.02 * torch.randn(9, 11, 12, generator=generator)
-    trembles = 0.02 * torch.randn(2, SCROLL.rows + 1, COLUMNS, 12, generator=generator)
-    for control, rows, columns in SCROLL.moves:
+    wide = 0.02 * torch.randn(12, 14, 12, generator=generator)
+    trembles = 0.02 * torch.randn(2, 9, 9, 12, generator=generator)
+    for control, rows, columns in WIDE.moves:
         asked = torch.eye(5)[[control]]
-        before = wide[3 : 4 + SCROLL.rows, 3 : 3 + COLUMNS]
-        stepped = wide[3 + rows : 4 + rows + SCROLL.rows, 3 + columns : 3 + columns + COLUMNS]
+        before = wide[1:10, 1:10]
+        stepped = wide[1 + rows : 10 + rows, 1 + columns : 10 + columns]
         before, stayed, stepped = before + trembles[0], before + trembles[1], stepped + trembles[1]
-        assert SCROLL.made(before[None], stayed[None], asked).tolist() == [[0, 0]]
-        assert SCROLL.made(before[None], stepped[None], asked).tolist() == [[rows, columns]]
+        assert WIDE.made(before[None], stayed[None], asked).tolist() == [[0, 0]]
+        assert WIDE.made(before[None], stepped[None], asked).tolist() == [[rows, columns]]
+
+
+FOG = torch.linspace(-0.6, -0.4, 12)
+
+
+def by_night(land: torch.Tensor, thick: float) -> torch.Tensor:
+    """Land [9, 9, 12] under a fog that leaves less of it the farther from the body it lies; that is seen well."""
+    row, column = torch.meshgrid(torch.arange(9) - WIDE.body[0], torch.arange(9) - WIDE.body[1], indexing="ij")
+    left = (-thick * (row**2 + column**2) / 8).exp()[..., None]
+    shown = left * land + (1 - left) * FOG
+    shown[WIDE.body] = torch.linspace(-0.9, -0.3, 12)
+    return shown
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("thick", [0.0, 0.5, 1.0])
+def test_a_step_over_plain_ground_in_fog_is_no_bump(seed: int, thick: float) -> None:
+    """All ground is the same, but for a few places and for the wall before a body that stays."""
+    generator = torch.Generator().manual_seed(seed)
+    ground = (FOG + 0.4 * torch.rand(12, generator=generator)).expand(12, 14, 12).clone()
+    for row, column in ((2, 3), (3, 8), (8, 4)):
+        ground[row, column] = FOG + 0.4 * torch.rand(12, generator=generator)
+    for control, rows, columns in WIDE.moves:
+        asked = torch.eye(5)[[control]]
+        before = by_night(ground[1:10, 1:10], thick)
+        stepped = by_night(ground[1 + rows : 10 + rows, 1 + columns : 10 + columns], thick)
+        assert WIDE.made(before[None], stepped[None], asked).tolist() == [[rows, columns]]
+        walled, ahead = ground.clone(), (1 + WIDE.body[0] + rows, 1 + WIDE.body[1] + columns)
+        for aside in (-1, 0, 1):
+            walled[ahead[0] + aside * columns, ahead[1] + aside * rows] = FOG + 0.5
+        stayed = by_night(walled[1:10, 1:10], thick)
+        assert WIDE.made(stayed[None], stayed[None], asked).tolist() == [[0, 0]]
+
+
+def test_a_creature_that_follows_over_open_ground_is_no_bump() -> None:
+    """It stays where it was in the view, as if that had not moved; in the way it is a bump."""
+    plain = by_night((FOG + 0.2).expand(9, 9, 12), thick=0.0)
+    for column, made in ((3, [[0, 1]]), (5, [[0, 0]])):
+        frame = plain.clone()
+        frame[3, column] = FOG + 0.37
+        assert WIDE.made(frame[None], frame[None], torch.eye(5)[[0]]).tolist() == made
 
 
 def test_what_enters_is_what_a_move_brings_into_view() -> None:
@@ -148,7 +192,6 @@ def test_controls_ask_for_the_first_move_that_is_held() -> None:
 def test_a_view_has_moved_or_stayed_as_what_it_shows_says(seed: int, light: float) -> None:
     """Random tiles, of which some change and all may get darker; the body shows the same wherever it is."""
     generator = torch.Generator().manual_seed(seed)
-    wide = replace(SCROLL, rows=7, body=(3, 4))
     tiles = torch.rand(40, 40, 6, generator=generator)
 
     def patches(row: int, column: int) -> torch.Tensor:
@@ -156,15 +199,15 @@ def test_a_view_has_moved_or_stayed_as_what_it_shows_says(seed: int, light: floa
         changed = torch.rand(9, 9, generator=generator) < 0.05
         shown[changed] = torch.rand(6, generator=generator)
         shown[7:] = 0.0
-        shown[wide.body] = 5.0
+        shown[WIDE.body] = torch.linspace(0, 1, 6)
         return shown
 
-    for number, (_, rows, columns) in enumerate(wide.moves):
+    for number, (_, rows, columns) in enumerate(WIDE.moves):
         controls = torch.zeros(2, 5)
         controls[:, number] = 1
         before = torch.stack([patches(10, 10)] * 2)
         after = torch.stack([patches(10 + rows, 10 + columns), patches(10, 10)]) * light
-        assert wide.made(before, after, controls).tolist() == [[rows, columns], [0, 0]]
+        assert WIDE.made(before, after, controls).tolist() == [[rows, columns], [0, 0]]
 
 
 def test_a_view_of_one_thing_everywhere_is_taken_to_have_moved() -> None:

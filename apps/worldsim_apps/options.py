@@ -1,0 +1,62 @@
+"""The options that commands of `worldsim` share, with what their help says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Name = Annotated[str, typer.Argument(help="Which world.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object at the end, and no progress.")]
+Seed = Annotated[int, typer.Option(min=0, help="Equal seeds give equal results.")]
+Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, or a GPU by torch's name for it.")]
+Weights = Annotated[
+    Path | None,
+    typer.Option(help="A weights file of worldsim train in place of the shipped one; a folder, of the Wan family."),
+]
+Script = Annotated[
+    Path | None, typer.Option(help='JSON lines such as {"block": 12, "keys": ["KeyW"]}; without it, wait.')
+]
+Start = Annotated[int | None, typer.Option(help="Which of its starting places; by default one drawn by the seed.")]
+Steps = Annotated[int | None, typer.Option(help="Backbone calls that denoise a block; by default the world's own.")]
+Log = Annotated[Path | None, typer.Option(help="A new file for the log of the walk, which worldsim replay reads.")]
+Policy = Annotated[
+    str | None,
+    typer.Option(help="What a block sees of the past, such as window:frames=32; by default the world's own."),
+]
+Kv = Annotated[
+    str | None,
+    typer.Option(help="How older keys and values are kept, such as int8 or kivi2:recent=16; by default exactly."),
+]
+Noise = Annotated[
+    str,
+    typer.Option(help="Noise that blocks begin with, such as cosine:low=60,period=32 or shuffled:window=4."),
+]
+NoCleanPass = Annotated[
+    bool, typer.Option("--no-clean-pass", help="A block is a call less, and later ones see what its last call saw.")
+]
+Budget = Annotated[
+    str | None,
+    typer.Option(help="Memory for keys and values, such as 256MB; others lie on disk. By default all lie in memory."),
+]
+Spill = Annotated[
+    Path | None, typer.Option(help="Folder that those beyond it lie in; by default the system's for temporary files.")
+]
+Explain = Annotated[
+    Path | None, typer.Option(help="A .png that shows how much attention each block paid to what lies how far back.")
+]
+FramesPerBlock = Annotated[int | None, typer.Option(help="Frames made at once; by default the world's own, such as 1.")]
+Prompt = Annotated[str | None, typer.Option(help="What a world shows that is told in words.")]
+Prompts = Annotated[
+    Path | None, typer.Option(help='JSON lines such as {"block": 12, "prompt": "a lake"}, for such a world.')
+]
+Size = Annotated[str | None, typer.Option(help="Width x height of a world of the Wan family, by default 832x480.")]
+OnPrompt = Annotated[
+    str | None,
+    typer.Option(help="What a new prompt leaves of the past: keep, flush:sink=1,recent=2 or recache:frames=12."),
+]
+Preview = Annotated[
+    Path | None, typer.Option(help="A file of the tiny decoder TAEHV, faster than the codec of the Wan family.")
+]
+Video = Annotated[Path, typer.Option("--output", "-o", help="The video, an .mp4 file.")]

@@ -1,0 +1,190 @@
+"""How fast models of the Wan family make video here, beside the bare arithmetic it is made of; weights are drawn.
+
+    python -m benchmarks.decode --world wan-1.3b --random-weights
+
+What a block costs does not depend on what the weights are. The floor is that of its matrix products and attention
+alone, of the same shapes and dtype, timed in turn with the blocks.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear, scaled_dot_product_attention
+
+from benchmarks.record import spread
+from worldsim.cache.policy import Window
+from worldsim.codec.taehv import TaehvCodec, TaehvConfig, TaehvDecoder
+from worldsim.codec.tail import ForgetfulCodec, TailCodec
+from worldsim.codec.wan import WanCodec
+from worldsim.decoding.video import VideoPlan
+from worldsim.models.wan.backbone import WanBackbone
+from worldsim.models.wan.config import WanConfig, wan_config
+from worldsim.runtime.devices import is_gpu, pick_device
+from worldsim.runtime.world import World
+from worldsim.wan import FPS, SELF_FORCING, WanParts, assemble_wan
+
+PROMPT_WORDS = 40
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One way to make video.
+
+    window: latent frames that attention spans, those of the block among them.
+    clean_pass: write keys and values by a pass of their own.
+    preview: decode with the tiny decoder.
+    """
+
+    window: int
+    clean_pass: bool = True
+    preview: bool = False
+
+    @property
+    def label(self) -> str:
+        """In words."""
+        parts = [f"window {self.window}", "tiny decoder" if self.preview else "codec"]
+        return ", ".join([*parts, *(["no clean pass"] * (not self.clean_pass))])
+
+
+def drawn(network: nn.Module, *, seed: int) -> nn.Module:
+    """The network with every parameter drawn, small enough that values stay finite."""
+    generator = torch.Generator(next(network.parameters()).device).manual_seed(seed)
+    for parameter in network.parameters():
+        parameter.data.normal_(0, 0.02, generator=generator)
+    return network.eval().requires_grad_(False)
+
+
+def drawn_backbone(config: WanConfig, *, device: torch.device, dtype: torch.dtype, seed: int = 0) -> WanBackbone:
+    """A backbone of that size with drawn weights, made where it stays."""
+    with torch.device("meta"):
+        network = WanBackbone(config).to(dtype)
+    backbone = drawn(network.to_empty(device=device), seed=seed)
+    assert isinstance(backbone, WanBackbone)
+    return backbone
+
+
+def drawn_codec(*, preview: bool, device: torch.device, dtype: torch.dtype) -> ForgetfulCodec:
+    """The codec, or the tiny decoder, with drawn weights."""
+    if preview:
+        network = TaehvDecoder(TaehvConfig()).to(device, dtype)
+        drawn(network, seed=3)
+        return TaehvCodec(network)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model: Any = import_module("diffusers").AutoencoderKLWan()
+    return WanCodec(drawn(nn.Module.to(model, device, dtype), seed=2))
+
+
+def world_of(backbone: WanBackbone, codec: ForgetfulCodec, setting: Setting) -> World:
+    """The world of that setting: Self-Forcing's recipe, seeing the window's past."""
+    generator = torch.Generator().manual_seed(1)
+
+    def embed(text: str) -> Tensor:
+        words = min(PROMPT_WORDS, backbone.config.text_length)
+        return torch.randn(words, backbone.config.text_dim, generator=generator)
+
+    plan: VideoPlan = replace(
+        SELF_FORCING.plan(),
+        policy=Window(frames=setting.window - SELF_FORCING.frames_per_block),
+        clean_pass=setting.clean_pass,
+    )
+    return assemble_wan(SELF_FORCING, plan, WanParts(backbone=backbone, codec=codec, embed=embed, identity="drawn"))
+
+
+def floor(backbone: WanBackbone, *, frames: int, past: int, calls: int) -> Callable[[], None]:
+    """The matrix products and attention of one block, and nothing else; arguments as for benchmarks.decode.floor."""
+    config, weight = backbone.config, backbone.head.head.weight
+    tokens, dim, ffn = config.geometry.tokens_per_frame, config.dim, config.ffn_dim
+    own, seen = frames * tokens, (past + frames) * tokens
+    layer = [(dim, dim)] * 6 + [(ffn, dim), (dim, ffn)]
+    weights = [torch.randn(shape).to(weight) for shape in layer]
+    x = {width: torch.randn(own, width).to(weight) for width in (dim, ffn)}
+    heads = (config.heads, config.head_dim)
+    q, told, k = (torch.randn(1, n, *heads).to(weight).transpose(1, 2) for n in (own, config.text_length, seen))
+
+    def run() -> None:
+        for _ in range(calls * config.layers):
+            for weight in weights:
+                linear(x[weight.shape[1]], weight)
+            scaled_dot_product_attention(q, k, k)
+            scaled_dot_product_attention(q, told, told)
+
+    return run
+
+
+@torch.no_grad()
+def timed(call: Callable[[], Any], device: torch.device) -> tuple[float, Any]:
+    """The milliseconds that one call takes, its work on the device included, and what it returns."""
+    _wait(device)
+    start = time.perf_counter()
+    found = call()
+    _wait(device)
+    return (time.perf_counter() - start) * 1e3, found
+
+
+def _wait(device: torch.device) -> None:
+    if is_gpu(device):
+        torch.cuda.synchronize(device)
+
+
+def block_times(world: World, backbone: WanBackbone, codec: TailCodec, *, blocks: int) -> dict[str, Any]:
+    """Milliseconds of a block with a full window by part, its floor, and frames of pixels a second end to end."""
+    device, past = world.pool.device, world.plan.policy.limit
+    assert past is not None
+    frames = world.plan.frames_per_block
+    base = floor(backbone, frames=frames, past=past, calls=world.calls_per_block)
+    if is_gpu(device):
+        torch.cuda.reset_peak_memory_stats(device)
+    parts: dict[str, list[float]] = {"denoise": [], "commit": [], "decode": [], "whole": [], "floor": []}
+    with world.open(seed=7, prompt="drawn") as session:
+        first, _ = timed(session.step, device)
+        for _ in range(past // frames + 1):
+            session.step()
+        for _ in range(blocks):
+            whole, chunk = timed(session.step, device)
+            parts["whole"].append(whole)
+            parts["floor"].append(timed(base, device)[0])
+        session.forget()
+        decoder, state = session._moment.decoder, session._moment.codec_state
+        for _ in range(blocks):
+            denoise, block = timed(partial(decoder.propose, torch.zeros(1, frames, 0, device=device)), device)
+            decode, (_, state) = timed(partial(codec.decode, block.latents[0], state), device)
+            commit, _ = timed(partial(decoder.commit, block), device)
+            for name, took in (("denoise", denoise), ("decode", decode), ("commit", commit)):
+                parts[name].append(took)
+    times = {f"{name}_ms": spread(took) for name, took in parts.items()}
+    ratios = [bare / (p + c) for bare, p, c in zip(parts["floor"], parts["denoise"], parts["commit"], strict=True)]
+    return {
+        "calls_per_block": world.calls_per_block,
+        **times,
+        "ratio_to_floor": spread(ratios),
+        "fps": len(chunk.frames) / times["whole_ms"]["median"] * 1e3,
+        "real_time_factor": len(chunk.frames) / times["whole_ms"]["median"] * 1e3 / FPS,
+        "first_chunk_ms": first,
+        **({"peak_gb": torch.cuda.max_memory_allocated(device) / 1e9} if is_gpu(device) else {}),
+    }
+
+
+def measure(size: str, *, blocks: int, pixels: tuple[int, int], device: torch.device | None = None) -> dict[str, Any]:
+    """Everything that is reported of one size: windows of 12 and 21 frames, either decoder, without a clean pass."""
+    device = device or pick_device()
+    dtype = torch.bfloat16 if is_gpu(device) else torch.float32
+    backbone = drawn_backbone(wan_config(size, height_px=pixels[0], width_px=pixels[1]), device=device, dtype=dtype)
+    codecs = {preview: drawn_codec(preview=preview, device=device, dtype=dtype) for preview in (False, True)}
+    settings = [Setting(window=12), Setting(window=21), Setting(window=12, preview=True)]
+    settings += [Setting(window=12, preview=True, clean_pass=False)]
+    found = {}
+    for setting in settings:
+        world = world_of(backbone, codecs[setting.preview], setting)
+        found[setting.label] = block_times(world, backbone, TailCodec(codecs[setting.preview]), blocks=blocks)
+        del world
+    return {"size": size, "pixels": list(pixels), "dtype": str(dtype).removeprefix("torch."), "settings": found}

@@ -1,0 +1,47 @@
+"""What is said of a world, learned here or published."""
+
+from __future__ import annotations
+
+import pytest
+
+from worldsim.errors import UnknownName
+from worldsim.presets import WORLDS
+from worldsim.wan import RECIPES
+from worldsim_apps.about import describe, lines_of, recipe_of, wan_recipe
+
+
+def test_a_world_that_is_learned_here_is_told_with_its_keys_and_its_card():
+    told = describe("crafter")
+    assert (told["fps"], told["size"]) == (8, [72, 72])
+    assert "KeyW" in told["keys"]["move_up"]
+    assert told["card"]["licence"].startswith("Apache-2.0")
+    assert "not in the package" in describe("maze")["card"]["weights"]
+
+
+def test_a_published_model_is_told_with_its_source_and_where_its_weights_are():
+    told = describe("self-forcing")
+    assert "arXiv:2506.08009" in told["source"]
+    assert told["weights"].startswith("gdhe17/Self-Forcing")
+    assert told["sigmas"] == [1.0, 0.9375, 0.8333, 0.625]
+    assert (told["policy"], told["on_prompt"]) == ("window:frames=18", "keep")
+
+
+def test_every_recipe_goes_by_its_name():
+    assert all(recipe_of(name).name == name for name in WORLDS)
+    assert all(wan_recipe(name).name == describe(name)["name"] == name for name in RECIPES)
+    with pytest.raises(UnknownName, match="crafter"):
+        recipe_of("self-forcing")
+    with pytest.raises(UnknownName, match="longlive"):
+        wan_recipe("longlife")
+    with pytest.raises(UnknownName, match="crafter"):
+        describe("crafted")
+
+
+def test_fields_within_fields_are_indented():
+    assert list(lines_of({"a": 1, "b": {"c": [1, 2], "d": {"e": "x"}}})) == [
+        "a: 1",
+        "b",
+        "  c: 1, 2",
+        "  d",
+        "    e: x",
+    ]

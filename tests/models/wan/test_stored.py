@@ -1,0 +1,131 @@
+"""A converted model is one folder, whole or not there, that loads back and says where it is from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from worldsim.errors import ConfigError, WeightsError
+from worldsim.models.wan import stored
+from worldsim.models.wan.config import WanConfig, wan_config
+from worldsim.models.wan.stored import check_free, read_card, read_config, wanted_shapes, write_model
+from worldsim.models.wan.weights import Weights, load_tensors
+
+SMALL = replace(wan_config("1.3b"), dim=128, ffn_dim=40, layers=2, heads=1, freq_dim=16, text_dim=24)
+
+
+def state(seed: int, config: WanConfig = SMALL) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {name: torch.randn(shape, generator=generator) for name, shape in wanted_shapes(config).items()}
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Weights:
+    """Of a small backbone, as published."""
+    path = tmp_path / "self_forcing_dmd.pt"
+    torch.save(
+        {"generator_ema": {f"model.{name}": tensor for name, tensor in state(1).items()}, "critic": state(2)}, path
+    )
+    return load_tensors(path)
+
+
+def test_a_model_loads_back_as_it_was(weights: Weights, tmp_path: Path) -> None:
+    out = write_model(tmp_path / "new" / "folder", weights, recipe="self-forcing")
+    assert sorted(path.name for path in out.iterdir()) == ["card.json", "config.json", "model.safetensors"]
+    assert [path.name for path in out.parent.iterdir()] == ["folder"]
+    found = load_tensors(out)
+    assert found.keys() == state(1).keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in state(1).items())
+    assert read_config(out) == (SMALL, "self-forcing")
+
+
+def test_a_card_says_where_a_model_is_from(weights: Weights, tmp_path: Path) -> None:
+    path = tmp_path / "self_forcing_dmd.pt"
+    card = read_card(write_model(tmp_path / "out", weights))
+    assert card == {
+        "model": "a Wan 2.1 transformer of dim 128 (2 layers, 16 channels in)",
+        "tensors": 15 + 2 * 27,
+        "parameters": sum(tensor.numel() for tensor in state(1).values()),
+        "files": [
+            {
+                "name": path.name,
+                "bytes": path.stat().st_size,
+                "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            }
+        ],
+        "part": "generator_ema",
+        "left_out": ["critic"],
+        "stripped_from_names": ["model."],
+        "renamed_from": None,
+        "merged": [],
+    }
+    assert read_config(tmp_path / "out") == (SMALL, None)
+
+
+def test_a_folder_with_something_in_it_is_left_alone(weights: Weights, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    check_free(out)
+    write_model(out, weights)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    for taken in (out, tmp_path / "self_forcing_dmd.pt"):
+        with pytest.raises(ConfigError, match="is there and not an empty folder"):
+            write_model(taken, weights)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+@pytest.mark.parametrize("error", [OSError("no space left on device"), KeyboardInterrupt()])
+def test_nothing_is_left_of_a_model_that_was_not_written_whole(
+    weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def full(folder: Path, *_: object) -> None:
+        (folder / "model.safetensors").write_bytes(b"half")
+        raise error
+
+    monkeypatch.setattr(stored, "write_shards", full)
+    with pytest.raises(type(error)):
+        write_model(tmp_path / "out", weights)
+    assert [path.name for path in tmp_path.iterdir()] == ["self_forcing_dmd.pt"]
+
+
+def test_a_model_that_is_none_is_not_written(tmp_path: Path) -> None:
+    def of(tensors: Mapping[str, Tensor]) -> Weights:
+        torch.save(dict(tensors), tmp_path / "a.pt")
+        return load_tensors(tmp_path / "a.pt")
+
+    lacking = {name: tensor for name, tensor in state(1).items() if not name.endswith("norm_q.weight")}
+    with pytest.raises(WeightsError, match=r"a.pt does not fit: 4 of 69 tensors missing"):
+        write_model(tmp_path / "out", of(lacking))
+    with pytest.raises(WeightsError, match=r"a.pt is no transformer of the Wan family; it looks like a VAE"):
+        write_model(
+            tmp_path / "out", of({"decoder.conv1.weight": torch.ones(4, 4, 3, 3, 3), "conv2.weight": torch.ones(4, 4)})
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "cannot be read"),
+        ("[]", "not of a model that worldsim convert wrote"),
+        (json.dumps({"model_type": "t2v", "dim": 1536}), "not of a model that worldsim convert wrote"),
+        (json.dumps({"family": "wan", "dim": 128}), "describes no backbone"),
+        (json.dumps({"family": "wan", **dict.fromkeys(("dim", "ffn_dim", "layers", "heads"), 0)}), "another version"),
+    ],
+)
+def test_a_folder_that_is_no_converted_model_is_told(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(WeightsError, match=words):
+        read_config(tmp_path)
+
+
+def test_a_folder_without_a_card_is_told(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"card.json cannot be read .*worldsim convert writes such a folder"):
+        read_card(tmp_path)

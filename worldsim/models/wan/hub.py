@@ -1,0 +1,70 @@
+"""Weights by the name that they have on the Hugging Face hub, brought to this machine when they are not yet here."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path, PurePosixPath
+
+from worldsim.errors import MissingDependency, WeightsError
+from worldsim.models.wan.files import ENDINGS, INDEX, choose, shard_names
+
+HUB_ID = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(?::(?P<file>[^\\:]+))?")
+"""ORGANISATION/NAME, or ORGANISATION/NAME:FILE, where FILE may be a folder."""
+
+
+def local_path(source: str | Path) -> Path:
+    """The file or folder on this machine that a source names.
+
+    Args:
+        source: a path that is there, or a name on the hub: gdhe17/Self-Forcing, or with a file or folder in it,
+            gdhe17/Self-Forcing:checkpoints/self_forcing_dmd.pt. Without one it is the only transformer there.
+
+    Raises:
+        WeightsError: no such path, and no such name on the hub or no way to the hub; no such file there, or more than
+            one transformer.
+        MissingDependency: huggingface_hub is needed and not installed.
+    """
+    path = Path(source).expanduser()
+    if path.exists():
+        return path
+    named = HUB_ID.fullmatch(str(source))
+    if named is None or str(source).startswith("."):
+        raise WeightsError(
+            f"there is no {source}; give a file, a folder, or a name on the hub such as gdhe17/Self-Forcing"
+        )
+    return _brought(named["repository"], named["file"])
+
+
+def _brought(repository: str, file: str | None) -> Path:
+    try:
+        import huggingface_hub as hub
+        from huggingface_hub.errors import HfHubHTTPError
+    except ImportError as error:
+        raise MissingDependency(
+            f"{repository} is not here, and bringing it needs huggingface_hub: pip install 'worldsim[wan]'"
+        ) from error
+    # The bases are the errors of the client below, httpx or requests, whichever this version of the hub stands on.
+    trouble: tuple[type[BaseException], ...] = (OSError, ValueError, *HfHubHTTPError.__bases__)
+    try:
+        if file is None:
+            there = hub.list_repo_files(repository)
+            file = choose([name for name in there if name.endswith((*ENDINGS, INDEX))], repository)
+        if not file.endswith((*ENDINGS, INDEX)):
+            return _folder(Path(hub.snapshot_download(repository, allow_patterns=f"{file}/*")), repository, file)
+        path = Path(hub.hf_hub_download(repository, file))
+        if file.endswith(INDEX):
+            for name in shard_names(path):
+                hub.hf_hub_download(repository, PurePosixPath(file).with_name(name).as_posix())
+    except trouble as error:
+        why = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise WeightsError(
+            f"{repository} is neither a path here nor to be had from the hub ({why}); check the name and the "
+            f"network, or download it elsewhere and give the path"
+        ) from error
+    return path
+
+
+def _folder(snapshot: Path, repository: str, name: str) -> Path:
+    if not (snapshot / name).is_dir():
+        raise WeightsError(f"{repository} has no folder {name}; name a file or a folder that it has")
+    return snapshot / name

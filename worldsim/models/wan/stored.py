@@ -1,0 +1,128 @@
+"""A converted model on disk: one folder with its tensors, its size and where it comes from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from worldsim.errors import ConfigError, WeightsError
+from worldsim.models.wan.backbone import WanBackbone
+from worldsim.models.wan.config import WanConfig
+from worldsim.models.wan.kinds import looks_like, wan_config_of
+from worldsim.models.wan.shards import write_shards
+from worldsim.models.wan.weights import Weights, check_state
+
+CONFIG = "config.json"
+CARD = "card.json"
+FAMILY = "wan"
+
+
+def wanted_shapes(config: WanConfig) -> dict[str, list[int]]:
+    """The shape of every tensor of a backbone of this size, by name; nothing is allocated."""
+    with torch.device("meta"):
+        backbone = WanBackbone(config)
+    return {name: list(tensor.shape) for name, tensor in backbone.state_dict().items()}
+
+
+def write_model(out: Path, weights: Weights, *, recipe: str | None = None) -> Path:
+    """The folder, written whole or not at all: safetensors, config.json and card.json.
+
+    Args:
+        out: a new folder, or an empty one.
+        weights: of a Wan transformer; tensors are read and written one at a time.
+        recipe: the name of the recipe they are for, kept in config.json.
+
+    Raises:
+        ConfigError: out is there and not empty.
+        WeightsError: the weights are not those of a Wan transformer, or cannot be read.
+        OSError: it could not be written, as on a full disk; nothing is left of it.
+    """
+    check_free(out)
+    source = ", ".join(map(str, weights.origin.files))
+    config = wan_config_of(weights.shapes, source)
+    check_state(weights.shapes, wanted_shapes(config), source)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = out.with_name(f".{out.name}.{os.getpid()}.part")
+    unfinished.mkdir()
+    try:
+        write_shards(unfinished, weights, weights.metas)
+        _write_json(unfinished / CONFIG, {"family": FAMILY, "recipe": recipe, **asdict(config)})
+        _write_json(unfinished / CARD, card_of(weights))
+        if out.exists():
+            out.rmdir()
+        unfinished.rename(out)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return out
+
+
+def check_free(out: Path) -> None:
+    """Raise ConfigError if something is at the path that is not an empty folder."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"{out} is there and not an empty folder; name a new one, or remove it first")
+
+
+def card_of(weights: Weights) -> dict[str, object]:
+    """What a converted model says of where it comes from; reads the files once for their SHA-256."""
+    origin = weights.origin
+    return {
+        "model": looks_like(weights.shapes),
+        "tensors": len(weights),
+        "parameters": sum(meta.numel() for meta in weights.metas.values()),
+        "files": [_file(path) for path in origin.files],
+        "part": origin.part,
+        "left_out": list(origin.left),
+        "stripped_from_names": list(origin.stripped),
+        "renamed_from": "diffusers" if origin.diffusers else None,
+        "merged": [{**_file(path), "alpha": origin.alpha} for path in origin.merged],
+    }
+
+
+def read_config(folder: Path) -> tuple[WanConfig, str | None]:
+    """The size of a converted model, and the recipe that it is for, if it says one.
+
+    Raises:
+        WeightsError: the folder has no config.json of a converted Wan model.
+    """
+    path = folder / CONFIG
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path} cannot be read ({error}); worldsim convert writes such a folder") from error
+    if not isinstance(found, Mapping) or found.get("family") != FAMILY:
+        raise WeightsError(f"{path} is not of a model that worldsim convert wrote; convert it first")
+    sizes = {name: value for name, value in found.items() if name not in ("family", "recipe")}
+    recipe = found.get("recipe")
+    try:
+        return WanConfig(**sizes), None if recipe is None else str(recipe)
+    except (TypeError, ConfigError) as error:
+        raise WeightsError(f"{path} describes no backbone ({error}); it is of another version") from error
+
+
+def read_card(folder: Path) -> dict[str, object]:
+    """What card_of said when the model was converted. Raises WeightsError if the folder has no card."""
+    path = folder / CARD
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise WeightsError(f"{path} cannot be read ({error}); worldsim convert writes such a folder") from error
+
+
+def _file(path: Path) -> dict[str, object]:
+    with path.open("rb") as file:
+        return {
+            "name": path.name,
+            "bytes": path.stat().st_size,
+            "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
+        }
+
+
+def _write_json(path: Path, found: Mapping[str, object]) -> None:
+    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
