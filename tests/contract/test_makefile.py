@@ -46,7 +46,7 @@ def test_the_demo_is_made_on_a_fresh_machine_with_torch_installed_first(checkout
 def test_the_tests_run_format_lint_types_and_layers_first(checkout: Path) -> None:
     lines = commands(checkout, "test")
     order = [
-        "[worlds,ui,dev]",
+        "[worlds,ui,wan,dev]",
         "touch .venv/.dev",
         "format --check",
         "ruff check",
