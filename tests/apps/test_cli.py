@@ -344,7 +344,7 @@ def test_ctrl_c_before_the_first_block_exits_with_130_too(untrained, capsys, mon
         ("generate --seconds soon", "'--seconds'"),
         ("generate --seconds 0", "--seconds is a length of time above 0, got 0.0"),
         ("generate --kv int7", "no code for keys and values 'int7'; known: fp8, gear2, gear4, int8, kivi2, kivi4"),
-        ("generate --noise cosin", "no noise 'cosin'; known: cosine, linear, plain, shuffled"),
+        ("generate --noise cosin", "no noise 'cosin'; known: cosine, linear, plain, published, shuffled"),
         ("generate --seconds nan", "--seconds is a length of time above 0, got nan"),
         ("generate --seconds inf", "--seconds is a length of time above 0, got inf"),
         ("generate --seed -1", "'--seed'"),

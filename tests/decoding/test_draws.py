@@ -7,14 +7,19 @@ import torch
 
 from worldsim.decoding.draws import Draws
 from worldsim.decoding.noise_plan import PLAIN, NoisePlan
+from worldsim.decoding.published_noise import PublishedNoise
 from worldsim.geometry import LatentGeometry
 from worldsim.noise import block_noise, frame_noise, frame_uniforms, uniforms
 
 GEOMETRY = LatentGeometry(channels=3, height=6, width=10, patch=2, frames_per_block=1)
 
 
-def draws(*, frames: int = 2, window: int = 0) -> Draws:
-    return Draws(seed=5, plan=NoisePlan(window=window) if window else PLAIN, frames=frames, geometry=GEOMETRY)
+CPU = torch.device("cpu")
+
+
+def draws(*, frames: int = 2, window: int = 0, plan: NoisePlan | None = None) -> Draws:
+    plan = plan or (NoisePlan(window=window) if window else PLAIN)
+    return Draws(seed=5, plan=plan, frames=frames, geometry=GEOMETRY, steps=3, device=CPU)
 
 
 @pytest.mark.parametrize(("block", "step"), [(0, 0), (7, 0), (7, 2)])
@@ -43,3 +48,12 @@ def test_only_what_a_block_begins_with_is_shared():
 
 def test_dice_are_float32():
     assert draws().dice(0, 1).dtype == draws(window=2).dice(0, 0).dtype == torch.float32
+
+
+@pytest.mark.parametrize(("block", "step"), [(0, 0), (1, 2), (3, 1)])
+def test_noise_in_the_published_order_is_drawn_by_it(block, step):
+    plan = NoisePlan(published=8)
+    own = draws(plan=plan)
+    wanted = PublishedNoise(seed=5, total=8, frames=2, steps=3, device=CPU).of(block, step, (3, 6, 10))
+    assert torch.equal(own.noise(block, step), wanted)
+    assert torch.equal(own.dice(block, step), draws().dice(block, step))

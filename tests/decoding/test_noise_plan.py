@@ -66,6 +66,8 @@ def test_frames_share_the_same_noise_whatever_the_block_length(length):
     ("text", "plan"),
     [
         ("plain", PLAIN),
+        ("published:frames=42", NoisePlan(published=42)),
+        ("published", NoisePlan(published=21)),
         ("linear", NoisePlan(low=60)),
         ("cosine:low=50,high=90,period=7,window=6", NoisePlan(curve="cosine", low=50, high=90, period=7, window=6)),
         ("shuffled", NoisePlan(window=4)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -19,6 +20,8 @@ from worldsim.errors import ConfigError, ShapeError
 
 ROUND = 512
 """Tokens by which the room for a view grows where frames are held in part, so that the same room does again."""
+POSITIONS = 128
+"""Positions of frames whose turns are kept: of 1,560 tokens with heads of 128, 0.8 MB each."""
 PROBES = 16
 """Queries of each frame that tell which of its tokens are salient."""
 
@@ -54,12 +57,11 @@ class ContextView:
         room = pool.room(1, whole + frames * shape.tokens)
         weakref.finalize(self, pool.spare_rooms.append, room).atexit = False
         self._keys, self._values = room[:, :, :, : self._past + frames * shape.tokens]
-        self._turns = _turns(rotary, range(frames), grid, shape.head_dim).to(pool.device)
-        past = _turns(rotary, [one.position for one in self.seen], grid, shape.head_dim).to(pool.device)
+        self._turns = torch.cat([_turns(rotary, at, grid, shape.head_dim, pool.device) for at in range(frames)])
         end = 0
-        past = past.view(len(self.seen), shape.tokens, *past.shape[1:])
-        for turns, (keys, values, tokens) in zip(past, read, strict=True):
+        for one, (keys, values, tokens) in zip(self.seen, read, strict=True):
             place = slice(end, end := end + keys.shape[1])
+            turns = _turns(rotary, one.position, grid, shape.head_dim, pool.device)
             _turn(keys, turns if tokens is None else turns[tokens], out=self._keys[:, 0, place])
             self._values[:, 0, place] = values
 
@@ -185,11 +187,13 @@ def _check_fit(shape: PageShape, rotary: Rotary, grid: tuple[int, int]) -> None:
         raise ConfigError(f"{rotary} turns pairs of more dimensions than a head of {shape.head_dim} has")
 
 
-def _turns(rotary: Rotary, times: Sequence[int], grid: tuple[int, int], head_dim: int) -> Tensor:
-    """The turn of every pair of every token as a complex number, [len(times) * rows * columns, 1, head_dim / 2]."""
-    angles = rotary.angles(times, *grid)
-    whole = torch.nn.functional.pad(angles, (0, head_dim // 2 - angles.shape[1]))
-    return torch.polar(torch.ones_like(whole), whole)[:, None]
+@lru_cache(maxsize=POSITIONS)
+def _turns(rotary: Rotary, time: int, grid: tuple[int, int], head_dim: int, device: torch.device) -> Tensor:
+    """The turn of every pair of every token of a frame as a complex number, [rows * columns, 1, head_dim / 2]."""
+    with torch.inference_mode(False):
+        angles = rotary.angles([time], *grid)
+        whole = torch.nn.functional.pad(angles, (0, head_dim // 2 - angles.shape[1]))
+        return torch.polar(torch.ones_like(whole), whole)[:, None].to(device)
 
 
 def _turn(x: Tensor, turns: Tensor, *, out: Tensor) -> None:

@@ -8,29 +8,39 @@ import torch
 from torch import Tensor
 
 from worldsim.decoding.noise_plan import NoisePlan
+from worldsim.decoding.published_noise import PublishedNoise
 from worldsim.geometry import LatentGeometry
 from worldsim.noise import block_noise, frame_noise, frame_uniforms, uniforms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draws:
-    """The noise and the dice of every block of one video, on the CPU.
+    """The noise and the dice of every block of one video.
 
     Args:
         seed: of the video, in [0, 2**64).
         plan: what the first step of a block shares with the blocks beside it.
         frames: of a block.
         geometry: of a frame.
+        steps: levels of a block.
+        device: where noise in the published order is drawn; all else is drawn on the CPU.
     """
 
     seed: int
     plan: NoisePlan
     frames: int
     geometry: LatentGeometry
+    steps: int
+    device: torch.device
 
     def noise(self, block: int, step: int) -> Tensor:
         """Unit noise of a block for a step, float32 [1, frames, C, H, W]; step 0 is what it begins with."""
         shape = self.geometry.frame_shape
+        if self.plan.published:
+            drawn = PublishedNoise(
+                seed=self.seed, total=self.plan.published, frames=self.frames, steps=self.steps, device=self.device
+            )
+            return drawn.of(block, step, shape)
         if self._is_shared(step):
             return self.plan.shared(frame_noise, self.seed, self._numbers(block), shape)
         return block_noise(self.seed, block, step, (1, self.frames, *shape))

@@ -25,10 +25,16 @@ from worldsim.noise import order
 Draw = Callable[[int, int, Sequence[int]], Tensor]
 """Random numbers of a seed, a frame and a shape."""
 _RISE = ("low", "high", "period")
-KNOWN = {"plain": (), "linear": (*_RISE, "window"), "cosine": (*_RISE, "window"), "shuffled": ("window",)}
+KNOWN = {
+    "plain": (),
+    "linear": (*_RISE, "window"),
+    "cosine": (*_RISE, "window"),
+    "shuffled": ("window",),
+    "published": ("frames",),
+}
 """The options of each plan that can be named."""
 CURVES = ("linear", "cosine")
-LOW, WINDOW, WIDEST = 60, 4, 1024
+LOW, WINDOW, WIDEST, VIDEO = 60, 4, 1024, 21
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +48,8 @@ class NoisePlan:
         low, high: the level that the first and the last block of a period begin at, in percent, 100 being noise alone.
         period: blocks from one low to the next; at least 2.
         window: frames among which initial noise is shuffled, an even number; 0 for noise of their own.
+        published: latent frames of a video whose noise is drawn in the order of the published pipelines, see
+            worldsim.decoding.published_noise; 0 for noise that is a function of its block, in a world without an end.
 
     Two departures, because a world has no last block. The published level rises over the chunks of one video, here over
     a period, after which it begins anew. And an order of its own changes nothing about noise that nobody else has:
@@ -55,6 +63,7 @@ class NoisePlan:
     high: int = 100
     period: int = 32
     window: int = 0
+    published: int = 0
 
     def __post_init__(self) -> None:
         if self.curve not in CURVES or not 1 <= self.low <= self.high <= 100 or self.period < 2:
@@ -66,6 +75,11 @@ class NoisePlan:
             raise ConfigError(
                 f"noise is shuffled in windows of an even number of frames up to {WIDEST}, or of 0, got {self.window}"
             )
+        if self.published < 0 or (self.published and (self.window or not self.is_level)):
+            raise ConfigError(
+                "noise in the published order is of 1 frame or more, and neither shuffled nor of other levels, "
+                f"got {self}"
+            )
 
     @property
     def is_level(self) -> bool:
@@ -75,7 +89,7 @@ class NoisePlan:
     @property
     def is_plain(self) -> bool:
         """Whether it changes nothing."""
-        return self.is_level and not self.window
+        return self.is_level and not self.window and not self.published
 
     def level(self, block: int) -> float:
         """The noise level that a block begins at, in (0, 1]."""
@@ -106,22 +120,26 @@ PLAIN = NoisePlan()
 
 
 def parse_noise(text: str) -> NoisePlan:
-    """The plan that a text names: "plain", "cosine:low=60,high=100,period=32,window=4", "shuffled:window=4".
+    """The plan that a text names: "plain", "cosine:low=60,high=100,period=32,window=4", "published:frames=21".
 
     Options left out: a low of 60, a high of 100, a period of 32 blocks; a window of 4 frames where noise is shuffled
-    and nothing else, else none.
+    ("shuffled:window=4") and nothing else, else none; a video of 21 latent frames.
 
     Raises:
         UnknownName: nobody knows that plan, or that option of it.
         ConfigError: an option is given twice, is not a whole number, or does not fit.
     """
     name, options = parse_options(text, KNOWN, kind="noise")
+    if name == "published":
+        return NoisePlan(published=options.get("frames", VIDEO))
     usual: dict[str, Any] = {"plain": {}, "shuffled": {"window": WINDOW}}.get(name, {"curve": name, "low": LOW})
     return NoisePlan(**(usual | options))
 
 
 def noise_text(plan: NoisePlan) -> str:
     """The text that parse_noise reads as a plan that does the same, with all options."""
+    if plan.published:
+        return f"published:frames={plan.published}"
     if plan.is_level:
         return f"shuffled:window={plan.window}" if plan.window else "plain"
     return f"{plan.curve}:" + ",".join(f"{option}={getattr(plan, option)}" for option in KNOWN[plan.curve])

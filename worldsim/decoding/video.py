@@ -84,7 +84,8 @@ class VideoPlan:
         check_sigmas(self.sigmas)
         if self.frames_per_block < 1:
             raise ConfigError(f"a block has at least 1 frame, got {self.frames_per_block}")
-        if self.rolling is not None and (self.sampler is heun or not self.noise.is_level or not self.clean_pass):
+        apart = self.noise.published or not self.noise.is_level
+        if self.rolling is not None and (self.sampler is heun or apart or not self.clean_pass):
             raise ConfigError(
                 "a window that rolls moves every block a level on by one call, from noise alone, and ends in a clean "
                 f"pass, got sampler={self.sampler}, {self.noise} and clean_pass={self.clean_pass}; choose few_step or "
@@ -360,7 +361,14 @@ class VideoDecoder:
     @property
     def _draws(self) -> Draws:
         plan, geometry = self.plan, self.backbone.geometry
-        return Draws(seed=self.seed, plan=plan.noise, frames=plan.frames_per_block, geometry=geometry)
+        return Draws(
+            seed=self.seed,
+            plan=plan.noise,
+            frames=plan.frames_per_block,
+            geometry=geometry,
+            steps=len(plan.sigmas),
+            device=self.pool.device,
+        )
 
     def recalled(self, controls: Tensor) -> Tensor:
         """What its backbone recalls of its next block, steered by controls [1, frames_per_block, A]."""

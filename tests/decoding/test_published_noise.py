@@ -1,0 +1,51 @@
+"""Noise in the published order is what a plain loop over one video draws, whatever block is asked for first."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from worldsim.decoding.published_noise import PublishedNoise
+from worldsim.errors import ConfigError
+
+SHAPE = (3, 4, 6)
+
+
+def video(*, seed: int, total: int, frames: int, steps: int, dtype: torch.dtype = torch.bfloat16) -> list[list[Tensor]]:
+    """All noise of a video as the pipelines come upon it: of each block that of every step, [1, frames, C, H, W]."""
+    generator = torch.Generator().manual_seed(seed)
+    begun = torch.randn((1, total, *SHAPE), generator=generator, dtype=dtype)
+    drawn = []
+    for block in range(total // frames):
+        own = [begun[:, block * frames : (block + 1) * frames]]
+        for _ in range(steps - 1):
+            own.append(torch.randn((frames, *SHAPE), generator=generator, dtype=dtype)[None])
+        drawn.append(own)
+    return drawn
+
+
+def noise(*, seed: int = 4, total: int = 9, frames: int = 3, steps: int = 4) -> PublishedNoise:
+    return PublishedNoise(seed=seed, total=total, frames=frames, steps=steps, device=torch.device("cpu"))
+
+
+@pytest.mark.parametrize(("total", "frames", "steps"), [(9, 3, 4), (4, 1, 2), (6, 3, 1)])
+def test_every_block_and_step_has_the_noise_that_a_video_meets_there(total, frames, steps):
+    wanted = video(seed=4, total=total, frames=frames, steps=steps)
+    drawn = noise(total=total, frames=frames, steps=steps)
+    for block in reversed(range(total // frames)):
+        for step in range(steps):
+            found = drawn.of(block, step, SHAPE)
+            assert found.dtype == torch.float32
+            assert torch.equal(found, wanted[block][step].float()), (block, step)
+
+
+def test_it_goes_by_the_seed():
+    assert not torch.equal(noise(seed=5).of(0, 0, SHAPE), noise(seed=6).of(0, 0, SHAPE))
+
+
+def test_past_the_end_of_the_video_there_is_none():
+    with pytest.raises(ConfigError, match="9 frames, 3 a block, and block 3 is none of them"):
+        noise().of(3, 0, SHAPE)
+    with pytest.raises(ConfigError, match="in whole blocks"):
+        noise(total=10).of(0, 0, SHAPE)
