@@ -50,8 +50,8 @@ KNOWN = 20
 """Tiles in view that have to be known before they tell where a walker is."""
 SURE = 0.3
 """By how much more of them the land has to fit elsewhere."""
-STAYED = 0.95
-"""A view that stayed differs by less than this share of what it would, had it moved."""
+OBVIOUS = 2
+"""So many tiles tell better whether a player has moved than what stood ahead of it."""
 NEAR = tuple((row, column) for row in (0, -1, 1) for column in (0, -1, 1))
 SHOWN = 6
 NOON, BRIGHT = 60, 75
@@ -85,26 +85,26 @@ def far(place: Place) -> int:
 class Walker:
     """Knows of a world what its frames showed: where it is, and what lies around.
 
-    frame: the newest.
+    shown: the newest reading, of one frame.
     place: row and column of the player, home being (0, 0).
     land: the material seen last at each place.
     seen_at: the frame at which each place was in view last.
     """
 
-    frame: Frames | None = None
+    shown: Reading | None = None
     place: Place = (0, 0)
     land: dict[Place, int] = field(default_factory=dict)
     seen_at: dict[Place, int] = field(default_factory=dict)
 
-    def see(self, frame: Frames, shown: Reading, at: int, move: Place) -> None:
+    def see(self, shown: Reading, at: int, move: Place) -> None:
         """Take in frame `at`, the only one of a reading, made under a move that succeeded or not.
 
-        Whether it did is told by how the picture has shifted, which is seen by night too. By day the land that is known
-        corrects it: of 3,987 moves and blocked moves of the engine the shift alone tells 9 wrong, and a walk adds up.
+        Whether it did is told by what stood ahead, and by the tiles that are in view before and after where they speak
+        against that. By day the land that is known corrects it.
         """
-        if self.frame is not None and move != (0, 0) and _moved(self.frame, frame, move):
+        if move != (0, 0) and self._moved(shown, move):
             self.place = self._next(move)
-        self.frame = frame
+        self.shown = shown
         fits = {step: self._fit(shown, step) for step in NEAR}
         better = {step: fit for step, fit in fits.items() if fit > fits[0, 0] + SURE}
         if better:
@@ -134,14 +134,19 @@ class Walker:
         return self.land.get(there) in FREE and far(there) <= FARTHEST
 
     def home(self) -> list[Place]:
-        """The steps of the shortest way home over ground that was seen, if there is one."""
+        """The steps of the shortest way home over ground that was seen, if there is one, and round who stands there."""
+        return self._way_home(self._crowd()) or self._way_home(set())
+
+    def _way_home(self, avoided: set[Place]) -> list[Place]:
         reached: dict[Place, Place | None] = {self.place: None}
         queue = deque([self.place])
         while queue and (0, 0) not in reached:
             here = queue.popleft()
             for way in MOVES.values():
                 there = (here[0] + way[0], here[1] + way[1])
-                if there not in reached and (self.land.get(there) in FREE or there == (0, 0)):
+                if there in reached or there in avoided:
+                    continue
+                if self.land.get(there) in FREE or there == (0, 0):
                     reached[there] = here
                     queue.append(there)
         steps: list[Place] = []
@@ -151,8 +156,25 @@ class Walker:
             here, before = before, reached[before]
         return steps[::-1]
 
+    def _crowd(self) -> set[Place]:
+        """Where the newest frame shows somebody else."""
+        if self.shown is None:
+            return set()
+        return {
+            place
+            for place, row, column in self.view()
+            if self.shown.sprites[0, row, column] and self.shown.visible[0, row, column] and (row, column) != CENTRE
+        }
+
     def _next(self, way: Place) -> Place:
         return self.place[0] + way[0], self.place[1] + way[1]
+
+    def _moved(self, shown: Reading, move: Place) -> bool:
+        """Whether a move was made that led to what is shown now."""
+        if self.shown is None:
+            return False
+        more = _changed(self.shown, shown, move) - _changed(self.shown, shown, (0, 0))
+        return more < (OBVIOUS if _free(self.shown, move) else -OBVIOUS)
 
     def _fit(self, shown: Reading, move: Place) -> float:
         """The share of tiles that can be told and show what was known at their places after a move; NaN of too few."""
@@ -166,18 +188,21 @@ class Walker:
         return float(np.mean([one == other for one, other in known])) if len(known) >= KNOWN else float("nan")
 
 
-def _moved(before: Frames, after: Frames, move: Place) -> bool:
-    """Whether the view of frames [72, 72, 3] has moved, by what lies in view either way, but for the player."""
-    side = before.shape[0] // COLUMNS
-    height, width = size = ROWS * side, COLUMNS * side
-    land = np.ones(size, bool)
-    land[CENTRE[0] * side : (CENTRE[0] + 1) * side, CENTRE[1] * side : (CENTRE[1] + 1) * side] = False
-    down, right = move[0] * side, move[1] * side
-    old = slice(max(0, down), height + min(0, down)), slice(max(0, right), width + min(0, right))
-    new = slice(max(0, -down), height + min(0, -down)), slice(max(0, -right), width + min(0, -right))
-    shown, judged = after[new].astype(np.float32), land[old] & land[new]
-    stayed, moved = (np.abs(before[part] - shown).mean(-1)[judged].mean() for part in (new, old))
-    return bool(stayed >= STAYED * moved)
+def _free(shown: Reading, way: Place) -> bool:
+    """Whether a reading of one frame shows free ground, and nobody on it, one step that way from a player awake."""
+    ahead = 0, CENTRE[0] + way[0], CENTRE[1] + way[1]
+    return int(shown.materials[ahead]) in FREE and not shown.sprites[ahead] and not shown.sleeping[0]
+
+
+def _changed(before: Reading, after: Reading, move: Place) -> int:
+    """How many of the tiles that can be told in readings of one frame each have changed if the view made that move."""
+    down, right = move
+    old = slice(max(0, down), ROWS + min(0, down)), slice(max(0, right), COLUMNS + min(0, right))
+    new = slice(max(0, -down), ROWS + min(0, -down)), slice(max(0, -right), COLUMNS + min(0, -right))
+    land = np.ones((ROWS, COLUMNS), bool)
+    land[CENTRE] = False
+    told = (before.visible[0] & land)[old] & (after.visible[0] & land)[new]
+    return int((told & (before.materials[0][old] != after.materials[0][new])).sum())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,7 +282,7 @@ def _arrived(episode: Episode, at: int) -> tuple[Walker, Frames]:
     for frame in range(at - CONTEXT, at):
         row, column = places[frame] - places[at - 1]
         walker.place = (int(row), int(column))
-        walker.see(episode.frames[frame], episode.play.shown[frame : frame + 1], frame, (0, 0))
+        walker.see(episode.play.shown[frame : frame + 1], frame, (0, 0))
     return walker, episode.frames[at - 1]
 
 
@@ -277,7 +302,7 @@ def _walk(
         way = way if walker.goes_on(way) and rng.random() < STRAIGHT_ON else walker.away(rng)
         step = home[0] if back and home else way
         last, at, before = session.step(world.controls.press(names[step])).frames[-1], at + 1, dict(walker.seen_at)
-        walker.see(last, read_frames(last[None]), at, step)
+        walker.see(read_frames(last[None]), at, step)
         for place, _, _ in walker.view():
             absent[place] = max(absent.get(place, 0), at - before.get(place, at) - 1)
         farthest = max(farthest, far(walker.place))

@@ -79,7 +79,7 @@ def test_a_walker_keeps_its_bearings(night: bool) -> None:
         shown = episode.play.shown[at : at + 1]
         if night:
             shown = replace(shown, visible=np.zeros_like(shown.visible))
-        walker.see(episode.frames[at], shown, at, MOVES.get(action, (0, 0)))
+        walker.see(shown, at, MOVES.get(action, (0, 0)))
         wrong += walker.place != tuple(episode.play.places[at] - episode.play.places[0])
     assert len(episode.frames) > 100
     assert wrong <= 0.02 * len(episode.frames)
@@ -97,32 +97,37 @@ def test_a_world_that_forgets_nothing_is_right_and_one_that_forgets_is_not(cases
     assert other["right"]["value"] < 0.8
 
 
-def reading(materials: list[list[int]]) -> Any:
-    shown = np.full((1, 7, 9), GRASS)
+def reading(materials: list[list[int]], sprites: dict[tuple[int, int], int] | None = None) -> Any:
+    shown, on = np.full((1, 7, 9), GRASS), np.zeros((1, 7, 9), int)
     shown[0, : len(materials), : len(materials[0])] = materials
-    return SimpleNamespace(materials=shown, visible=np.ones((1, 7, 9), bool))
-
-
-def painted(materials: list[list[int]]) -> Any:
-    """A frame in which every material has a colour."""
-    tiles = np.zeros((9, 9, 3), np.uint8)
-    tiles[:7] = np.repeat(reading(materials).materials[0][..., None] * 9, 3, axis=-1)
-    return tiles.repeat(8, axis=0).repeat(8, axis=1)
+    for place, sprite in (sprites or {}).items():
+        on[0, *place] = sprite
+    return SimpleNamespace(materials=shown, sprites=on, visible=np.ones((1, 7, 9), bool), sleeping=np.zeros(1, bool))
 
 
 def test_a_walker_tells_by_what_it_sees_whether_it_moved() -> None:
     walker = Walker()
     for at, shown in enumerate(([[WATER, GRASS, WATER]], [[GRASS, WATER, GRASS]], [[GRASS, WATER, GRASS]])):
-        walker.see(painted(shown), reading(shown), at, (0, 1))
+        walker.see(reading(shown), at, (0, 1))
     assert walker.place == (0, 1)
+
+
+def test_a_walker_on_ground_without_a_mark_tells_it_by_what_stood_ahead() -> None:
+    walker, cow = Walker(), 6
+    walker.see(reading([[GRASS]]), 0, (0, 0))
+    walker.see(reading([[GRASS]], {(3, 5): cow}), 1, (0, 1))
+    assert walker.place == (0, 1)
+    walker.see(reading([[GRASS]], {(3, 5): cow}), 2, (0, 1))
+    assert walker.place == (0, 1)
+    assert walker.home() == [(0, -1)]
 
 
 def test_a_walker_that_was_mistaken_finds_its_place_by_the_land() -> None:
     land = np.random.default_rng(3).choice([GRASS, WATER], size=(7, 9)).tolist()
     walker = Walker()
-    walker.see(painted(land), reading(land), 0, (0, 0))
+    walker.see(reading(land), 0, (0, 0))
     walker.place = (1, -1)
-    walker.see(painted(land), reading(land), 1, (0, 0))
+    walker.see(reading(land), 1, (0, 0))
     assert walker.place == (0, 0)
 
 
@@ -139,6 +144,14 @@ def test_a_walker_finds_the_shortest_way_home_over_free_ground() -> None:
     assert place == (0, 0)
     walker.land[1, 1] = WATER
     assert walker.home() == []
+
+
+def test_a_walker_goes_round_who_stands_in_its_way_if_there_is_a_way_round() -> None:
+    walker = Walker(place=(0, 3), shown=reading([[GRASS]], {(3, 3): 6}))
+    walker.land = {(0, column): GRASS for column in range(4)}
+    assert walker.home() == [(0, -1)] * 3
+    walker.land |= {(1, column): GRASS for column in range(4)}
+    assert len(walker.home()) == 5
 
 
 def loop(truth: list[int], found: list[int]) -> Loop:

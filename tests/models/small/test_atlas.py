@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from worldsim.errors import ConfigError
 from worldsim.models.protocol import UNKNOWN
-from worldsim.models.small.atlas import LARGEST, Atlas, Codes, Scroll
+from worldsim.models.small.atlas import LARGEST, Atlas, Codes, Dim, Scroll
 
 SCROLL = Scroll(rows=3, body=(1, 2), moves=((0, 0, 1), (1, 0, -1), (2, 1, 0), (3, -1, 0)))
 COLUMNS = 5
@@ -58,6 +58,41 @@ def test_what_is_recalled_is_what_was_seen_there_last_and_is_out_of_view(
             if not (0 <= at[0] < SCROLL.rows and 0 <= at[1] < COLUMNS):
                 wanted[row, column] = seen.get((place[0] + at[0], place[1] + at[1]), UNKNOWN)
         assert atlas.recall(step).tolist() == wanted.tolist()
+
+
+def test_by_night_the_clearest_sight_of_a_place_is_kept_unless_it_has_changed() -> None:
+    """Codes stand out of the fog the more the higher they are."""
+    by_day, worse, better = (np.full((4, COLUMNS), code, np.int16) for code in (5, 3, 7))
+    changed = np.zeros((SCROLL.rows, COLUMNS), bool)
+    changed[0, 1] = True
+    dim = Dim(changed=changed, clear=np.arange(10, dtype=np.float32))
+    left = opened().see(by_day, (0, 0)).see(worse, (0, 1), dim)
+    assert left.recall((0, 5))[:, 0].tolist() == [UNKNOWN] * 3
+    wanted = np.full((SCROLL.rows, COLUMNS), 5)
+    wanted[:, -1] = wanted[0, 1] = 3  # what was unknown, and what has changed
+    row, column = left.view
+    assert left.tiles[row : row + SCROLL.rows, column : column + COLUMNS].tolist() == wanted.tolist()
+    again = left.see(better, (0, 0), dim).tiles[row : row + SCROLL.rows, column : column + COLUMNS]
+    wanted = np.full((SCROLL.rows, COLUMNS), 7)
+    wanted[SCROLL.body] = 5  # who stands there hides it
+    assert again.tolist() == wanted.tolist()
+
+
+@pytest.mark.parametrize("move", [(0, 0), (0, 1), (1, 0)])
+def test_a_frame_is_dim_by_night_and_tells_what_has_changed(move: tuple[int, int]) -> None:
+    land = (FOG + 0.2).expand(12, 14, 12)
+    sorts = torch.stack((FOG, FOG + 0.1, FOG - 0.3))
+    before = by_night(land[1:10, 1:10], thick=0.0)
+    after = before.clone()
+    after[1, 2] = FOG - 0.3
+    ((dim,), (day,)) = (
+        WIDE.dim(before[None], shown[None], [move], sorts)
+        for shown in (after, after.index_put((torch.tensor(3), torch.tensor(4)), torch.linspace(-1, 1, 12)))
+    )
+    assert day is None
+    assert dim is not None
+    assert np.argwhere(dim.changed).tolist() == [[1, 2]]
+    assert dim.clear.argsort().tolist() == [1, 0, 2]  # told from the corners, which show land here
 
 
 def test_an_atlas_stays_as_it_is_when_more_is_seen() -> None:

@@ -210,8 +210,9 @@ class SmallBackbone(nn.Module):
         patches = frames.unflatten(1, (geometry.rows, geometry.columns))
         made = scroll.made(patches[:-1], patches[1:], controls[0]).tolist()
         atlas = Atlas.of(memory, scroll, geometry.columns)
-        for shown, move in zip(codes.cpu().numpy().astype(np.int16), made, strict=True):
-            atlas = atlas.see(shown, move)
+        dims = scroll.dim(patches[:-1], patches[1:], made, palette.centres)
+        for shown, move, dim in zip(codes.cpu().numpy().astype(np.int16), made, dims, strict=True):
+            atlas = atlas.see(shown, move, dim)
         return atlas.tensors
 
     def recall(self, memory: Memory, controls: Tensor) -> Tensor:
