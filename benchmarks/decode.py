@@ -1,6 +1,7 @@
 """How fast a world is made here, beside the bare arithmetic it is made of.
 
     python -m benchmarks.decode --world crafter
+    python -m benchmarks.decode --world wan-small --random-weights --size 96x64
 
 The floor of a block is the time of its matrix products and attention alone, of the same shapes and dtype, without
 norms, modulation, rotary positions, gathering, sampling or decoding. Blocks and floors are timed in turn, so that
@@ -22,12 +23,15 @@ import typer
 from torch.nn.functional import linear, scaled_dot_product_attention
 
 import worldsim
+from benchmarks import decode_wan
 from benchmarks.record import spread, write
 from worldsim.models.small.backbone import SmallBackbone, SmallConfig
 from worldsim.presets import WORLDS, assemble
 from worldsim.runtime.session import Session
 from worldsim.runtime.world import World
+from worldsim.wan import parse_size
 
+WAN = "wan-"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 FIRST_FRAME = "import worldsim; worldsim.load({world!r}).open(seed=7).step(())"
 
@@ -183,8 +187,18 @@ def main(
         int, typer.Option(help="Blocks of the long run, 310 at the least to compare block 300 with 50.")
     ] = 1_600,
     starts: Annotated[int, typer.Option(help="Processes started.")] = 5,
+    random_weights: Annotated[
+        bool, typer.Option("--random-weights", help="Of wan-1.3b, wan-14b, wan-small or wan-tiny, drawn by chance.")
+    ] = False,
+    size: Annotated[str, typer.Option(help="Width x height of their pictures.")] = "832x480",
 ) -> None:
     """Time a world and write benchmarks/results/decode-WORLD.json."""
+    if world.startswith(WAN) != random_weights:
+        raise typer.BadParameter(f"worlds called {WAN}SIZE have random weights, and no others do; see --random-weights")
+    if random_weights:
+        found = decode_wan.measure(world.removeprefix(WAN), blocks=blocks, pixels=parse_size(size))
+        typer.echo(write(f"decode-{world}", found).read_text())
+        return
     path = write(f"decode-{world}", measure(world, Counts(blocks=blocks, long=long, starts=starts)))
     typer.echo(path.read_text())
 

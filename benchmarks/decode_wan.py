@@ -33,6 +33,11 @@ from worldsim.runtime.world import World
 from worldsim.wan import FPS, SELF_FORCING, WanParts, assemble_wan
 
 PROMPT_WORDS = 40
+WIDTHS = (96, *TaehvConfig().widths)
+NARROW = (8, 16, 8, 8, 8)
+"""As published, and for backbones that are small: the codec has 96, and would take all of their time."""
+SMALL = {"dim": 256, "ffn_dim": 1536, "layers": 6, "heads": 4, "text_dim": 64, "text_length": 128}
+"""A size for CPUs, in the proportions of the published ones: where products, and not single calls, take the time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,15 +77,28 @@ def drawn_backbone(config: WanConfig, *, device: torch.device, dtype: torch.dtyp
     return backbone
 
 
-def drawn_codec(*, preview: bool, device: torch.device, dtype: torch.dtype) -> ForgetfulCodec:
-    """The codec, or the tiny decoder, with drawn weights."""
+def config_of(size: str, pixels: tuple[int, int]) -> WanConfig:
+    """The backbone of that size, "small" or one of worldsim.models.wan.config, for pictures of (height, width)."""
+    config = wan_config("tiny" if size == "small" else size, height_px=pixels[0], width_px=pixels[1])
+    return replace(config, **SMALL) if size == "small" else config
+
+
+def drawn_codec(
+    *, preview: bool, device: torch.device, dtype: torch.dtype, widths: tuple[int, ...] = WIDTHS
+) -> ForgetfulCodec:
+    """The codec, or the tiny decoder, with drawn weights.
+
+    Args:
+        widths: of the codec, and of the four parts of the tiny decoder.
+    """
     if preview:
-        network = TaehvDecoder(TaehvConfig()).to(device, dtype)
+        first, second, third, last = widths[1:]
+        network = TaehvDecoder(TaehvConfig(widths=(first, second, third, last))).to(device, dtype)
         drawn(network, seed=3)
         return TaehvCodec(network)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model: Any = import_module("diffusers").AutoencoderKLWan()
+        model: Any = import_module("diffusers").AutoencoderKLWan(base_dim=widths[0])
     return WanCodec(drawn(nn.Module.to(model, device, dtype), seed=2))
 
 
@@ -178,8 +196,9 @@ def measure(size: str, *, blocks: int, pixels: tuple[int, int], device: torch.de
     """Everything that is reported of one size: windows of 12 and 21 frames, either decoder, without a clean pass."""
     device = device or pick_device()
     dtype = torch.bfloat16 if is_gpu(device) else torch.float32
-    backbone = drawn_backbone(wan_config(size, height_px=pixels[0], width_px=pixels[1]), device=device, dtype=dtype)
-    codecs = {preview: drawn_codec(preview=preview, device=device, dtype=dtype) for preview in (False, True)}
+    backbone = drawn_backbone(config_of(size, pixels), device=device, dtype=dtype)
+    widths = NARROW if size in ("tiny", "small") else WIDTHS
+    codecs = {told: drawn_codec(preview=told, device=device, dtype=dtype, widths=widths) for told in (False, True)}
     settings = [Setting(window=12), Setting(window=21), Setting(window=12, preview=True)]
     settings += [Setting(window=12, preview=True, clean_pass=False)]
     found = {}

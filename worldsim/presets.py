@@ -43,7 +43,7 @@ from worldsim.simulators.protocol import Explorer, Simulator
 from worldsim.training.data import Recording
 from worldsim.training.objectives import BeliefForcing, DiffusionForcing
 from worldsim.training.trainer import Stage, TrainingPlan
-from worldsim.wan import RECIPES, SIZE_PX, assemble_wan, load_parts, parse_size
+from worldsim.wan import RECIPES, SIZE_PX, assemble_wan, load_parts, parse_size, room_for
 
 ASSETS = Path(str(files("worldsim"))) / "assets"
 
@@ -295,18 +295,25 @@ def load(
         NotShipped: the world's weights are not in the package.
         WeightsError: the weights file is torn, foreign, of another shape or of another world.
     """
-    if name not in WORLDS and name not in RECIPES:
-        raise UnknownName("world", name, (*WORLDS, *RECIPES))
-    where = pick_device(device)
+    where = _place(name, device)
     chosen = _chosen(policy, noise, on_prompt) | {"clean_pass": _switch("clean_pass", clean_pass)}
     keeping = _keeping(kv, tiers_of(budget, spill, where))
     if name in RECIPES:
         _refuse(name, steps=steps, frames_per_block=frames_per_block)
-        parts = load_parts(RECIPES[name], weights, size=_pixels(size), device=where, preview=preview)
-        return assemble_wan(RECIPES[name], RECIPES[name].plan(**chosen), parts, keeping=keeping)
+        plan = RECIPES[name].plan(**chosen)
+        check = room_for(plan, device=where, preview=preview is not None, keeping=keeping)
+        parts = load_parts(RECIPES[name], weights, size=_pixels(size), device=where, preview=preview, check=check)
+        return assemble_wan(RECIPES[name], plan, parts, keeping=keeping)
     _refuse(name, size=size, on_prompt=on_prompt, preview=preview)
     plan = replace(WORLDS[name].plan(frames_per_block, steps, recall=_switch("recall", recall)), **chosen)
     return assemble(WORLDS[name], plan, _weights(WORLDS[name], weights), device=where, keeping=keeping)
+
+
+def _place(name: str, device: str) -> torch.device:
+    """The device of that name; UnknownName unless there is such a world to load there."""
+    if name not in WORLDS and name not in RECIPES:
+        raise UnknownName("world", name, (*WORLDS, *RECIPES))
+    return pick_device(device)
 
 
 def _pixels(size: str | None) -> tuple[int, int]:

@@ -8,13 +8,17 @@ text_encoder/ and tokenizer/).
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from worldsim.cache.policy import Policy, SinkWindow, Window
@@ -34,18 +38,21 @@ from worldsim.models.wan.config import STRIDE_PX, WanConfig, wan_config
 from worldsim.models.wan.hub import local_path
 from worldsim.models.wan.kinds import wan_config_of
 from worldsim.models.wan.stored import CARD, CONFIG, read_card, read_config, wanted_shapes
-from worldsim.models.wan.text import load_text
+from worldsim.models.wan.text import LENGTH, WanText, load_text
 from worldsim.models.wan.weights import Weights, check_state, load_tensors
-from worldsim.runtime.devices import is_gpu
+from worldsim.runtime.devices import free_bytes, is_gpu
 from worldsim.runtime.starts import Starts
 from worldsim.runtime.world import Origin, World
 from worldsim.samplers import few_step
 from worldsim.schedules import few_step_sigmas
+from worldsim.wan_memory import MemoryPlan, check_memory, memory_plan, pages_of
 
 FPS = 16
 SIZE_PX = (480, 832)
-SPARE_BLOCKS = 4
-"""Blocks that a pool holds beyond what one session sees: for the one in the making, and for others and moments."""
+Check = Callable[[WanConfig, torch.dtype], None]
+"""Told the size of a backbone and what it computes in before anything is allocated; what it raises ends the loading."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,12 +196,14 @@ class WanParts:
     codec: pixels to latents and back.
     embed: the embeddings of the words of a prompt, [L, text_dim].
     identity: SHA-256 that tells its weights from others.
+    left_out: how many tokens at the end of a prompt are not heard, because it is too long.
     """
 
     backbone: WanBackbone
     codec: ForgetfulCodec
     embed: Callable[[str], Tensor]
     identity: str
+    left_out: Callable[[str], int] = lambda prompt: 0
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -211,6 +220,43 @@ def parse_size(text: str) -> tuple[int, int]:
     return height, width
 
 
+def plan_memory(
+    recipe: WanRecipe,
+    plan: VideoPlan,
+    *,
+    size: tuple[int, int],
+    dtype: torch.dtype,
+    preview: bool = False,
+    keeping: Keeping | None = None,
+) -> MemoryPlan:
+    """What a world of the published weights takes, see memory_plan; its `lines()` are what a user reads of it.
+
+    Raises:
+        ConfigError: pictures of that size do not divide into tokens, or the policy has no bound.
+        MissingDependency: diffusers is not installed.
+    """
+    config = wan_config(recipe.size, height_px=size[0], width_px=size[1], frames_per_block=recipe.frames_per_block)
+    return memory_plan(config, plan, dtype=dtype, preview=preview, keeping=keeping)
+
+
+def room_for(plan: VideoPlan, *, device: torch.device, preview: bool, keeping: Keeping) -> Check:
+    """What raises ConfigError unless a GPU has room for a world that makes blocks so; of a CPU nothing is asked.
+
+    The weights decide how large a backbone is, so that it is for load_parts to ask, when it has seen their shapes.
+    """
+
+    def check(config: WanConfig, dtype: torch.dtype) -> None:
+        if (free := free_bytes(device)) is not None:
+            check_memory(memory_plan(config, plan, dtype=dtype, preview=preview, keeping=keeping), free)
+
+    return check
+
+
+def dtype_on(device: torch.device) -> torch.dtype:
+    """What worlds of the family compute in there: bfloat16 on a GPU, float32 elsewhere."""
+    return torch.bfloat16 if is_gpu(device) else torch.float32
+
+
 def load_parts(
     recipe: WanRecipe,
     folder: str | Path | None,
@@ -218,8 +264,9 @@ def load_parts(
     size: tuple[int, int],
     device: torch.device,
     preview: str | Path | None = None,
+    check: Check = lambda config, dtype: None,
 ) -> WanParts:
-    """The parts of a world from public weights, each read lazily; bfloat16 on a GPU, float32 elsewhere.
+    """The parts of a world from public weights, each read lazily; see dtype_on for what they compute in.
 
     Args:
         recipe: of the world.
@@ -227,6 +274,7 @@ def load_parts(
         size: (height, width) of the pictures in pixels.
         device: where backbone and codec go; the text encoder stays on the CPU.
         preview: a file of the tiny decoder (taew2_1.pth), in place of the codec's own decoder.
+        check: asked before anything is allocated, see room_for.
 
     Raises:
         NotShipped: no folder is named.
@@ -239,30 +287,54 @@ def load_parts(
             "the codec and the text encoder of Wan-AI/Wan2.1-T2V-1.3B beside it, and name that as weights"
         )
     path = local_path(folder)
-    dtype = torch.bfloat16 if is_gpu(device) else torch.float32
+    dtype = dtype_on(device)
     home = path if path.is_dir() else path.parent
+    weights, config = open_backbone(recipe, path, size=size)
+    check(config, dtype)
     text = load_text(home, dtype=torch.bfloat16, device=torch.device("cpu"))
     codec: ForgetfulCodec = load_wan_codec(home, device=device, dtype=dtype)
     if preview is not None:
         codec = PreviewCodec(codec, load_taehv_codec(Path(preview), device=device, dtype=dtype))
-    backbone, identity = load_backbone(recipe, path, size=size, device=device, dtype=dtype)
-    return WanParts(backbone=backbone, codec=codec, embed=text.encode, identity=identity)
+    return WanParts(
+        backbone=fill_backbone(config, weights, device=device, dtype=dtype),
+        codec=codec,
+        embed=partial(_embedded, text),
+        identity=_identity(weights, read_card(home) if _is_converted(home) else None),
+        left_out=text.left_out,
+    )
 
 
-def load_backbone(
-    recipe: WanRecipe, path: Path, *, size: tuple[int, int], device: torch.device, dtype: torch.dtype
-) -> tuple[WanBackbone, str]:
-    """The backbone of a recipe from a file or folder, and what tells its weights from others; see load_parts."""
+def _embedded(text: WanText, prompt: str) -> Tensor:
+    """The embeddings of a prompt; what of it is not heard is said."""
+    if lost := text.left_out(prompt):
+        log.warning(
+            "the prompt is too long: the last %d of its %d tokens are not heard, as the model was trained for %d",
+            *(lost, lost + LENGTH, LENGTH),
+        )
+    return text.encode(prompt)
+
+
+def open_backbone(recipe: WanRecipe, path: Path, *, size: tuple[int, int]) -> tuple[Weights, WanConfig]:
+    """The tensors of a recipe's backbone, none of them read yet, and its size; arguments and errors as load_parts."""
     home = path if path.is_dir() else path.parent
-    lora = None if recipe.lora is None or (home / CONFIG).is_file() else home / recipe.lora
-    weights = load_tensors(path, ema=recipe.ema, lora=lora)
-    told = (home / CONFIG).is_file() and (home / CARD).is_file()
+    told = _is_converted(home)
+    weights = load_tensors(path, ema=recipe.ema, lora=None if told or recipe.lora is None else home / recipe.lora)
     config = _sized(read_config(home)[0] if told else wan_config_of(weights.shapes, path), size, recipe)
     check_state(weights.shapes, wanted_shapes(config), path)
+    return weights, config
+
+
+def fill_backbone(config: WanConfig, weights: Weights, *, device: torch.device, dtype: torch.dtype) -> WanBackbone:
+    """The backbone of that size with those weights, for evaluation, one tensor after the other."""
     with torch.device("meta"):
         backbone = WanBackbone(config)
     backbone.load_state_dict({name: weights[name].to(device, dtype) for name in weights}, assign=True)
-    return backbone.eval().requires_grad_(False), _identity(weights, read_card(home) if told else None)
+    return backbone.eval().requires_grad_(False)
+
+
+def _is_converted(home: Path) -> bool:
+    """Whether `worldsim convert` wrote that folder: a config.json alone lies beside many a public model."""
+    return (home / CONFIG).is_file() and (home / CARD).is_file()
 
 
 def _sized(config: WanConfig, size: tuple[int, int], recipe: WanRecipe) -> WanConfig:
@@ -280,13 +352,6 @@ def _identity(weights: Weights, card: Mapping[str, Any] | None) -> str:
             with path.open("rb") as file:
                 found.append(hashlib.file_digest(file, "sha256").hexdigest())
     return hashlib.sha256(" ".join(found).encode()).hexdigest()
-
-
-def pages_of(plan: VideoPlan, *, sessions: int) -> int:
-    """The frames that a pool holds for so many sessions; ConfigError if there is no end to what one holds."""
-    if plan.policy.limit is None:
-        raise ConfigError("keys and values of this family take too much to hold all; choose a policy with a bound")
-    return sessions * plan.policy.limit + SPARE_BLOCKS * plan.frames_per_block + plan.on_prompt.anew
 
 
 def assemble_wan(
@@ -328,3 +393,71 @@ def assemble_wan(
     )
     codec = TailCodec(parts.codec, lively=sessions)
     return World(origin, backbone=backbone, codec=codec, plan=plan, pool=pool, embed=parts.embed)
+
+
+def fit_picture(picture: str | Path | NDArray[Any], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """A picture as a world begins from it, uint8 [1, H, W, 3]: its middle, cut to the aspect of the world and resized.
+
+    Args:
+        picture: a file, turned as it says it was held; or an array [H, W], [H, W, 1], [H, W, 3] in RGB or [H, W, 4]
+            with how much of a pixel is there, of whole numbers to the end of their type or of floats in [0, 1].
+        size: (height, width) in pixels.
+
+    Raises:
+        ConfigError: it is no picture, or none that can be read.
+    """
+    import cv2
+
+    colours = _colours(_read_picture(Path(picture)) if isinstance(picture, str | Path) else picture)
+    height, width = colours.shape[:2]
+    tall, wide = min(height, width * size[0] / size[1]), min(width, height * size[1] / size[0])
+    rows, columns = max(1, round(tall)), max(1, round(wide))
+    top, left = (height - rows) // 2, (width - columns) // 2
+    shrinks = rows * columns > size[0] * size[1]
+    resized = cv2.resize(
+        np.ascontiguousarray(colours[top : top + rows, left : left + columns]),
+        (size[1], size[0]),
+        interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC,
+    )
+    return (resized.clip(0, 1) * 255).round().astype(np.uint8)[None]
+
+
+def _read_picture(path: Path) -> NDArray[Any]:
+    """What a file shows, [H, W], or [H, W, 3 or 4] in RGB."""
+    import cv2
+
+    if not path.is_file():
+        raise ConfigError(f"there is no picture {path}; give the path of a file, or an array")
+    data = np.frombuffer(path.read_bytes(), np.uint8)
+    found = None
+    if len(data):
+        try:
+            found = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+            if found is not None and found.dtype.kind == "u" and found.shape[2:] != (4,):
+                # Only so it is turned as the camera was held.
+                found = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+        except cv2.error as error:
+            raise ConfigError(f"{path} cannot be read as a picture: {error.err}") from error
+    if found is None:
+        raise ConfigError(f"{path} is no picture that can be read; save it as PNG, JPEG or WebP")
+    if found.ndim == 2:
+        return found
+    return cv2.cvtColor(found, cv2.COLOR_BGRA2RGBA if found.shape[2] == 4 else cv2.COLOR_BGR2RGB)
+
+
+def _colours(given: NDArray[Any]) -> NDArray[np.float32]:
+    """RGB in [0, 1], [H, W, 3], over white where the picture is not there."""
+    array = np.asarray(given)
+    channels = {2: 1, 3: array.shape[-1]}.get(array.ndim, 0) if array.size else 0
+    if channels not in (1, 3, 4) or array.dtype.kind not in "buif":
+        raise ConfigError(
+            f"a picture is an array [H, W], [H, W, 3] or [H, W, 4] of numbers, got {array.dtype} {list(array.shape)}"
+        )
+    full = np.iinfo(array.dtype).max if array.dtype.kind in "ui" else 1
+    levels = (array.reshape(*array.shape[:2], channels) / np.float32(full)).astype(np.float32)
+    if not np.isfinite(levels).all():
+        raise ConfigError("a picture has numbers that are none in it; give levels from 0 to 1")
+    if channels == 4:
+        there = levels[..., 3:]
+        return levels[..., :3] * there + (1 - there)
+    return np.broadcast_to(levels, (*array.shape[:2], 3))

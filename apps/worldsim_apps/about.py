@@ -20,16 +20,27 @@ def recipe_of(name: str) -> WorldRecipe:
     return WORLDS[name]
 
 
-def describe(name: str) -> dict[str, Any]:
-    """What is known of a world, with its card if its weights are in the package."""
-    from worldsim.errors import NotShipped, UnknownName
+def describe(name: str, size: str | None = None) -> dict[str, Any]:
+    """What is known of a world, with its card if its weights are in the package.
+
+    Args:
+        name: of the world.
+        size: width and height in pixels of a published model, such as "832x480"; its own if None.
+
+    Raises:
+        UnknownName: there is no such world.
+        ConfigError: it is no size, or one that the world cannot have.
+    """
+    from worldsim.errors import ConfigError, NotShipped, UnknownName
     from worldsim.presets import WORLDS, card
     from worldsim.wan import RECIPES
 
     if name in RECIPES:
-        return _describe_published(RECIPES[name])
+        return _describe_published(RECIPES[name], size)
     if name not in WORLDS:
         raise UnknownName("world", name, (*WORLDS, *RECIPES))
+    if size is not None:
+        raise ConfigError(f"{name} has one size, got size={size}; leave it out")
     engine = recipe_of(name).simulator()
     try:
         known = card(name)
@@ -49,23 +60,43 @@ def wan_recipe(name: str) -> WanRecipe:
     return RECIPES[name]
 
 
-def _describe_published(recipe: WanRecipe) -> dict[str, Any]:
+def _describe_published(recipe: WanRecipe, size: str | None) -> dict[str, Any]:
     from worldsim.cache.policies import policy_text
     from worldsim.decoding.prompting import prompt_change_text
-    from worldsim.wan import FPS, SIZE_PX
+    from worldsim.wan import FPS, SIZE_PX, parse_size
 
+    pixels = SIZE_PX if size is None else parse_size(size)
     return {
         "name": recipe.name,
         "source": recipe.source,
         "published": recipe.published or "nothing of its speed",
         "weights": recipe.weights,
         "fps": FPS,
-        "size": list(SIZE_PX),
+        "size": list(pixels),
         "frames_per_block": recipe.frames_per_block,
         "sigmas": [round(sigma, 4) for sigma in recipe.sigmas],
         "policy": policy_text(recipe.policy),
         "on_prompt": prompt_change_text(recipe.on_prompt),
+        "memory": _memory(recipe, pixels),
     }
+
+
+def _memory(recipe: WanRecipe, pixels: tuple[int, int]) -> dict[str, Any]:
+    """What it takes on a GPU, in bfloat16, with the codec and with the tiny decoder: a text for each part."""
+    import torch
+
+    from worldsim.errors import MissingDependency
+    from worldsim.wan import plan_memory
+
+    found: dict[str, Any] = {}
+    for label, preview in (("with its codec", False), ("with a preview", True)):
+        try:
+            plan = plan_memory(recipe, recipe.plan(), size=pixels, dtype=torch.bfloat16, preview=preview)
+        except MissingDependency as error:
+            return {"not planned": str(error)}
+        found[label] = dict(line.split("  ", 1) for line in plan.lines())
+        found[label] = {part: size.strip() for part, size in found[label].items()}
+    return found
 
 
 def lines_of(fields: dict[str, Any], indent: str = "") -> Iterator[str]:

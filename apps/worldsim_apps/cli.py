@@ -346,15 +346,17 @@ def train(
 @refusals()
 def info(
     world: Annotated[str | None, typer.Argument(help="A world, to see its card.", show_default=False)] = None,
+    size: Size = None,
     as_json: Json = False,
 ) -> None:
-    """Say what is here: this machine, the worlds, and the card of one of them."""
+    """Say what is here: this machine, the worlds, and the card of one of them, or what a published model takes."""
     from worldsim.presets import WORLDS
+    from worldsim.wan import RECIPES
     from worldsim_apps.machine import machine
 
-    fields: dict[str, Any] = {"machine": machine(), "worlds": sorted(WORLDS)}
+    fields: dict[str, Any] = {"machine": machine(), "worlds": sorted(WORLDS), "published": sorted(RECIPES)}
     if world is not None:
-        fields = {"world": describe(world), **fields}
+        fields = {"world": describe(world, size), **fields}
     _report(fields if as_json else "\n".join(lines_of(fields)))
 
 

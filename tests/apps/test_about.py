@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from worldsim.errors import UnknownName
+from worldsim.errors import ConfigError, UnknownName
 from worldsim.presets import WORLDS
 from worldsim.wan import RECIPES
 from worldsim_apps.about import describe, lines_of, recipe_of, wan_recipe
@@ -24,6 +24,22 @@ def test_a_published_model_is_told_with_its_source_and_where_its_weights_are():
     assert told["weights"].startswith("gdhe17/Self-Forcing")
     assert told["sigmas"] == [1.0, 0.9375, 0.8333, 0.625]
     assert (told["policy"], told["on_prompt"]) == ("window:frames=18", "keep")
+
+
+def test_a_published_model_is_told_with_the_memory_that_it_takes():
+    pytest.importorskip("diffusers")
+    small, large = (describe("self-forcing", size)["memory"] for size in ("640x352", None))
+    for told in (small, large):
+        assert [*told] == ["with its codec", "with a preview"]
+        assert all(size.endswith(" GB") for parts in told.values() for size in parts.values())
+    device = "together, on the device"
+    sizes = [float(told[kind][device].removesuffix(" GB")) for told in (small, large) for kind in told]
+    assert sizes[1] < sizes[0] < sizes[2]
+    assert sizes[3] < sizes[2]
+    with pytest.raises(ConfigError, match="crafter has one size"):
+        describe("crafter", "640x352")
+    with pytest.raises(ConfigError, match="the nearest that does is 352x640"):
+        describe("self-forcing", "640x350")
 
 
 def test_every_recipe_goes_by_its_name():

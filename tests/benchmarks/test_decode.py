@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
+import typer
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import decode
+from benchmarks import decode, decode_wan
+from benchmarks.record import write
 from worldsim.cache.policy import Window
 from worldsim.testing.fakes import tiny_world
 
@@ -74,3 +77,23 @@ def test_a_long_run_compares_late_blocks_and_memory_with_early_ones():
     assert found["ratio_300_to_50"] == pytest.approx(ratio)
     memory = found["resident_mb"]
     assert found["growth_once_settled"] == pytest.approx(memory["at_the_end"] / memory["at_block_155"] - 1)
+
+
+def test_models_of_the_wan_family_are_timed_by_their_size_with_drawn_weights(monkeypatch, tmp_path):
+    asked = []
+
+    def measure(size, *, blocks, pixels):
+        asked.append((size, blocks, pixels))
+        return {"size": size}
+
+    monkeypatch.setattr(decode_wan, "measure", measure)
+    monkeypatch.setattr(decode, "write", partial(write, folder=tmp_path))
+    decode.main(world="wan-tiny", blocks=3, random_weights=True, size="96x64")
+    assert asked == [("tiny", 3, (64, 96))]
+    assert '"size": "tiny"' in (tmp_path / "decode-wan-tiny.json").read_text()
+
+
+@pytest.mark.parametrize(("world", "random_weights"), [("wan-tiny", False), ("crafter", True)])
+def test_only_models_of_the_wan_family_have_random_weights(world, random_weights):
+    with pytest.raises(typer.BadParameter, match="--random-weights"):
+        decode.main(world=world, random_weights=random_weights)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from worldsim.errors import ConfigError, UnknownName
-from worldsim.runtime.devices import is_gpu, pick_device
+from worldsim.runtime.devices import free_bytes, is_gpu, pick_device
 
 
 @pytest.fixture
@@ -49,3 +49,11 @@ def test_a_device_that_nobody_knows_is_refused_with_those_that_are_known(gpus, n
 def test_a_gpu_is_known_by_its_device():
     assert is_gpu(torch.device("cuda", 1))
     assert not is_gpu(torch.device("cpu"))
+
+
+def test_what_is_free_on_a_gpu_is_what_the_driver_has_and_what_torch_holds_ready(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (70, 100))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 20)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 8)
+    assert free_bytes(torch.device("cuda", 1)) == 70 + 20 - 8
+    assert free_bytes(torch.device("cpu")) is None

@@ -146,7 +146,6 @@ class WanCodec:
             latents.append((moments[0, : self.channels, 0].float() - mean) / std)
         return torch.stack(latents), state
 
-    @torch.no_grad()
     def decode(self, latents: Tensor, state: CodecState) -> tuple[Tensor, CodecState]:
         """Normalised latents [F, C, h, w] to pictures uint8 [4F, 8h, 8w, 3], 3 fewer at the start, and the state after.
 
@@ -163,10 +162,12 @@ class WanCodec:
             )
         mean, std = self._mean.to(self.device), self._std.to(self.device)
         pictures: list[Tensor] = []
-        for latent in latents:
-            raw = latent.to(self.device).float() * std + mean
-            pixels, state = self._step("decode", raw.to(self.dtype)[None, :, None], state)
-            pictures.append(to_pictures(pixels[0].movedim(0, -1).float().add(1).mul(127.5)))
+        # Not as a decorator, which would keep the state that it was called with until the end.
+        with torch.no_grad():
+            for latent in latents:
+                raw = latent.to(self.device).float() * std + mean
+                pixels, state = self._step("decode", raw.to(self.dtype)[None, :, None], state)
+                pictures.append(to_pictures(pixels[0].movedim(0, -1).float().add(1).mul(127.5)))
         return torch.cat(pictures), state
 
     def state_bytes(self, height: int, width: int) -> StateBytes:

@@ -32,3 +32,11 @@ def pick_device(name: str = "auto") -> torch.device:
 def is_gpu(device: torch.device) -> bool:
     """Whether work on that device is launched kernel by kernel, so that little of it costs as much as more."""
     return device.type == "cuda"
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """How much memory can still be had on a GPU, what torch holds ready there included; None of a CPU, which pages."""
+    if not is_gpu(device):
+        return None
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

@@ -1,0 +1,847 @@
+"""Worlds of the Wan family: loaded from folders as they are published, lived in, and told what does not fit."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+import worldsim
+from tests.codec.test_taehv import published as taehv_shapes
+from tests.codec.test_wan_weights import weights as codec_weights
+from tests.models.wan.test_text import as_published, encoder
+from worldsim.cache.policy import Window
+from worldsim.cache.pool import PagePool
+from worldsim.codec.taehv import TaehvConfig
+from worldsim.decoding.prompting import KEEP, PromptChange
+from worldsim.decoding.video import VideoDecoder
+from worldsim.errors import ConfigError, NotShipped, WeightsError
+from worldsim.keeping import Keeping
+from worldsim.models.wan.backbone import WanBackbone
+from worldsim.models.wan.config import WanConfig, wan_config
+from worldsim.models.wan.stored import wanted_shapes
+from worldsim.noise import block_noise
+from worldsim.runtime.journal import read_log
+from worldsim.runtime.session import Session
+from worldsim.runtime.world import World
+from worldsim.wan import RECIPES, WanRecipe, fit_picture, load_parts, parse_size, plan_memory, room_for
+from worldsim.wan_memory import pages_of
+
+pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+CPU = torch.device("cpu")
+SIZE = (64, 96)
+"""Height and width of the pictures here."""
+TINY = replace(wan_config("tiny", height_px=SIZE[0], width_px=SIZE[1]), text_length=40)
+WIDE = replace(wan_config("1.3b"), dim=128, ffn_dim=40, layers=2, heads=1, freq_dim=16, text_dim=24)
+"""With a head as published, so that its size is told by its tensors."""
+PROMPT = "a lake"
+
+
+def state(config: WanConfig, *, seed: int) -> dict[str, Tensor]:
+    """Weights of a backbone that keep numbers as large as they are."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = {name: torch.randn(shape, generator=generator) for name, shape in wanted_shapes(config).items()}
+    return {
+        name: tensor / max(1, tensor[0].numel()) ** 0.5 if tensor.ndim > 1 and "modulation" not in name else tensor / 3
+        for name, tensor in drawn.items()
+    }
+
+
+def beside(folder: Path) -> Path:
+    """The folder with a codec and a text encoder, both tiny, as they are published."""
+    as_published(folder, encoder(1))
+    torch.save(codec_weights(seed=2), folder / "Wan2.1_VAE.pth")
+    return folder
+
+
+def converted(folder: Path, *, seed: int = 1) -> Path:
+    """A folder as `worldsim convert` writes it, with a backbone of any size."""
+    save_file(state(TINY, seed=seed), beside(folder) / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({"family": "wan", "recipe": None, **asdict(TINY)}))
+    (folder / "card.json").write_text(json.dumps({"files": [{"sha256": f"{seed}"}], "merged": []}))
+    return folder
+
+
+def original(folder: Path, name: str, *parts: str) -> Path:
+    """A folder with a .pt as published: parts, in them tensors under the names of the pipeline."""
+    made = {
+        part: {f"model.{name}": tensor for name, tensor in state(WIDE, seed=at).items()}
+        for at, part in enumerate(parts)
+    }
+    torch.save(made, beside(folder) / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return converted(tmp_path_factory.mktemp("tiny"))
+
+
+def loaded(name: str, weights: Path, **settings: Any) -> World:
+    return worldsim.load(name, weights=weights, size=f"{SIZE[1]}x{SIZE[0]}", device="cpu", **settings)
+
+
+def shown(session: Session, blocks: int) -> np.ndarray:
+    return np.concatenate([session.step().frames for _ in range(blocks)])
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_world_of_every_recipe_is_lived_in_again_bit_for_bit(folder: Path, tmp_path: Path, name: str) -> None:
+    world = loaded(name, folder)
+    block = RECIPES[name].frames_per_block
+    assert (world.fps, world.size, world.frames_per_block, world.is_told) == (16, SIZE, 4 * block, True)
+    session = world.open(seed=3, prompt=PROMPT, log=tmp_path / "log")
+    first, second = session.step().frames, session.step().frames
+    assert [len(first), len(second)] == [4 * block - 3, 4 * block]
+    mark, twin = session.mark(), session.fork()
+    session.save(tmp_path / "saved", keep="pages")
+    following = shown(session, 1)
+    assert np.array_equal(shown(twin, 1), following)
+    session.rewind(mark)
+    assert np.array_equal(shown(session, 1), following)
+    with worldsim.restore(tmp_path / "saved", world=world) as restored:
+        assert np.array_equal(shown(restored, 1), following)
+    session.close()
+    twin.close()
+    world.replay(read_log(tmp_path / "log"))
+
+
+def test_other_words_and_other_seeds_show_another_world(folder: Path) -> None:
+    world = loaded("self-forcing", folder)
+    made = []
+    for seed, prompt in ((3, PROMPT), (4, PROMPT), (3, "a storm over the hills"), (3, None)):
+        with world.open(seed=seed, prompt=prompt) as session:
+            made.append(shown(session, 1))
+    assert all(not np.array_equal(made[0], other) for other in made[1:])
+
+
+@pytest.mark.parametrize("pictures", [1, 5])
+@pytest.mark.parametrize("name", ["self-forcing", "rolling-forcing", "causal-forcing-framewise"])
+def test_a_world_goes_on_from_a_picture_or_a_video(folder: Path, name: str, pictures: int) -> None:
+    world = loaded(name, folder)
+    given = np.random.default_rng(5).integers(0, 256, (pictures, *SIZE, 3), np.uint8)
+    with world.open(seed=3, prompt=PROMPT, frames=given) as session, world.open(seed=3, prompt=PROMPT) as other:
+        assert np.array_equal(session.look(), given[-1])
+        assert session._moment.decoder.context.next_frame == 1 + pictures // 4
+        made, log = shown(session, 1), session.log
+        assert len(made) == world.frames_per_block
+        assert not np.array_equal(made[-1], shown(other, 1)[-1])
+    world.replay(log)
+
+
+@pytest.mark.parametrize("change", [None, "keep", "flush:sink=1,recent=2", "recache:frames=4"])
+@pytest.mark.parametrize("over", [1, 3])
+def test_a_prompt_is_changed_at_any_block_and_lived_again(
+    folder: Path, tmp_path: Path, change: str | None, over: int
+) -> None:
+    world = loaded("causal-forcing-framewise", folder, on_prompt=change)
+    assert (
+        world.plan.on_prompt
+        == {
+            None: KEEP,
+            "keep": KEEP,
+            "flush:sink=1,recent=2": PromptChange(sink=1, recent=2),
+            "recache:frames=4": PromptChange(anew=4),
+        }[change]
+    )
+    with world.open(seed=3, prompt=PROMPT) as session:
+        shown(session, 4)
+        twin = session.fork()
+        session.set_prompt("a storm over the hills", over=over)
+        changed, log = shown(session, 2), session.log
+        assert not np.array_equal(changed, shown(twin, 2))
+        held = session._moment.decoder.context.frames
+        assert held == ((0, 2, 3, 4, 5) if change == "flush:sink=1,recent=2" and over == 1 else held)
+        twin.close()
+    world.replay(log)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_says_where_it_is_from_and_fits_together(name: str) -> None:
+    recipe = RECIPES[name]
+    plan = recipe.plan()
+    assert recipe.name == name
+    assert re.search(r"\(arXiv:\d{4}\.\d{5}\)", recipe.source)
+    assert plan.from_nothing
+    assert plan.policy.limit is not None
+    assert plan.ahead == (12 if name == "rolling-forcing" else 0)
+    assert recipe.plan(policy=Window(frames=5)).policy == Window(frames=5)
+
+
+@pytest.mark.parametrize(
+    ("names", "published"),
+    [
+        # Published to so many digits: time 1000 is level 1.
+        (
+            ["self-forcing", "longlive", "longlive-infinite", "infinity-rope", "causal-forcing"],
+            [1000, 937.5, 833.333, 625],
+        ),
+        (["causal-forcing-framewise"], [1000, 937.5, 833.333, 625]),
+        (["causvid"], [1000, 960, 888.889, 727.273]),
+        (["causvid-3step"], [1000, 757, 522]),
+        (["rolling-forcing"], [1000, 952.381, 882.353, 769.231, 555.556]),
+    ],
+)
+def test_levels_are_those_published(names: Sequence[str], published: Sequence[float]) -> None:
+    for name in names:
+        assert [1000 * sigma for sigma in RECIPES[name].sigmas] == pytest.approx(published, abs=5e-4)
+
+
+@pytest.mark.parametrize(
+    ("steps", "shift"), [((1000, 750, 500, 250), 5), ((1000, 750, 500, 250), 8), ((1000, 800, 600, 400, 200), 5)]
+)
+def test_levels_are_those_of_the_published_table_of_times(steps: Sequence[int], shift: float) -> None:
+    even = torch.linspace(1, 0, 1001, dtype=torch.float64)[:-1]
+    table = torch.cat((1000 * shift * even / (1 + (shift - 1) * even), torch.zeros(1, dtype=torch.float64)))
+    warped = table[1000 - torch.tensor(steps)].tolist()
+    name = {(4, 5): "self-forcing", (4, 8): "causvid", (5, 5): "rolling-forcing"}[len(steps), int(shift)]
+    assert [1000 * sigma for sigma in RECIPES[name].sigmas] == pytest.approx(warped, rel=1e-12)
+
+
+GRID = (2, 2)
+"""Tokens of a frame where everything is computed again at every call."""
+SMALL = replace(TINY, height=2 * GRID[0], width=2 * GRID[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a call sees: frames of the past at their positions, and where its own stand."""
+
+    own: range
+    first: int
+    past: Sequence[tuple[int, int]]
+
+
+def self_forcing(start: int, count: int, *, clean: bool) -> Look:
+    """A buffer of 21 frames, the newest of which are the call's own; keys were turned where they were written."""
+    return Look(range(start, start + count), start, [(f, f) for f in range(max(0, start + count - 21), start)])
+
+
+def longlive(start: int, count: int, *, clean: bool) -> Look:
+    """Three sinks, and the newest nine frames, the call's own among them; turned where they were written."""
+    seen = [*range(min(3, start)), *range(max(3, start + count - 9), start)]
+    return Look(range(start, start + count), start, [(f, f) for f in seen])
+
+
+def slots(start: int, count: int, sinks: int, size: int) -> Look:
+    """A buffer of that size in which keys are turned to their place, read from sinks and the newest behind them."""
+    seen = [*range(min(sinks, start)), *range(max(sinks, start + count - (size - sinks)), start)]
+    return Look(range(start, start + count), len(seen), [(f, slot) for slot, f in enumerate(seen)])
+
+
+def longlive_infinite(start: int, count: int, *, clean: bool) -> Look:
+    return slots(start, count, 3, 12)
+
+
+def infinity_rope(start: int, count: int, *, clean: bool) -> Look:
+    return slots(start, count, 1, 6)
+
+
+def framewise(start: int, count: int, *, clean: bool) -> Look:
+    return self_forcing(start, count, clean=clean)
+
+
+def rolling_forcing(start: int, count: int, *, clean: bool) -> Look:
+    """21 frames, the call's own among them; a window has the first block as its anchor, just before the others."""
+    if clean:
+        return self_forcing(start, count, clean=True)
+    if start == 0:
+        return Look(range(count), 0, [])
+    working = [f for f in range(max(0, start - (21 - count - 3)), start) if f >= 3]
+    anchor = start - len(working) - 3
+    return Look(range(start, start + count), start, [*((f, anchor + f) for f in range(3)), *((f, f) for f in working)])
+
+
+class Everything:
+    """Attention of one call on all frames of a video, each block seeing what it is written down to see.
+
+    What lies under the keys of a block is computed anew from its clean frames, in the dtype of the call.
+    """
+
+    def __init__(self, looks: Sequence[Look]) -> None:
+        self._looks = looks
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, /) -> Tensor:
+        tokens = GRID[0] * GRID[1]
+        q, k, v = (x[0].unflatten(0, (-1, tokens)) for x in (q, k, v))
+        answers = []
+        for look in self._looks:
+            own = [(f, look.first + at) for at, f in enumerate(look.own)]
+            keys = torch.cat([turned(k[f], position) for f, position in (*look.past, *own)])
+            values = torch.cat([v[f] for f, _ in (*look.past, *own)])
+            queries = torch.cat([turned(q[f], position) for f, position in own])
+            scores = torch.einsum("qhd,khd->hqk", queries, keys) / q.shape[-1] ** 0.5
+            answers.append(torch.einsum("hqk,khd->qhd", scores.softmax(-1), values))
+        return torch.cat(answers)[None]
+
+
+def turned(x: Tensor, time: int) -> Tensor:
+    """Tokens of a frame [n, heads, 16] turned in pairs: 4 by time, 2 by row, 2 by column, as published."""
+    pairs, axes = x.shape[-1] // 2, []
+    third = pairs // 3
+    for size, places in (
+        (pairs - 2 * third, [time] * 4),
+        (third, [0, 0, 1, 1]),
+        (third, [0, 1, 0, 1]),
+    ):
+        frequency = 10000.0 ** (-torch.arange(size, dtype=torch.float64) / size)
+        axes.append(torch.tensor(places, dtype=torch.float64)[:, None] * frequency)
+    angle = torch.cat(axes, dim=1)[:, None]
+    a, b = x[..., 0::2], x[..., 1::2]
+    cos, sin = angle.cos().to(x), angle.sin().to(x)
+    return torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1).flatten(-2)
+
+
+class Slow:
+    """A video of a recipe that keeps all that it made and computes everything again at every call."""
+
+    def __init__(self, recipe: WanRecipe, look: Any, dtype: torch.dtype, *, seed: int) -> None:
+        self.recipe, self.look, self.dtype, self.seed = recipe, look, dtype, seed
+        self.clean: list[Tensor] = []
+        self.window: list[Tensor] = []
+        self.backbone = backbone(dtype)
+
+    def estimate(self, noisy: Tensor, levels: Sequence[float]) -> Tensor:
+        """The clean estimate of frames [F, C, H, W] at those levels behind all that was made."""
+        n = self.recipe.frames_per_block
+        done, count = n * len(self.clean), len(noisy)
+        looks = [self.look(start, n, clean=True) for start in range(0, done, n)]
+        everything = torch.cat([*self.clean, noisy])[None]
+        sigma = torch.tensor([[0.0] * done + [*levels]], dtype=self.dtype)
+        attend = Everything([*looks, self.look(done, count, clean=False)])
+        return self.backbone.prompted(heard(self.backbone))(everything, everything, sigma, everything, attend)[
+            0, -count:
+        ]
+
+    def fresh(self, block: int, step: int) -> Tensor:
+        shape = (1, self.recipe.frames_per_block, *SMALL.geometry.frame_shape)
+        return block_noise(self.seed, block, step, shape)[0].to(self.dtype)
+
+    def block(self) -> Tensor:
+        """The next one, [F, C, H, W]."""
+        sigmas, number = self.recipe.sigmas, len(self.clean)
+        if self.recipe.rolling is None:
+            x = self.fresh(number, 0)
+            for step, sigma in enumerate(sigmas):
+                x = self.estimate(x, [sigma] * len(x))
+                if step + 1 < len(sigmas):
+                    x = (1 - sigmas[step + 1]) * x + sigmas[step + 1] * self.fresh(number, step + 1)
+            self.clean.append(x)
+            return x
+        while True:
+            # A window grows to five blocks, the newest at the first level, and every call takes each a level on.
+            self.window.append(self.fresh(number + len(self.window), 0))
+            steps = [*range(len(self.window))][::-1]
+            levels = [sigmas[step] for step in steps for _ in self.window[0]]
+            clean = self.estimate(torch.cat(self.window), levels).split(len(self.window[0]))
+            if len(steps) == len(sigmas):
+                self.clean.append(clean[0])
+            ahead = [(at, clean[at], step + 1) for at, step in enumerate(steps) if step + 1 < len(sigmas)]
+            self.window = [
+                (1 - sigmas[step]) * own + sigmas[step] * self.fresh(number + at, step) for at, own, step in ahead
+            ]
+            if len(steps) == len(sigmas):
+                return self.clean[-1]
+
+
+def backbone(dtype: torch.dtype) -> WanBackbone:
+    made = WanBackbone(SMALL)
+    made.load_state_dict(state(SMALL, seed=6))
+    return made.to(dtype).eval().requires_grad_(False)
+
+
+def heard(own: WanBackbone, *, seed: int = 7) -> Tensor:
+    words = torch.randn(5, SMALL.text_dim, generator=torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        return own.hear(words)[None]
+
+
+LOOKS = {
+    "self-forcing": (self_forcing, 9),
+    "causvid": (self_forcing, 8),
+    "longlive": (longlive, 9),
+    "longlive-infinite": (longlive_infinite, 9),
+    "infinity-rope": (infinity_rope, 9),
+    "causal-forcing-framewise": (framewise, 24),
+    "rolling-forcing": (rolling_forcing, 9),
+}
+"""What calls see as published, and how many blocks are compared."""
+
+
+def decoder_of(recipe: WanRecipe, *, seed: int) -> VideoDecoder:
+    own, plan = backbone(torch.float32), recipe.plan()
+    pool = PagePool(own.pages, pages=pages_of(plan, sessions=1), dtype=torch.float32, device=CPU)
+    decoder = VideoDecoder(own, pool, plan, seed)
+    decoder.tell(heard(own)[0])
+    return decoder
+
+
+@pytest.mark.parametrize("name", LOOKS)
+@pytest.mark.parametrize("seed", [8])
+def test_what_a_recipe_makes_is_what_its_publication_describes(name: str, seed: int) -> None:
+    recipe, (look, blocks) = RECIPES[name], LOOKS[name]
+    decoder = decoder_of(recipe, seed=seed)
+    steering = torch.zeros(1, recipe.frames_per_block, 0)
+    plain, truth = Slow(recipe, look, torch.float32, seed=seed), Slow(recipe, look, torch.float64, seed=seed)
+    ours, limit = 0.0, 0.0
+    for _ in range(blocks):
+        block = decoder.propose(steering)
+        decoder.commit(block)
+        expected = truth.block()
+        ours = max(ours, (block.latents[0].double() - expected).abs().max().item())
+        limit = max(limit, 2 * (plain.block().double() - expected).abs().max().item())
+    assert ours <= limit
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "parts", "part"),
+    [
+        ("self-forcing", "self_forcing_dmd.pt", ("generator", "generator_ema"), 1),
+        ("rolling-forcing", "rolling_forcing_dmd.pt", ("critic", "generator", "generator_ema"), 2),
+        ("causal-forcing", "causal_forcing.pt", ("generator", "generator_ema"), 0),
+        ("causvid", "model.pt", ("generator",), 0),
+    ],
+)
+def test_the_published_files_are_read_and_tell_how_large_their_model_is(
+    tmp_path: Path, name: str, file: str, parts: Sequence[str], part: int
+) -> None:
+    folder = original(tmp_path, file, *parts)
+    for source in (folder, folder / file):
+        found = load_parts(RECIPES[name], source, size=SIZE, device=CPU)
+        assert (found.backbone.config.dim, found.backbone.config.heads, found.backbone.config.layers) == (128, 1, 2)
+        assert torch.equal(found.backbone.state_dict()["head.head.weight"], state(WIDE, seed=part)["head.head.weight"])
+        assert not found.backbone.training
+        assert {tensor.dtype for tensor in found.backbone.state_dict().values()} == {torch.float32}
+    with loaded(name, folder).open(seed=1, prompt=PROMPT) as session:
+        assert session.step().frames.shape == (9, *SIZE, 3)
+
+
+@pytest.mark.parametrize("stray", [False, True])
+def test_the_changes_of_longlive_are_merged_whatever_else_lies_there(tmp_path: Path, stray: bool) -> None:
+    folder = original(tmp_path, "longlive_base.pt", "generator")
+    generator = torch.Generator().manual_seed(4)
+    down, up = (torch.randn(shape, generator=generator) / 9 for shape in ((4, 128), (128, 4)))
+    prefix = "base_model.model.blocks.1.self_attn.q"
+    changes = {f"{prefix}.lora_A.default.weight": down, f"{prefix}.lora_B.default.weight": up}
+    torch.save({"generator_lora": changes}, folder / "lora.pt")
+    if stray:
+        # As beside the codec and the text encoder where those are published.
+        (folder / "config.json").write_text(json.dumps({"_class_name": "WanModel", "dim": 1536}))
+    found = load_parts(RECIPES["longlive"], folder, size=SIZE, device=CPU)
+    merged = found.backbone.state_dict()["blocks.1.self_attn.q.weight"]
+    assert torch.allclose(merged, state(WIDE, seed=0)["blocks.1.self_attn.q.weight"] + up @ down, atol=1e-6)
+    (folder / "lora.pt").unlink()
+    with pytest.raises(WeightsError, match=r"lora\.pt"):
+        load_parts(RECIPES["longlive"], folder, size=SIZE, device=CPU)
+
+
+def test_other_weights_and_other_changes_have_another_identity(folder: Path, tmp_path: Path) -> None:
+    converted(tmp_path / "other", seed=2)
+    identities = [load_parts(RECIPES["causvid"], each, size=SIZE, device=CPU).identity for each in (folder, folder)]
+    other = load_parts(RECIPES["causvid"], tmp_path / "other", size=SIZE, device=CPU).identity
+    assert len({*identities}) == 1
+    assert other not in identities
+
+
+def test_tensors_of_several_dtypes_become_one(tmp_path: Path) -> None:
+    folder = converted(tmp_path)
+    mixed = {
+        name: t.to((torch.bfloat16, torch.float16, torch.float32)[len(name) % 3])
+        for name, t in state(TINY, seed=1).items()
+    }
+    save_file(mixed, folder / "model.safetensors")
+    with loaded("self-forcing", folder).open(seed=1, prompt=PROMPT) as session:
+        assert session.step().frames.any()
+    found = load_parts(RECIPES["self-forcing"], folder, size=SIZE, device=CPU)
+    assert {tensor.dtype for tensor in found.backbone.state_dict().values()} == {torch.float32}
+
+
+def without_codec(folder: Path) -> None:
+    (folder / "Wan2.1_VAE.pth").unlink()
+
+
+def without_text(folder: Path) -> None:
+    (folder / "models_t5_umt5-xxl-enc-bf16.pth").unlink()
+
+
+def without_tokenizer(folder: Path) -> None:
+    shutil.rmtree(folder / "google")
+
+
+def without_transformer(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+
+
+def codec_for_transformer(folder: Path) -> None:
+    save_file(
+        {name: tensor.contiguous() for name, tensor in codec_weights(seed=2).items()}, folder / "model.safetensors"
+    )
+
+
+def another_size(folder: Path) -> None:
+    save_file(state(replace(TINY, layers=2, ffn_dim=96), seed=1), folder / "model.safetensors")
+
+
+def text_for_codec(folder: Path) -> None:
+    shutil.copy(folder / "models_t5_umt5-xxl-enc-bf16.pth", folder / "Wan2.1_VAE.pth")
+
+
+def torn(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-9])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (without_codec, r"nor Wan2\.1_VAE\.pth; there is: .*model\.safetensors"),
+        (without_text, r"is no umT5 text encoder; it looks like a Wan 2\.1 transformer"),
+        (without_tokenizer, r"there is no tokenizer; looked for tokenizer\.json or spiece\.model in .*umt5-xxl"),
+        (without_transformer, r"holds no weights of a transformer .*; files of weights there: Wan2\.1_VAE\.pth"),
+        (
+            codec_for_transformer,
+            r"does not fit: \d+ of \d+ tensors missing .*it looks like a VAE \(16 latent channels\)",
+        ),
+        (another_size, r"27 of 96 tensors missing .*9? of another shape .*ffn"),
+        (text_for_codec, r"does not hold the weights of this codec: .*a text encoder and no codec"),
+        (torn, r"model\.safetensors is torn"),
+    ],
+)
+def test_a_folder_in_which_something_is_wrong_is_refused_with_what_it_is(tmp_path: Path, spoil: Any, told: str) -> None:
+    spoil(converted(tmp_path))
+    with pytest.raises(WeightsError, match=told):
+        loaded("self-forcing", tmp_path)
+
+
+def test_a_codec_given_as_the_transformer_is_told_in_the_published_layout_too(tmp_path: Path) -> None:
+    folder = beside(tmp_path)
+    with pytest.raises(WeightsError, match=r"is no transformer of the Wan family; it looks like a VAE"):
+        loaded("self-forcing", folder / "Wan2.1_VAE.pth")
+
+
+def test_a_preview_that_is_no_tiny_decoder_is_refused_and_one_that_is_shows_pictures(
+    folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(WeightsError, match="does not hold the weights of this codec"):
+        loaded("self-forcing", folder, preview=folder / "Wan2.1_VAE.pth")
+    with pytest.raises(WeightsError, match="there is no weights file"):
+        loaded("self-forcing", folder, preview=tmp_path / "none.pth")
+    generator = torch.Generator().manual_seed(3)
+    tiny = {name: torch.randn(shape, generator=generator) / 9 for name, shape in taehv_shapes(TaehvConfig()).items()}
+    torch.save(tiny, tmp_path / "taew2_1.pth")
+    plain, preview = (loaded("self-forcing", folder, **more) for more in ({}, {"preview": tmp_path / "taew2_1.pth"}))
+    with plain.open(seed=1, prompt=PROMPT) as one, preview.open(seed=1, prompt=PROMPT) as other:
+        assert one.step().frames.shape == other.step().frames.shape == (9, *SIZE, 3)
+        assert one.latest.latents == other.latest.latents
+        assert one.latest.frames != other.latest.frames
+
+
+def test_weights_that_are_nowhere_are_asked_for() -> None:
+    with pytest.raises(NotShipped, match=r"gdhe17/Self-Forcing:checkpoints/self_forcing_dmd\.pt into a folder"):
+        worldsim.load("self-forcing")
+    with pytest.raises(WeightsError, match=r"there is no .*nowhere"):
+        worldsim.load("self-forcing", weights="./nowhere")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("100x64", "64x100 pixels does not divide into tokens of 16; the nearest that does is 64x96"),
+        ("832x481", "481x832 .* nearest that does is 480x832"),
+        *((text, "a width and a height in pixels, such as 832x480, got ") for text in ("", "832", "0x480", "832x-480")),
+        *(
+            (text, "a width and a height in pixels, ")
+            for text in ("axb", "832*480", "832x480x3", " 832x480", "1e3x480")
+        ),
+    ],
+)
+def test_a_size_that_is_none_or_does_not_divide_is_refused_with_one_that_does(
+    folder: Path, text: str, told: str
+) -> None:
+    with pytest.raises(ConfigError, match=told):
+        worldsim.load("self-forcing", weights=folder, size=text, device="cpu")
+
+
+def test_a_size_is_told_width_first() -> None:
+    assert parse_size("832x480") == (480, 832)
+
+
+def test_a_prompt_that_is_too_long_is_cut_and_that_is_said(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    parts = load_parts(RECIPES["self-forcing"], original(tmp_path, "a.pt", "generator_ema"), size=SIZE, device=CPU)
+    long = "storm " * 700
+    left = parts.left_out(long)
+    assert left > 100
+    assert parts.left_out(PROMPT) == 0
+    with caplog.at_level(logging.WARNING):
+        assert parts.embed(PROMPT).shape[0] < 20
+        assert not caplog.records
+        assert parts.embed(long).shape == (512, 24)
+    assert caplog.messages == [
+        f"the prompt is too long: the last {left} of its {left + 512} tokens are not heard, as the model was trained "
+        "for 512"
+    ]
+    parts.backbone.hear(parts.embed(long))
+
+
+def test_nothing_is_read_before_there_is_found_to_be_room(folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    asked = []
+
+    def full(config: WanConfig, dtype: torch.dtype) -> None:
+        asked.append((config, dtype))
+        raise ConfigError("no room")
+
+    monkeypatch.setattr("worldsim.wan.load_wan_codec", None)
+    with pytest.raises(ConfigError, match="no room"):
+        load_parts(RECIPES["causal-forcing-framewise"], folder, size=SIZE, device=CPU, check=full)
+    assert asked == [(replace(TINY, frames_per_block=1), torch.float32)]
+
+
+def test_a_gpu_with_too_little_memory_is_told_and_a_cpu_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = RECIPES["self-forcing"].plan()
+    check = room_for(plan, device=CPU, preview=True, keeping=Keeping())
+    check(TINY, torch.bfloat16)
+    for free in (10**6, 10**12):
+        monkeypatch.setattr("worldsim.wan.free_bytes", lambda device, free=free: free)
+        if free == 10**12:
+            check(TINY, torch.bfloat16)
+            continue
+        with pytest.raises(
+            ConfigError, match=r"takes about 0\.3 GB on the device, where 0\.0 GB are free; choose a smaller"
+        ):
+            check(TINY, torch.bfloat16)
+
+
+def test_a_plan_of_memory_is_of_the_published_size() -> None:
+    plan = plan_memory(RECIPES["self-forcing"], RECIPES["self-forcing"].plan(), size=(480, 832), dtype=torch.bfloat16)
+    assert plan.weights == 2 * 1_418_996_800
+    assert plan.view == 6_038_323_200
+
+
+def test_a_policy_without_a_bound_is_refused(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="choose a policy with a bound"):
+        loaded("self-forcing", folder, policy="full")
+
+
+@pytest.mark.parametrize(
+    "keeping", [{"kv": "int8:recent=3"}, {"budget": "0.7MB"}, {"kv": "int8:recent=3", "budget": "0.7MB"}]
+)
+def test_keys_and_values_are_kept_as_asked(folder: Path, keeping: dict[str, str]) -> None:
+    world = loaded("infinity-rope", folder, **keeping)
+    with world.open(seed=1, prompt=PROMPT) as session:
+        shown(session, 3)
+        assert world.pool.tier_bytes.device <= (7 * 10**5 if "budget" in keeping else 10**9)
+
+
+RAMP = np.tile(np.linspace(0, 255, 120).round().astype(np.uint8), (50, 1))
+"""Grey [50, 120], brighter from left to right."""
+
+
+def as_modes() -> Mapping[str, np.ndarray]:
+    colour = np.stack((RAMP, RAMP, RAMP), axis=-1)
+    return {
+        "grey": RAMP,
+        "grey with an axis": RAMP[..., None],
+        "colour": colour,
+        "opaque": np.concatenate((colour, np.full_like(colour[..., :1], 255)), axis=-1),
+        "16 bit": RAMP.astype(np.uint16) * 257,
+        "float": RAMP.astype(np.float32) / 255,
+        "double": RAMP / 255,
+    }
+
+
+@pytest.mark.parametrize("mode", as_modes())
+def test_an_array_of_any_mode_becomes_the_same_picture(mode: str) -> None:
+    fitted = fit_picture(as_modes()[mode], SIZE)
+    assert (fitted.shape, fitted.dtype) == ((1, *SIZE, 3), np.uint8)
+    assert np.array_equal(fitted, fit_picture(RAMP, SIZE))
+    # Its middle: 75 of 120 columns, which are 96 then.
+    assert abs(int(fitted[0, 32, 0, 0]) - int(RAMP[0, 22])) <= 3
+    assert abs(int(fitted[0, 32, -1, 0]) - int(RAMP[0, 97])) <= 3
+
+
+@pytest.mark.parametrize(
+    ("name", "stored"),
+    [
+        ("a.png", RAMP),
+        ("a.png", np.stack((RAMP, RAMP, RAMP), axis=-1)),
+        ("a.png", np.stack((RAMP, RAMP, RAMP, np.full_like(RAMP, 255)), axis=-1)),
+        ("a.png", RAMP.astype(np.uint16) * 257),
+        ("a.tiff", RAMP.astype(np.float32) / 255),
+        ("a.bmp", RAMP),
+        ("a.webp", np.stack((RAMP, RAMP, RAMP), axis=-1)),
+        ("ä b.jpg", RAMP),
+    ],
+)
+def test_a_file_of_any_mode_becomes_the_same_picture(tmp_path: Path, name: str, stored: np.ndarray) -> None:
+    (tmp_path / name).write_bytes(cv2.imencode(Path(name).suffix, stored)[1].tobytes())
+    fitted = fit_picture(tmp_path / name, SIZE)
+    assert np.abs(fitted.astype(int) - fit_picture(RAMP, SIZE)).max() <= (6 if name.endswith(("jpg", "webp")) else 0)
+    assert np.array_equal(fitted, fit_picture(str(tmp_path / name), SIZE))
+
+
+def test_colours_keep_their_order_and_what_is_not_there_is_white(tmp_path: Path) -> None:
+    red = np.zeros((7, 9, 4), np.uint8)
+    red[..., 0], red[..., 3] = 255, 255
+    red[:, :, 3] = np.where(np.arange(9) < 4, 255, 0)
+    cv2.imwrite(str(tmp_path / "a.png"), cv2.cvtColor(red, cv2.COLOR_RGBA2BGRA))
+    for given in (red, tmp_path / "a.png"):
+        fitted = fit_picture(given, (7, 9))
+        assert fitted[0, 3, 0].tolist() == [255, 0, 0]
+        assert fitted[0, 3, 8].tolist() == [255, 255, 255]
+
+
+def test_a_picture_with_a_palette_and_one_held_upright_are_read(tmp_path: Path) -> None:
+    pillow = pytest.importorskip("PIL.Image")
+    stripes = np.zeros((40, 20, 3), np.uint8)
+    stripes[:20] = (200, 30, 10)
+    image = pillow.fromarray(stripes)
+    image.quantize(4).save(tmp_path / "palette.png")
+    turned_round = pillow.Exif()
+    turned_round[0x0112] = 6  # the camera was held upright: what is stored lies on its left side
+    pillow.fromarray(np.rot90(stripes).copy()).save(tmp_path / "upright.jpg", exif=turned_round, quality=95)
+    for name in ("palette.png", "upright.jpg"):
+        fitted = fit_picture(tmp_path / name, (40, 20))[0].astype(int)
+        assert np.abs(fitted - stripes)[[3, 36]].max() <= 12, name
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 3000), (3000, 1), (33, 47), (720, 1280)])
+def test_a_picture_of_any_size_and_aspect_fits(height: int, width: int) -> None:
+    fitted = fit_picture(np.full((height, width, 3), 77, np.uint8), SIZE)
+    assert fitted.shape == (1, *SIZE, 3)
+    assert (fitted == 77).all()
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (np.zeros((2, 3, 5)), r"got float64 \[2, 3, 5\]"),
+        (np.zeros(7, np.uint8), r"got uint8 \[7\]"),
+        (np.zeros((0, 4, 3), np.uint8), r"got uint8 \[0, 4, 3\]"),
+        (np.zeros((1, 4, 4, 3), np.uint8), r"got uint8 \[1, 4, 4, 3\]"),
+        (np.full((4, 4), "x"), r"of numbers, got <U1 \[4, 4\]"),
+        (np.full((4, 4), np.nan), "numbers that are none"),
+        ("nowhere.png", "there is no picture nowhere.png"),
+    ],
+)
+def test_what_is_no_picture_is_refused(given: Any, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        fit_picture(given, SIZE)
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n" + bytes(40)])
+def test_a_file_that_is_no_picture_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"a\.png (is no picture that|cannot) .*be read"):
+        fit_picture(tmp_path / "a.png", SIZE)
+
+
+def test_a_world_begins_from_a_fitted_picture(folder: Path) -> None:
+    world = loaded("self-forcing", folder)
+    with world.open(seed=1, prompt=PROMPT, frames=fit_picture(RAMP, world.size)) as session:
+        assert session.step().frames.shape == (12, *SIZE, 3)
+
+
+class Kept:
+    """A video that keeps the keys and values of every frame for ever, and is told other words at a block."""
+
+    def __init__(self, recipe: WanRecipe, look: Any, dtype: torch.dtype, *, seed: int) -> None:
+        self.recipe, self.look, self.dtype, self.seed = recipe, look, dtype, seed
+        self.backbone = backbone(dtype)
+        self.told = heard(self.backbone)
+        self.clean: dict[int, Tensor] = {}
+        self.kept: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+
+    def call(self, noisy: Tensor, level: float, look: Look, *, write: bool = False) -> Tensor:
+        """The clean estimate of frames [F, C, H, W] that see that; their keys and values are kept if that is asked."""
+        sigma = torch.full((1, len(noisy)), level, dtype=self.dtype)
+
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, /) -> Tensor:
+            q, k, v = (x[0].unflatten(0, (len(look.own), -1)) for x in (q, k, v))
+            past = [(*self.kept[frame, layer], position) for frame, position in look.past]
+            own = [(k[at], v[at], look.first + at) for at in range(len(look.own))]
+            keys = torch.cat([turned(key, position) for key, _, position in (*past, *own)])
+            values = torch.cat([value for _, value, _ in (*past, *own)])
+            queries = torch.cat([turned(q[at], look.first + at) for at in range(len(look.own))])
+            if write:
+                self.kept |= {(frame, layer): (k[at], v[at]) for at, frame in enumerate(look.own)}
+            scores = torch.einsum("qhd,khd->hqk", queries, keys) / q.shape[-1] ** 0.5
+            return torch.einsum("hqk,khd->qhd", scores.softmax(-1), values)[None]
+
+        return self.backbone.prompted(self.told)(noisy[None], noisy[None], sigma, noisy[None], attend)[0]
+
+    def block(self) -> Tensor:
+        """The next one, [F, C, H, W]."""
+        sigmas, start = self.recipe.sigmas, len(self.clean)
+        look = self.look(start, self.recipe.frames_per_block, clean=False)
+        number = start // self.recipe.frames_per_block
+        noise = [
+            block_noise(self.seed, number, step, (1, len(look.own), *SMALL.geometry.frame_shape))[0].to(self.dtype)
+            for step in range(len(sigmas))
+        ]
+        x = noise[0]
+        for step, sigma in enumerate(sigmas):
+            x = self.call(x, sigma, look)
+            if step + 1 < len(sigmas):
+                x = (1 - sigmas[step + 1]) * x + sigmas[step + 1] * noise[step + 1]
+        self.call(x, 0.0, look, write=True)
+        self.clean |= {frame: x[at] for at, frame in enumerate(look.own)}
+        return x
+
+    def again(self, frames: Sequence[int], past: Sequence[tuple[int, int]]) -> None:
+        """Compute keys and values of frames that follow each other anew, in one call in which they see each other."""
+        look = Look(range(frames[0], frames[-1] + 1), frames[0], past)
+        self.call(torch.stack([self.clean[frame] for frame in frames]), 0.0, look, write=True)
+
+
+def recached(video: Kept, done: int) -> None:
+    """As LongLive does it, sinks as they were; of its last frames those that are still held, which are six."""
+    video.again(
+        range(max(0 if done <= 9 else 3, done - (9 if done <= 9 else 6)), done), [(f, f) for f in range(3 * (done > 9))]
+    )
+
+
+def untouched(video: Kept, done: int) -> None:
+    """Nothing but what is heard changes; of ∞-RoPE too, whose buffer holds no more than a flush leaves."""
+
+
+@pytest.mark.parametrize(
+    ("name", "look", "change"),
+    [
+        ("self-forcing", self_forcing, untouched),
+        ("infinity-rope", infinity_rope, untouched),
+        ("longlive", longlive, recached),
+    ],
+)
+@pytest.mark.parametrize("before", [1, 5])
+def test_other_words_change_the_past_as_published(name: str, look: Any, change: Any, before: int) -> None:
+    recipe, seed = RECIPES[name], 9
+    decoder = decoder_of(recipe, seed=seed)
+    plain, truth = (Kept(recipe, look, dtype, seed=seed) for dtype in (torch.float32, torch.float64))
+    ours = limit = 0.0
+    for at in range(before + 2):
+        if at == before:
+            decoder.tell(heard(decoder.backbone, seed=10)[0])
+            for video in (plain, truth):
+                video.told = heard(video.backbone, seed=10)
+                change(video, 3 * at)
+        block = decoder.propose(torch.zeros(1, 3, 0))
+        decoder.commit(block)
+        expected = truth.block()
+        ours = max(ours, (block.latents[0].double() - expected).abs().max().item())
+        limit = max(limit, 2 * (plain.block().double() - expected).abs().max().item())
+    assert ours <= limit

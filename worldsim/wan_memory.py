@@ -1,0 +1,326 @@
+"""How much memory a world of the Wan family takes, told before any of it is taken.
+
+What lies in memory for good is counted from shapes. What comes and goes inside a call is found by making that call on
+the meta device, where tensors have sizes and no memory, and adding up those that are alive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from worldsim.cache.pool import Storage
+from worldsim.codec.taehv import TaehvCodec, TaehvConfig, TaehvDecoder
+from worldsim.codec.wan import WanCodec
+from worldsim.decoding.video import VideoPlan
+from worldsim.errors import ConfigError, MissingDependency
+from worldsim.keeping import Keeping
+from worldsim.models.wan.backbone import WanBackbone
+from worldsim.models.wan.config import STRIDE_PX, WanConfig
+from worldsim.runtime.voice import KEPT
+
+SPARE_BLOCKS = 4
+"""Blocks that a pool holds beyond what one session sees: for the one in the making, and for others and moments."""
+TEXT_PARAMETERS = 5_680_910_336
+"""Of the encoder of umT5-xxl: 24 layers of 4,096 numbers a token, and a vocabulary of 256,384."""
+DRIVER_BYTES = 600_000_000
+"""About what a GPU's driver and the libraries on it take for themselves."""
+SLACK = 0.05
+"""The share of what is planned that may be lost between pieces of memory of different sizes."""
+_META = torch.device("meta")
+_ROWS: Mapping[str, str] = {
+    "weights": "weights of the backbone",
+    "pages": "keys and values in pages",
+    "view": "what a block sees of them, laid out for attention",
+    "heard": "prompts as they are heard",
+    "codec": "weights of the codec",
+    "codec_state": "what the codec carries from frame to frame",
+    "work": "at work on a block, at the most",
+    "text": "text encoder, mapped from its file",
+    "below": "pages beyond the budget, at the most",
+}
+_ON_HOST = ("text", "below")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryPlan:
+    """Bytes that a world takes.
+
+    weights: of the backbone.
+    pages: of keys and values that are kept, exact and coded.
+    view: of those that a block sees, copied side by side, with room for its own.
+    heard: of the keys and values of prompts.
+    codec: of the weights of the codec, and of the tiny decoder where there is one.
+    codec_state: of what the codec carries from frame to frame, for every session.
+    work: of what is alive beside all that while a block is made or shown, or pictures to begin from are encoded, at the
+        most.
+    text: of the text encoder, in host memory, mapped from its file.
+    below: of pages that do not fit into a budget, in host memory, at the most.
+    """
+
+    weights: int
+    pages: int
+    view: int
+    heard: int
+    codec: int
+    codec_state: int
+    work: int
+    text: int
+    below: int
+
+    @property
+    def device(self) -> int:
+        """Where the backbone computes."""
+        return sum(getattr(self, name) for name in _ROWS if name not in _ON_HOST)
+
+    @property
+    def host(self) -> int:
+        """In host memory, which on a CPU is the same."""
+        return sum(getattr(self, name) for name in _ON_HOST)
+
+    def lines(self) -> list[str]:
+        """What a user reads of it, a line for each part that there is, and the sums."""
+        width = max(map(len, _ROWS.values()))
+        rows = [(_ROWS[part.name], getattr(self, part.name)) for part in fields(self)]
+        parts = [f"{name:<{width}} {size / 1e9:8.2f} GB" for name, size in rows if size]
+        sums = (("together, on the device", self.device), ("together, in host memory", self.host))
+        return [*parts, *(f"{name:<{width}} {size / 1e9:8.2f} GB" for name, size in sums)]
+
+
+def memory_plan(
+    config: WanConfig,
+    plan: VideoPlan,
+    *,
+    dtype: torch.dtype,
+    preview: bool = False,
+    keeping: Keeping | None = None,
+    sessions: int = 1,
+) -> MemoryPlan:
+    """What a world of published weights takes; allocates none of it.
+
+    Args:
+        config: of the backbone, with the size of the pictures.
+        plan: how blocks are made.
+        dtype: in which backbone and codec compute.
+        preview: show pictures by the tiny decoder. The codec is there too, since it encodes what a world begins from.
+        keeping: how keys and values are kept; exactly, and all in memory, if None.
+        sessions: how many are lived in at once.
+
+    Raises:
+        ConfigError: a policy without a bound.
+        MissingDependency: diffusers is not installed.
+    """
+    pages, below = _pages_bytes(config, plan, dtype, keeping or Keeping(), sessions)
+    coded = codec_bytes(_meta_codecs(dtype, preview=preview), config, plan.frames_per_block)
+    heard = torch.Size(config.heard).numel() * dtype.itemsize
+    view = _view_frames(plan) * config.pages.bytes(dtype)
+    return MemoryPlan(
+        weights=_bytes_of(_meta_backbone(config, dtype)),
+        pages=pages,
+        view=view,
+        # The latest, and beside them what a call of all sessions is given of theirs.
+        heard=(KEPT + sessions) * heard,
+        codec=coded.weights,
+        codec_state=sessions * coded.state,
+        # Pictures to begin from are encoded before there is a view.
+        work=max(_backbone_work(config, plan, dtype), coded.decode, coded.encode - view),
+        text=TEXT_PARAMETERS * torch.bfloat16.itemsize,
+        below=below,
+    )
+
+
+def check_memory(needed: MemoryPlan | int, free: int, *, what: str = "this world") -> None:
+    """Raise ConfigError if the device has too little memory, with what would take less.
+
+    Args:
+        needed: the plan, or the bytes of a part of one.
+        free: bytes that can be had on the device.
+        what: takes them, for the message.
+    """
+    wanted = needed.device if isinstance(needed, MemoryPlan) else needed
+    wanted += int(SLACK * wanted)
+    if wanted <= free:
+        return
+    raise ConfigError(
+        f"{what} takes about {wanted / 1e9:.1f} GB on the device, where {free / 1e9:.1f} GB are free; choose a smaller "
+        "window (policy), a budget for keys and values with the rest in host memory, kv=int8 beside a budget, the tiny "
+        "decoder (preview) or a smaller size; `worldsim info` says what each part takes"
+    )
+
+
+def pages_of(plan: VideoPlan, *, sessions: int) -> int:
+    """The frames that a pool holds for so many sessions; ConfigError if there is no end to what one holds."""
+    if plan.policy.limit is None:
+        raise ConfigError("keys and values of this family take too much to hold all; choose a policy with a bound")
+    return sessions * plan.policy.limit + SPARE_BLOCKS * plan.frames_per_block + plan.on_prompt.anew
+
+
+def _pages_bytes(
+    config: WanConfig, plan: VideoPlan, dtype: torch.dtype, keeping: Keeping, sessions: int
+) -> tuple[int, int]:
+    """Bytes of pages on the device, and at the most in host memory below it."""
+    each = config.pages.bytes(dtype) + _coded_bytes(config, keeping.storage)
+    everything = pages_of(plan, sessions=sessions) * each
+    if keeping.tiers is None:
+        return everything, 0
+    budget = keeping.tiers.budget
+    near = min(everything, budget.device)
+    return near, min(everything - near, budget.host)
+
+
+def _coded_bytes(config: WanConfig, storage: Storage | None) -> int:
+    return 0 if storage is None else storage.code.bytes(config.pages)
+
+
+def _view_frames(plan: VideoPlan) -> int:
+    """Frames of the largest view, with the block's own: of its calls, a joint window, or a past computed anew."""
+    block, limit = plan.frames_per_block, plan.policy.limit
+    assert limit is not None
+    frames = [limit + block, limit]
+    if plan.rolling is not None:
+        seen = limit if plan.rolling.joint is None else plan.rolling.joint.limit
+        frames.append((limit if seen is None else min(seen, limit)) + block + plan.ahead)
+    return max(frames)
+
+
+def _backbone_work(config: WanConfig, plan: VideoPlan, dtype: torch.dtype) -> int:
+    """What is alive beside weights, pages and views while a block is made and written, at the most."""
+    limit = plan.policy.limit
+    assert limit is not None
+    # A past that is computed anew is written like a block, all of it in one pass.
+    written = max(plan.frames_per_block, min(plan.on_prompt.anew, limit))
+    own = written * config.pages.bytes(dtype)
+    calls = [plan.frames_per_block + plan.ahead]
+    # The clean pass keeps all keys and values until its end, and then puts them together in a copy.
+    return max(2 * own, own + _call_work(config, written, dtype), *(_call_work(config, n, dtype) for n in calls))
+
+
+def _call_work(config: WanConfig, frames: int, dtype: torch.dtype) -> int:
+    """What is alive inside one call on that many frames, beside what it is given."""
+    # Every layer does the same, in memory that the one before it has let go.
+    config = replace(config, layers=min(2, config.layers))
+    backbone = _meta_backbone(config, dtype)
+    noisy = torch.empty(1, frames, *config.geometry.frame_shape, device=_META)
+    sigma = torch.empty(1, frames, device=_META)
+    prompts = torch.empty(1, *config.heard, dtype=dtype, device=_META)
+
+    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, /) -> Tensor:
+        for turned in (k, q):
+            # As a view turns them: in complex numbers of float32.
+            pairs = torch.view_as_complex(turned.float().unflatten(-1, (-1, 2)))
+            turned = torch.view_as_real(pairs * torch.empty_like(pairs[:, :, :1])).flatten(-2).to(dtype)
+        return torch.empty_like(turned)
+
+    return _peak(lambda: backbone.prompted(prompts)(noisy, noisy, sigma, noisy, attend))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodecBytes:
+    """Of a codec: its weights, the state of one session, and what is alive beside both in a call, at the most.
+
+    decode: of a block. The state that it begins from, which whoever calls holds, is not counted; those that follow are.
+    encode: of the first five pictures of a video, with the state.
+    """
+
+    weights: int
+    state: int
+    decode: int
+    encode: int
+
+
+def codec_bytes(codecs: Sequence[WanCodec | TaehvCodec], config: WanConfig, frames: int) -> CodecBytes:
+    """What a codec takes for blocks of that many frames.
+
+    Args:
+        codecs: on the meta device: one that encodes, and decodes unless there is another one that does.
+        config: of the backbone, with the size of the pictures.
+        frames: of a block.
+    """
+    encoder, decoder = codecs[0], codecs[-1]
+    size = (config.height * STRIDE_PX, config.width * STRIDE_PX)
+    networks = [codec.model if isinstance(codec, WanCodec) else codec.network for codec in codecs]
+    latents = torch.empty(frames, config.channels, config.height, config.width, device=_META)
+    pictures = torch.empty(1 + encoder.group, *size, 3, dtype=torch.uint8, device=_META)
+    _, begun = decoder.decode(latents[:1].repeat(2, 1, 1, 1), decoder.open())
+    return CodecBytes(
+        weights=sum(map(_bytes_of, networks)),
+        state=sum(carried.nbytes for carried in begun.values()),
+        decode=_peak(lambda: decoder.decode(latents, begun)),
+        encode=_peak(lambda: encoder.encode(pictures, encoder.open())),
+    )
+
+
+def _meta_codecs(dtype: torch.dtype, *, preview: bool) -> list[WanCodec | TaehvCodec]:
+    try:
+        from diffusers import AutoencoderKLWan
+    except ImportError as error:
+        raise MissingDependency("diffusers is not installed; run: pip install 'worldsim[wan]'") from error
+    network: Any = AutoencoderKLWan  # which has no annotations
+    with torch.device(_META):
+        # As a plain module: diffusers would warn of every cast.
+        codecs: list[WanCodec | TaehvCodec] = [WanCodec(nn.Module.to(network(), dtype))]
+        if preview:
+            codecs.append(TaehvCodec(TaehvDecoder(TaehvConfig()).to(dtype)))
+    return codecs
+
+
+def _meta_backbone(config: WanConfig, dtype: torch.dtype) -> WanBackbone:
+    with torch.device(_META):
+        return WanBackbone(config).to(dtype)
+
+
+def _bytes_of(network: nn.Module) -> int:
+    return sum(tensor.nbytes for tensor in network.state_dict().values())
+
+
+@torch.no_grad()
+def _peak(call: Callable[[], object]) -> int:
+    """The most bytes of tensors made in a call that are alive at one moment of it."""
+    alive = _Alive()
+    with _Unfused(), alive:
+        call()
+    return alive.most
+
+
+class _Unfused(TorchFunctionMode):
+    """Attention takes what it answers with: the meta device would take it apart, as no GPU does."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """The answer of a function of torch."""
+        if func is nn.functional.scaled_dot_product_attention:
+            return torch.empty_like(args[0])
+        return func(*args, **(kwargs or {}))
+
+
+class _Alive(TorchDispatchMode):
+    """Adds up what the tensors that are made in it take while they are alive.
+
+    most: the largest sum.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.most = 0
+        self._storages: dict[int, tuple[StorageWeakRef, int]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """The answer of an operation, counted."""
+        given = {
+            tensor.untyped_storage()._cdata for tensor in tree_leaves((args, kwargs)) if isinstance(tensor, Tensor)
+        }
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, Tensor) and (key := tensor.untyped_storage()._cdata) not in given:
+                storage = tensor.untyped_storage()
+                self._storages[key] = StorageWeakRef(storage), storage.nbytes()
+        self._storages = {key: pair for key, pair in self._storages.items() if not pair[0].expired()}
+        self.most = max(self.most, sum(size for _, size in self._storages.values()))
+        return made
