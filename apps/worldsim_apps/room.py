@@ -14,11 +14,12 @@ from typing import Any
 
 from worldsim.errors import ProtocolError, WorldSimError
 from worldsim.runtime.chunk import Chunk
-from worldsim.session.events import Ack, Act, Codec, Control, Hello
+from worldsim.session.events import Ack, Act, Codec, Control, Hello, Prompt
 from worldsim.session.machine import Play, Sample
 from worldsim.session.wire import Flag, Media
 from worldsim_apps.encoding import ENCODERS, Encoder
 from worldsim_apps.kept import size_of
+from worldsim_apps.packing import pack
 from worldsim_apps.stage import Hall, Stage, refusal_of, words_of
 from worldsim_apps.viewer import Viewer
 
@@ -63,7 +64,7 @@ class Room:
         self._spectators: set[Viewer] = set()
         self._encoders: dict[Codec, Encoder] = {}
         self._unacked: deque[tuple[int, list[Media]]] = deque()
-        self._verbs: deque[tuple[Viewer, Control]] = deque()
+        self._verbs: deque[tuple[Viewer, Control | Prompt]] = deque()
         self._lookers: set[Viewer] = set()
         self._acted: dict[int, float] = {}
         self._seq = self._late = 0
@@ -184,13 +185,13 @@ class Room:
             self._prune()
             self._changed.set()
 
-    def ask(self, viewer: Viewer, verb: Control) -> None:
+    def ask(self, viewer: Viewer, verb: Control | Prompt) -> None:
         """Do that between two blocks."""
-        if verb.op == "look":
+        if _is_look(verb):
             if viewer in self._lookers or viewer.waiting > MOST_WAITING:
                 raise ProtocolError("too_fast", "one look at a time; wait for its answer")
             self._lookers.add(viewer)
-        elif sum(one.op != "look" for _, one in self._verbs) >= MOST_VERBS:
+        elif sum(not _is_look(one) for _, one in self._verbs) >= MOST_VERBS:
             raise ProtocolError("too_fast", f"{MOST_VERBS} verbs wait to be done; wait for their answers", close=4429)
         self._verbs.append((viewer, verb))
         self._changed.set()
@@ -266,6 +267,7 @@ class Room:
             "exact": self._stage.exact,
             "recording": self._stage.recording,
             "film": self._stage.film,
+            "prompt": self._stage.prompt,
             **({"damage": self._stage.damage} if self._stage.damage else {}),
         }
 
@@ -369,27 +371,7 @@ class Room:
         viewer.show([replace(media, flags=media.flags | Flag.STILL)])
 
     def _pack(self, encoder: Encoder, chunk: Chunk, sample: Sample) -> list[Media]:
-        count = len(chunk.frames)
-        return [
-            Media(
-                flags=(Flag.KEY if encoder.all_keys or not at else Flag(0))
-                | (Flag.FIRST if not at else Flag(0))
-                | (Flag.LAST if at == count - 1 else Flag(0)),
-                epoch=self._play.epoch,
-                block=chunk.block,
-                frame=at,
-                frames=count,
-                time_us=(chunk.block * count + at) * 1_000_000 // self._world.fps,
-                number=0,
-                action=sample.action,
-                codec=encoder.codec,
-                width=encoder.size[0],
-                height=encoder.size[1],
-                payload=payload,
-                seen=chunk.seen.ranges if not at else (),
-            )
-            for at, payload in enumerate(encoder.encode(chunk.frames))
-        ]
+        return pack(encoder, chunk, self._world, epoch=self._play.epoch, action=sample.action)
 
     def _fail(self, why: str) -> None:
         """The block was taken back; the world stands still until the player says to go on."""
@@ -408,18 +390,18 @@ class Room:
         while self._unacked and self._unacked[0][0] < self._play.acked:
             self._unacked.popleft()
 
-    async def _obey(self, viewer: Viewer, verb: Control) -> None:
+    async def _obey(self, viewer: Viewer, verb: Control | Prompt) -> None:
         self._obeys = True
         try:
-            kind, values = await self._do(viewer, verb)
+            kind, values = await (self._do(viewer, verb) if isinstance(verb, Control) else self._hear_of(verb))
             viewer.tell(kind, **values)
             if kind == "state" and viewer.role == "player" and self._player not in (None, viewer):
                 self._player.tell(kind, **values)  # the player was replaced while the verb was done
         except ProtocolError as error:
             error.close = None  # the session is as it was, such as one that is full for a fork
-            viewer.refuse(error, "control")
+            viewer.refuse(error, _type_of(verb))
         except (WorldSimError, OSError) as error:
-            viewer.refuse(refusal_of(error), "control")
+            viewer.refuse(refusal_of(error), _type_of(verb))
         finally:
             self._obeys = False
             self._lookers.discard(viewer)
@@ -430,6 +412,13 @@ class Room:
         if (film := self._stage.ended_film) is not None and viewer is not None:
             self._stage.ended_film = None
             viewer.tell("film", **asdict(film))
+
+    async def _hear_of(self, prompt: Prompt) -> tuple[str, dict[str, Any]]:
+        """Tell the world, from the next block on; gives the type and the fields of the answer."""
+        self._hall.check_told()
+        await self._stage.tell(prompt.text, prompt.over)
+        self._tell_spectators()
+        return "state", self._situation()
 
     async def _do(self, viewer: Viewer, verb: Control) -> tuple[str, dict[str, Any]]:
         """Do it and give the type and the fields of the answer."""
@@ -475,9 +464,11 @@ class Room:
                 await stage.become(await Stage.load(self._hall, verb.world, instead=True, wanted=stage.wanted))
                 self._jump()
             case "reset":
-                await stage.become(
-                    await Stage.open(self._hall, stage.owner, seed=verb.seed, start=verb.start, instead=True)
+                told = self._hall.told(stage.prompt or "" if verb.prompt is None else verb.prompt)
+                begun = await Stage.open(
+                    self._hall, stage.owner, seed=verb.seed, start=verb.start, instead=True, **told
                 )
+                await stage.become(begun)
                 self._jump()
         return "state", self._situation()
 
@@ -493,6 +484,15 @@ class Room:
     def _tell_spectators(self) -> None:
         for spectator in self._spectators:
             spectator.tell("state", **self._situation())
+
+
+def _is_look(verb: Control | Prompt) -> bool:
+    return isinstance(verb, Control) and verb.op == "look"
+
+
+def _type_of(verb: Control | Prompt) -> str:
+    """What messages are called that ask for it."""
+    return "control" if isinstance(verb, Control) else "prompt"
 
 
 def _bytes(token: str) -> bytes:

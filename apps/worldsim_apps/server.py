@@ -27,6 +27,7 @@ from worldsim.errors import ConfigError, ProtocolError, WorldSimError
 from worldsim.runtime.engine import Engine
 from worldsim.runtime.world import World
 from worldsim.session.events import (
+    MOST_PROMPT,
     MOST_TEXT,
     SUBPROTOCOL,
     Ack,
@@ -247,10 +248,12 @@ class Server:
             "frames_per_block": world.frames_per_block,
             "actions": actions,
             "starts": len(world.origin.starts),
+            "prompts": world.is_told,
             "codecs": list(ENCODERS),
             "limits": {
                 **asdict(limits),
                 "message_bytes": MOST_TEXT,
+                "prompt_characters": MOST_PROMPT,
                 "window_blocks": WINDOW,
                 "silence_s": SILENCE_S,
                 "resume_s": self.hall.resume_s,
@@ -319,8 +322,9 @@ class Visit:
             case Hello():
                 self._greet(heard)
             case Start():
-                beginning: dict[str, Any] = {"seed": heard.seed, "start": heard.start}
                 self._hall.check_place()
+                beginning: dict[str, Any] = {"seed": heard.seed, "start": heard.start}
+                beginning |= self._hall.told(heard.prompt)
                 if heard.image and heard.start is not None:
                     raise ProtocolError("bad_field", "start: begin from a start or from an image, not from both")
                 if heard.image:
@@ -329,12 +333,10 @@ class Visit:
             case Control() if room is None:
                 self._hall.check_place()
                 self._begin(await Stage.load(self._hall, heard.world, wanted=self._is_there), 1.0)
-            case Control() if room is not None:
+            case Control() | Prompt() if room is not None:
                 room.ask(self._viewer, heard)
             case Act() if room is not None:
                 room.act(heard)
-            case Prompt():
-                raise ProtocolError("no_prompts", f"{self._hall.engine.world.origin.name} is steered by keys alone")
             case Tell():
                 self._viewer.asks_seen = heard.seen
             case Ping():

@@ -101,6 +101,17 @@ class Hall:
         if self.engine.open_sessions >= self.engine.capacity and not any(room.may_end for room in self.rooms.values()):
             raise self._full()
 
+    def check_told(self) -> None:
+        """Raise ProtocolError unless the world is told in words what to show."""
+        if not self.engine.world.is_told:
+            raise ProtocolError("no_prompts", f"{self.engine.world.origin.name} is steered by keys alone")
+
+    def told(self, prompt: str) -> dict[str, str]:
+        """What a session is opened with that begins with a prompt, "" for none; ProtocolError as for `check_told`."""
+        if prompt:
+            self.check_told()
+        return {"prompt": prompt} if self.engine.world.is_told else {}
+
     def _full(self) -> ProtocolError:
         text = f"all {self.engine.capacity} places are taken; try again in a while"
         return ProtocolError("full", text, close=1013, retry_after_ms=RETRY_MS)
@@ -188,6 +199,7 @@ class Stage:
     damage: what of the files that it was loaded from could not be read, in words.
     ended_film: a film that ended by itself, with its session or on a full disk, and of which nobody was told yet.
     film: the name of the film that ended last.
+    prompt: what the next block is told to show; None in a world that is steered by keys alone.
     exact: whether all of it came out as it was first made, bit for bit. What is lived again beside other sessions,
         or was made beside some at first, agrees about: blocks that are made together are rounded together.
     wanted: told between two blocks that are lived again how many are and of how many; says whether anybody still
@@ -206,6 +218,8 @@ class Stage:
         self._held: OrderedDict[int, Mark] = OrderedDict()
         self.ended_film: Film | None = None
         self.film: str | None = None
+        self.prompt = live.session.prompt
+        self._coming: tuple[str, int] | None = None  # a prompt that no block has heard of, and over how many it will be
         self._is_as_loaded = False
         self._film: tuple[str, Recording] | None = None
 
@@ -266,9 +280,15 @@ class Stage:
     async def step(self, keys: Iterable[str]) -> Chunk:
         """The next block; errors as for Session.step. A film that could not take it ends."""
         chunk, self._is_as_loaded = await asyncio.wrap_future(self.live.step(keys)), False
+        self._coming = None
         if self._film is not None and self._film[1].error is not None:
             self.ended_film = await self.end_film()
         return chunk
+
+    async def tell(self, prompt: str, over: int) -> None:
+        """Tell the world something from the next block on; errors as for Session.set_prompt."""
+        await self._do(lambda session: session.set_prompt(prompt, over=over))
+        self.prompt, self._coming = prompt, (prompt, over)
 
     async def look(self) -> NDArray[np.uint8]:
         """What the world looks like now, uint8 [H, W, 3]."""
@@ -299,7 +319,7 @@ class Stage:
         Raises:
             ConfigError: so many have not been made.
         """
-        lived = await self._do(lambda session: _near(session, blocks))
+        lived, self.prompt = await self._do(lambda session: (_near(session, blocks), session.prompt))
         if lived is not None:
             await self._turn_to(SessionLog(opening=lived.opening, steps=lived.steps[: len(lived.steps) - blocks]))
 
@@ -308,7 +328,7 @@ class Stage:
         if not 0 <= mark < len(self._marks):
             raise ProtocolError("no_mark", f"there is no mark {mark}; marks are numbered from 0 as `marked` said")
         if (held := self._held.get(mark)) is not None:
-            await self._do(lambda session: session.rewind(held))
+            self.prompt = await self._do(lambda session: _back_to(session, held))
             return
         wanted, lived = self._marks[mark], await self._do(lambda session: session.log)
         if lived.opening == wanted.opening and lived.steps[: len(wanted.steps)] == wanted.steps:
@@ -376,6 +396,8 @@ class Stage:
         log, session = self._hall.kept.log(world), self.live.session
         twin = Stage(self._hall, world, await self._hall.admit(lambda: session.fork(log=log), evict=False))
         twin.owner, twin.exact = self.owner, self.exact
+        if self._coming is not None:
+            await twin.tell(*self._coming)
         self._hall.kept.begin_from(world, self.world)
         return twin
 
@@ -407,6 +429,7 @@ class Stage:
         name, was_lived = self.world, self.block > 0 and not self._is_as_loaded
         await self._leave()
         self.live, self.world, self.exact, self.damage = other.live, other.world, other.exact, other.damage
+        self.prompt, self._coming = other.prompt, other._coming
         self._is_as_loaded = other._is_as_loaded
         if was_lived:
             self._hall.kept.settle(name, self.owner)
@@ -414,8 +437,11 @@ class Stage:
             self._hall.kept.forget(name)
 
     async def _turn_to(self, log: SessionLog) -> None:
-        begun, name = Snapshot(keep="log", log=SessionLog(opening=log.opening, steps=())), self.world
+        begun = Snapshot(keep="log", log=SessionLog(opening=log.opening, steps=()))
+        name, coming = self.world, self._coming
         await self.become(await self._relive(self._hall, begun, log.steps, instead=True, wanted=self.wanted))
+        if coming is not None:
+            await self.tell(*coming)
         self._hall.kept.begin_from(self.world, name)
 
     @classmethod
@@ -432,6 +458,8 @@ class Stage:
             for done, recorded in enumerate(steps):
                 if not wanted(done, len(steps)):
                     raise ProtocolError("ended", "nobody waits for that world any more")
+                if recorded.prompt is not None:
+                    await stage.tell(recorded.prompt, recorded.over)
                 await stage.step(recorded.keys)
                 stage.exact = stage.exact and stage.live.session.latest == recorded
             undo.pop_all()
@@ -445,6 +473,12 @@ class Stage:
 
     async def _do(self, verb: Callable[[Session], Any]) -> Any:
         return await asyncio.wrap_future(self.live.do(verb))
+
+
+def _back_to(session: Session, mark: Mark) -> str | None:
+    """Go back to a mark; returns what the next block is told there."""
+    session.rewind(mark)
+    return session.prompt
 
 
 def _near(session: Session, blocks: int) -> SessionLog | None:

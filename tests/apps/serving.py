@@ -12,15 +12,17 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import torch
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from worldsim.codec.patches import PatchCodec
 from worldsim.runtime.engine import Engine
 from worldsim.runtime.world import World
 from worldsim.session.events import SUBPROTOCOL, write_message
 from worldsim.session.machine import Limits
 from worldsim.session.wire import Flag, Media
-from worldsim.testing.fakes import tiny_world
+from worldsim.testing.fakes import DifferenceCodec, embed_words, tiny_world, told_world
 from worldsim_apps.gate import Door
 from worldsim_apps.gauges import Gauges
 from worldsim_apps.kept import Kept
@@ -253,3 +255,27 @@ def alone(walk: Sequence[Iterable[str]], *, world: World | None = None, **beginn
     """The payloads of a walk that nobody served."""
     with (world or tiny_world()).open(**beginning) as session:
         return [frame.tobytes() for keys in walk for frame in session.step(keys).frames]
+
+
+class Doubled:
+    """A codec of which every latent frame but the first of a video stands for two frames of pixels, one dimmed."""
+
+    group = 2
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def open(self) -> None:
+        return None
+
+    def decode(self, latents: torch.Tensor, state: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+        frames, last = self._inner.decode(latents, state)
+        both = torch.stack((frames // 2, frames), 1).flatten(0, 1)
+        return both[1:] if state is None else both, last
+
+
+def doubled_world() -> World:
+    """A world that is told prompts, whose blocks have four frames of pixels, the first of a session three."""
+    told = told_world()
+    codec = Doubled(DifferenceCodec(patches=PatchCodec(side=2)))
+    return World(told.origin, backbone=told.backbone, codec=codec, plan=told.plan, pool=told.pool, embed=embed_words)

@@ -632,6 +632,7 @@ async def test_after_a_jump_nothing_from_before_is_sent_again(tmp_path):
             "exact": True,
             "recording": None,
             "film": None,
+            "prompt": None,
         }
         room.leave(one)
         assert spectator.told[-1]["waiting"]

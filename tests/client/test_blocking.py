@@ -10,6 +10,7 @@ import pytest
 from tests.apps.serving import WALK, alone, bounded, serving
 from worldsim.client import BlockingClient
 from worldsim.errors import ConfigError, ProtocolError, SessionClosed
+from worldsim.testing.fakes import told_world
 
 
 @bounded
@@ -72,3 +73,26 @@ async def test_a_blocking_client_that_waits_in_one_thread_can_be_closed_in_anoth
         await asyncio.to_thread(client.leave)
         assert len(await waiting) <= 2
         await asyncio.to_thread(client.close)
+
+
+@bounded
+async def test_a_program_without_asyncio_tells_a_world_what_to_show(tmp_path):
+    def play(url: str) -> tuple[bytes, ...]:
+        with BlockingClient(url, codec="raw") as client:
+            client.start(seed=3, prompt="a wood", pace=0)
+            client.pause()
+            client.rewind(client.blocks)
+            assert client.prompt == "a wood"
+            assert client.set_prompt("a lake by night", 2) == 0
+            client.step(2)
+            shown = tuple(client.frame().payload for _ in range(4))
+            client.reset(seed=3, prompt="a hill")
+            assert client.prompt == "a hill"
+            return shown
+
+    world = told_world()
+    with world.open(seed=3, prompt="a wood") as session:
+        session.set_prompt("a lake by night", over=2)
+        expected = tuple(frame.tobytes() for _ in range(2) for frame in session.step().frames)
+    async with serving(tmp_path, world=world) as (_, url):
+        assert await asyncio.to_thread(play, url) == expected

@@ -23,7 +23,7 @@ from worldsim.client import Client, Frame, Ticket, live
 from worldsim.errors import ConfigError, ProtocolError, SessionClosed
 from worldsim.session.events import SUBPROTOCOL
 from worldsim.session.wire import Flag, Media, Piece
-from worldsim.testing.fakes import tiny_world
+from worldsim.testing.fakes import tiny_world, told_world
 from worldsim_apps.stage import Stage
 
 JPEG_OF_2_BY_2 = cv2.imencode(".jpg", np.zeros((2, 2, 3), np.uint8))[1].tobytes()
@@ -750,3 +750,48 @@ async def test_a_rewind_goes_back_one_block_if_nothing_else_is_said(tmp_path):
         await walk(client, WALK[:3])
         await client.rewind()
         assert client.blocks == 2
+
+
+@bounded
+async def test_a_world_is_told_what_to_show_from_the_next_block_on(tmp_path):
+    world = told_world()
+    with world.open(seed=3, prompt="a wood") as session:
+        made = [session.step().frames]
+        session.set_prompt("a lake by night", over=2)
+        made += [session.step().frames for _ in range(2)]
+    expected = [frame.tobytes() for frames in made for frame in frames]
+    async with serving(tmp_path, world=world) as (_, url), Client(url, codec="raw") as client:
+        await client.start(seed=3, prompt="a wood", pace=0)
+        await client.pause()
+        await client.rewind(client.blocks)
+        assert client.prompt == "a wood"
+        await client.step()
+        shown = [await client.frame() for _ in range(2)]
+        assert await client.set_prompt("a lake by night", over=2) == 1
+        assert client.prompt == "a lake by night"
+        await client.step(2)
+        shown += [await client.frame() for _ in range(4)]
+        assert [frame.payload for frame in shown] == expected
+        async with Client(url, watch=client.ticket.session) as other:
+            assert other.prompt == "a lake by night"
+            await client.set_prompt("a hill")
+            async with asyncio.timeout(10):
+                while other.prompt != "a hill":
+                    await asyncio.sleep(0.005)
+        await client.reset(seed=4)
+        assert client.prompt == "a hill"
+        await client.reset(seed=4, prompt="")
+        assert client.prompt == ""
+
+
+@bounded
+async def test_what_cannot_be_told_is_raised_where_it_is_said(tmp_path):
+    async with serving(tmp_path) as (_, url), playing(url) as client:
+        assert client.prompt is None
+        assert await code_of(client.set_prompt("a wood")) == "no_prompts"
+        assert await code_of(client.reset(prompt="a wood")) == "no_prompts"
+        assert await walk(client, WALK) == alone(WALK, seed=3)
+    async with serving(tmp_path, world=told_world()) as (_, url), playing(url) as client:
+        assert await code_of(client.set_prompt("a wood", over=0)) == "ConfigError"
+        assert await code_of(client.set_prompt("x" * 4_001)) == "bad_field"
+        assert await client.set_prompt("x" * 4_000) == 0

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from worldsim.errors import ConfigError
-from worldsim.session.prompt import LONGEST, Told, check_over, check_prompt, first_told
+from worldsim.session.events import MOST_PROMPT
+from worldsim.session.prompt import Told, check_over, check_prompt, first_told
 
 
 def test_a_prompt_takes_effect_little_by_little_and_then_stays():
@@ -19,7 +20,7 @@ def test_what_a_session_begins_with_is_heard_alone_from_its_first_block():
     assert (told.share(0), told.share(9), told.until) == (1, 1, 1)
 
 
-@pytest.mark.parametrize("prompt", [None, 3, b"a wood", "x" * (LONGEST + 1)])
+@pytest.mark.parametrize("prompt", [None, 3, b"a wood", "x" * (MOST_PROMPT + 1), "rain \udfff"])
 def test_what_is_no_prompt_is_refused(prompt):
     with pytest.raises(ConfigError, match="a prompt"):
         check_prompt(prompt)
@@ -30,3 +31,8 @@ def test_a_prompt_takes_effect_over_whole_blocks(over):
     with pytest.raises(ConfigError, match="1 block or more"):
         check_over(over)
     assert check_over(2) == 2
+
+
+def test_a_prompt_may_be_as_long_as_a_client_may_say_and_in_any_letters():
+    for text in ("", "x" * MOST_PROMPT, "雨 🌧"):
+        assert check_prompt(text) == text

@@ -49,17 +49,28 @@ class BlockingClient:
         return self._client.blocks
 
     @property
+    def prompt(self) -> str | None:
+        """See Client."""
+        return self._client.prompt
+
+    @property
     def ticket(self) -> Ticket | None:
         """See Client.ticket."""
         return self._client.ticket
 
-    def start(self, *, seed: int = 0, start: int | None = None, image: bytes = b"", pace: float = 1.0) -> None:
+    def start(
+        self, *, seed: int = 0, start: int | None = None, image: bytes = b"", prompt: str = "", pace: float = 1.0
+    ) -> None:
         """See Client.start."""
-        self._wait(self._client.start(seed=seed, start=start, image=image, pace=pace))
+        self._wait(self._client.start(seed=seed, start=start, image=image, prompt=prompt, pace=pace))
 
     def hold(self, keys: Iterable[str]) -> int:
         """See Client.hold."""
         return self._wait(self._client.hold(keys))
+
+    def set_prompt(self, text: str, over: int = 1) -> int:
+        """See Client.set_prompt."""
+        return self._wait(self._client.set_prompt(text, over))
 
     def frame(self) -> Frame:
         """See Client.frame."""
@@ -119,9 +130,9 @@ class BlockingClient:
         """See Client.load."""
         self._wait(self._client.load(world))
 
-    def reset(self, *, seed: int = 0, start: int | None = None) -> None:
+    def reset(self, *, seed: int = 0, start: int | None = None, prompt: str | None = None) -> None:
         """See Client.reset."""
-        self._wait(self._client.reset(seed=seed, start=start))
+        self._wait(self._client.reset(seed=seed, start=start, prompt=prompt))
 
     def ping(self) -> float:
         """See Client.ping."""

@@ -11,14 +11,13 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-import av
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.typing import Subprotocol
 
+from worldsim.client.pictures import Pictures
 from worldsim.errors import ConfigError, ProtocolError, SessionClosed
 from worldsim.session.events import SUBPROTOCOL, Codec, Role, write_message
 from worldsim.session.wire import PIECE, Flag, Media, Piece
@@ -27,7 +26,7 @@ MOST_BYTES = 64 << 20  # of one message that a client reads
 ANSWER_S = 10.0  # for a server to answer a hello
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.05, 5.0
 LOST = "the connection was lost before the answer came; it may have been done or not"
-ANSWERED = {"hello", "start", "control", "ping"}  # what errors answer; others are raised by `frame`
+ANSWERED = {"hello", "start", "prompt", "control", "ping"}  # what errors answer; others are raised by `frame`
 TRIES = 5  # to fetch a film
 FINAL = {1000, 1008, 1009, 3000, 3003}  # codes after which it is no use to connect again, beside all from 4000 on
 
@@ -74,6 +73,7 @@ class Client:
     welcome: what the server says of itself and its world.
     world: what the session is kept under.
     blocks: how many had been made when the server last said, which it does in answer to verbs.
+    prompt: what the world is told to show, as the server last said; None if it is steered by keys alone.
     resumed: how often the connection was lost and taken up again.
     """
 
@@ -82,6 +82,7 @@ class Client:
     ) -> None:
         self.welcome: Mapping[str, Any] = {}
         self.world = ""
+        self.prompt: str | None = None
         self.blocks = self.resumed = 0
         self._url = url.rstrip("/").removesuffix("/v1/world") + "/v1/world"
         self._role: Role = "spectator" if watch else "player"
@@ -101,7 +102,7 @@ class Client:
         self._over: Exception | None = None
         self._reader: asyncio.Task[None] | None = None
         self._verb = asyncio.Lock()
-        self._decoder: Any = None
+        self._pictures = Pictures()
         self._left = False
 
     async def __aenter__(self) -> Client:
@@ -122,20 +123,23 @@ class Client:
         """What lets another client go on with this session once this one is gone."""
         return self._ticket
 
-    async def start(self, *, seed: int = 0, start: int | None = None, image: bytes = b"", pace: float = 1.0) -> None:
+    async def start(
+        self, *, seed: int = 0, start: int | None = None, image: bytes = b"", prompt: str = "", pace: float = 1.0
+    ) -> None:
         """Begin a session.
 
         Args:
             seed: of everything that is left to chance.
             start: number of a starting place; drawn by the seed if None.
             image: a PNG or JPEG to begin from instead.
+            prompt: what is shown, in a world that is told.
             pace: world time for one second of real time; 0 is as fast as frames are taken.
 
         Raises:
             ProtocolError: the server refuses; its `code` says why.
         """
         picture = base64.b64encode(image).decode()
-        await self._ask("started", "start", seed=seed, start=start, image=picture, pace=pace)
+        await self._ask("started", "start", seed=seed, start=start, image=picture, prompt=prompt, pace=pace)
 
     async def hold(self, keys: Iterable[str]) -> int:
         """Hold these keys from the next block on; returns the number of the action, which frames carry.
@@ -153,6 +157,18 @@ class Client:
         self._held = tuple(sorted(keys))
         await self._say("action", seq=self._seq, keys=list(self._held))
         return self._seq
+
+    async def set_prompt(self, text: str, over: int = 1) -> int:
+        """Tell the world something from the next block on; returns the number of that block.
+
+        Args:
+            text: what is to be shown.
+            over: blocks until it is heard alone; until then each hears a mean of both, with more and more of it.
+
+        Raises:
+            ProtocolError: the world is steered by keys alone, or this cannot be told to it; its `code` says which.
+        """
+        return int((await self._ask("state", "prompt", text=text, over=over))["blocks"])
 
     async def frame(self) -> Frame:
         """The next frame. A block counts as arrived, and a further one is made, when its last frame is taken.
@@ -258,9 +274,9 @@ class Client:
         """Go on where a kept world was; begins a session if there is none."""
         await self._control("state", "started", op="load", world=world)
 
-    async def reset(self, *, seed: int = 0, start: int | None = None) -> None:
-        """Begin anew."""
-        await self._control("state", op="reset", seed=seed, start=start)
+    async def reset(self, *, seed: int = 0, start: int | None = None, prompt: str | None = None) -> None:
+        """Begin anew, with what was told last if there is no prompt."""
+        await self._control("state", op="reset", seed=seed, start=start, prompt=prompt)
 
     async def ping(self) -> float:
         """Seconds to the server and back."""
@@ -368,7 +384,7 @@ class Client:
             self._film = told["name"]
         elif told["type"] != "error":
             self._film = told.get("recording") or told.get("film") or self._film
-        self.blocks = told.get("blocks", self.blocks)
+        self.blocks, self.prompt = told.get("blocks", self.blocks), told.get("prompt", self.prompt)
         if told["type"] != "saved":  # a saved world has a name of its own
             self.world = told.get("world", self.world)
 
@@ -451,7 +467,7 @@ class Client:
 
     def _decode(self, media: Media) -> Frame:
         return Frame(
-            pixels=self._pixels(media),
+            pixels=self._pictures.pixels(media),
             block=media.block,
             frame=media.frame,
             epoch=media.epoch,
@@ -459,32 +475,6 @@ class Client:
             seconds=media.time_us / 1e6,
             payload=media.payload,
         )
-
-    def _pixels(self, media: Media) -> NDArray[np.uint8]:
-        try:
-            pixels = self._unpacked(media)
-        except (ValueError, cv2.error, av.FFmpegError) as error:
-            self._decoder = None
-            raise ProtocolError("bad_media", f"frame {media.block}:{media.frame} cannot be read: {error}") from error
-        if pixels.shape != (media.height, media.width, 3):
-            raise ProtocolError(
-                "bad_media", f"a frame said to be {media.width} x {media.height} has the shape {list(pixels.shape)}"
-            )
-        return pixels
-
-    def _unpacked(self, media: Media) -> NDArray[np.uint8]:
-        if media.codec == "raw":
-            return np.frombuffer(media.payload, np.uint8).reshape(media.height, media.width, 3)
-        if media.codec == "jpeg":
-            bgr = cv2.imdecode(np.frombuffer(media.payload, np.uint8), cv2.IMREAD_COLOR)
-            if bgr is None:
-                raise ValueError("no JPEG")
-            return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
-        if self._decoder is None:
-            self._decoder = av.CodecContext.create("h264", "r")
-            self._decoder.flags |= av.codec.context.Flags.low_delay
-        (picture,) = self._decoder.decode(av.Packet(media.payload))
-        return np.asarray(picture.to_ndarray(format="rgb24"), np.uint8)
 
 
 def _given_up(what: str) -> ProtocolError:

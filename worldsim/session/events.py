@@ -19,7 +19,7 @@ SUBPROTOCOL = "worldsim.v1"
 MOST_TEXT = 64 * 1024
 """Bytes of the longest message that a server reads."""
 MOST_PROMPT = 4_000
-"""Characters of what a world is told at once."""
+"""Characters of a prompt, at the most, wherever it comes from."""
 
 Role = Literal["player", "spectator"]
 Codec = Literal["jpeg", "h264", "raw"]
@@ -63,12 +63,14 @@ class Start:
     seed: of everything that is left to chance.
     start: number of a starting place; drawn by the seed if null.
     image: begin from this picture instead, a PNG or JPEG in base64.
+    prompt: what is shown, in a world that is told; "" for nothing in particular.
     pace: world time for one second of real time, 0 to 16; 0 is as fast as acknowledgements come.
     """
 
     seed: int = 0
     start: int | None = None
     image: str = _text(MOST_TEXT)
+    prompt: str = _text(MOST_PROMPT)
     pace: float = field(default=1.0, metadata={"most": 16})
 
 
@@ -86,9 +88,14 @@ class Act:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """What the world is told in words from the next block on."""
+    """What the world is told in words from the next block on. Answered with `state`, or with `error`.
+
+    text: what is to be shown.
+    over: blocks until it is heard alone, from 1; until then each hears more of it and less of what was said before.
+    """
 
     text: str = field(metadata={"most": MOST_PROMPT})
+    over: int = field(default=1, metadata={"most": 10**6})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +107,7 @@ class Control:
     mark: of `rewind`, the mark to go back to instead.
     world: of `load`, what `saved` called it; of `film`, what `recorded` called it.
     seed, start: of `reset`, as in Start.
+    prompt: of `reset`, as in Start; what was said last if null.
     on: of `record`, whether to begin or to end.
     """
 
@@ -109,6 +117,7 @@ class Control:
     world: str = _text(32)
     seed: int = 0
     start: int | None = None
+    prompt: str | None = field(default=None, metadata={"most": MOST_PROMPT})
     on: bool = True
 
 

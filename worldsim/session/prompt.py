@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from worldsim.errors import ConfigError
-
-LONGEST = 10_000
-"""Characters of a prompt, at the most."""
+from worldsim.session.events import MOST_PROMPT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +42,10 @@ def check_prompt(text: object) -> str:
     """The prompt; ConfigError if it is none."""
     if not isinstance(text, str):
         raise ConfigError(f"a prompt is a text, got {text!r:.80}")
-    if len(text) > LONGEST:
-        raise ConfigError(f"a prompt has at most {LONGEST:,} characters, got {len(text):,}; say it in fewer words")
+    if len(text) > MOST_PROMPT:
+        raise ConfigError(f"a prompt has at most {MOST_PROMPT:,} characters, got {len(text):,}; say it in fewer words")
+    if any("\ud800" <= character <= "\udfff" for character in text):  # JSON can say it, and no tokenizer can read it
+        raise ConfigError(f"a prompt is whole characters, got half of one in {text!r:.80}; leave that out")
     return text
 
 

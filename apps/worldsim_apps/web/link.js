@@ -147,7 +147,7 @@ export class Link {
       this.handlers.told(told);
     } else {
       this.handlers.told(told);
-      this.#answer(told.type === "pong" ? "ping" : "control")?.resolve(told);
+      this.#answer(...(told.type === "pong" ? ["ping"] : ["control", "prompt"]))?.resolve(told);
     }
   }
 
@@ -164,7 +164,7 @@ export class Link {
 
   #error(told) {
     this.lastError = told;
-    const answered = ["start", "control", "ping"].includes(told.to) ? this.#answer(told.to) : null;
+    const answered = ["start", "control", "prompt", "ping"].includes(told.to) ? this.#answer(told.to) : null;
     if (answered) answered.reject(told);
     else this.handlers.told(told);
   }

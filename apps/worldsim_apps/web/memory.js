@@ -77,8 +77,8 @@ export class Memory {
 
   get isOn() { return this.section.open; }
 
-  /** Frames in a second. */
-  configure(fps) { this.fps = fps; }
+  /** Frames in a second, and in a block; the first block may have fewer, and ends with the same number. */
+  configure(fps, perBlock) { Object.assign(this, { fps, perBlock }); }
 
   /** Say again what this page wants to be told: it was opened or closed, or the connection is another. */
   renew() {
@@ -95,10 +95,9 @@ export class Memory {
 
   /** That frame is on the screen, and this is the canvas. */
   note(frame, canvas) {
-    const first = frame.block * frame.frames;
-    this.album.keep(first + frame.frame, canvas);
+    this.album.keep((frame.block + 1) * this.perBlock - frame.frames + frame.frame, canvas);
     this.isStale = true;
-    if (frame.seen.length) this.#show(frame.seen, first);
+    if (frame.seen.length) this.#show(frame.seen, frame.block * this.perBlock);
   }
 
   /** The runs of frames [first, count] that the block saw whose first frame is `now`. */

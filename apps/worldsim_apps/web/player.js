@@ -8,6 +8,7 @@ import { Screen } from "./screen.js";
 import { Shelf } from "./shelf.js";
 import { remember, remembered } from "./tab.js";
 import { Timeline } from "./timeline.js";
+import { Words } from "./words.js";
 
 const BACK_S = 2;
 const HUD_MS = 500;
@@ -42,6 +43,11 @@ class Player {
       tell: (on) => this.link?.isOpen && this.link.tell(on),
       map: () => (this.watched || !this.world ? Promise.reject({ code: "lost" }) : this.link.control("map")),
     });
+    this.words = new Words($("say"), {
+      say: (text) => this.#do(() => this.link.ask("prompt", { text }), ""),
+      leave: () => this.focus(),
+    });
+    this.words.show(this.given.get("prompt"));
     this.film = new Film($("record"), (op, fields) => this.link.control(op, fields), (...said) => this.notice(...said));
   }
 
@@ -152,10 +158,10 @@ class Player {
     $("latency").textContent = sorted.length ? `${Math.round(sorted[sorted.length >> 1])} ms` : "–";
   }
 
-  /** What the address asks for, once: a world that was kept, or a seed and a place to begin with. */
+  /** What the address asks for, once: a world that was kept, or a seed, a place and a prompt to begin with. */
   #asked() {
     const { given } = this, world = given.get("world");
-    if (this.watched || given.has("session") || !["world", "seed", "start"].some((name) => given.has(name))) return null;
+    if (this.watched || given.has("session") || !["world", "seed", "start", "prompt"].some((name) => given.has(name))) return null;
     this.#useUp();
     if (world) return { type: "control", fields: { op: "load", world } };
     return { type: "start", fields: beginning(given) };
@@ -201,19 +207,22 @@ class Player {
     $("world").textContent = told.name;
     this.screen.configure(width, height, told.fps);
     this.timeline.configure(told.fps / told.frames_per_block, told.limits.remembered_s);
-    this.memory.configure(told.fps);
+    this.memory.configure(told.fps, told.frames_per_block);
+    this.words.configure(told);
     this.perBlock = told.frames_per_block;
     this.perSecond = told.fps / told.frames_per_block;
     if (!this.hands.actions) this.#learn(told);
     if (this.watched || this.link.ticket) return;
     const { type, fields } = this.enter ??= { type: "start", fields: beginning() };
-    this.link.ask(type, fields).catch((error) => this.#refused(error));
+    const prompt = type === "start" ? { prompt: this.words.prompt } : {};
+    this.link.ask(type, { ...fields, ...prompt }).catch((error) => this.#refused(error));
   }
 
   #learn({ actions, starts }) {
     this.hands.learn(actions);
     this.hands.buildPad($("pad"));
     $("keys").replaceChildren(...Object.entries(actions).map(([name, keys]) => keyRow(name, keys)));
+    $("place").parentElement.hidden = !starts;
     $("place").replaceChildren(new Option("any", ""), ...Array.from({ length: starts }, (_, at) => new Option(at + 1, at)));
   }
 
@@ -233,7 +242,7 @@ class Player {
     this.#look();
     if (this.rewindTo) this.goBack(this.rewindTo);
     this.rewindTo = 0;
-    this.focus(told.session !== session);
+    if (!this.words.isTyping) this.focus(told.session !== session);
   }
 
   /** Another world than before: how it began, back to which block it is remembered, and what it looked like. */
@@ -260,13 +269,14 @@ class Player {
     this.#veil(`Living it again: ${blocks} of ${of} blocks.`, [], blocks / of);
   }
 
-  #situate({ epoch, blocks, paused, world, waiting, damage, recording }) {
+  #situate({ epoch, blocks, paused, world, waiting, damage, recording, prompt }) {
     if (epoch !== this.epoch) this.blocks = blocks;
     if (epoch > this.epoch) this.#look();
     this.epoch = epoch;
     this.timeline.cut(this.blocks);
     this.memory.cut(this.blocks * this.perBlock);
     this.paused = paused;
+    this.words.show(prompt);
     if (damage && world !== this.world) this.notice(`Not all of what was kept could be read: ${damage}`, null, true);
     this.world = world;
     this.away = waiting;
