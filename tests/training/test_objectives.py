@@ -186,6 +186,21 @@ def test_rows_count_as_much_as_they_are_told_to() -> None:
     assert torch.allclose(loss(1, 3), (first + 3 * second) / 4)
 
 
+def test_spots_count_otherwise_than_their_row() -> None:
+    backbone, latents, controls = believing(11), tiles(3, 5, seed=12), torch.zeros(3, 5, 2)
+
+    def loss(rows: tuple[float, ...], *spots: tuple[int, int, float]) -> Tensor:
+        objective = BeliefForcing(frames=4, first=2, blocks=(1,), rows=rows, spots=spots)
+        return objective.loss(backbone, Play(latents, controls), torch.Generator().manual_seed(13)).detach()
+
+    tokens = [loss((0, 0), (row, column, 1)) for row in range(2) for column in range(3)]
+    assert torch.allclose(loss(()), sum(tokens) / 6)
+    wanted = (sum(tokens[:3]) + 2 * sum(tokens[3:5]) + 9 * tokens[5]) / 16
+    assert torch.allclose(loss((1, 2), (1, 2, 9)), wanted)
+    with pytest.raises(ConfigError, match="no token 1, 3 among 2 rows and 3 columns"):
+        loss((), (1, 3, 2))
+
+
 class Entering(SmallBackbone):
     """A backbone of three patches whose first column shows what enters under the first control."""
 
@@ -228,7 +243,15 @@ def test_only_beliefs_can_be_trained_as_beliefs() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"shift": 0.0}, {"context_noise": 1.0}, {"first": 3}, {"rows": (1, -1)}, {"rows": (0,)}, {"entering": -1.0}],
+    [
+        {"shift": 0.0},
+        {"context_noise": 1.0},
+        {"first": 3},
+        {"rows": (1, -1)},
+        {"rows": (0,)},
+        {"entering": -1.0},
+        {"spots": ((0, 0, -1),)},
+    ],
 )
 def test_beliefs_under_settings_that_cannot_work_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError):

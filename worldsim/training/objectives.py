@@ -80,6 +80,7 @@ class BeliefForcing:
         rows: how much the tokens of each row count against each other; all the same if empty. Since it does not depend
             on what happens there, what is believed of each token stays what is likely. It is for tokens that tell
             much and change seldom, such as a count: of all surprises theirs are too few to be learned from.
+        spots: (row, column, how much) of tokens that count otherwise than their row, such as those that hands reach.
         entering: how much a token counts that a move may bring into view, against one that is in view; over 1 it is for
             a RememberingBackbone that learns to recall. It depends on the controls alone, as rows do on the place.
         noise: see DiffusionForcing.
@@ -97,14 +98,16 @@ class BeliefForcing:
     shift: float = 3.0
     context_noise: float = 0.25
     rows: tuple[float, ...] = ()
+    spots: tuple[tuple[int, int, float], ...] = ()
     entering: float = 1.0
     noise: NoisePlan = PLAIN
     forcing: BlockForcing | None = None
 
     def __post_init__(self) -> None:
         check_pass_plan(self)
-        if self.shift <= 0 or self.entering < 0 or (self.rows and not (min(self.rows) >= 0 < max(self.rows))):
-            raise ConfigError(f"need shift > 0 and rows and entering that count 0 or more, some of them, got {self}")
+        counts = (*self.rows, *(much for _, _, much in self.spots))
+        if self.shift <= 0 or self.entering < 0 or (counts and not (min(counts) >= 0 < max(counts))):
+            raise ConfigError(f"need shift > 0, and rows, spots and entering that count 0 or more, got {self}")
         if self.forcing is not None and self.forcing.gamma != 1:
             raise ConfigError(f"beliefs are forced towards codes, which have no size: gamma is 1, got {self.forcing}")
 
@@ -126,11 +129,19 @@ class BeliefForcing:
         if self.entering != 1:
             entering = cast(RememberingBackbone, backbone).enters(window.steering)
             surprise = surprise * torch.where(entering, self.entering, 1.0)
-        if not self.rows:
+        if not self.rows and not self.spots:
             return surprise.mean()
-        weights = torch.tensor(self.rows, dtype=surprise.dtype, device=surprise.device)
-        if len(weights) != surprise.shape[-2]:
-            raise ConfigError(
-                f"there are {surprise.shape[-2]} rows of tokens, and {len(weights)} say how much they count"
-            )
-        return (surprise.mean((0, 1, 3)) * weights).sum() / weights.sum()
+        counts = self._counts(surprise)
+        return (surprise.mean((0, 1)) * counts).sum() / counts.sum()
+
+    def _counts(self, surprise: Tensor) -> Tensor:
+        """How much each token of a frame counts, [rows, columns], of surprise [..., rows, columns]."""
+        rows, columns = surprise.shape[-2:]
+        if self.rows and len(self.rows) != rows:
+            raise ConfigError(f"there are {rows} rows of tokens, and {len(self.rows)} say how much they count")
+        counts = torch.tensor(self.rows or (1.0,) * rows)[:, None].repeat(1, columns)
+        for row, column, much in self.spots:
+            if not (0 <= row < rows and 0 <= column < columns):
+                raise ConfigError(f"there is no token {row}, {column} among {rows} rows and {columns} columns")
+            counts[row, column] = much
+        return counts.to(surprise)
