@@ -129,6 +129,9 @@ def explore_crafter(simulator: Simulator, seed: int) -> Explorer:
 
 CRAFTER_ROWS = (1.0,) * 7 + (12.0,) * 2
 """Seven rows of the map, and two of the inventory."""
+CRAFTER_SPOTS = ((2, 4, 12.0), (4, 4, 12.0), (3, 3, 12.0), (3, 5, 12.0))
+"""The tiles around the player: what hands do shows there and in the inventory, and has to be believed in both."""
+CRAFTER_COUNTS: dict[str, Any] = {"rows": CRAFTER_ROWS, "spots": CRAFTER_SPOTS}
 CRAFTER_UNLIKELY = (0.02,) * 7 + (0.5,) * 2
 """What enters the view is drawn in all its variety; what follows from a key is what most likely follows."""
 
@@ -159,25 +162,25 @@ CRAFTER = WorldRecipe(
         stages=(
             Stage(
                 updates=3_500,
-                objective=BeliefForcing(frames=4, first=0, window=0, rows=CRAFTER_ROWS),
+                objective=BeliefForcing(frames=4, first=0, window=0, **CRAFTER_COUNTS),
                 windows=4,
                 lr=(2e-3, 2e-3),
             ),
             Stage(
                 updates=17_000,
-                objective=BeliefForcing(frames=4, first=0, window=0, rows=CRAFTER_ROWS),
+                objective=BeliefForcing(frames=4, first=0, window=0, **CRAFTER_COUNTS),
                 windows=8,
                 lr=(2e-3, 1e-3),
             ),
             Stage(
                 updates=900,
-                objective=BeliefForcing(frames=8, first=4, copies=2, rows=CRAFTER_ROWS),
+                objective=BeliefForcing(frames=8, first=4, copies=2, **CRAFTER_COUNTS),
                 windows=3,
                 lr=(1e-3, 1e-3),
             ),
             Stage(
                 updates=3_500,
-                objective=BeliefForcing(frames=24, first=8, blocks=(1, 1, 2, 4), rows=CRAFTER_ROWS),
+                objective=BeliefForcing(frames=24, first=8, blocks=(1, 1, 2, 4), **CRAFTER_COUNTS),
                 windows=2,
                 lr=(1e-3, 1e-5),
             ),
@@ -203,13 +206,13 @@ CRAFTER = WorldRecipe(
         stages=(
             Stage(
                 updates=2_400,
-                objective=BeliefForcing(frames=4, first=0, blocks=(1,), window=0, rows=CRAFTER_ROWS),
+                objective=BeliefForcing(frames=4, first=0, blocks=(1,), window=0, **CRAFTER_COUNTS),
                 windows=256,
                 lr=(1.5e-3, 1.2e-3),
             ),
             Stage(
                 updates=6_600,
-                objective=BeliefForcing(frames=32, first=8, blocks=(1, 1, 2, 4), window=32, rows=CRAFTER_ROWS),
+                objective=BeliefForcing(frames=32, first=8, blocks=(1, 1, 2, 4), window=32, **CRAFTER_COUNTS),
                 windows=32,
                 lr=(1.2e-3, 1e-5),
             ),
