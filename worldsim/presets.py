@@ -343,7 +343,9 @@ def _refuse(name: str, **given: object) -> None:
     """Raise ConfigError if anything is given that says nothing to worlds of that family."""
     wrong = [f"{option}={value}" for option, value in given.items() if value is not None]
     if wrong:
-        family = "a published model, made for one number of steps and frames" if name in RECIPES else "no such world"
+        family = (
+            "a published model, made for one number of steps and frames" if name in RECIPES else "of another family"
+        )
         raise ConfigError(f"{' and '.join(wrong)} cannot be chosen for {name}, which is {family}; leave it out")
 
 

@@ -23,6 +23,7 @@ from worldsim_apps.options import (
     Device,
     Explain,
     FramesPerBlock,
+    Image,
     Json,
     Kv,
     Log,
@@ -85,6 +86,7 @@ def generate(
     seconds: Annotated[float, typer.Option(help="How much world time.")] = 20.0,
     seed: Seed = 0,
     start: Start = None,
+    image: Image = None,
     policy: Policy = None,
     kv: Kv = None,
     budget: Budget = None,
@@ -105,6 +107,7 @@ def generate(
 ) -> int:
     """Walk through a learned world under scripted keys, and write what is seen as a video."""
     import worldsim
+    from worldsim.wan import fit_picture
     from worldsim_apps.explain import Explained
     from worldsim_apps.generate import film
     from worldsim_apps.progress import progress
@@ -115,10 +118,11 @@ def generate(
     chosen |= {"size": size, "on_prompt": on_prompt, "preview": preview}
     place = worldsim.load(world, device=device, weights=weights, **chosen)
     script = _script(place, actions, prompt, prompts)
+    begun = None if image is None else fit_picture(image, place.size)
     explained = Explained(place, explain)
     frames = max(1, round(seconds * place.fps))
     with (
-        place.open(seed=seed, start=start, prompt=script.prompts.get(0), log=log) as session,
+        place.open(seed=seed, start=start, frames=begun, prompt=script.prompts.get(0), log=log) as session,
         progress("generate", frames, quiet=as_json) as bar,
     ):
         on_frames = explained.follow(session, bar.advance)

@@ -59,4 +59,5 @@ OnPrompt = Annotated[
 Preview = Annotated[
     Path | None, typer.Option(help="A file of the tiny decoder TAEHV, faster than the codec of the Wan family.")
 ]
+Image = Annotated[Path | None, typer.Option(help="A picture to begin from, of any size, in place of a starting place.")]
 Video = Annotated[Path, typer.Option("--output", "-o", help="The video, an .mp4 file.")]

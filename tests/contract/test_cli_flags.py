@@ -10,9 +10,9 @@ from lvbench.cli import app as lvbench
 from worldsim_apps.cli import app as worldsim
 
 PROMISED = {
-    "generate": "--world --actions --prompt --prompts --seconds --seed --start --policy --kv --budget --spill --noise "
-    "--no-clean-pass --steps --frames-per-block --size --on-prompt --preview --device --weights --output -o --log "
-    "--explain --json",
+    "generate": "--world --actions --prompt --prompts --seconds --seed --start --image --policy --kv --budget --spill "
+    "--noise --no-clean-pass --steps --frames-per-block --size --on-prompt --preview --device --weights --output -o "
+    "--log --explain --json",
     "replay": "log --verify --output -o --device --weights --json",
     "serve": "--world --host --port --max-sessions --token --origin --name --folder --frames-per-block --policy "
     "--size --on-prompt --preview --device --weights --open --json",

@@ -58,7 +58,7 @@ def test_arguments_of_make_reach_the_world_and_a_time_limit_truncates():
     [
         ({"frames_per_block": 3}, ConfigError, "makes blocks of 1, 2, 4 frames"),
         ({"policy": "windw"}, UnknownName, "no policy 'windw'"),
-        ({"size": 3}, TypeError, "size"),
+        ({"width": 3}, TypeError, "width"),
     ],
 )
 def test_arguments_of_make_that_cannot_work_are_told(settings, error, told):
