@@ -343,9 +343,7 @@ def _refuse(name: str, **given: object) -> None:
     """Raise ConfigError if anything is given that says nothing to worlds of that family."""
     wrong = [f"{option}={value}" for option, value in given.items() if value is not None]
     if wrong:
-        family = (
-            "a published model, made for one number of steps and frames" if name in RECIPES else "of another family"
-        )
+        family = "a published model, with a number of its own" if name in RECIPES else "of another family"
         raise ConfigError(f"{' and '.join(wrong)} cannot be chosen for {name}, which is {family}; leave it out")
 
 
