@@ -196,14 +196,12 @@ class WanParts:
     codec: pixels to latents and back.
     embed: the embeddings of the words of a prompt, [L, text_dim].
     identity: SHA-256 that tells its weights from others.
-    left_out: how many tokens at the end of a prompt are not heard, because it is too long.
     """
 
     backbone: WanBackbone
     codec: ForgetfulCodec
     embed: Callable[[str], Tensor]
     identity: str
-    left_out: Callable[[str], int] = lambda prompt: 0
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -300,7 +298,6 @@ def load_parts(
         codec=codec,
         embed=partial(_embedded, text),
         identity=_identity(weights, read_card(home) if _is_converted(home) else None),
-        left_out=text.left_out,
     )
 
 
