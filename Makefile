@@ -11,7 +11,7 @@ demo: .venv/.run
 	$(BIN)/worldsim generate --world crafter --actions worldsim/assets/crafter/demo.jsonl --seconds 20 -o out/demo.mp4
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 lint: .venv/.dev
 	$(BIN)/ruff format --check .
