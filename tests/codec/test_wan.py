@@ -289,6 +289,23 @@ def test_pictures_that_do_not_fit_are_refused(pictures: Tensor, says: str) -> No
         codec.encode(pictures, codec.open())
 
 
+def test_levels_are_encoded_as_the_pictures_that_have_them_and_so_are_those_between() -> None:
+    codec, pictures = WanCodec(network()), pictures_of(5, seed=22)
+    levels = pictures.float() / 127.5 - 1
+    latents, state = codec.encode(pictures, codec.open())
+    found, after = codec.encode_levels(levels, codec.open())
+    assert torch.equal(found, latents)
+    assert_same(after, state)
+    grey = torch.zeros(1, 24, 16, 3)
+    darker, lighter = (codec.encode(torch.full(grey.shape, at, dtype=torch.uint8), {})[0] for at in (127, 128))
+    between, _ = codec.encode_levels(grey.bfloat16(), {})
+    assert (between - (darker + lighter) / 2).abs().max() < (lighter - darker).abs().max() / 20
+    with pytest.raises(ShapeError, match=r"levels as floats \[F, H, W, 3\], got torch.uint8 \[5, 24, 16, 3\]"):
+        codec.encode_levels(pictures, codec.open())
+    with pytest.raises(ShapeError, match="got 4 pictures, where a video begins with 1"):
+        codec.encode_levels(levels[:4], codec.open())
+
+
 @pytest.mark.parametrize(("count", "says"), [(0, "give 4,"), (1, "give 4,"), (5, "give 4 or 8")])
 def test_later_pictures_come_four_by_four(count: int, says: str) -> None:
     codec = WanCodec(network())

@@ -124,7 +124,6 @@ class WanCodec:
         """The state before the first frame."""
         return {}
 
-    @torch.no_grad()
     def encode(self, frames: Tensor, state: CodecState) -> tuple[Tensor, CodecState]:
         """Pictures uint8 [1 + 4n, H, W, 3] to normalised latents float32 [1 + n, C, H / 8, W / 8], and the state after.
 
@@ -136,12 +135,28 @@ class WanCodec:
             ShapeError: these are no such pictures, their number leaves a frame unfinished, or the state is of another
                 size, another tiling or another codec. Cut or pad to whole frames: none is kept waiting in the state.
         """
+        if frames.dtype != torch.uint8:
+            raise ShapeError(f"expected pictures uint8 [F, H, W, 3], got {frames.dtype} {list(frames.shape)}")
+        return self._encode(frames, state)
+
+    def encode_levels(self, levels: Tensor, state: CodecState) -> tuple[Tensor, CodecState]:
+        """As encode, of floats from -1, black, to 1, white: grey, 0, lies between two levels of a picture.
+
+        Raises:
+            ShapeError: as encode; or these are no floats.
+        """
+        if not levels.is_floating_point():
+            raise ShapeError(f"expected levels as floats [F, H, W, 3], got {levels.dtype} {list(levels.shape)}")
+        return self._encode(levels, state)
+
+    @torch.no_grad()
+    def _encode(self, frames: Tensor, state: CodecState) -> tuple[Tensor, CodecState]:
         began = "encode.0.0" in state
         _check_pictures(frames, first=0 if began else 1, group=self.group, stride=self.stride)
         mean, std = self._mean.to(self.device), self._std.to(self.device)
         latents: list[Tensor] = []
         for group in frames.split(_groups(len(frames), self.group, began=began)):
-            pixels = group.to(self.device).movedim(-1, 0)[None].float().div(127.5).sub(1)
+            pixels = _levels(group.to(self.device)).movedim(-1, 0)[None]
             moments, state = self._step("encode", pixels.to(self.dtype), state)
             latents.append((moments[0, : self.channels, 0].float() - mean) / std)
         return torch.stack(latents), state
@@ -235,6 +250,11 @@ def to_pictures(levels: Tensor) -> Tensor:
     return levels.round().clamp(0, 255).to(torch.uint8)
 
 
+def _levels(frames: Tensor) -> Tensor:
+    """Pictures as floats in [-1, 1]; what are floats already stays as it is."""
+    return frames.float() if frames.is_floating_point() else frames.float().div(127.5).sub(1)
+
+
 def _causal(network: Any) -> int:
     return sum(type(module).__name__ == "WanCausalConv3d" for module in network.modules())
 
@@ -245,8 +265,8 @@ def _groups(pictures: int, group: int, *, began: bool) -> list[int]:
 
 
 def _check_pictures(frames: Tensor, *, first: int, group: int, stride: int) -> None:
-    if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
-        raise ShapeError(f"expected pictures uint8 [F, H, W, 3], got {frames.dtype} {list(frames.shape)}")
+    if frames.ndim != 4 or frames.shape[-1] != 3:
+        raise ShapeError(f"expected pictures [F, H, W, 3], got {list(frames.shape)}")
     _check_size(frames.shape[1], frames.shape[2], stride)
     whole = first + (len(frames) - first) // group * group
     if len(frames) != whole or not whole:
