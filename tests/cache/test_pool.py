@@ -14,6 +14,8 @@ from torch import Tensor
 from worldsim.cache.budget import Budget, TierBytes
 from worldsim.cache.pool import PageBytes, PagePool, PageShape, Storage
 from worldsim.cache.quant import Gear, PerToken
+from worldsim.cache.rotary import Rotary
+from worldsim.cache.stream import Stream
 from worldsim.cache.tiers import Tiers
 from worldsim.errors import ConfigError, IntegrityError, PoolFull, ShapeError, SpillError
 
@@ -194,12 +196,12 @@ def test_a_count_that_is_not_the_references_held_is_found(held: list[int]) -> No
 
 def test_spare_room_is_used_again_where_it_fits() -> None:
     pool = new_pool(1)
-    room = pool.room(1, 9)
-    assert room.shape == (2, 2, 1, 9, 3, 7)
+    room = pool.room(9)
+    assert room.shape == (2, 9)
     pool.spare_rooms.append(room)
-    assert pool.room(1, 9) is room
+    assert pool.room(9) is room
     pool.spare_rooms.append(room)
-    assert pool.room(1, 8).shape == (2, 2, 1, 8, 3, 7)
+    assert pool.room(8).shape == (2, 8)
     assert not pool.spare_rooms
 
 
@@ -506,3 +508,16 @@ def test_memory_is_resident_only_once_it_is_written() -> None:
     )
     pool.take(400)
     assert (resident_pages() - before) * 4096 < 0.1 * 400 * pool.shape.bytes(torch.float32)
+
+
+def test_streams_lie_in_as_few_layers_more_as_hold_them() -> None:
+    time = Rotary(time=2, rows=0, columns=0)
+    streams = tuple(Stream(layers=layers, heads=3, head_dim=4, rotary=time) for layers in (7, 2))  # 84 and 24 of 21
+    shape = SHAPE.with_streams(streams, streams[1])
+    assert (shape.layers, shape.main, shape.folds) == (2 + 4 + 2, 2, (4, 2))
+    assert shape.beside == ((streams[0], 5), (streams[1], 5), (streams[1], 1))
+    assert shape.attentions == 2 + 7 + 2 + 2
+    assert shape.bytes(torch.float32) == 4 * SHAPE.bytes(torch.float32)
+    assert (SHAPE.main, SHAPE.attentions, SHAPE.beside) == (2, 2, ())
+    with pytest.raises(ConfigError, match="the streams take 6 layers of a page and leave none"):
+        PageShape(layers=6, tokens=5, heads=3, head_dim=7, streams=streams)

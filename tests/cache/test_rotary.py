@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from worldsim.cache.rotary import Rotary, rotate
+from worldsim.cache.rotary import Rotary, rotate, turn, turns
 from worldsim.errors import ConfigError
 
 ROTARY = Rotary(time=6, rows=4, columns=2)
@@ -120,3 +120,11 @@ def test_an_axis_with_an_odd_or_negative_size_is_refused(settings: tuple[int, in
     time, rows, columns = settings
     with pytest.raises(ConfigError, match="even number of dimensions"):
         Rotary(time=time, rows=rows, columns=columns)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_turning_once_for_all_is_rotating(dtype: torch.dtype) -> None:
+    x = torch.randn(12, 2, 14, generator=torch.Generator().manual_seed(7)).to(dtype)
+    out = torch.full_like(x, torch.nan)
+    turn(x, turns(ROTARY, -5, (3, 4), 14, x.device), out=out)
+    assert (out - rotate(x, ROTARY.angles([-5], 3, 4))).abs().max() <= 4 * torch.finfo(dtype).eps

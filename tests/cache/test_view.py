@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -13,6 +15,7 @@ from worldsim.cache.pool import PagePool, PageShape, Storage
 from worldsim.cache.quant import PerToken
 from worldsim.cache.rotary import Rotary, rotate
 from worldsim.cache.sight import Sight
+from worldsim.cache.stream import Stream, StreamView
 from worldsim.cache.view import ContextView, Recording
 from worldsim.errors import ConfigError, SessionClosed, ShapeError
 
@@ -370,3 +373,153 @@ def test_the_salient_tokens_of_a_frame_are_those_that_its_block_attends_to(seed:
     assert 7 in second
     assert max(len(first), len(second)) < SHAPE.tokens // 2
     assert Recording(view_of(past(3)[0], Full(), 2)).salient == []
+
+
+TIME = Rotary(time=4, rows=0, columns=0, theta=256.0)
+MOUSE = Stream(layers=4, heads=2, head_dim=6, rotary=TIME)
+HANDS = Stream(layers=2, heads=5, head_dim=8, rotary=replace(TIME, time=2))
+STEERED = Stream(layers=4, heads=2, head_dim=4, rotary=TIME)
+STREAMED = SHAPE.with_streams((MOUSE, HANDS), STEERED)
+OWN = [(SHAPE.tokens, 3, 10)] * 3 + [(SHAPE.tokens, 2, 6)] * 4 + [(SHAPE.tokens, 5, 8)] * 2 + [(1, 2, 4)] * 4
+"""Tokens with keys and values of their own, heads and head_dim of each of its layers."""
+
+
+def streamed_pool(storage: Storage | None = None) -> PagePool:
+    return PagePool(STREAMED, pages=12, dtype=torch.float32, device=torch.device("cpu"), storage=storage)
+
+
+def blocks_of_streams(frames: int, seed: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Queries, keys and values of a block in every layer."""
+    made = []
+    for layer, (tokens, heads, head_dim) in enumerate(OWN):
+        q = random(1, frames * SHAPE.tokens, heads, head_dim, seed=seed + 2 * layer)
+        k, v = random(2, 1, frames * tokens, heads, head_dim, seed=seed + 2 * layer + 1)
+        made.append((q, k, v))
+    return made
+
+
+def steered_by(frames: int, seed: int) -> Tensor:
+    return random(2, STEERED.layers, frames, STEERED.heads, STEERED.head_dim, seed=seed)
+
+
+def recorded(view: ContextView, block: list[tuple[Tensor, Tensor, Tensor]], **settings: float) -> Recording:
+    recording = Recording(view, **settings)
+    for layer, own in enumerate(block):
+        recording.attend(layer, *own)
+    return recording
+
+
+def streamed(held: int, seed: int, storage: Storage | None = None) -> tuple[Context, list[tuple[Tensor, ...]]]:
+    """A context with that many frames, which one block wrote, and what that block attended with in every layer."""
+    context, block = Context(streamed_pool(storage)), blocks_of_streams(held, seed)
+    view = ContextView(context, [], rotary=ROTARY, grid=GRID, frames=held, steered=steered_by(0, seed))
+    recording = recorded(view, block)
+    context.append(recording.keys, recording.values)
+    return context, block
+
+
+@pytest.mark.parametrize("policy", [Full(), Window(frames=2), SinkWindow(sink=1, window=2)], ids=str)
+@pytest.mark.parametrize("seed", [100])
+def test_streams_are_read_back_from_pages_and_attended_to_along_time(policy: Policy, seed: int) -> None:
+    """The main layers as without them; the streams as by a view of each, filled with what the past had of them."""
+    context, before = streamed(5, seed)
+    plainly = Context(PagePool(SHAPE, pages=9, dtype=torch.float32, device=torch.device("cpu")))
+    plainly.append(*(torch.cat([own[side].view(1, 5, 15, 3, 10) for own in before[:3]]) for side in (1, 2)))
+    seen = policy.see(context.frames, context.next_frame)
+    steered = steered_by(len(seen), seed + 50)
+    view = ContextView(context, seen, rotary=ROTARY, grid=GRID, frames=2, steered=steered)
+    alone = view_of(plainly, policy, 2)
+    block, starts = blocks_of_streams(2, seed + 60), {3: MOUSE, 7: HANDS, 9: STEERED}
+    for layer in range(3):
+        assert torch.equal(view.attend(layer, *block[layer]), alone.attend(layer, *block[layer]))
+    for start, stream in starts.items():
+        tokens = OWN[start][0]
+        room = torch.empty(2, stream.layers, len(seen) + 2, tokens, stream.heads, stream.head_dim)
+        apart = StreamView(stream, room, positions=[one.position for one in seen], frames=2)
+        for at, one in enumerate(seen):
+            for_layers = range(start, start + stream.layers)
+            past = [
+                torch.stack([before[layer][side][0].unflatten(0, (5, -1))[one.frame] for layer in for_layers])
+                for side in (1, 2)
+            ]
+            apart.put(at, *(steered[:, :, at : at + 1] if stream is STEERED else past))
+        for layer in range(stream.layers):
+            own = block[start + layer]
+            assert torch.equal(view.attend(start + layer, *own), apart.attend(layer, *own))
+
+
+@pytest.mark.parametrize("seed", [200])
+def test_frames_held_in_part_are_seen_along_time_by_the_tokens_that_they_hold(seed: int) -> None:
+    context = Context(streamed_pool(), Sparse(recent=1, run=2, tau=0.5))
+    block = blocks_of_streams(3, seed)
+    view = ContextView(context, [], rotary=ROTARY, grid=GRID, frames=3, steered=steered_by(0, seed))
+    recording = recorded(view, block)
+    held = [torch.tensor([0, 4, 7]), torch.tensor([2]), torch.tensor([1])]
+    context.append(recording.keys, recording.values, held)
+    seen = [Seen(0, -9), Seen(1, -3), Seen(2, -1)]
+    view = ContextView(context, seen, rotary=ROTARY, grid=GRID, frames=1, steered=steered_by(3, seed + 50))
+    room = torch.empty(2, MOUSE.layers, 4, SHAPE.tokens, MOUSE.heads, MOUSE.head_dim)
+    apart = StreamView(MOUSE, room, positions=[-9, -3, -1], frames=1)
+    past = [torch.stack([own[side][0].unflatten(0, (3, -1)) for own in block[3:7]]) for side in (1, 2)]
+    for at, tokens in enumerate([held[0], held[1], torch.arange(SHAPE.tokens)]):
+        apart.put(at, *(side[:, at, tokens] for side in past), None if at == 2 else tokens)
+    for layer, own in enumerate(blocks_of_streams(1, seed + 60)[3:7]):
+        assert torch.equal(view.attend(3 + layer, *own), apart.attend(layer, *own))
+
+
+@pytest.mark.parametrize("seed", [300])
+def test_streams_are_kept_in_fewer_bits_like_all_of_a_page(seed: int) -> None:
+    exact, _ = streamed(4, seed)
+    coded, _ = streamed(4, seed, Storage(code=PerToken(form="int8"), recent=1))
+    steered, block = steered_by(4, seed + 50), blocks_of_streams(1, seed + 60)
+    answers = []
+    for context in (exact, coded):
+        seen = Full().see(context.frames, 4)
+        view = ContextView(context, seen, rotary=ROTARY, grid=GRID, frames=1, steered=steered)
+        answers.append([view.attend(layer, *own) for layer, own in enumerate(block)])
+    apart = [float((one - other).abs().max()) for one, other in zip(*answers, strict=True)]
+    assert all(0 < each < 0.05 for each in apart[:9])
+    assert apart[9:] == [0] * 4  # no page holds what follows from what steers a frame
+
+
+@pytest.mark.parametrize("seed", [400])
+def test_what_a_block_saw_is_measured_in_the_layers_that_see_all_tokens(seed: int) -> None:
+    context, _ = streamed(3, seed)
+    view = ContextView(
+        context, Full().see((0, 1, 2), 3), rotary=ROTARY, grid=GRID, frames=1, steered=steered_by(3, seed)
+    )
+    block = blocks_of_streams(1, seed + 60)
+    recording = recorded(view, block, probes=4, tau=0.5)
+    shares = torch.stack([view.shares(layer, block[layer][0], probes=4) for layer in range(3)]).mean(0)
+    assert recording.sight.shares == tuple(shares.tolist())
+    assert len(recording.salient) == 1
+
+
+def test_views_with_streams_take_over_the_memory_of_those_before_them() -> None:
+    context, _ = streamed(3, 500)
+    arguments = {"rotary": ROTARY, "grid": GRID, "frames": 1, "steered": steered_by(3, 1)}
+    seen = Full().see((0, 1, 2), 3)
+    first = ContextView(context, seen, **arguments)
+    taken = first._keys.data_ptr()
+    del first
+    assert ContextView(context, seen, **arguments)._keys.data_ptr() == taken
+
+
+@pytest.mark.parametrize("frames", [0, 2, 4])
+def test_a_view_wants_what_follows_from_what_steered_the_frames_that_it_sees(frames: int) -> None:
+    context, _ = streamed(3, 600)
+    seen = Full().see((0, 1, 2), 3)
+    for steered in (None, steered_by(frames, 1)):
+        with pytest.raises(ShapeError, match=r"steered 3 frames, \[2, 4, 3, 2, 4\], got .*steered\(\) of the backbone"):
+            ContextView(context, seen, rotary=ROTARY, grid=GRID, frames=1, steered=steered)
+    with pytest.raises(ShapeError, match="steered 2 frames, None, got"):
+        ContextView(
+            past(2)[0], [Seen(0, -2), Seen(1, -1)], rotary=ROTARY, grid=GRID, frames=1, steered=steered_by(2, 1)
+        )
+
+
+def test_a_layer_that_no_attention_has_is_refused() -> None:
+    context, _ = streamed(1, 700)
+    view = ContextView(context, [Seen(0, -1)], rotary=ROTARY, grid=GRID, frames=1, steered=steered_by(1, 1))
+    with pytest.raises(ShapeError, match="pages of 13 layers of attention have none of that number"):
+        view.attend(13, *blocks_of_streams(1, 1)[12])

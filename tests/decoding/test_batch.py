@@ -13,13 +13,14 @@ from worldsim.cache.policy import Full, Policy, SinkWindow, Window
 from worldsim.cache.pool import PagePool
 from worldsim.decoding.batch import RowsAttend, RowsCanvas, propose_together, write_together
 from worldsim.decoding.noise_plan import NoisePlan
+from worldsim.decoding.prompting import PromptChange
 from worldsim.decoding.rolling import WindowCanvas
 from worldsim.decoding.video import LatentBlock, VideoDecoder, VideoPlan
 from worldsim.errors import ConfigError, PoolFull
 from worldsim.noise import block_noise, uniforms
 from worldsim.samplers import LatentCanvas, few_step, heun
 from worldsim.schedules import few_step_sigmas
-from worldsim.testing.fakes import tiny_backbone
+from worldsim.testing.fakes import ToldBackbone, tiny_backbone
 
 BACKBONES = {dtype: tiny_backbone(7, dtype=dtype) for dtype in (torch.float32, torch.float64)}
 BELIEVING = tiny_backbone(7, palette=6)
@@ -184,3 +185,29 @@ def test_only_what_belongs_together_is_decoded_together():
         propose_together([*one, third], [held(2, 0, 0)] * 2)
     with pytest.raises(ConfigError, match="pass at least one"):
         propose_together([], [])
+
+
+def test_a_backbone_that_is_told_something_is_told_which_frame_each_row_begins_with():
+    told = []
+
+    class Noting(ToldBackbone):
+        def prompted(self, heard: Tensor, first: Sequence[int] = ()) -> ToldBackbone:
+            told.append(list(first))
+            return super().prompted(heard, first)
+
+    backbone = Noting(inner=BACKBONES[torch.float32])
+    pool = PagePool(backbone.pages, pages=60, dtype=torch.float32, device=torch.device("cpu"))
+    plan = replace(plan_of(Window(frames=4)), from_nothing=True, on_prompt=PromptChange(anew=3))
+    videos = [VideoDecoder(backbone, pool, plan, seed=number) for number in range(2)]
+    for video in videos:
+        video.heard = torch.zeros(backbone.geometry.channels)
+    keys = [held(2, number, 0) for number in range(2)]
+    videos[0].prefill(block_noise(1, 0, 9, (1, 5, *SHAPE)), held(5, 0, 99))
+    assert told == [[0], [1], [3]]
+    told.clear()
+    made = [LatentBlock(latents=own, controls=one) for own, one in zip(proposed(videos, keys), keys, strict=True)]
+    write_together(videos, made)
+    assert told == [[5, 0], [5, 0]]
+    told.clear()
+    videos[0].tell(torch.ones(backbone.geometry.channels))
+    assert told == [[4]]

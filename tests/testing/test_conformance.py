@@ -11,6 +11,9 @@ import torch
 from torch import Tensor
 
 from worldsim.cache.policy import Full, Policy, Seen, SinkWindow, Window
+from worldsim.cache.pool import PageShape
+from worldsim.cache.rotary import Rotary
+from worldsim.cache.stream import Stream
 from worldsim.codec.patches import PatchCodec
 from worldsim.models.protocol import Attend, Memory
 from worldsim.testing.conformance import check_backbone, check_codec, check_decoder, check_memory, check_policy
@@ -183,6 +186,67 @@ BROKEN_BACKBONES: dict[str, Callable[..., Tensor]] = {
 def test_a_backbone_that_breaks_its_contract_is_told_how(fault: str) -> None:
     with pytest.raises(AssertionError, match=fault):
         check_backbone(Wrapped(BROKEN_BACKBONES[fault]))
+
+
+class Streamed(Wrapped):
+    """The tiny backbone again, which attends in one layer along time, and in one more to keys of each frame."""
+
+    STREAM = Stream(layers=1, heads=2, head_dim=4, rotary=Rotary(time=2, rows=0, columns=0))
+
+    @property
+    def pages(self) -> PageShape:
+        return self._right.pages.with_streams((self.STREAM,), self.STREAM)
+
+    def __call__(self, noisy: Tensor, previous: Tensor, sigma: Tensor, controls: Tensor, attend: Attend) -> Tensor:
+        answer: Tensor = self._right(noisy, previous, sigma, controls, attend)
+        own, told = noisy.flatten(2).repeat(1, 1, 3)[..., :120], controls.repeat(1, 1, 8)[..., :8]
+        tokens = own.unflatten(2, (15, 2, 4)).flatten(1, 2)
+        for layer, keys in ((2, tokens), (3, told.unflatten(2, (2, 4)))):
+            answer = answer + self._fault(attend, layer, tokens, keys, keys).mean((1, 2, 3))[:, None, None, None, None]
+        return answer
+
+
+def attends_along(attend, layer, q, k, v):
+    return attend(layer, q, k, v)
+
+
+def attends_in_a_layer_too_many(attend, layer, q, k, v):
+    return attend(layer, q, k, v) if layer == 2 else attend(layer + 1, q, k, v)
+
+
+def attends_along_twice(attend, layer, q, k, v):
+    return attend(layer, q, k, attend(layer, q, k, v) if layer == 2 else v)
+
+
+def forgets_a_stream(attend, layer, q, k, v):
+    return attend(layer, q, k, v) if layer == 2 else q
+
+
+def has_keys_for_every_token(attend, layer, q, k, v):
+    return attend(layer, q, q, q)
+
+
+def knows_when_a_frame_is(attend, layer, q, k, v):
+    return attend(layer, q, k + torch.arange(k.shape[1])[None, :, None, None], v)
+
+
+BROKEN_STREAMS: dict[str, Callable[..., Tensor]] = {
+    "called for layer 4 when 4 of 4": attends_in_a_layer_too_many,
+    "called for layer 2 when None of 4": attends_along_twice,
+    "called for 3 of 4 layers": forgets_a_stream,
+    r"k of layer 3 is \[2, 15, 2, 4\], not \(2, 1, 2, 4\)": has_keys_for_every_token,
+    "keys of layer 2 depend on when": knows_when_a_frame_is,
+}
+
+
+def test_a_backbone_with_streams_passes() -> None:
+    check_backbone(Streamed(attends_along))
+
+
+@pytest.mark.parametrize("fault", BROKEN_STREAMS)
+def test_a_backbone_that_breaks_the_contract_of_its_streams_is_told_how(fault: str) -> None:
+    with pytest.raises(AssertionError, match=fault):
+        check_backbone(Streamed(BROKEN_STREAMS[fault]))
 
 
 class Forgetful:

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from worldsim.cache.policy import Full, SinkWindow, Window
+from worldsim.cache.pool import PageShape
 from worldsim.cache.retrieval import Retrieval
 from worldsim.cache.rotary import Rotary, rotate
+from worldsim.cache.stream import Stream
 from worldsim.decoding.noise_plan import NoisePlan
 from worldsim.decoding.rolling import Rolling
 from worldsim.decoding.video import LatentBlock, VideoPlan
@@ -112,3 +114,28 @@ def test_what_is_not_in_its_definition_is_refused(settings: dict[str, Any], says
     plan = VideoPlan(frames_per_block=1, sigmas=(1.0,), sampler=few_step, **{"policy": Full(), **settings})
     with pytest.raises(ConfigError, match=rf"{says}[\s\S]*holds frames whole, plain noise and a clean pass"):
         RecomputingDecoder(tiny_backbone(1), plan, 5, [])
+
+
+@pytest.mark.parametrize("tokens", [6, 1])
+@pytest.mark.parametrize(("policy", "window"), [(Full(), 99), (Window(frames=2), 2)])
+def test_in_a_stream_it_is_attention_along_time_through_a_mask(policy, window, tokens):
+    """Token by token; where one key stands for all tokens of a frame, all of them see that one."""
+    stream = Stream(layers=1, heads=2, head_dim=10, rotary=Rotary(time=4, rows=0, columns=0, theta=256.0))
+    pages = PageShape(layers=3, tokens=6, heads=2, head_dim=10)
+    pages = pages.with_streams((stream,)) if tokens == 6 else pages.with_streams((), stream)
+    q, k, v = questions()
+    if tokens == 1:
+        k, v = k[:, ::6], v[:, ::6]
+    whole = WholeAttention(LENGTHS, policy, rotary=ROTARY, grid=GRID).over(pages)
+    found = whole(3, q, k, v).unflatten(1, (8, 6))
+    angles = stream.rotary.angles(range(8), 1, 1)
+    block = torch.repeat_interleave(torch.arange(4), torch.tensor(LENGTHS))
+    start = torch.tensor([0, 1, 4, 6])[block][:, None]
+    seen = ((torch.arange(8) >= start - window) & (torch.arange(8) < start)) | (block == block[:, None])
+    for token in range(6):
+        asked = rotate(q.unflatten(1, (8, 6))[:, :, token], angles)
+        keys, values = (x.unflatten(1, (8, tokens))[:, :, token % tokens] for x in (k, v))
+        scores = torch.einsum("bqhd,bkhd->bhqk", asked, rotate(keys, angles)) / 10**0.5
+        wanted = torch.einsum("bhqk,bkhd->bqhd", scores.masked_fill(~seen, -torch.inf).softmax(-1), values)
+        assert torch.allclose(found[:, :, token], wanted, atol=1e-5)
+    assert torch.equal(whole(1, *questions()), attended(policy, *questions()))

@@ -8,6 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from worldsim.cache.pool import PageShape
+from worldsim.cache.rotary import Rotary
+from worldsim.cache.stream import Stream
 from worldsim.errors import ConfigError, ShapeError
 from worldsim.models.protocol import UNKNOWN, Attend
 from worldsim.models.small.backbone import SmallBackbone, SmallConfig
@@ -215,3 +218,14 @@ def test_what_is_recalled_is_handed_to_the_backbone() -> None:
         backbone.recalled = torch.empty(0)
         window.estimate(backbone, *noisy_streams(seed=8))
         assert (backbone.recalled is window.recalled) is wanted
+
+
+def test_a_backbone_that_attends_along_time_is_refused() -> None:
+    class Streamed(Spy):
+        @property
+        def pages(self) -> PageShape:
+            stream = Stream(layers=1, heads=1, head_dim=4, rotary=Rotary(time=2, rows=0, columns=0))
+            return super().pages.with_streams((), stream)
+
+    with pytest.raises(ConfigError, match="in no stream, got PageShape"):
+        opened(*given(seed=3)).estimate(Streamed(CONFIG), *noisy_streams(seed=8))

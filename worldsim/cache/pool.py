@@ -10,31 +10,73 @@ a fork, restored and lived again. The price: while a frame is recent to one and 
 from __future__ import annotations
 
 import heapq
+import math
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from worldsim.cache.budget import TierBytes
+from worldsim.cache.stream import Stream
 from worldsim.cache.tiers import Tiers
 from worldsim.errors import ConfigError, IntegrityError, PoolFull, ShapeError, SpillError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageShape:
-    """The keys (and, alike, the values) of one frame: [layers, tokens, heads, head_dim]."""
+    """The keys (and, alike, the values) of one frame: [layers, tokens, heads, head_dim].
+
+    A backbone that attends along time beside its main attention has streams. Layers of attention are numbered through:
+    those of the main one, those of each stream, those of the steered one.
+
+    streams: what they hold lies folded in the last layers of a page, see worldsim.cache.stream.fold.
+    steered: a stream that no page holds, since its keys and values follow from what steers a frame alone. They are made
+        anew for every view, one for all tokens of a frame.
+    """
 
     layers: int
     tokens: int
     heads: int
     head_dim: int
+    streams: tuple[Stream, ...] = ()
+    steered: Stream | None = None
 
     def __post_init__(self) -> None:
         if min(self.layers, self.tokens, self.heads, self.head_dim) < 1:
             raise ConfigError(f"every size of a page is at least 1, got {self}")
+        if self.main < 1:
+            raise ConfigError(f"the streams take {sum(self.folds)} layers of a page and leave none, got {self}")
+
+    def with_streams(self, streams: tuple[Stream, ...], steered: Stream | None = None) -> PageShape:
+        """The same page with as many layers more as these streams take."""
+        return replace(self, layers=self.layers + sum(map(self._folds, streams)), streams=streams, steered=steered)
+
+    @property
+    def folds(self) -> tuple[int, ...]:
+        """How many layers of a page each of its streams takes."""
+        return tuple(map(self._folds, self.streams))
+
+    @property
+    def main(self) -> int:
+        """The layers of the main attention, which come first."""
+        return self.layers - sum(self.folds)
+
+    @property
+    def beside(self) -> tuple[tuple[Stream, int], ...]:
+        """The streams, and the steered one last, each with its tokens of one frame."""
+        stored = tuple((stream, self.tokens) for stream in self.streams)
+        return stored if self.steered is None else (*stored, (self.steered, 1))
+
+    @property
+    def attentions(self) -> int:
+        """The layers of attention, those of streams too."""
+        return self.main + sum(stream.layers for stream, _ in self.beside)
+
+    def _folds(self, stream: Stream) -> int:
+        return -(-stream.numbers // (self.heads * self.head_dim))
 
     def bytes(self, dtype: torch.dtype) -> int:
         """The memory of one page, keys and values together, in bytes."""
@@ -137,7 +179,8 @@ class PagePool:
         self._tiers = tiers
         self._check_budget()
         self.spare_rooms: deque[Tensor] = deque(maxlen=2)
-        self._keys, self._values = self.room(0 if tiers else pages, shape.tokens)
+        size = (shape.layers, 0 if tiers else pages, shape.tokens, shape.heads, shape.head_dim)
+        self._keys, self._values = self.room(math.prod(size)).view(2, *size)
         self._free = list(range(pages))
         self._coded = self._room_for_coded()
         self._free_coded = list(range(pages, pages if storage is None else 2 * pages))
@@ -147,19 +190,18 @@ class PagePool:
         self._exact_of: dict[int, int] = {}
         self._put_back: deque[Sequence[int]] = deque()
 
-    def room(self, *sizes: int) -> Tensor:
-        """Memory for keys and values like those of the pool, [2, layers, *sizes, heads, head_dim], with any content.
+    def room(self, numbers: int) -> Tensor:
+        """Memory for that many keys and as many values like those of the pool, [2, numbers], with any content.
 
         Spare room is used again: asking the system for tens of MB at every block costs as much as filling them, and
         makes the resident size swing. Writable in and out of inference mode, wherever it was first asked for.
         """
-        size = (2, self.shape.layers, *sizes, self.shape.heads, self.shape.head_dim)
         while self.spare_rooms:
             spare = self.spare_rooms.popleft()
-            if spare.shape == size:
+            if spare.shape[1] == numbers:
                 return spare
         with torch.inference_mode(False):
-            return torch.empty(size, dtype=self.dtype, device=self.device)
+            return torch.empty(2, numbers, dtype=self.dtype, device=self.device)
 
     @property
     def free(self) -> int:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Sequence
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -13,15 +13,14 @@ from torch.nn.functional import scaled_dot_product_attention
 from worldsim.cache.context import Context
 from worldsim.cache.mass import fewest, mass_by_probes
 from worldsim.cache.policy import Seen
-from worldsim.cache.pool import PageShape
-from worldsim.cache.rotary import Rotary
+from worldsim.cache.pool import PagePool, PageShape
+from worldsim.cache.rotary import Rotary, turn, turns
 from worldsim.cache.sight import Sight
+from worldsim.cache.stream import StreamView, fold, unfold
 from worldsim.errors import ConfigError, ShapeError
 
 ROUND = 512
 """Tokens by which the room for a view grows where frames are held in part, so that the same room does again."""
-POSITIONS = 128
-"""Positions of frames whose turns are kept: of 1,560 tokens with heads of 128, 0.8 MB each."""
 PROBES = 16
 """Queries of each frame that tell which of its tokens are salient."""
 
@@ -35,17 +34,28 @@ class ContextView:
     """
 
     def __init__(
-        self, context: Context, seen: Sequence[Seen], *, rotary: Rotary, grid: tuple[int, int], frames: int
+        self,
+        context: Context,
+        seen: Sequence[Seen],
+        *,
+        rotary: Rotary,
+        grid: tuple[int, int],
+        frames: int,
+        steered: Tensor | None = None,
     ) -> None:
         """Gather what a block of that many frames sees, each frame being grid = (rows, columns) of tokens.
 
+        steered: if the pages are of a backbone with a steered stream, its keys and values of the frames seen,
+            [2, layers, seen, heads, head_dim], before rotary embedding.
+
         Raises:
-            ShapeError: the grid does not have as many tokens as a page.
+            ShapeError: the grid does not have as many tokens as a page, or steered is not of these pages and frames.
             ConfigError: the rotary does not fit the heads, or a frame is seen that is not held.
         """
         pool = context.pool
         shape = pool.shape
         _check_fit(shape, rotary, grid)
+        _check_steered(shape, len(seen), steered)
         self.seen = tuple(seen)
         self.shape = shape
         self.frames = frames
@@ -54,40 +64,79 @@ class ContextView:
         self._lengths = [keys.shape[1] for keys, _, _ in read]
         self._past = sum(self._lengths)
         whole = self._past if self._past == len(self.seen) * shape.tokens else -(-self._past // ROUND) * ROUND
-        room = pool.room(1, whole + frames * shape.tokens)
-        weakref.finalize(self, pool.spare_rooms.append, room).atexit = False
-        self._keys, self._values = room[:, :, :, : self._past + frames * shape.tokens]
-        self._turns = torch.cat([_turns(rotary, at, grid, shape.head_dim, pool.device) for at in range(frames)])
+        main, *beside = self._rooms(pool, (shape.main, 1, whole + self._own[1], *self._own[2:]))
+        self._keys, self._values = main[:, :, :, : self._past + self._own[1]]
+        self._turns = torch.cat([turns(rotary, at, grid, shape.head_dim, pool.device) for at in range(frames)])
         end = 0
         for one, (keys, values, tokens) in zip(self.seen, read, strict=True):
             place = slice(end, end := end + keys.shape[1])
-            turns = _turns(rotary, one.position, grid, shape.head_dim, pool.device)
-            _turn(keys, turns if tokens is None else turns[tokens], out=self._keys[:, 0, place])
-            self._values[:, 0, place] = values
+            by = turns(rotary, one.position, grid, shape.head_dim, pool.device)
+            turn(keys[: shape.main], by if tokens is None else by[tokens], out=self._keys[:, 0, place])
+            self._values[:, 0, place] = values[: shape.main]
+        positions = [one.position for one in self.seen]
+        self._beside = [
+            StreamView(stream, room, positions=positions, frames=frames)
+            for (stream, _), room in zip(shape.beside, beside, strict=True)
+        ]
+        self._fill_streams(read, steered)
+
+    def _rooms(self, pool: PagePool, main: tuple[int, ...]) -> list[Tensor]:
+        """Memory for keys and values of that size, and for those of each stream, which is the pool's again in the end.
+
+        The size of a stream is in frames, whatever is held of them.
+        """
+        frames = len(self.seen) + self.frames
+        sizes = [main, *((one.layers, frames, tokens, one.heads, one.head_dim) for one, tokens in self.shape.beside)]
+        numbers = [math.prod(size) for size in sizes]
+        room = pool.room(sum(numbers))
+        weakref.finalize(self, pool.spare_rooms.append, room).atexit = False
+        return [part.view(2, *size) for part, size in zip(room.split(numbers, dim=1), sizes, strict=True)]
+
+    def _fill_streams(self, read: Sequence[tuple[Tensor, Tensor, Tensor | None]], steered: Tensor | None) -> None:
+        start = self.shape.main
+        for beside, layers in zip(self._beside, self.shape.folds, strict=False):
+            place = slice(start, start := start + layers)
+            for at, (keys, values, tokens) in enumerate(read):
+                beside.put(at, unfold(keys[place], beside.stream), unfold(values[place], beside.stream), tokens)
+        if steered is not None:
+            for at in range(len(read)):
+                self._beside[-1].put(at, *steered.detach()[:, :, at : at + 1])
 
     @torch.no_grad()
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attention of the block's tokens over the seen past and the whole block.
+        """Attention of the block's tokens over the seen past and the whole block; in layers of a stream, along time.
 
         Args:
-            layer: which layer's past.
-            q, k, v: the block's own, before rotary embedding, [1, frames * tokens, heads, head_dim]; left unchanged.
+            layer: which layer's past, see PageShape.
+            q, k, v: the block's own, before rotary embedding, [1, frames * tokens, heads, head_dim]; left unchanged. Of
+                a stream with its heads, and of the steered one with one key and value a frame.
 
         Returns:
             The attended values, like q, scaled by 1 / sqrt(head_dim). Gradients do not flow through a view.
         """
+        if layer >= self.shape.main:
+            return self._attend_along(layer - self.shape.main, q, k, v)
         if not q.shape == k.shape == v.shape == self._own:
             raise ShapeError(
                 f"expected q, k and v of {self.frames} frames {list(self._own)}, "
                 f"got {list(q.shape)}, {list(k.shape)} and {list(v.shape)}; open a view for the frames of the block"
             )
         keys, values = self._keys[layer], self._values[layer]
-        _turn(k, self._turns, out=keys[:, self._past :])
+        turn(k, self._turns, out=keys[:, self._past :])
         values[:, self._past :] = v
         turned = torch.empty(self._own, dtype=keys.dtype, device=keys.device)
-        _turn(q, self._turns, out=turned)
+        turn(q, self._turns, out=turned)
         attended = scaled_dot_product_attention(turned.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2))
         return attended.transpose(1, 2).to(q.dtype)
+
+    def _attend_along(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        for beside in self._beside:
+            if layer < beside.stream.layers:
+                return beside.attend(layer, q, k, v)
+            layer -= beside.stream.layers
+        raise ShapeError(
+            f"pages of {self.shape.attentions} layers of attention have none of that number; call each of them once"
+        )
 
     @torch.no_grad()
     def shares(self, layer: int, q: Tensor, *, probes: int) -> Tensor:
@@ -100,7 +149,7 @@ class ContextView:
         """
         keys = self._keys[layer][0]
         turned = torch.empty(self._own, dtype=keys.dtype, device=keys.device)
-        _turn(q, self._turns, out=turned)
+        turn(q, self._turns, out=turned)
         mass = mass_by_probes(turned[0], keys, probes=probes)
         return torch.stack([part.sum() for part in mass[: self._past].split(self._lengths)]) if self.seen else mass[:0]
 
@@ -115,7 +164,7 @@ class ContextView:
         """
         keys = self._keys[layer][0, self._past :]
         turned = torch.empty(self._own, dtype=keys.dtype, device=keys.device)
-        _turn(q, self._turns, out=turned)
+        turn(q, self._turns, out=turned)
         return mass_by_probes(turned[0], keys, probes=PROBES * self.frames).view(self.frames, -1)
 
 
@@ -140,6 +189,8 @@ class Recording:
         """As ContextView.attend; k and v are kept, not copied."""
         attended = self._view.attend(layer, q, k, v)
         self._own[layer] = k.detach(), v.detach()
+        if layer >= self._view.shape.main:
+            return attended
         if self._probes:
             self._shares.append(self._view.shares(layer, q, probes=self._probes))
         if self._tau < 1:
@@ -169,14 +220,21 @@ class Recording:
         return self._stack(1)
 
     def _stack(self, which: int) -> Tensor:
-        shape = self._view.shape
-        if sorted(self._own) != list(range(shape.layers)):
+        shape, frames = self._view.shape, self._view.frames
+        if sorted(self._own) != list(range(shape.attentions)):
             raise ShapeError(
-                f"a pass attends in each of {shape.layers} layers, this one did in {sorted(self._own)}; "
+                f"a pass attends in each of {shape.attentions} layers, this one did in {sorted(self._own)}; "
                 f"read the recording after the backbone has run"
             )
-        own = torch.cat([self._own[layer][which] for layer in range(shape.layers)])
-        return own.view(shape.layers, self._view.frames, shape.tokens, shape.heads, shape.head_dim)
+        own = torch.cat([self._own[layer][which] for layer in range(shape.main)])
+        parts, start = [own], shape.main
+        for stream in shape.streams:
+            end = start + stream.layers
+            rows = torch.cat([self._own[layer][which] for layer in range(start, end)])
+            start = end
+            parts.append(fold(rows, shape.heads, shape.head_dim))
+        whole = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return whole.view(shape.layers, frames, shape.tokens, shape.heads, shape.head_dim)
 
 
 def _check_fit(shape: PageShape, rotary: Rotary, grid: tuple[int, int]) -> None:
@@ -187,25 +245,11 @@ def _check_fit(shape: PageShape, rotary: Rotary, grid: tuple[int, int]) -> None:
         raise ConfigError(f"{rotary} turns pairs of more dimensions than a head of {shape.head_dim} has")
 
 
-@lru_cache(maxsize=POSITIONS)
-def _turns(rotary: Rotary, time: int, grid: tuple[int, int], head_dim: int, device: torch.device) -> Tensor:
-    """The turn of every pair of every token of a frame as a complex number, [rows * columns, 1, head_dim / 2]."""
-    with torch.inference_mode(False):
-        angles = rotary.angles([time], *grid)
-        whole = torch.nn.functional.pad(angles, (0, head_dim // 2 - angles.shape[1]))
-        return torch.polar(torch.ones_like(whole), whole)[:, None].to(device)
-
-
-def _turn(x: Tensor, turns: Tensor, *, out: Tensor) -> None:
-    """Write x [..., tokens, heads, head_dim] to out, its pairs turned as complex numbers.
-
-    Equal to rotary.rotate up to rounding: one pass over memory, a tenth of its time, and no gradients.
-    """
-    if x.dtype == out.dtype == torch.float32:
-        torch.mul(_pairs(x), turns, out=_pairs(out))
-    else:
-        out.copy_(torch.view_as_real(_pairs(x.float()) * turns).flatten(-2))
-
-
-def _pairs(x: Tensor) -> Tensor:
-    return torch.view_as_complex(x.view(*x.shape[:-1], -1, 2))
+def _check_steered(shape: PageShape, seen: int, steered: Tensor | None) -> None:
+    stream = shape.steered
+    wanted = None if stream is None else (2, stream.layers, seen, stream.heads, stream.head_dim)
+    if (None if steered is None else tuple(steered.shape)) != wanted:
+        raise ShapeError(
+            f"expected keys and values that follow from what steered {seen} frames, {wanted and list(wanted)}, got "
+            f"{None if steered is None else list(steered.shape)}; pass what steered() of the backbone says of them"
+        )

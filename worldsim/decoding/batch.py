@@ -187,7 +187,8 @@ def _told(decoders: Sequence[VideoDecoder]) -> Backbone:
     backbone, heard = decoders[0].backbone, [decoder.heard for decoder in decoders]
     if heard[0] is None:
         return backbone
-    return cast(PromptedBackbone, backbone).prompted(torch.stack([one for one in heard if one is not None]))
+    first = [decoder.context.next_frame for decoder in decoders]
+    return cast(PromptedBackbone, backbone).prompted(torch.stack([one for one in heard if one is not None]), first)
 
 
 def _recalling(decoders: Sequence[VideoDecoder], controls: Sequence[Tensor], backbone: Backbone) -> Backbone:

@@ -25,7 +25,7 @@ from worldsim.decoding.rolling import Ahead, Rolling, WindowCanvas, open_window
 from worldsim.decoding.state import VideoState as VideoState
 from worldsim.decoding.state import check_state, state_of_nothing
 from worldsim.errors import ConfigError, PoolFull, ShapeError
-from worldsim.models.protocol import Backbone, Chart, Memory, RememberingBackbone
+from worldsim.models.protocol import Backbone, Chart, Memory, RememberingBackbone, SteeredBackbone
 from worldsim.samplers import LatentCanvas, Sampler, heun
 from worldsim.schedules import check_sigmas, mix
 
@@ -386,14 +386,24 @@ class VideoDecoder:
         """What a block of that many frames sees, or a window of them; the latest is kept until the next commit."""
         if self._view is None or (self._view.frames, self._is_joint) != (frames, joint):
             geometry, self._view, self._is_joint = self.backbone.geometry, None, joint
+            seen = (self._look_back() if self._seen is None else self._seen)[joint]
             self._view = ContextView(
                 self._context,
-                (self._look_back() if self._seen is None else self._seen)[joint],
+                seen,
                 rotary=self.backbone.rotary,
                 grid=(geometry.rows, geometry.columns),
                 frames=frames,
+                steered=self._steered(seen),
             )
         return self._view
+
+    def _steered(self, seen: Sequence[Seen]) -> Tensor | None:
+        """Keys and values that follow from what steered the frames seen, of a backbone that has such."""
+        if self.pool.shape.steered is None:
+            return None
+        controls = torch.zeros(0, self.backbone.controls, device=self.pool.device)
+        held = [self._held[one.frame][1][0] for one in seen]
+        return cast(SteeredBackbone, self.backbone).steered(torch.cat((controls, *held)))
 
     def _look_back(self) -> Mapping[bool, Sequence[Seen]]:
         """What its next block sees, and its next window if it rolls.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -21,7 +21,11 @@ class Attend(Protocol):
     """
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, /) -> Tensor:
-        """Attend. All of q, k, v and the answer are [B, F * tokens_per_frame, heads, head_dim], frame after frame."""
+        """Attend. All of q, k, v and the answer are [B, F * tokens_per_frame, heads, head_dim], frame after frame.
+
+        Layers are numbered as worldsim.cache.pool.PageShape says. In those of a stream the heads are its own, and of
+        other frames a token sees itself alone; in those of a steered one k and v are [B, F, heads, head_dim].
+        """
         ...
 
 
@@ -57,7 +61,8 @@ class Backbone(Protocol):
                 the noisy frame of the same block, at its start the last committed frame.
             sigma: noise level of each frame in [0, 1], [B, F].
             controls: what steers each frame, [B, F, A].
-            attend: attention, see Attend. Called once per layer, layers 0, 1, 2 ... in order.
+            attend: attention, see Attend. Called once per layer, layers 0, 1, 2 ... in order, those of a stream in
+                theirs.
 
         Returns:
             The clean estimate, [B, F, C, H, W], in the dtype of noisy.
@@ -160,6 +165,14 @@ class RememberingBackbone(DrawingBackbone, Protocol):
         ...
 
 
+class SteeredBackbone(Backbone, Protocol):
+    """A backbone whose pages name a steered stream, see worldsim.cache.pool.PageShape."""
+
+    def steered(self, controls: Tensor, /) -> Tensor:
+        """Keys and values of frames steered by [F, A], before rotary embedding, [2, layers, F, heads, head_dim]."""
+        ...
+
+
 class PromptedBackbone(Backbone, Protocol):
     """A backbone that is told in words what to show."""
 
@@ -171,8 +184,14 @@ class PromptedBackbone(Backbone, Protocol):
         """
         ...
 
-    def prompted(self, heard: Tensor, /) -> Backbone:
-        """The same backbone, told a prompt for each row of a call: what `hear` said of each, [B, ...]."""
+    def prompted(self, heard: Tensor, first: Sequence[int], /) -> Backbone:
+        """The same backbone, told a prompt for each row of a call.
+
+        Args:
+            heard: what `hear` said of each, [B, ...].
+            first: the number of the first frame of each row, counted from the beginning of its video, for what is told
+                of some frames and not of others.
+        """
         ...
 
 

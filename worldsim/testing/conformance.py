@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
 from typing import Any, Protocol, Self, TypeVar
 
 import torch
@@ -77,9 +78,10 @@ def check_backbone(backbone: Backbone, *, seed: int = 0) -> None:
     """Raise AssertionError, with the failing case, unless backbone keeps its contract.
 
     It is asked in float32, on the CPU, about two videos of 1, 2 and 3 frames. The answer must have the shape and
-    dtype of the question and be the same when asked again; attend must be called once in every layer, in order, with
-    every token of the question; what is asked of one video must not show in the answer for the other; keys must not
-    depend on when a frame is, which only attend knows; and the tensors it is given must stay as they are.
+    dtype of the question and be the same when asked again; attend must be called once in every layer, in order (those
+    of a stream in theirs), with every token of the question; what is asked of one video must not show in the answer for
+    the other; keys must not depend on when a frame is, which only attend knows; and the tensors it is given must stay
+    as they are.
     """
     for frames in (1, 2, 3):
         question = _Question.draw(backbone, frames, seed)
@@ -121,21 +123,49 @@ class _PlainAttention:
     """Attention of the frames of one call among each other, without positions; notes what it is asked."""
 
     def __init__(self, pages: PageShape, frames: int) -> None:
-        self._wanted = (2, frames * pages.tokens, pages.heads, pages.head_dim)
-        self._layers = pages.layers
-        self.keys: list[Tensor] = []
+        self._frames = frames
+        self._pages = pages
+        main = (pages.tokens, pages.heads, pages.head_dim)
+        beside = [(tokens, one.heads, one.head_dim) for one, tokens in pages.beside for _ in range(one.layers)]
+        self._shapes = [*[main] * pages.main, *beside]
+        ends = accumulate((pages.main, *(one.layers for one, _ in pages.beside)), initial=0)
+        self._runs = [range(*borders) for borders in pairwise(ends)]
+        self._keys: dict[int, Tensor] = {}
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, /) -> Tensor:
-        due = len(self.keys)
-        assert layer == due < self._layers, f"attend is called for layer {layer} when {due} of {self._layers} is due"
-        for name, tensor in (("q", q), ("k", k), ("v", v)):
-            assert tensor.shape == self._wanted, f"{name} of layer {layer} is {list(tensor.shape)}, not {self._wanted}"
-        self.keys.append(k.clone())
-        attended = scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
-        return attended.transpose(1, 2)
+        layers = len(self._shapes)
+        due = [next((at for at in run if at not in self._keys), None) for run in self._runs if layer in run]
+        assert due == [layer], f"attend is called for layer {layer} when {[*due, layers][0]} of {layers} is due"
+        tokens, *heads = self._shapes[layer]
+        for name, tensor, own in (("q", q, self._pages.tokens), ("k", k, tokens), ("v", v, tokens)):
+            wanted = (2, self._frames * own, *heads)
+            assert tensor.shape == wanted, f"{name} of layer {layer} is {list(tensor.shape)}, not {wanted}"
+        self._keys[layer] = k.clone()
+        return _attended(q, k, v) if layer < self._pages.main else self._along(q, k, v)
+
+    def _along(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Each token of a frame by itself."""
+        rows = [
+            x.unflatten(1, (self._frames, -1)).transpose(1, 2) for x in (q, k, v)
+        ]  # [2, tokens, F, heads, head_dim]
+        q, k, v = (x.expand(-1, self._pages.tokens, -1, -1, -1).flatten(0, 1) for x in rows)
+        attended: Tensor = _attended(q, k, v).unflatten(0, (2, -1)).transpose(1, 2).flatten(1, 2)
+        return attended
+
+    @property
+    def keys(self) -> list[Tensor]:
+        """Those of every layer."""
+        return [self._keys[layer] for layer in range(len(self._shapes))]
 
     def check_all_layers(self) -> None:
-        assert len(self.keys) == self._layers, f"attend was called for {len(self.keys)} of {self._layers} layers"
+        asked, layers = len(self._keys), len(self._shapes)
+        assert asked == layers, f"attend was called for {asked} of {layers} layers"
+
+
+def _attended(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Plain attention, [B, n, heads, head_dim]."""
+    attended: Tensor = scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+    return attended.transpose(1, 2)
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -222,8 +223,8 @@ class ToldBackbone:
         angles = torch.arange(1.0, 1 + self.geometry.channels, device=embeddings.device)
         return torch.sin(embeddings.mean(0) @ torch.stack((angles, angles.square())))
 
-    def prompted(self, heard: Tensor) -> ToldBackbone:
-        """The same one, told that."""
+    def prompted(self, heard: Tensor, first: Sequence[int] = ()) -> ToldBackbone:
+        """The same one, told that of all frames."""
         return replace(self, heard=heard)
 
     def __call__(self, noisy: Tensor, previous: Tensor, sigma: Tensor, controls: Tensor, attend: Attend) -> Tensor:

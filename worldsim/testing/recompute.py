@@ -5,7 +5,7 @@ The definition that worldsim.decoding.video is judged by. Slow, and in any dtype
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from worldsim.cache.policy import Alike, Policy, nothing_alike
+from worldsim.cache.pool import PageShape
 from worldsim.cache.rotary import Rotary
 from worldsim.decoding.likeness import Looks
 from worldsim.decoding.loop import decide
@@ -22,7 +23,7 @@ from worldsim.decoding.noise_plan import PLAIN
 from worldsim.decoding.rolling import Ahead
 from worldsim.decoding.video import LatentBlock, VideoPlan
 from worldsim.errors import ConfigError
-from worldsim.models.protocol import Backbone, Memory, RememberingBackbone
+from worldsim.models.protocol import Attend, Backbone, Memory, RememberingBackbone
 from worldsim.noise import block_noise, uniforms
 from worldsim.samplers import LatentCanvas
 
@@ -55,27 +56,56 @@ class WholeAttention:
             for each, own in zip(policies, self._blocks, strict=True)
         ]
         self._first = min((one.position for seen in self._seen for one in seen), default=0)
-        self._turns = _turns(rotary, range(self._first, max(lengths)), grid)
+        self._times = range(self._first, max(lengths))
+        self._turns = _turns(rotary, self._times, grid)
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, /) -> Tensor:
         """See worldsim.models.protocol.Attend; batch 1, computed in the dtype of q."""
-        q, k, v = (x[0].unflatten(0, (self._blocks[-1].stop, -1)) for x in (q, k, v))  # [F, tokens, heads, head_dim]
+        q, k, v = self._frames(q, k, v)
         attended = []
-        for own, seen in zip(self._blocks, self._seen, strict=True):
-            frames = [*(one.frame for one in seen), *own]
-            keys = self._turn(k[frames], [*(one.position for one in seen), *range(len(own))])
-            queries = self._turn(q[own], range(len(own)))
+        for own, frames, positions in self._looks():
+            keys = self._turn(self._turns, k[frames], positions).flatten(0, 1)
+            queries = self._turn(self._turns, q[own], range(len(own))).flatten(0, 1)
             scores = torch.einsum("qhd,khd->hqk", queries, keys) * q.shape[-1] ** -0.5
             attended.append(torch.einsum("hqk,khd->qhd", scores.softmax(-1), v[frames].flatten(0, 1)))
         return torch.cat(attended)[None]
 
-    def _turn(self, x: Tensor, positions: Sequence[int]) -> Tensor:
-        """Queries or keys [F, tokens, heads, head_dim] turned to those positions, [F * tokens, heads, head_dim]."""
-        turns = self._turns[[position - self._first for position in positions]][:, :, None]
+    def over(self, pages: PageShape) -> Attend:
+        """The same in the main layers of a backbone with these pages, and along time in those of its streams."""
+        turned = [_turns(one.rotary, self._times, (1, 1)) for one, _ in pages.beside for _ in range(one.layers)]
+
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, /) -> Tensor:
+            return self(layer, q, k, v) if layer < pages.main else self._along(turned[layer - pages.main], q, k, v)
+
+        return attend
+
+    def _along(self, turns: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Of every token over its own in the frames that its block sees; keys may be one for all tokens of a frame."""
+        q, k, v = self._frames(q, k, v)
+        k, v = (x.expand(-1, q.shape[1], -1, -1) for x in (k, v))
+        attended = []
+        for own, frames, positions in self._looks():
+            queries, keys = self._turn(turns, q[own], range(len(own))), self._turn(turns, k[frames], positions)
+            scores = torch.einsum("fthd,gthd->htfg", queries, keys) * q.shape[-1] ** -0.5
+            attended.append(torch.einsum("htfg,gthd->fthd", scores.softmax(-1), v[frames]).flatten(0, 1))
+        return torch.cat(attended)[None]
+
+    def _frames(self, *tensors: Tensor) -> list[Tensor]:
+        """Tensors [1, F * n, heads, head_dim] frame by frame, [F, n, heads, head_dim]."""
+        return [x[0].unflatten(0, (self._blocks[-1].stop, -1)) for x in tensors]
+
+    def _looks(self) -> Iterator[tuple[range, list[int], list[int]]]:
+        """Of every block its own frames, and the frames that it sees with their positions, its own among them."""
+        for own, seen in zip(self._blocks, self._seen, strict=True):
+            yield own, [*(one.frame for one in seen), *own], [*(one.position for one in seen), *range(len(own))]
+
+    def _turn(self, turns: Tensor, x: Tensor, positions: Sequence[int]) -> Tensor:
+        """Queries or keys [F, tokens, heads, head_dim] turned to those positions."""
+        by = turns[[position - self._first for position in positions]][:, :, None]
         pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)).contiguous())
-        turned = pairs[..., : turns.shape[-1]] * turns.to(pairs.dtype)
-        whole = torch.cat((turned, pairs[..., turns.shape[-1] :]), dim=-1)
-        rotated: Tensor = torch.view_as_real(whole).flatten(-2).flatten(0, 1)
+        turned = pairs[..., : by.shape[-1]] * by.to(pairs.dtype)
+        whole = torch.cat((turned, pairs[..., by.shape[-1] :]), dim=-1)
+        rotated: Tensor = torch.view_as_real(whole).flatten(-2)
         return rotated
 
 
@@ -204,7 +234,8 @@ class RecomputingDecoder:
         sigma = torch.zeros(values.shape[:2], device=values.device)
         sigma[:, -frames:] = torch.tensor(levels).repeat_interleave(frames // len(levels))
         controls = torch.cat([one.controls for one in blocks], dim=1)
-        return self._recalling(block.controls)(values, previous, sigma, controls, attend, *dice)[:, -frames:]
+        backbone, asked = self._recalling(block.controls), attend.over(self.backbone.pages)
+        return backbone(values, previous, sigma, controls, asked, *dice)[:, -frames:]
 
 
 def _likeness(frames: Tensor, start: int) -> Alike:

@@ -124,6 +124,11 @@ class TrainingPass:
     def inputs(self, backbone: Backbone, noisy: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Attend]:
         """What a backbone is called with: the clean stream and behind it the noisy ones. Arguments as for estimate."""
         layout, geometry = self.layout, backbone.geometry
+        if backbone.pages.beside:
+            raise ConfigError(
+                f"a training pass attends over all tokens of what a block sees, in no stream, got {backbone.pages}; "
+                "train a backbone without streams"
+            )
         attend = StreamAttention(
             layout, rotary=backbone.rotary, grid=(geometry.rows, geometry.columns), device=noisy.device
         )

@@ -9,6 +9,7 @@ Self-Forcing, Huang et al. 2025 (arXiv:2506.08009).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NoReturn, cast
 
@@ -21,7 +22,7 @@ from worldsim.cache.rotary import Rotary
 from worldsim.errors import ConfigError, ShapeError
 from worldsim.models.protocol import Attend
 from worldsim.models.wan.config import WanConfig
-from worldsim.models.wan.layers import Head, WanLayer
+from worldsim.models.wan.layers import Head, WanLayer, patchify, unpatchify
 
 TIMES = 1000
 """The time of pure noise, as the weights count it."""
@@ -85,11 +86,12 @@ class WanBackbone(nn.Module):
         listeners = [cast(WanLayer, layer).cross_attn for layer in self.blocks]
         return torch.stack([torch.stack((each.keys(text), each.values(text))) for each in listeners])
 
-    def prompted(self, heard: Tensor) -> Prompted:
+    def prompted(self, heard: Tensor, first: Sequence[int] = ()) -> Prompted:
         """The same backbone, each video of a batch hearing its own prompt; weights are shared.
 
         Args:
             heard: what `hear` made of each, [B, layers, 2, text_length, heads, head_dim].
+            first: decides nothing: all frames hear the same.
 
         Raises:
             ShapeError: it is not of this backbone.
@@ -106,29 +108,12 @@ class WanBackbone(nn.Module):
 
         heard and attend as for `prompted` and Attend. In the dtype of the weights.
         """
-        tokens = self._embed(noisy)
-        time = self.time_embedding(_waves(sigma, self.config.freq_dim).to(tokens.dtype))  # [B, F, D]
+        tokens = patchify(noisy, self.patch_embedding)
+        time = self.time_embedding(waves(sigma, self.config.freq_dim).to(tokens.dtype))  # [B, F, D]
         level = self.time_projection(time).unflatten(-1, (6, -1))
         for index, layer in enumerate(self.blocks):
             tokens = layer(tokens, level, heard[:, index], index, attend)
-        return self._unpatchify(self.head(tokens, time), noisy.shape[1])
-
-    def _embed(self, frames: Tensor) -> Tensor:
-        """Frames [B, F, C, H, W] to tokens [B, F * tokens_per_frame, D].
-
-        A convolution whose stride is its size is one product per patch; as such it needs no frames in [B, C, F, H, W].
-        """
-        p, weight = self.config.patch, self.patch_embedding.weight
-        squares = frames.to(weight.dtype).unflatten(-2, (-1, p)).unflatten(-1, (-1, p))
-        patches = squares.permute(0, 1, 3, 5, 2, 4, 6).flatten(-3).flatten(1, 3)  # of [B, F, C, rows, p, columns, p]
-        return F.linear(patches, weight.flatten(1), self.patch_embedding.bias)
-
-    def _unpatchify(self, patches: Tensor, frames: int) -> Tensor:
-        """Numbers [B, F * tokens_per_frame, patch * patch * C], channels last, to [B, F, C, H, W]."""
-        p, g = self.config.patch, self.geometry
-        squares = patches.unflatten(1, (frames, g.rows, g.columns)).unflatten(-1, (p, p, g.channels))
-        latents: Tensor = squares.permute(0, 1, 6, 2, 4, 3, 5).flatten(-2).flatten(-3, -2)
-        return latents
+        return unpatchify(self.head(tokens, time), noisy.shape[1], self.geometry)
 
 
 class Prompted:
@@ -157,12 +142,18 @@ class Prompted:
                 f"expected frames [{batch}, F, {wanted}] and their levels [{batch}, F], one video for each prompt, "
                 f"got {list(noisy.shape)} and {list(sigma.shape)}"
             )
-        flow = self._backbone.flow(noisy, sigma, self.heard, attend)
-        # In float64, as the public samplers do it: at high levels the difference is small beside both of its terms.
-        return (noisy.double() - sigma.double()[..., None, None, None] * flow.double()).to(noisy.dtype)
+        return clean(noisy, sigma, self._backbone.flow(noisy, sigma, self.heard, attend))
 
 
-def _waves(sigma: Tensor, count: int) -> Tensor:
+def clean(noisy: Tensor, sigma: Tensor, flow: Tensor) -> Tensor:
+    """The clean frames that follow from the flow of noisy ones, [B, F, C, H, W] both, at levels [B, F].
+
+    In float64, as the public samplers do it: at high levels the difference is small beside both of its terms.
+    """
+    return (noisy.double() - sigma.double()[..., None, None, None] * flow.double()).to(noisy.dtype)
+
+
+def waves(sigma: Tensor, count: int) -> Tensor:
     """Cosines and sines of the time of each frame, float64 [B, F] to [B, F, count]."""
     phase = sigma.double()[..., None] * TIMES * _frequencies(count // 2, sigma.device)
     return torch.cat((phase.cos(), phase.sin()), dim=-1)

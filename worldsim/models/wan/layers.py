@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from worldsim.geometry import LatentGeometry
 from worldsim.models.protocol import Attend
 from worldsim.models.wan.config import WanConfig
 
@@ -50,10 +51,18 @@ class WanLayer(nn.Module):
 
     def after(self, tokens: Tensor, level: Tensor, heard: Tensor, attended: Tensor) -> Tensor:
         """The tokens with what they attended to, [B, F * tokens_per_frame, heads, head_dim], and what follows."""
-        gate, shift, scale, gate_up = (level + self.modulation).unbind(2)[2:]
+        return self.feed(self.listen(tokens, level, heard, attended), level)
+
+    def listen(self, tokens: Tensor, level: Tensor, heard: Tensor, attended: Tensor) -> Tensor:
+        """The tokens with what they attended to, as for `after`, and with what they hear of the prompt."""
+        gate = level[:, :, 2] + self.modulation[:, 2]
         tokens = _add_gated(tokens, self.self_attn.o(attended.flatten(2)), gate)
-        tokens = tokens + self._listen(self.norm3(tokens), heard)
-        return _add_gated(tokens, self.ffn(modulate(tokens, shift, scale, self.eps)), gate_up)
+        return tokens + self._listen(self.norm3(tokens), heard)
+
+    def feed(self, tokens: Tensor, level: Tensor) -> Tensor:
+        """The tokens after the perceptron."""
+        shift, scale, gate = (level[:, :, 3:] + self.modulation[:, 3:]).unbind(2)
+        return _add_gated(tokens, self.ffn(modulate(tokens, shift, scale, self.eps)), gate)
 
     def _listen(self, tokens: Tensor, heard: Tensor) -> Tensor:
         """Attention to all of the prompt, padding included: the weights were trained to see it."""
@@ -117,6 +126,25 @@ class Head(nn.Module):
         shift, scale = (time[:, :, None] + self.modulation).unbind(2)
         numbers: Tensor = self.head(modulate(tokens, shift, scale, self.eps))
         return numbers
+
+
+def patchify(frames: Tensor, embedding: nn.Conv3d) -> Tensor:
+    """Frames [B, F, C, H, W] to tokens [B, F * tokens_per_frame, D], by a convolution whose stride is its size.
+
+    Such a one is a product per patch; as a product it needs no frames in [B, C, F, H, W].
+    """
+    p, weight = embedding.kernel_size[-1], embedding.weight
+    squares = frames.to(weight.dtype).unflatten(-2, (-1, p)).unflatten(-1, (-1, p))
+    patches = squares.permute(0, 1, 3, 5, 2, 4, 6).flatten(-3).flatten(1, 3)  # of [B, F, C, rows, p, columns, p]
+    return F.linear(patches, weight.flatten(1), embedding.bias)
+
+
+def unpatchify(patches: Tensor, frames: int, geometry: LatentGeometry) -> Tensor:
+    """Numbers [B, frames * tokens_per_frame, patch * patch * C], channels last, to [B, frames, C, H, W]."""
+    p, g = geometry.patch, geometry
+    squares = patches.unflatten(1, (frames, g.rows, g.columns)).unflatten(-1, (p, p, g.channels))
+    latents: Tensor = squares.permute(0, 1, 6, 2, 4, 3, 5).flatten(-2).flatten(-3, -2)
+    return latents
 
 
 def modulate(tokens: Tensor, shift: Tensor, scale: Tensor, eps: float) -> Tensor:
