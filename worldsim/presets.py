@@ -133,7 +133,7 @@ CRAFTER_SPOTS = ((2, 4, 12.0), (4, 4, 12.0), (3, 3, 12.0), (3, 5, 12.0))
 """The tiles around the player: what hands do shows there and in the inventory, and has to be believed in both."""
 CRAFTER_COUNTS: dict[str, Any] = {"rows": CRAFTER_ROWS, "spots": CRAFTER_SPOTS}
 CRAFTER_UNLIKELY = (0.02,) * 7 + (0.5,) * 2
-"""What enters the view is drawn in all its variety, beside the player what is likely; numbers are what follows."""
+"""What enters the view is drawn in all its variety; what follows from a key is what most likely follows."""
 
 CRAFTER_MOVES = tuple(
     (Crafter.controls.number(name), rows, columns)
@@ -154,7 +154,6 @@ CRAFTER = WorldRecipe(
         head_dim=32,
         palette=576,
         unlikely=CRAFTER_UNLIKELY,
-        unlikely_at=tuple((row, column, 0.25) for row, column, _ in CRAFTER_SPOTS),
         few=3.0,
         glance=16,
         scroll=Scroll(rows=7, body=(3, 4), moves=CRAFTER_MOVES),

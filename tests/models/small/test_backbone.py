@@ -221,9 +221,6 @@ def test_it_computes_in_half_precision_without_a_warning() -> None:
         {"unlikely": 1.5},
         {"unlikely": (0.1, 0.2)},
         {"unlikely": (0.1, 0.2, 0.3, -0.1)},
-        {"unlikely_at": ((0, 0, 1.5),)},
-        {"unlikely_at": ((4, 0, 0.5),)},
-        {"unlikely_at": ((0, -1, 0.5),)},
     ],
 )
 def test_a_size_that_cannot_work_is_refused(wrong: dict[str, int]) -> None:
@@ -265,23 +262,7 @@ def test_what_is_unlikely_may_differ_from_row_to_row() -> None:
     assert not differs[:, 1].any()  # the likeliest, whatever the dice say
 
 
-@torch.no_grad()
-def test_what_is_unlikely_may_differ_from_token_to_token() -> None:
-    backbone, given = (
-        drawn(replace(BELIEVING, unlikely=0.0, unlikely_at=((0, 1, 1.0), (1, 2, 1.0)))),
-        inputs(1, seed=31),
-    )
-    answers = []
-    for dot in (0.01, 0.99):
-        dice = torch.full((1, FRAMES, 2, 3), dot)
-        answers.append(backbone.patchify(backbone(*given, causal(backbone, 1), dice))[0])
-    differs = (answers[0] != answers[1]).any(-1).any(0)
-    assert differs.tolist() == [True, False, True, True, True, False]
-
-
 def test_a_list_of_what_is_unlikely_as_a_weights_file_has_it_equals_the_tuple() -> None:
-    spots = [[0, 1, 0.5]]
-    assert replace(BELIEVING, unlikely_at=spots) == replace(BELIEVING, unlikely_at=((0, 1, 0.5),))  # type: ignore[arg-type]
     assert replace(BELIEVING, unlikely=[0.1, 0.2]) == replace(BELIEVING, unlikely=(0.1, 0.2))  # type: ignore[arg-type]
     assert replace(BELIEVING, unlikely=0.1).shares == (0.1, 0.1)
 

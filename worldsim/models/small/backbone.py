@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from itertools import groupby
 from typing import Any
 
@@ -42,11 +41,10 @@ class SmallConfig:
     """The size of one small backbone. Lengths are in tokens, channels or layers; controls in numbers a frame.
 
     palette and unlikely are those of worldsim.models.small.palette; a palette of 0 is none, and unlikely is one share
-    for all tokens or one for each of their rows; unlikely_at has (row, column, share) of tokens with one of their own.
-    few is that of worldsim.models.small.things, rows of one share being a field; with 0 every token is drawn by itself.
-    glance is how many numbers of each patch of the previous frame every token is told, all patches at once; 0 is none.
-    scroll is how its view moves over a land, see worldsim.models.small.atlas: the backbone then remembers places, for
-    which it needs a palette; None is no such view.
+    for all tokens or one for each of their rows. few is that of worldsim.models.small.things, rows of one share being a
+    field; with 0 every token is drawn by itself. glance is how many numbers of each patch of the previous frame every
+    token is told, all patches at once; 0 is none. scroll is how its view moves over a land, see
+    worldsim.models.small.atlas: the backbone then remembers places, for which it needs a palette; None is no such view.
     """
 
     channels: int
@@ -65,7 +63,6 @@ class SmallConfig:
     few: float = 0.0
     glance: int = 0
     scroll: Scroll | None = None
-    unlikely_at: tuple[tuple[int, int, float], ...] = ()
 
     def __post_init__(self) -> None:
         sizes = (self.channels, self.height, self.width, self.controls, self.patch, self.dim, self.layers, self.heads)
@@ -82,16 +79,11 @@ class SmallConfig:
             object.__setattr__(self, "scroll", Scroll(**self.scroll))
         if self.scroll is not None:
             self._check_scroll(self.scroll)
-        object.__setattr__(self, "unlikely_at", tuple(tuple(one) for one in self.unlikely_at))
-        shares, columns = self.shares, self.width // self.patch
-        every = (*shares, *(share for _, _, share in self.unlikely_at))
-        if len(shares) != rows or not 0 <= min(every) <= max(every) <= 1:
+        shares = self.shares
+        if len(shares) != rows or not 0 <= min(shares) <= max(shares) <= 1:
             raise ConfigError(
-                f"unlikely is a share of the likeliest patch, or one for each of {rows} rows, got {shares} and "
-                f"{self.unlikely_at}"
+                f"unlikely is a share of the likeliest patch, or one for each of {rows} rows, got {shares}"
             )
-        if any(not (0 <= row < rows and 0 <= column < columns) for row, column, _ in self.unlikely_at):
-            raise ConfigError(f"there are {rows} rows and {columns} columns of tokens, not all of {self.unlikely_at}")
         if self.head_dim % 8:
             raise ConfigError(f"heads of {self.head_dim} do not divide among three axes; use a multiple of 8")
 
@@ -307,19 +299,12 @@ class SmallBackbone(nn.Module):
         """The patches believed in, [B, F, tokens, P]: their mean, or a draw."""
         if dice is None:
             return palette.mean(logits, offset)
-        likely = palette.likely(logits, self._shares.to(logits.device))
+        shares = torch.tensor(self.config.shares, device=logits.device)
+        likely = palette.likely(logits, shares.repeat_interleave(self.geometry.columns))
         if self.config.few:
             fields = [len(list(rows)) for _, rows in groupby(self.config.shares)]
             likely = settle(likely, palette.kin, dice, few=self.config.few, fields=fields)
         return palette.draw(logits, offset, likely, dice.flatten(2))
-
-    @cached_property
-    def _shares(self) -> Tensor:
-        """What is unlikely of each token, [tokens]."""
-        shares = torch.tensor(self.config.shares)[:, None].repeat(1, self.geometry.columns)
-        for row, column, share in self.config.unlikely_at:
-            shares[row, column] = share
-        return shares.flatten()
 
     def _surroundings(self, previous: Tensor) -> Tensor:
         """What lay around every token one frame before, [B, F, C, H, W] to [B, F, tokens, D]."""
