@@ -231,7 +231,7 @@ def test_weights_can_be_given_as_a_file_with_layers_of_its_own(assets, tmp_path)
 
 @pytest.mark.parametrize("changed", [{"controls": 3}, {"channels": 48}, {"height": 7}, {"patch": 3}])
 def test_weights_of_another_world_are_refused(assets, tmp_path, changed):
-    path = write(tmp_path / "other.safetensors", replace(SMALL, unlikely=0.0, unlikely_at=(), scroll=None, **changed))
+    path = write(tmp_path / "other.safetensors", replace(SMALL, unlikely=0.0, scroll=None, **changed))
     with pytest.raises(WeightsError, match="not of crafter"):
         load("crafter", weights=path)
 
