@@ -11,10 +11,9 @@ Exits with 1 where a bar is missed.
 from __future__ import annotations
 
 import json
-from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -28,17 +27,14 @@ from numpy.typing import NDArray
 
 import worldsim
 from benchmarks.record import RESULTS, ROOT, commit, spread, write
-from benchmarks.tiles import CENTRE, COLUMNS, MATERIALS, ROWS, WALKABLE, Frames, Reading, read_frames
+from benchmarks.tiles import CENTRE, COLUMNS, Frames, read_frames
+from benchmarks.walker import NAMES, Place, Walker, far
 from benchmarks.world_metrics import MOVES, Count
 from benchmarks.world_quality import CONTEXT, Episode, contact_sheet, explore_many, share
 from worldsim.runtime.session import Session
 from worldsim.runtime.world import World
 from worldsim.simulators.crafter import DAY_FRAMES
 
-Place = tuple[int, int]
-FREE = {MATERIALS.index(name) for name in WALKABLE}
-FARTHEST = 14
-"""Places from home at which the walker goes no farther away: two views."""
 LATE_S = 12
 """World time that the walker may take longer than it was to be away, until it counts as lost."""
 STRAIGHT_ON = 0.8
@@ -46,14 +42,9 @@ STRAIGHT_ON = 0.8
 ABSENT_S = 2
 """A tile is judged if it was out of view for so long before it came back."""
 LEAST_RIGHT = 0.9
-KNOWN = 20
-"""Tiles in view that have to be known before they tell where a walker is."""
-SURE = 0.3
-"""By how much more of them the land has to fit elsewhere."""
-OBVIOUS = 2
-"""So many tiles tell better whether a player has moved than what stood ahead of it."""
-NEAR = tuple((row, column) for row in (0, -1, 1) for column in (0, -1, 1))
 SHOWN = 6
+BODY, WELL = 4, 5
+"""The first of a player's numbers are its health, food, drink and energy; it is well with so much of each."""
 NOON, BRIGHT = 60, 75
 """The brightest frame of a day, and how many frames before and after it tiles can be told."""
 FPS = 8
@@ -74,135 +65,6 @@ WORLDS: dict[str, dict[str, Any]] = {
     **{policy: {"recall": False, "policy": policy} for policy in POLICIES},
     "recalls, without clean passes": {"clean_pass": False},
 }
-
-
-def far(place: Place) -> int:
-    """How many steps a place is from home."""
-    return abs(place[0]) + abs(place[1])
-
-
-@dataclass(slots=True)
-class Walker:
-    """Knows of a world what its frames showed: where it is, and what lies around.
-
-    shown: the newest reading, of one frame.
-    place: row and column of the player, home being (0, 0).
-    land: the material seen last at each place.
-    seen_at: the frame at which each place was in view last.
-    """
-
-    shown: Reading | None = None
-    place: Place = (0, 0)
-    land: dict[Place, int] = field(default_factory=dict)
-    seen_at: dict[Place, int] = field(default_factory=dict)
-
-    def see(self, shown: Reading, at: int, move: Place) -> None:
-        """Take in frame `at`, the only one of a reading, made under a move that succeeded or not.
-
-        Whether it did is told by what stood ahead, and by the tiles that are in view before and after where they speak
-        against that. By day the land that is known corrects it.
-        """
-        if move != (0, 0) and self._moved(shown, move):
-            self.place = self._next(move)
-        self.shown = shown
-        fits = {step: self._fit(shown, step) for step in NEAR}
-        better = {step: fit for step, fit in fits.items() if fit > fits[0, 0] + SURE}
-        if better:
-            self.place = self._next(max(better, key=lambda step: better[step]))
-        for place, row, column in self.view():
-            self.seen_at[place] = at
-            if shown.visible[0, row, column] and (row, column) != CENTRE:
-                self.land[place] = int(shown.materials[0, row, column])
-
-    def view(self) -> list[tuple[Place, int, int]]:
-        """Every place in view, with its row and column there."""
-        top, left = self.place[0] - CENTRE[0], self.place[1] - CENTRE[1]
-        return [((top + row, left + column), row, column) for row, column in np.ndindex(ROWS, COLUMNS)]
-
-    def away(self, rng: np.random.Generator) -> Place:
-        """A step that leads away from home if one does, else any."""
-        ways = [way for way in MOVES.values() if self.land.get(self._next(way)) in FREE]
-        if not ways:
-            return list(MOVES.values())[int(rng.integers(4))]
-        farther = [way for way in ways if far(self._next(way)) > far(self.place)]
-        pick = farther if farther and far(self.place) < FARTHEST else ways
-        return pick[int(rng.integers(len(pick)))]
-
-    def goes_on(self, way: Place) -> bool:
-        """Whether the next step that way leads over free ground, and not too far from home."""
-        there = self._next(way)
-        return self.land.get(there) in FREE and far(there) <= FARTHEST
-
-    def home(self) -> list[Place]:
-        """The steps of the shortest way home over ground that was seen, if there is one, and round who stands there."""
-        return self._way_home(self._crowd()) or self._way_home(set())
-
-    def _way_home(self, avoided: set[Place]) -> list[Place]:
-        reached: dict[Place, Place | None] = {self.place: None}
-        queue = deque([self.place])
-        while queue and (0, 0) not in reached:
-            here = queue.popleft()
-            for way in MOVES.values():
-                there = (here[0] + way[0], here[1] + way[1])
-                if there in reached or there in avoided:
-                    continue
-                if self.land.get(there) in FREE or there == (0, 0):
-                    reached[there] = here
-                    queue.append(there)
-        steps: list[Place] = []
-        here, before = (0, 0), reached.get((0, 0))
-        while before is not None:
-            steps.append((here[0] - before[0], here[1] - before[1]))
-            here, before = before, reached[before]
-        return steps[::-1]
-
-    def _crowd(self) -> set[Place]:
-        """Where the newest frame shows somebody else."""
-        if self.shown is None:
-            return set()
-        return {
-            place
-            for place, row, column in self.view()
-            if self.shown.sprites[0, row, column] and self.shown.visible[0, row, column] and (row, column) != CENTRE
-        }
-
-    def _next(self, way: Place) -> Place:
-        return self.place[0] + way[0], self.place[1] + way[1]
-
-    def _moved(self, shown: Reading, move: Place) -> bool:
-        """Whether a move was made that led to what is shown now."""
-        if self.shown is None:
-            return False
-        more = _changed(self.shown, shown, move) - _changed(self.shown, shown, (0, 0))
-        return more < (OBVIOUS if _free(self.shown, move) else -OBVIOUS)
-
-    def _fit(self, shown: Reading, move: Place) -> float:
-        """The share of tiles that can be told and show what was known at their places after a move; NaN of too few."""
-        known = [
-            (self.land[there], int(shown.materials[0, row, column]))
-            for place, row, column in self.view()
-            if (there := (place[0] + move[0], place[1] + move[1])) in self.land
-            and (row, column) != CENTRE
-            and shown.visible[0, row, column]
-        ]
-        return float(np.mean([one == other for one, other in known])) if len(known) >= KNOWN else float("nan")
-
-
-def _free(shown: Reading, way: Place) -> bool:
-    """Whether a reading of one frame shows free ground, and nobody on it, one step that way from a player awake."""
-    ahead = 0, CENTRE[0] + way[0], CENTRE[1] + way[1]
-    return int(shown.materials[ahead]) in FREE and not shown.sprites[ahead] and not shown.sleeping[0]
-
-
-def _changed(before: Reading, after: Reading, move: Place) -> int:
-    """How many of the tiles that can be told in readings of one frame each have changed if the view made that move."""
-    down, right = move
-    old = slice(max(0, down), ROWS + min(0, down)), slice(max(0, right), COLUMNS + min(0, right))
-    new = slice(max(0, -down), ROWS + min(0, -down)), slice(max(0, -right), COLUMNS + min(0, -right))
-    land = np.ones((ROWS, COLUMNS), bool)
-    land[CENTRE] = False
-    told = (before.visible[0] & land)[old] & (after.visible[0] & land)[new]
-    return int((told & (before.materials[0][old] != after.materials[0][new])).sum())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -290,19 +152,19 @@ def _walk(
     world: World, session: Session, walker: Walker, away_s: float, rng: np.random.Generator
 ) -> tuple[dict[Place, int], int, Frames | None]:
     """Walk away and home again: for how many frames each place was out of view, how far it went, the last frame."""
-    names = {step: name for name, step in MOVES.items()}
     away, late = round(away_s * world.fps), LATE_S * world.fps
     absent: dict[Place, int] = {}
     farthest, at, last, way = 0, max(walker.seen_at.values()), None, walker.away(rng)
     for number in range(away + late):
         home = walker.home()
-        back = number + len(home) + 2 >= away
-        if back and walker.place == (0, 0) and number:
+        left = away - number - len(home) - 2
+        if left <= 0 and walker.place == (0, 0) and number:
             break
         way = way if walker.goes_on(way) and rng.random() < STRAIGHT_ON else walker.away(rng)
-        step = home[0] if back and home else way
-        last, at, before = session.step(world.controls.press(names[step])).frames[-1], at + 1, dict(walker.seen_at)
-        walker.see(read_frames(last[None]), at, step)
+        onward = NAMES[home[0] if left <= 0 and home else way]
+        action = (walker.care(left) if left > 0 else None) or onward
+        last, at, before = session.step(world.controls.press(action)).frames[-1], at + 1, dict(walker.seen_at)
+        walker.see(read_frames(last[None]), at, MOVES.get(action, (0, 0)))
         for place, _, _ in walker.view():
             absent[place] = max(absent.get(place, 0), at - before.get(place, at) - 1)
         farthest = max(farthest, far(walker.place))
@@ -348,7 +210,8 @@ def strip(name: str, loops: Sequence[Loop]) -> list[Strip]:
 def points(seed: int, loops: int, away_s: float) -> list[tuple[Episode, int]]:
     """Where loops begin: one frame, the nearest to the middle that fits, of that many episodes of held-out seeds.
 
-    It is day there and will be when the walker comes home, so that what is found can be told; the player is awake.
+    It is day there and will be when the walker comes home, so that what is found can be told; the player is awake and
+    well, since what is past its death no world was taught.
     """
     found: list[tuple[Episode, int]] = []
     for episode in explore_many(seed, 8 * loops, frames_per_block=1):
@@ -358,6 +221,7 @@ def points(seed: int, loops: int, away_s: float) -> list[tuple[Episode, int]]:
             for at in range(CONTEXT, len(episode.frames))
             if by_day(episode.hour + at) and by_day(episode.hour + at + round(away_s * FPS))
             if shown.visible[at - 1].all() and not shown.sleeping[at - 1]
+            if shown.inventory[at - 1, :BODY].min() >= WELL
         ]
         if fit:
             found.append((episode, min(fit, key=lambda at: abs(at - middle))))

@@ -14,10 +14,9 @@ import numpy as np
 import pytest
 
 from benchmarks import memory
-from benchmarks.memory import Loop, Walker, by_chance, go, judge, points, verdicts
+from benchmarks.memory import Loop, by_chance, go, judge, points, verdicts
 from benchmarks.tiles import MATERIALS
-from benchmarks.world_metrics import MOVES
-from benchmarks.world_quality import Episode, engine, explore_many
+from benchmarks.world_quality import Episode, engine
 from worldsim.cache.policies import parse_policy, policy_text
 from worldsim.simulators.crafter import Crafter
 
@@ -70,21 +69,6 @@ def test_loops_begin_and_end_by_day(cases: list[tuple[Episode, int]]) -> None:
             assert 1 - abs(np.cos(np.pi * progress)) ** 3 > 0.3
 
 
-@pytest.mark.parametrize("night", [False, True])
-def test_a_walker_keeps_its_bearings(night: bool) -> None:
-    """Over whole episodes of the engine it is where the engine has it, but for a step on ground without a mark."""
-    episode = next(explore_many(700_000_100, 1, frames_per_block=1))
-    walker, wrong = Walker(), 0
-    for at, action in enumerate(episode.play.actions):
-        shown = episode.play.shown[at : at + 1]
-        if night:
-            shown = replace(shown, visible=np.zeros_like(shown.visible))
-        walker.see(shown, at, MOVES.get(action, (0, 0)))
-        wrong += walker.place != tuple(episode.play.places[at] - episode.play.places[0])
-    assert len(episode.frames) > 100
-    assert wrong <= 0.02 * len(episode.frames)
-
-
 def test_a_world_that_forgets_nothing_is_right_and_one_that_forgets_is_not(cases: list[tuple[Episode, int]]) -> None:
     rng = np.random.default_rng(1)
     real, other = (
@@ -95,63 +79,6 @@ def test_a_world_that_forgets_nothing_is_right_and_one_that_forgets_is_not(cases
     assert real["right"]["judged"] > 25
     assert real["right"]["value"] > 0.98
     assert other["right"]["value"] < 0.8
-
-
-def reading(materials: list[list[int]], sprites: dict[tuple[int, int], int] | None = None) -> Any:
-    shown, on = np.full((1, 7, 9), GRASS), np.zeros((1, 7, 9), int)
-    shown[0, : len(materials), : len(materials[0])] = materials
-    for place, sprite in (sprites or {}).items():
-        on[0, *place] = sprite
-    return SimpleNamespace(materials=shown, sprites=on, visible=np.ones((1, 7, 9), bool), sleeping=np.zeros(1, bool))
-
-
-def test_a_walker_tells_by_what_it_sees_whether_it_moved() -> None:
-    walker = Walker()
-    for at, shown in enumerate(([[WATER, GRASS, WATER]], [[GRASS, WATER, GRASS]], [[GRASS, WATER, GRASS]])):
-        walker.see(reading(shown), at, (0, 1))
-    assert walker.place == (0, 1)
-
-
-def test_a_walker_on_ground_without_a_mark_tells_it_by_what_stood_ahead() -> None:
-    walker, cow = Walker(), 6
-    walker.see(reading([[GRASS]]), 0, (0, 0))
-    walker.see(reading([[GRASS]], {(3, 5): cow}), 1, (0, 1))
-    assert walker.place == (0, 1)
-    walker.see(reading([[GRASS]], {(3, 5): cow}), 2, (0, 1))
-    assert walker.place == (0, 1)
-    assert walker.home() == [(0, -1)]
-
-
-def test_a_walker_that_was_mistaken_finds_its_place_by_the_land() -> None:
-    land = np.random.default_rng(3).choice([GRASS, WATER], size=(7, 9)).tolist()
-    walker = Walker()
-    walker.see(reading(land), 0, (0, 0))
-    walker.place = (1, -1)
-    walker.see(reading(land), 1, (0, 0))
-    assert walker.place == (0, 0)
-
-
-def test_a_walker_finds_the_shortest_way_home_over_free_ground() -> None:
-    walker = Walker(place=(0, 3))
-    walker.land = {(0, column): GRASS for column in range(4)} | {(1, column): GRASS for column in range(4)}
-    walker.land[0, 1] = WATER
-    steps = walker.home()
-    assert len(steps) == 5
-    place = walker.place
-    for step in steps:
-        place = (place[0] + step[0], place[1] + step[1])
-        assert walker.land.get(place) == GRASS or place == (0, 0)
-    assert place == (0, 0)
-    walker.land[1, 1] = WATER
-    assert walker.home() == []
-
-
-def test_a_walker_goes_round_who_stands_in_its_way_if_there_is_a_way_round() -> None:
-    walker = Walker(place=(0, 3), shown=reading([[GRASS]], {(3, 3): 6}))
-    walker.land = {(0, column): GRASS for column in range(4)}
-    assert walker.home() == [(0, -1)] * 3
-    walker.land |= {(1, column): GRASS for column in range(4)}
-    assert len(walker.home()) == 5
 
 
 def loop(truth: list[int], found: list[int]) -> Loop:
