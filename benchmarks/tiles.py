@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from worldsim.errors import MissingDependency, ShapeError
+from worldsim.errors import MissingDependency, ShapeError, installing
 
 Floats = NDArray[np.float32]
 Frames = NDArray[np.uint8]
@@ -223,7 +223,7 @@ def _engine() -> tuple[Any, Any]:
     except ImportError as error:
         raise MissingDependency(
             "the Crafter engine, whose textures frames are compared with, is not installed; "
-            "run: pip install 'worldsim[worlds]'"
+            f"run: {installing('worlds')}"
         ) from error
     return crafter.engine.Textures(crafter.constants.root / "assets"), crafter.engine
 

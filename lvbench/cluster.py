@@ -51,7 +51,9 @@ def examine_on_cluster(
     try:
         import ray
     except ImportError as error:
-        raise ConfigError("ray is not installed; run: pip install 'worldsim[scale]'") from error
+        raise ConfigError(
+            "ray is not installed; run: .venv/bin/pip install --constraint constraints.txt --editable '.[scale]'"
+        ) from error
     done: dict[str, Record | Refused] = {}
     with _cluster(ray):
         wants = {"num_cpus": 1, "num_gpus": _gpus(settings), "max_retries": TRIES - 1}

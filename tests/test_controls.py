@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 
-from worldsim.controls import Action, Controls
+from worldsim.controls import Action, Controls, Rows
 from worldsim.errors import ConfigError, UnknownName
 
 JUMP, LEFT, RIGHT = (
@@ -125,3 +128,71 @@ def test_an_hour_outside_the_day_is_refused(hour: int) -> None:
 def test_an_hour_for_a_world_without_days_is_refused() -> None:
     with pytest.raises(ConfigError, match="this world has no days, so no hour can be given; got hour=3"):
         TOGETHER.check_hour(3)
+
+
+RUN = Controls(
+    actions=(Action(name="left", keys=("KeyA",), adds=(0, -1)), Action(name="right", keys=("KeyD",), adds=(0, 1))),
+    exclusive=False,
+    rows=Rows(idle=(1, 0), count=5, step=3),
+)
+IDLE, LEFT_ROW, RIGHT_ROW = (1, 0), (0, -1), (0, 1)
+
+
+def test_the_first_frame_is_steered_as_if_nothing_else_had_been_held_before() -> None:
+    assert len(RUN) == 10
+    assert RUN.next(["KeyA"], None) == RUN.vector(["KeyA"]) == LEFT_ROW * 5
+    assert RUN.next([], None) == IDLE * 5
+    assert TOGETHER.next(["KeyA"], None) == TOGETHER.vector(["KeyA"])
+
+
+def test_rows_move_on_by_a_frame_whose_last_moment_steers_from_the_next_one_on() -> None:
+    second = RUN.next(["KeyD"], RUN.vector(["KeyA"]))
+    assert second == LEFT_ROW * 3 + RIGHT_ROW * 2
+    assert RUN.next([], second) == LEFT_ROW * 0 + RIGHT_ROW * 2 + RIGHT_ROW + IDLE * 2
+
+
+def test_rows_go_on_from_numbers_that_were_kept_as_tensors_keep_them() -> None:
+    tilted = Controls(
+        actions=(Action(name="look", keys=("KeyI",), adds=(0.1, 0.0)),),
+        exclusive=False,
+        rows=Rows(idle=(0.0, 0.0), count=5, step=3),
+    )
+    before, kept = tilted.vector(["KeyI"]), np.float32(tilted.vector(["KeyI"])).tolist()
+    assert np.array_equal(np.float32(tilted.next([], before)), np.float32(tilted.next([], kept)))
+
+
+def test_what_is_held_together_adds_up_to_a_row() -> None:
+    assert RUN.vector(["KeyA", "KeyD"]) == (0, 0) * 5
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"actions": (Action(name="left", keys=("KeyA",), adds=(1,)),)},
+        {"actions": (LEFT,)},
+        {"day": 12},
+    ],
+)
+def test_rows_that_do_not_fit_their_actions_are_refused(changed: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="in a world of rows every action adds to each of the 2 numbers of one"):
+        replace(RUN, **changed)
+    with pytest.raises(ConfigError, match="in a world of rows"):
+        Controls(actions=RUN.actions, exclusive=False)
+
+
+@pytest.mark.parametrize("wrong", [{"idle": ()}, {"step": 0}, {"step": 6}])
+def test_rows_without_numbers_or_with_fewer_than_moments_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="a frame as many rows as moments or more"):
+        replace(RUN.rows, **wrong)
+
+
+@pytest.mark.parametrize("keys", [None, 3, 1.5])
+def test_what_holds_no_names_are_no_keys(keys: Any) -> None:
+    with pytest.raises(ConfigError, match=r"keys are a set of names, got .*; pass \(\)"):
+        TOGETHER.check(keys)
+
+
+@pytest.mark.parametrize("keys", [[["KeyA"]], [{"KeyA": 1}], [None], [3], [b"KeyA"], [("KeyA",)]])
+def test_a_key_that_is_no_text_is_a_key_that_nobody_knows(keys: Any) -> None:
+    with pytest.raises(UnknownName, match="there is no key "):
+        TOGETHER.check(keys)

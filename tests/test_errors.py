@@ -8,7 +8,7 @@ import re
 import pytest
 
 from worldsim import errors
-from worldsim.errors import ConfigError, UnknownName, WorldSimError
+from worldsim.errors import ConfigError, UnknownName, WorldSimError, counted, installing, shown
 
 
 def drawn_parents() -> dict[str, str]:
@@ -59,3 +59,30 @@ def test_an_unknown_name_points_at_the_nearest_one() -> None:
 
 def test_an_unknown_name_need_not_be_text() -> None:
     assert str(UnknownName("key", 7, ["KeyW"])) == "there is no key 7; known: KeyW"
+
+
+@pytest.mark.parametrize("given", ["x" * 5_000, ["x"] * 5_000, "\x1b[31m" * 900])
+def test_what_was_given_is_repeated_in_few_characters_that_steer_no_terminal(given: object) -> None:
+    text = shown(given)
+    assert len(text) == 80
+    assert text.isprintable()
+    assert text.endswith("...")
+    assert len(str(UnknownName("world", given, ["maze"]))) < 120
+
+
+def test_what_is_short_is_repeated_whole_and_a_number_without_end_is_none() -> None:
+    assert shown("é\n") == "'é\\n'"
+    assert shown(10**5_000) == "a number of more digits than can be written"
+
+
+def test_an_unknown_name_may_belong_to_something() -> None:
+    error = UnknownName("option", "foo", ["frames"], of="policy 'window'")
+    assert str(error) == "there is no option 'foo' of policy 'window'; known: frames"
+
+
+def test_one_is_counted_as_one() -> None:
+    assert [counted(number, "frame") for number in (0, 1, 2)] == ["0 frames", "1 frame", "2 frames"]
+
+
+def test_an_extra_is_installed_from_the_folder_and_not_from_a_package_of_that_name_elsewhere() -> None:
+    assert installing("wan") == ".venv/bin/pip install --constraint constraints.txt --editable '.[wan]'"

@@ -182,14 +182,14 @@ def test_steps_and_block_length_are_the_ones_asked_for(assets, frames):
     [
         ("craftr", {}, UnknownName, r"no world 'craftr'; known: .*crafter.*did you mean 'crafter'"),
         ("crafter", {"policy": "windw"}, UnknownName, r"no policy 'windw'; known: .*full.*sink, window.*mean 'window'"),
-        ("crafter", {"policy": "window:size=3"}, UnknownName, r"no option of policy 'window' 'size'"),
+        ("crafter", {"policy": "window:size=3"}, UnknownName, r"no option 'size' of policy 'window'"),
         ("crafter", {"policy": "window:frames=0"}, ConfigError, "at least 1 frame"),
         ("crafter", {"kv": "int4"}, UnknownName, r"no code for keys and values 'int4'; known: fp8, .*mean 'int8'"),
         (
             "crafter",
             {"kv": "int8:group=3"},
             UnknownName,
-            r"no option of code for keys and values 'int8' 'group'; known: recent",
+            r"no option 'group' of code for keys and values 'int8'; known: recent",
         ),
         ("crafter", {"kv": "gear4:rank=99"}, ConfigError, "choose fewer"),
         ("crafter", {"noise": "cosin"}, UnknownName, r"no noise 'cosin'; known: .*mean 'cosine'"),
@@ -207,7 +207,14 @@ def test_steps_and_block_length_are_the_ones_asked_for(assets, frames):
         ("crafter", {"recall": 0}, ConfigError, "recall is True or False, got 0"),
         ("crafter", {"budget": True}, ConfigError, "a whole number of bytes or a text such as 256MB, got True"),
         ("crafter", {"budget": 1.5e9}, ConfigError, "a whole number of bytes or a text .*, got 1500000000.0"),
-        ("crafter", {"steps": 0}, ConfigError, "at least 1 step, got 0"),
+        ("crafter", {"device": None}, ConfigError, "a device is chosen by a name such as 'auto' or 'cpu', got None"),
+        ("crafter", {"device": 3}, ConfigError, "a device is chosen by a name such as 'auto' or 'cpu', got 3"),
+        ("crafter", {"steps": 0}, ConfigError, "at least 1 step and at most 1,000, got 0"),
+        ("crafter", {"steps": 10**12}, ConfigError, "at least 1 step and at most 1,000, got 1000000000000"),
+        ("crafter", {"steps": "3"}, ConfigError, "steps is an integer, got '3'"),
+        ("crafter", {"steps": 1.5}, ConfigError, "steps is an integer, got 1.5"),
+        ("crafter", {"frames_per_block": True}, ConfigError, "blocks of 1, 2, 4 frames, got True"),
+        ("crafter", {"frames_per_block": 2.0}, ConfigError, "blocks of 1, 2, 4 frames, got 2.0"),
         ("crafter", {"frames_per_block": 3}, ConfigError, "blocks of 1, 2, 4 frames, got frames_per_block=3"),
     ],
 )
@@ -232,7 +239,7 @@ def test_weights_can_be_given_as_a_file_with_layers_of_its_own(assets, tmp_path)
 @pytest.mark.parametrize("changed", [{"controls": 3}, {"channels": 48}, {"height": 7}, {"patch": 3}])
 def test_weights_of_another_world_are_refused(assets, tmp_path, changed):
     path = write(tmp_path / "other.safetensors", replace(SMALL, unlikely=0.0, scroll=None, **changed))
-    with pytest.raises(WeightsError, match="not of crafter"):
+    with pytest.raises(WeightsError, match=r"other\.safetensors is not of crafter, .*; give the world that it is of"):
         load("crafter", weights=path)
 
 

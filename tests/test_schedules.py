@@ -54,9 +54,14 @@ def test_a_shift_that_is_not_over_zero_is_refused(shift):
         few_step_sigmas(4, shift)
 
 
-def test_a_schedule_without_steps_is_refused():
-    with pytest.raises(ConfigError, match="at least 1 step, got 0"):
-        uniform_sigmas(0)
+@pytest.mark.parametrize("steps", [0, -1, 1_001, 10**12, pytest.param(10**5_000, id="endless")])
+def test_a_schedule_without_steps_or_without_end_is_refused(steps):
+    with pytest.raises(ConfigError, match="at least 1 step and at most 1,000, got"):
+        uniform_sigmas(steps)
+
+
+def test_the_longest_schedule_still_falls():
+    check_sigmas(few_step_sigmas(1_000, 5.0))
 
 
 @pytest.mark.parametrize("sigmas", [(), (1.0, 1.0), (0.5, 0.7), (1.0, 0.0), (1.2, 0.5), (1.0, float("nan")), (-0.5,)])

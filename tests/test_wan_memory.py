@@ -13,6 +13,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from worldsim import matrixgame
 from worldsim.cache.policy import Full, SinkWindow, Window
 from worldsim.cache.pool import PagePool
 from worldsim.cache.quant import parse_storage
@@ -22,11 +23,15 @@ from worldsim.decoding.prompting import PromptChange
 from worldsim.decoding.video import VideoDecoder
 from worldsim.errors import ConfigError, MissingDependency
 from worldsim.keeping import Keeping, tiers_of
+from worldsim.models.matrixgame.backbone import MatrixGameBackbone
+from worldsim.models.matrixgame.condition import MOST, picture_condition
+from worldsim.models.matrixgame.config import matrixgame_config
 from worldsim.models.wan.backbone import WanBackbone
 from worldsim.models.wan.config import wan_config
 from worldsim.wan import CAUSAL_FORCING, LONGLIVE, RECIPES, ROLLING_FORCING, SELF_FORCING
 from worldsim.wan_memory import (
     DRIVER_BYTES,
+    SIGHT_PARAMETERS,
     SLACK,
     TEXT_PARAMETERS,
     MemoryPlan,
@@ -66,12 +71,12 @@ def test_what_lies_for_good_is_counted_from_the_published_sizes() -> None:
     assert plan.heard == 5 * 2 * 2 * 30 * 512 * 1536
     # The state dict of the codec; its constants are not among its 126,892,531 weights.
     assert plan.codec == 2 * 126_892_531
-    assert plan.text == 2 * TEXT_PARAMETERS
+    assert plan.told == 2 * TEXT_PARAMETERS
     assert plan.below == 0
     assert plan.device == sum(
         (plan.weights, plan.pages, plan.view, plan.heard, plan.codec, plan.codec_state, plan.work)
     )
-    assert plan.host == plan.text
+    assert plan.host == plan.told
 
 
 def test_the_text_encoder_is_as_large_as_published() -> None:
@@ -113,7 +118,7 @@ def test_a_budget_bounds_pages_and_the_rest_lies_below_it() -> None:
     whole = memory_plan(FULL, SELF_FORCING.plan(), dtype=BFLOAT16)
     bounded = memory_plan(FULL, SELF_FORCING.plan(), dtype=BFLOAT16, keeping=within("6.1GB"))
     assert (bounded.pages, bounded.below) == (6_100_000_000, whole.pages - 6_100_000_000)
-    assert bounded.host == bounded.text + bounded.below
+    assert bounded.host == bounded.told + bounded.below
     less = memory_plan(FULL, SELF_FORCING.plan(), dtype=BFLOAT16, keeping=within("6.1GB,1GB"))
     assert less.below == 10**9
     assert memory_plan(FULL, SELF_FORCING.plan(), dtype=BFLOAT16, keeping=within("99GB")).pages == whole.pages
@@ -190,11 +195,15 @@ def test_a_codec_takes_what_it_is_said_to_take() -> None:
     with alive:
         codec.decode(latents, begun)
     assert alive.most == pytest.approx(told.decode, rel=0.02)
-    pictures = torch.zeros(5, 64, 96, 3, dtype=torch.uint8)
-    alive = _Alive()
-    with alive:
-        codec.encode(pictures, codec.open())
-    assert alive.most == pytest.approx(told.encode, rel=0.02)
+    pictures = torch.zeros(13, 64, 96, 3, dtype=torch.uint8)
+    for encode in (
+        lambda: codec.encode(pictures, codec.open()),
+        lambda: picture_condition(pictures[0], codec, most=5),
+    ):
+        alive = _Alive()
+        with alive:
+            encode()
+        assert alive.most == pytest.approx(told.encode, rel=0.02)
 
 
 def test_a_tiny_decoder_takes_what_it_is_said_to_take() -> None:
@@ -242,6 +251,51 @@ def test_a_video_takes_about_what_it_is_said_to_take(plan: Any, seed: int) -> No
     assert 0.75 * own <= alive.most <= 1.15 * own
 
 
+@pytest.mark.parametrize(("kind", "seed"), [("universal", 4), ("templerun", 5)])
+def test_a_game_takes_about_what_it_is_said_to_take(kind: str, seed: int) -> None:
+    config = matrixgame_config(kind, "tiny", height_px=64, width_px=96)
+    config = replace(config, wan=replace(config.wan, layers=4, text_length=9))
+    plan = matrixgame.RECIPES["matrix-game-2-universal"].plan(policy=Window(frames=6))
+    backbone = MatrixGameBackbone(config).eval().requires_grad_(False)
+    told = memory_plan(config, plan, dtype=FLOAT32)
+    generator = torch.Generator().manual_seed(seed)
+    seen = torch.randn(MOST + 1, config.seen, 8, 12, generator=generator)
+    words = torch.randn(9, config.wan.text_dim, generator=generator)
+    alive = _Alive()
+    with alive:
+        pool = PagePool(backbone.pages, pages=pages_of(plan, sessions=1), dtype=FLOAT32, device=CPU)
+        decoder = VideoDecoder(backbone, pool, plan, seed)
+        decoder.tell(backbone.hear(words, seen))
+        for _ in range(5):
+            decoder.commit(decoder.propose(torch.zeros(1, plan.frames_per_block, config.controls)))
+    heard = told.heard * 2 // 5  # of one session, and beside it what a call is given
+    own = told.pages + told.view + heard + _backbone_work(config, plan, FLOAT32)
+    assert 0.75 * own <= alive.most <= 1.15 * own
+
+
+def test_a_game_as_published_is_planned_with_its_streams_its_picture_and_without_a_text_encoder() -> None:
+    recipe = matrixgame.RECIPES["matrix-game-2-universal"]
+    config = recipe.config((352, 640))
+    with Nowhere():
+        plan = memory_plan(config, recipe.plan(), dtype=BFLOAT16, preview=True)
+    assert plan.weights == 2 * 1_619_242_304
+    page = 2 * 2 * 880 * (30 * 12 * 128 + 15 * 16 * 64)  # keys and values of all tokens and of their mouse
+    assert config.pages.bytes(BFLOAT16) == page
+    assert (plan.pages, plan.view) == ((3 + 4 * 3) * page, 6 * page)
+    assert plan.heard == 5 * 2 * (30 * 2 * 257 * 1536 + 33 * 20 * 44 * 80)
+    assert plan.told == plan.host == 2 * SIGHT_PARAMETERS
+    without = matrixgame.RECIPES["matrix-game-2-templerun"].config((352, 640))
+    assert memory_plan(without, recipe.plan(), dtype=BFLOAT16).pages == 15 * 2 * 2 * 880 * 30 * 12 * 128
+
+
+def test_the_image_encoder_is_as_large_as_published() -> None:
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 16}
+    with torch.device("meta"):
+        encoder = transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**sizes, image_size=224, patch_size=14))
+    assert sum(weight.numel() for weight in encoder.parameters()) == SIGHT_PARAMETERS
+
+
 def test_what_is_alive_is_counted_once_and_no_longer_than_it_lives() -> None:
     alive = _Alive()
     with alive:
@@ -262,7 +316,7 @@ def test_a_plan_is_read_in_lines_that_leave_out_what_there_is_not() -> None:
     assert all(re.fullmatch(r"\S.* +\d+\.\d\d GB", line) for line in lines)
     assert len({len(line) for line in lines}) == 1
     assert [line.split("  ")[0].strip() for line in lines][-3:] == [
-        "text encoder, mapped from its file",
+        "text or image encoder, mapped from its file",
         "together, on the device",
         "together, in host memory",
     ]
@@ -295,5 +349,5 @@ def test_a_pool_has_pages_for_what_sessions_hold_and_for_blocks_and_pasts_in_the
 
 def test_without_diffusers_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "diffusers", None)
-    with pytest.raises(MissingDependency, match=r"pip install 'worldsim\[wan\]'"):
+    with pytest.raises(MissingDependency, match=r"pip install .* --editable '\.\[wan\]'"):
         memory_plan(TINY, SELF_FORCING.plan(), dtype=FLOAT32)

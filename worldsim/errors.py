@@ -8,6 +8,7 @@ WorldSimError
 ├── NotShipped            a world is known but its weights are not in the package
 ├── ActionsError          a line of an actions or a prompts file cannot be read
 ├── DataError             recorded episodes are missing, torn or of another world
+├── BrokenRun             a recording or a training run cannot go on; what it kept before is whole
 ├── EngineFull            an engine has as many sessions as it has capacity for
 ├── PoolFull              the page pool has no page left for the next block
 ├── SpillError            keys and values cannot be moved out of memory, or not be read back
@@ -28,6 +29,28 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+LONGEST_SHOWN = 80
+"""Characters of what was given that an error repeats."""
+
+
+def shown(given: object) -> str:
+    """What was given, as an error repeats it: its repr, which steers no terminal, cut where it is long."""
+    try:
+        text = repr(given)
+    except ValueError:
+        return "a number of more digits than can be written"
+    return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 3]}..."
+
+
+def counted(number: int, what: str) -> str:
+    """So many of something, as a text: "1 frame", "2 frames"."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def installing(extra: str) -> str:
+    """The command that installs an optional part of worldsim, in its folder."""
+    return f".venv/bin/pip install --constraint constraints.txt --editable '.[{extra}]'"
+
 
 class WorldSimError(Exception):
     """Catch this to catch every error that worldsim raises on purpose."""
@@ -38,13 +61,21 @@ class ConfigError(WorldSimError, ValueError):
 
 
 class UnknownName(ConfigError):
-    """A name that nobody knows, with the names that would fit."""
+    """A name that nobody knows, with the names that would fit.
 
-    def __init__(self, kind: str, given: object, known: Iterable[str]) -> None:
+    Args:
+        kind: what it would be the name of.
+        given: the name.
+        known: those that fit.
+        of: what it would belong to, if that is not all of worldsim.
+    """
+
+    def __init__(self, kind: str, given: object, known: Iterable[str], *, of: str = "") -> None:
         names = sorted(known)
-        near = get_close_matches(str(given), names, n=1)
+        near = get_close_matches(str(given)[:LONGEST_SHOWN], names, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        super().__init__(f"there is no {kind} {given!r}; known: {', '.join(names) or 'none'}{hint}")
+        owner = f" of {of}" if of else ""
+        super().__init__(f"there is no {kind} {shown(given)}{owner}; known: {', '.join(names) or 'none'}{hint}")
 
 
 class ShapeError(WorldSimError, ValueError):
@@ -65,6 +96,10 @@ class ActionsError(WorldSimError, ValueError):
 
 class DataError(WorldSimError):
     """Recorded episodes are missing, torn or of another world."""
+
+
+class BrokenRun(WorldSimError):
+    """A recording or a training run cannot go on; what it kept before is whole."""
 
 
 class EngineFull(WorldSimError):

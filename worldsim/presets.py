@@ -21,14 +21,15 @@ from worldsim.codec.patches import PatchCodec
 from worldsim.decoding.noise_plan import NoisePlan, parse_noise
 from worldsim.decoding.prompting import PromptChange, parse_prompt_change
 from worldsim.decoding.video import VideoPlan
-from worldsim.errors import ConfigError, LogError, NotShipped, UnknownName, WeightsError
+from worldsim.errors import ConfigError, LogError, NotShipped, UnknownName, WeightsError, shown
 from worldsim.keeping import Keeping, check_budget, check_pages, tiers_of
 from worldsim.models.protocol import Codec
 from worldsim.models.small.atlas import Scroll
 from worldsim.models.small.backbone import SmallConfig
 from worldsim.models.small.weights import load_weights
+from worldsim.published import PUBLISHED, Place, load_published, settings_of, size_of
 from worldsim.runtime.devices import is_gpu, pick_device
-from worldsim.runtime.session import Session
+from worldsim.runtime.session import Session, whole
 from worldsim.runtime.snapshot import read_snapshot
 from worldsim.runtime.starts import Starts
 from worldsim.runtime.world import Origin, World
@@ -43,7 +44,6 @@ from worldsim.simulators.protocol import Explorer, Simulator
 from worldsim.training.data import Recording
 from worldsim.training.objectives import BeliefForcing, DiffusionForcing
 from worldsim.training.trainer import Stage, TrainingPlan
-from worldsim.wan import RECIPES, SIZE_PX, assemble_wan, load_parts, parse_size, room_for
 
 ASSETS = Path(str(files("worldsim"))) / "assets"
 
@@ -96,7 +96,7 @@ class WorldRecipe:
         """How its blocks are made, of so many frames by so many calls; its own where None."""
         return VideoPlan(
             frames_per_block=self.check_block(1 if frames_per_block is None else frames_per_block),
-            sigmas=few_step_sigmas(self.steps if steps is None else steps, self.shift),
+            sigmas=few_step_sigmas(self.steps if steps is None else whole(steps, "steps is an integer"), self.shift),
             sampler=self.sampler,
             policy=self.policy,
             draw=bool(self.backbone.palette),
@@ -105,10 +105,10 @@ class WorldRecipe:
 
     def check_block(self, frames: int) -> int:
         """That many frames; ConfigError if it was not trained for blocks of them."""
-        if frames not in self.blocks:
-            known = ", ".join(map(str, self.blocks))
-            raise ConfigError(f"{self.name} makes blocks of {known} frames, got frames_per_block={frames}")
-        return frames
+        known = f"{self.name} makes blocks of {', '.join(map(str, self.blocks))} frames"
+        if (number := whole(frames, known)) not in self.blocks:
+            raise ConfigError(f"{known}, got frames_per_block={shown(frames)}")
+        return number
 
     @property
     def folder(self) -> Path:
@@ -271,13 +271,13 @@ def load(
     """A world, ready to be opened.
 
     Args:
-        name: one of WORLDS, or of worldsim.wan.RECIPES, whose public weights must be there.
+        name: one of WORLDS, or of worldsim.published.PUBLISHED, whose public weights must be there.
         device: "auto" (the GPU where there is one), "cpu", "cuda" or "cuda:N".
         policy: what a block sees of the past: a policy, or its name as in "window:frames=24"; the world's own if None.
         steps: backbone calls that denoise a block, at least 1; the world's own if None.
         frames_per_block: frames made together: a block length the world was trained for; 1, or its own one, if None.
-        weights: a weights file of `worldsim train`; the one in the package if None. Of the Wan family a folder or a
-            file, see worldsim.wan.
+        weights: a weights file of `worldsim train`; the one in the package if None. Of a published model a folder
+            or a file, see worldsim.wan and worldsim.matrixgame.
         kv: how keys and values of frames that are no longer recent are kept: a storage, or its name as in "int8" or
             "kivi2:recent=16"; exactly if None. What is recent, and so exact, is 8 frames unless it says otherwise.
         recall: let weights that remember places recall them. Off, a block knows of the past what the policy shows.
@@ -287,10 +287,10 @@ def load(
         budget: how many bytes of keys and values may lie in memory, as a number or a text such as "256MB"; others lie
             on disk. On a GPU they lie in host memory, up to its own budget if it has one, as in "8GB,32GB".
         spill: the folder whose disk takes them, in a file that ends with the process; the system's if None.
-        size: width and height in pixels, such as "832x480", of a world of the Wan family.
+        size: width and height in pixels, such as "832x480", of a published model.
         on_prompt: what becomes of the past when the prompt changes: "keep", "flush:sink=1,recent=2" or
             "recache:frames=12"; as the model was published if None.
-        preview: a file of the tiny decoder TAEHV, which shows frames of the Wan family faster and less well.
+        preview: a file of the tiny decoder TAEHV, which shows frames of a published model faster and less well.
 
     Raises:
         UnknownName: no such world, policy, code for keys and values, noise, change of the prompt, or device.
@@ -301,12 +301,10 @@ def load(
     where = _place(name, device)
     chosen = _chosen(policy, noise, on_prompt) | {"clean_pass": _switch("clean_pass", clean_pass)}
     keeping = _keeping(kv, tiers_of(budget, spill, where))
-    if name in RECIPES:
+    if (recipe := PUBLISHED.get(name)) is not None:
         _refuse(name, steps=steps, frames_per_block=frames_per_block)
-        plan = RECIPES[name].plan(**chosen)
-        check = room_for(plan, device=where, preview=preview is not None, keeping=keeping)
-        parts = load_parts(RECIPES[name], weights, size=_pixels(size), device=where, preview=preview, check=check)
-        return assemble_wan(RECIPES[name], plan, parts, keeping=keeping)
+        place = Place(size=size_of(recipe, size), device=where, preview=preview, keeping=keeping)
+        return load_published(recipe, recipe.plan(**chosen), weights, place)
     _refuse(name, size=size, on_prompt=on_prompt, preview=preview)
     plan = replace(WORLDS[name].plan(frames_per_block, steps, recall=_switch("recall", recall)), **chosen)
     return assemble(WORLDS[name], plan, _weights(WORLDS[name], weights), device=where, keeping=keeping)
@@ -314,13 +312,9 @@ def load(
 
 def _place(name: str, device: str) -> torch.device:
     """The device of that name; UnknownName unless there is such a world to load there."""
-    if name not in WORLDS and name not in RECIPES:
-        raise UnknownName("world", name, (*WORLDS, *RECIPES))
+    if name not in WORLDS and name not in PUBLISHED:
+        raise UnknownName("world", name, (*WORLDS, *PUBLISHED))
     return pick_device(device)
-
-
-def _pixels(size: str | None) -> tuple[int, int]:
-    return SIZE_PX if size is None else parse_size(size)
 
 
 def _keeping(kv: str | Storage | None, tiers: Tiers | None) -> Keeping:
@@ -341,9 +335,9 @@ def _chosen(
 
 def _refuse(name: str, **given: object) -> None:
     """Raise ConfigError if anything is given that says nothing to worlds of that family."""
-    wrong = [f"{option}={value}" for option, value in given.items() if value is not None]
+    wrong = [f"{option}={value!s:.80}" for option, value in given.items() if value is not None]
     if wrong:
-        family = "a published model, with a number of its own" if name in RECIPES else "of another family"
+        family = "a published model, with a number of its own" if name in PUBLISHED else "of another family"
         raise ConfigError(f"{' and '.join(wrong)} cannot be chosen for {name}, which is {family}; leave it out")
 
 
@@ -354,14 +348,14 @@ def _named(name: str, given: str | Choice, parse: Callable[[str], Choice], part:
     """What was given, read if it is a text; ConfigError if it is neither that nor something with such a part."""
     made = parse(given) if isinstance(given, str) else given
     if not hasattr(made, part):
-        raise ConfigError(f"{name} is a text, as in the help of load, or what that names, got {made!r:.80}")
+        raise ConfigError(f"{name} is a text, as in the help of load, or what that names, got {shown(made)}")
     return made
 
 
 def _switch(name: str, given: object) -> bool:
     """The choice that was given; ConfigError if it is none."""
     if not isinstance(given, bool):
-        raise ConfigError(f"{name} is True or False, got {given!r:.80}")
+        raise ConfigError(f"{name} is True or False, got {shown(given)}")
     return given
 
 
@@ -393,8 +387,8 @@ def assemble(
     plan = replace(plan, recall=plan.recall and backbone.config.scroll is not None)
     if (backbone.geometry, backbone.controls) != (recipe.backbone.geometry(), recipe.backbone.controls):
         raise WeightsError(
-            f"those weights are not of {recipe.name}, which has {recipe.backbone.geometry()} and "
-            f"{recipe.backbone.controls} controls; they have {backbone.geometry} and {backbone.controls} controls"
+            f"{weights} is not of {recipe.name}, which has {recipe.backbone.geometry()} and {recipe.backbone.controls} "
+            f"controls; it has {backbone.geometry} and {backbone.controls} controls; give the world that it is of"
         )
     places = recipe.folder / "starts.safetensors"
     origin = Origin.learned_from(
@@ -458,15 +452,12 @@ def world_of(log: SessionLog, *, device: str = "auto", weights: Path | str | Non
     if wrong:
         raise LogError(f"that log tells of a plan that no world was loaded with: {'; '.join(wrong)}")
     settings = {name: plan[name] for name in ("policy", "kv", "noise", "clean_pass")}
-    if log.opening.world not in RECIPES:
+    recipe = PUBLISHED.get(log.opening.world)
+    if recipe is None:
         settings |= {"frames_per_block": plan["frames_per_block"], "recall": plan["recall"]}
         return load(log.opening.world, device=device, weights=weights, steps=len(plan["sigmas"]), **settings)
-    match plan:
-        case {"size": [int(height), int(width)], "on_prompt": str(change)}:
-            settings |= {"size": f"{width}x{height}", "on_prompt": change}
-        case _:
-            raise LogError("that log of a world that is told does not tell its size, and what becomes of its past")
-    if plan["policy"] == policy_text(RECIPES[log.opening.world].policy):
+    settings |= settings_of(recipe, plan)
+    if plan["policy"] == policy_text(recipe.policy):
         del settings["policy"]
     return load(log.opening.world, device=device, weights=weights, **settings)
 
@@ -494,6 +485,6 @@ def _weights(recipe: WorldRecipe, given: Path | str | None) -> Path:
         raise NotShipped(
             f"the weights of {recipe.name} are not in the package; train them with "
             f"`worldsim record {recipe.name} -o data/{recipe.name}`, the same with --held-out, and "
-            f"`worldsim train {recipe.name} --data data/{recipe.name}`, then load them with weights=FILE"
+            f"`worldsim train {recipe.name} --data data/{recipe.name}`, then name them: weights=FILE or --weights FILE"
         )
     return path

@@ -12,7 +12,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from worldsim.errors import ConfigError
+from worldsim.errors import ConfigError, shown
+
+MOST_STEPS = 1_000
+"""Levels that such models are trained at: with more steps neighbours would be told apart by nothing."""
 
 
 def mix(clean: Tensor, noise: Tensor, sigma: float | Tensor) -> Tensor:
@@ -39,9 +42,9 @@ def shift_sigma(sigma: float, shift: float) -> float:
 
 
 def uniform_sigmas(steps: int) -> tuple[float, ...]:
-    """That many equally spaced levels, falling from 1; the level 0 that follows the last is left out."""
-    if steps < 1:
-        raise ConfigError(f"a schedule has at least 1 step, got {steps}")
+    """That many equally spaced levels, 1 to 1,000, falling from 1; the level 0 that follows the last is left out."""
+    if not 1 <= steps <= MOST_STEPS:
+        raise ConfigError(f"a schedule has at least 1 step and at most {MOST_STEPS:,}, got {shown(steps)}")
     return tuple((steps - step) / steps for step in range(steps))
 
 

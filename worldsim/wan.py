@@ -14,12 +14,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from worldsim.cache.policy import Policy, SinkWindow, Window
 from worldsim.cache.pool import PagePool
@@ -33,6 +33,7 @@ from worldsim.decoding.rolling import Rolling
 from worldsim.decoding.video import VideoPlan
 from worldsim.errors import ConfigError, NotShipped
 from worldsim.keeping import Keeping, check_budget, check_pages
+from worldsim.models.matrixgame.backbone import MatrixGameBackbone
 from worldsim.models.wan.backbone import WanBackbone
 from worldsim.models.wan.config import STRIDE_PX, WanConfig, wan_config
 from worldsim.models.wan.hub import local_path
@@ -42,15 +43,17 @@ from worldsim.models.wan.text import LENGTH, WanText, load_text
 from worldsim.models.wan.weights import Weights, check_state, load_tensors
 from worldsim.runtime.devices import free_bytes, is_gpu
 from worldsim.runtime.starts import Starts
+from worldsim.runtime.voice import Voice
 from worldsim.runtime.world import Origin, World
 from worldsim.samplers import few_step
 from worldsim.schedules import few_step_sigmas
-from worldsim.wan_memory import MemoryPlan, check_memory, memory_plan, pages_of
+from worldsim.wan_memory import Config, MemoryPlan, check_memory, memory_plan, pages_of
 
 FPS = 16
 SIZE_PX = (480, 832)
-Check = Callable[[WanConfig, torch.dtype], None]
+Check = Callable[[Config, torch.dtype], None]
 """Told the size of a backbone and what it computes in before anything is allocated; what it raises ends the loading."""
+Network = TypeVar("Network", bound=nn.Module)
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +89,11 @@ class WanRecipe:
     lora: str | None = None
     frames_per_block: int = 3
     on_prompt: PromptChange = KEEP
+
+    def config(self, size: tuple[int, int]) -> WanConfig:
+        """The size of its backbone, for pictures of (height, width) pixels; ConfigError if those do not divide."""
+        height, width = size
+        return wan_config(self.size, height_px=height, width_px=width, frames_per_block=self.frames_per_block)
 
     def plan(self, **changed: Any) -> VideoPlan:
         """How its blocks are made, but for what was chosen otherwise; another policy is that of every call."""
@@ -218,8 +226,16 @@ def parse_size(text: str) -> tuple[int, int]:
     return height, width
 
 
+class Sized(Protocol):
+    """A recipe, as far as the size of its backbone."""
+
+    def config(self, size: tuple[int, int]) -> Config:
+        """For pictures of (height, width) pixels."""
+        ...
+
+
 def plan_memory(
-    recipe: WanRecipe,
+    recipe: Sized,
     plan: VideoPlan,
     *,
     size: tuple[int, int],
@@ -233,8 +249,7 @@ def plan_memory(
         ConfigError: pictures of that size do not divide into tokens, or the policy has no bound.
         MissingDependency: diffusers is not installed.
     """
-    config = wan_config(recipe.size, height_px=size[0], width_px=size[1], frames_per_block=recipe.frames_per_block)
-    return memory_plan(config, plan, dtype=dtype, preview=preview, keeping=keeping)
+    return memory_plan(recipe.config(size), plan, dtype=dtype, preview=preview, keeping=keeping)
 
 
 def room_for(plan: VideoPlan, *, device: torch.device, preview: bool, keeping: Keeping) -> Check:
@@ -243,7 +258,7 @@ def room_for(plan: VideoPlan, *, device: torch.device, preview: bool, keeping: K
     The weights decide how large a backbone is, so that it is for load_parts to ask, when it has seen their shapes.
     """
 
-    def check(config: WanConfig, dtype: torch.dtype) -> None:
+    def check(config: Config, dtype: torch.dtype) -> None:
         if (free := free_bytes(device)) is not None:
             check_memory(memory_plan(config, plan, dtype=dtype, preview=preview, keeping=keeping), free)
 
@@ -294,10 +309,10 @@ def load_parts(
     if preview is not None:
         codec = PreviewCodec(codec, load_taehv_codec(Path(preview), device=device, dtype=dtype))
     return WanParts(
-        backbone=fill_backbone(config, weights, device=device, dtype=dtype),
+        backbone=fill_backbone(_empty(config), weights, device=device, dtype=dtype),
         codec=codec,
         embed=partial(_embedded, text),
-        identity=_identity(weights, read_card(home) if _is_converted(home) else None),
+        identity=identity_of(weights, read_card(home) if _is_converted(home) else None),
     )
 
 
@@ -321,10 +336,13 @@ def open_backbone(recipe: WanRecipe, path: Path, *, size: tuple[int, int]) -> tu
     return weights, config
 
 
-def fill_backbone(config: WanConfig, weights: Weights, *, device: torch.device, dtype: torch.dtype) -> WanBackbone:
-    """The backbone of that size with those weights, for evaluation, one tensor after the other."""
+def _empty(config: WanConfig) -> WanBackbone:
     with torch.device("meta"):
-        backbone = WanBackbone(config)
+        return WanBackbone(config)
+
+
+def fill_backbone(backbone: Network, weights: Weights, *, device: torch.device, dtype: torch.dtype) -> Network:
+    """A backbone that was made on the meta device, with those weights, for evaluation, one tensor after the other."""
     backbone.load_state_dict({name: weights[name].to(device, dtype) for name in weights}, assign=True)
     return backbone.eval().requires_grad_(False)
 
@@ -339,8 +357,8 @@ def _sized(config: WanConfig, size: tuple[int, int], recipe: WanRecipe) -> WanCo
     return replace(config, height=height, width=width, frames_per_block=recipe.frames_per_block)
 
 
-def _identity(weights: Weights, card: Mapping[str, Any] | None) -> str:
-    """SHA-256 over those of all files that the weights come from."""
+def identity_of(weights: Weights, card: Mapping[str, Any] | None = None) -> str:
+    """SHA-256 over those of all files that the weights come from, which the card of converted ones tells."""
     if card is not None:
         found = [str(file["sha256"]) for kind in ("files", "merged") for file in card[kind]]
     else:
@@ -366,7 +384,25 @@ def assemble_wan(
     Raises:
         ConfigError: a policy that holds all frames for ever, or a budget below what one block sees.
     """
-    keeping, backbone = keeping or Keeping(), parts.backbone
+    backbone = parts.backbone
+    pool = pool_for(backbone, plan, sessions=sessions, keeping=keeping or Keeping())
+    origin = Origin(
+        name=recipe.name,
+        weights=parts.identity,
+        controls=Controls(actions=(), exclusive=False),
+        fps=FPS,
+        size=(backbone.config.height * STRIDE_PX, backbone.config.width * STRIDE_PX),
+        starts=Starts.none(),
+    )
+    codec = TailCodec(parts.codec, lively=sessions)
+    hears = Voice(parts.embed, backbone, pool.device)
+    return World(origin, backbone=backbone, codec=codec, plan=plan, pool=pool, hears=hears)
+
+
+def pool_for(
+    backbone: WanBackbone | MatrixGameBackbone, plan: VideoPlan, *, sessions: int, keeping: Keeping
+) -> PagePool:
+    """The pages of a world of that backbone, where it lies; arguments and errors as assemble_wan."""
     weight = backbone.head.head.weight
     pool = PagePool(
         backbone.pages,
@@ -379,17 +415,7 @@ def assemble_wan(
     check_pages(pool, plan)
     if keeping.tiers is not None:
         check_budget(pool, plan, keeping.tiers.budget.device)
-    height, width = (side * STRIDE_PX for side in (backbone.config.height, backbone.config.width))
-    origin = Origin(
-        name=recipe.name,
-        weights=parts.identity,
-        controls=Controls(actions=(), exclusive=False),
-        fps=FPS,
-        size=(height, width),
-        starts=Starts.none(),
-    )
-    codec = TailCodec(parts.codec, lively=sessions)
-    return World(origin, backbone=backbone, codec=codec, plan=plan, pool=pool, embed=parts.embed)
+    return pool
 
 
 def fit_picture(picture: str | Path | NDArray[Any], size: tuple[int, int]) -> NDArray[np.uint8]:

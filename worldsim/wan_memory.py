@@ -1,4 +1,4 @@
-"""How much memory a world of the Wan family takes, told before any of it is taken.
+"""How much memory a world of published weights takes, told before any of it is taken.
 
 What lies in memory for good is counted from shapes. What comes and goes inside a call is found by making that call on
 the meta device, where tensors have sizes and no memory, and adding up those that are alive.
@@ -6,6 +6,7 @@ the meta device, where tensors have sizes and no memory, and adding up those tha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -21,8 +22,11 @@ from worldsim.cache.pool import Storage
 from worldsim.codec.taehv import TaehvCodec, TaehvConfig, TaehvDecoder
 from worldsim.codec.wan import WanCodec
 from worldsim.decoding.video import VideoPlan
-from worldsim.errors import ConfigError, MissingDependency
+from worldsim.errors import ConfigError, MissingDependency, installing
 from worldsim.keeping import Keeping
+from worldsim.models.matrixgame.backbone import MatrixGameBackbone
+from worldsim.models.matrixgame.condition import MOST
+from worldsim.models.matrixgame.config import MatrixGameConfig
 from worldsim.models.wan.backbone import WanBackbone
 from worldsim.models.wan.config import STRIDE_PX, WanConfig
 from worldsim.runtime.voice import KEPT
@@ -31,6 +35,9 @@ SPARE_BLOCKS = 4
 """Blocks that a pool holds beyond what one session sees: for the one in the making, and for others and moments."""
 TEXT_PARAMETERS = 5_680_910_336
 """Of the encoder of umT5-xxl: 24 layers of 4,096 numbers a token, and a vocabulary of 256,384."""
+SIGHT_PARAMETERS = 630_766_080
+"""Of the image encoder of CLIP ViT-H/14: 32 layers of 1,280 numbers a token."""
+Config = WanConfig | MatrixGameConfig
 DRIVER_BYTES = 600_000_000
 """About what a GPU's driver and the libraries on it take for themselves."""
 SLACK = 0.05
@@ -40,14 +47,14 @@ _ROWS: Mapping[str, str] = {
     "weights": "weights of the backbone",
     "pages": "keys and values in pages",
     "view": "what a block sees of them, laid out for attention",
-    "heard": "prompts as they are heard",
+    "heard": "prompts or pictures as they are heard",
     "codec": "weights of the codec",
     "codec_state": "what the codec carries from frame to frame",
     "work": "at work on a block, at the most",
-    "text": "text encoder, mapped from its file",
+    "told": "text or image encoder, mapped from its file",
     "below": "pages beyond the budget, at the most",
 }
-_ON_HOST = ("text", "below")
+_ON_HOST = ("told", "below")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,12 +64,12 @@ class MemoryPlan:
     weights: of the backbone.
     pages: of keys and values that are kept, exact and coded.
     view: of those that a block sees, copied side by side, with room for its own.
-    heard: of the keys and values of prompts.
+    heard: of the keys and values of prompts, or of pictures and what stands beside the noise.
     codec: of the weights of the codec, and of the tiny decoder where there is one.
     codec_state: of what the codec carries from frame to frame, for every session.
     work: of what is alive beside all that while a block is made or shown, or pictures to begin from are encoded, at the
         most.
-    text: of the text encoder, in host memory, mapped from its file.
+    told: of the encoder of prompts or pictures, in host memory, mapped from its file.
     below: of pages that do not fit into a budget, in host memory, at the most.
     """
 
@@ -73,7 +80,7 @@ class MemoryPlan:
     codec: int
     codec_state: int
     work: int
-    text: int
+    told: int
     below: int
 
     @property
@@ -96,7 +103,7 @@ class MemoryPlan:
 
 
 def memory_plan(
-    config: WanConfig,
+    config: Config,
     plan: VideoPlan,
     *,
     dtype: torch.dtype,
@@ -119,8 +126,9 @@ def memory_plan(
         MissingDependency: diffusers is not installed.
     """
     pages, below = _pages_bytes(config, plan, dtype, keeping or Keeping(), sessions)
-    coded = codec_bytes(_meta_codecs(dtype, preview=preview), config, plan.frames_per_block)
-    heard = torch.Size(config.heard).numel() * dtype.itemsize
+    is_told = isinstance(config, WanConfig)
+    coded = codec_bytes(_meta_codecs(dtype, preview=preview), _wan_of(config), plan.frames_per_block)
+    heard = math.prod(_heard_shape(config)) * dtype.itemsize
     view = _view_frames(plan) * config.pages.bytes(dtype)
     return MemoryPlan(
         weights=_bytes_of(_meta_backbone(config, dtype)),
@@ -132,7 +140,7 @@ def memory_plan(
         codec_state=sessions * coded.state,
         # Pictures to begin from are encoded before there is a view.
         work=max(_backbone_work(config, plan, dtype), coded.decode, coded.encode - view),
-        text=TEXT_PARAMETERS * torch.bfloat16.itemsize,
+        told=(TEXT_PARAMETERS if is_told else SIGHT_PARAMETERS) * torch.bfloat16.itemsize,
         below=below,
     )
 
@@ -164,7 +172,7 @@ def pages_of(plan: VideoPlan, *, sessions: int) -> int:
 
 
 def _pages_bytes(
-    config: WanConfig, plan: VideoPlan, dtype: torch.dtype, keeping: Keeping, sessions: int
+    config: Config, plan: VideoPlan, dtype: torch.dtype, keeping: Keeping, sessions: int
 ) -> tuple[int, int]:
     """Bytes of pages on the device, and at the most in host memory below it."""
     each = config.pages.bytes(dtype) + _coded_bytes(config, keeping.storage)
@@ -176,7 +184,7 @@ def _pages_bytes(
     return near, min(everything - near, budget.host)
 
 
-def _coded_bytes(config: WanConfig, storage: Storage | None) -> int:
+def _coded_bytes(config: Config, storage: Storage | None) -> int:
     return 0 if storage is None else storage.code.bytes(config.pages)
 
 
@@ -191,7 +199,7 @@ def _view_frames(plan: VideoPlan) -> int:
     return max(frames)
 
 
-def _backbone_work(config: WanConfig, plan: VideoPlan, dtype: torch.dtype) -> int:
+def _backbone_work(config: Config, plan: VideoPlan, dtype: torch.dtype) -> int:
     """What is alive beside weights, pages and views while a block is made and written, at the most."""
     limit = plan.policy.limit
     assert limit is not None
@@ -203,14 +211,14 @@ def _backbone_work(config: WanConfig, plan: VideoPlan, dtype: torch.dtype) -> in
     return max(2 * own, own + _call_work(config, written, dtype), *(_call_work(config, n, dtype) for n in calls))
 
 
-def _call_work(config: WanConfig, frames: int, dtype: torch.dtype) -> int:
+def _call_work(config: Config, frames: int, dtype: torch.dtype) -> int:
     """What is alive inside one call on that many frames, beside what it is given."""
-    # Every layer does the same, in memory that the one before it has let go.
-    config = replace(config, layers=min(2, config.layers))
+    config = _thin(config)
     backbone = _meta_backbone(config, dtype)
     noisy = torch.empty(1, frames, *config.geometry.frame_shape, device=_META)
     sigma = torch.empty(1, frames, device=_META)
-    prompts = torch.empty(1, *config.heard, dtype=dtype, device=_META)
+    controls = torch.empty(1, frames, backbone.controls, device=_META)
+    heard = torch.empty(1, *_heard_shape(config), dtype=dtype, device=_META)
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, /) -> Tensor:
         for turned in (k, q):
@@ -219,7 +227,27 @@ def _call_work(config: WanConfig, frames: int, dtype: torch.dtype) -> int:
             turned = torch.view_as_real(pairs * torch.empty_like(pairs[:, :, :1])).flatten(-2).to(dtype)
         return torch.empty_like(turned)
 
-    return _peak(lambda: backbone.prompted(prompts)(noisy, noisy, sigma, noisy, attend))
+    return _peak(lambda: backbone.prompted(heard, [0])(noisy, noisy, sigma, controls, attend))
+
+
+def _wan_of(config: Config) -> WanConfig:
+    """The transformer itself, without what acts beside it."""
+    return config if isinstance(config, WanConfig) else config.wan
+
+
+def _thin(config: Config) -> Config:
+    """With so few layers that none is left out: every layer does the same, in memory that the one before let go."""
+    wan = _wan_of(config)
+    thin = replace(wan, layers=min(2, wan.layers))
+    return thin if isinstance(config, WanConfig) else replace(config, wan=thin, acting=min(2, config.acting))
+
+
+def _heard_shape(config: Config) -> tuple[int, ...]:
+    """What a backbone hears of one session, see its `hear`."""
+    if isinstance(config, WanConfig):
+        return config.heard
+    beside = (MOST + 1) * config.seen * config.wan.height * config.wan.width
+    return (math.prod(config.wan.heard) + beside,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,7 +255,7 @@ class CodecBytes:
     """Of a codec: its weights, the state of one session, and what is alive beside both in a call, at the most.
 
     decode: of a block. The state that it begins from, which whoever calls holds, is not counted; those that follow are.
-    encode: of the first five pictures of a video, with the state.
+    encode: of the first nine pictures of a video, with the states; more take no more.
     """
 
     weights: int
@@ -248,7 +276,7 @@ def codec_bytes(codecs: Sequence[WanCodec | TaehvCodec], config: WanConfig, fram
     size = (config.height * STRIDE_PX, config.width * STRIDE_PX)
     networks = [codec.model if isinstance(codec, WanCodec) else codec.network for codec in codecs]
     latents = torch.empty(frames, config.channels, config.height, config.width, device=_META)
-    pictures = torch.empty(1 + encoder.group, *size, 3, dtype=torch.uint8, device=_META)
+    pictures = torch.empty(1 + 2 * encoder.group, *size, 3, dtype=torch.uint8, device=_META)
     _, begun = decoder.decode(latents[:1].repeat(2, 1, 1, 1), decoder.open())
     return CodecBytes(
         weights=sum(map(_bytes_of, networks)),
@@ -262,7 +290,7 @@ def _meta_codecs(dtype: torch.dtype, *, preview: bool) -> list[WanCodec | TaehvC
     try:
         from diffusers import AutoencoderKLWan
     except ImportError as error:
-        raise MissingDependency("diffusers is not installed; run: pip install 'worldsim[wan]'") from error
+        raise MissingDependency(f"diffusers is not installed; run: {installing('wan')}") from error
     network: Any = AutoencoderKLWan  # which has no annotations
     with torch.device(_META):
         # As a plain module: diffusers would warn of every cast.
@@ -272,9 +300,10 @@ def _meta_codecs(dtype: torch.dtype, *, preview: bool) -> list[WanCodec | TaehvC
     return codecs
 
 
-def _meta_backbone(config: WanConfig, dtype: torch.dtype) -> WanBackbone:
+def _meta_backbone(config: Config, dtype: torch.dtype) -> WanBackbone | MatrixGameBackbone:
     with torch.device(_META):
-        return WanBackbone(config).to(dtype)
+        backbone = WanBackbone(config) if isinstance(config, WanConfig) else MatrixGameBackbone(config)
+        return backbone.to(dtype)
 
 
 def _bytes_of(network: nn.Module) -> int:

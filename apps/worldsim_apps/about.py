@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from worldsim.presets import WorldRecipe
+    from worldsim.published import Recipe
     from worldsim.wan import WanRecipe
 
 
@@ -33,12 +34,12 @@ def describe(name: str, size: str | None = None) -> dict[str, Any]:
     """
     from worldsim.errors import ConfigError, NotShipped, UnknownName
     from worldsim.presets import WORLDS, card
-    from worldsim.wan import RECIPES
+    from worldsim.published import PUBLISHED
 
-    if name in RECIPES:
-        return _describe_published(RECIPES[name], size)
+    if name in PUBLISHED:
+        return _describe_published(PUBLISHED[name], size)
     if name not in WORLDS:
-        raise UnknownName("world", name, (*WORLDS, *RECIPES))
+        raise UnknownName("world", name, (*WORLDS, *PUBLISHED))
     if size is not None:
         raise ConfigError(f"{name} has one size, got size={size}; leave it out")
     engine = recipe_of(name).simulator()
@@ -56,32 +57,38 @@ def wan_recipe(name: str) -> WanRecipe:
     from worldsim.wan import RECIPES
 
     if name not in RECIPES:
-        raise UnknownName("world of the Wan family", name, RECIPES)
+        raise UnknownName("world", name, RECIPES, of="the Wan family")
     return RECIPES[name]
 
 
-def _describe_published(recipe: WanRecipe, size: str | None) -> dict[str, Any]:
+def _describe_published(recipe: Recipe, size: str | None) -> dict[str, Any]:
     from worldsim.cache.policies import policy_text
     from worldsim.decoding.prompting import prompt_change_text
-    from worldsim.wan import FPS, SIZE_PX, parse_size
+    from worldsim.published import fps_of, size_of
+    from worldsim.wan import WanRecipe
 
-    pixels = SIZE_PX if size is None else parse_size(size)
+    pixels = size_of(recipe, size)
+    if isinstance(recipe, WanRecipe):
+        steered: dict[str, Any] = {"on_prompt": prompt_change_text(recipe.on_prompt)}
+    else:
+        keys = {action.name: " ".join(action.keys) for action in recipe.controls.actions}
+        steered = {"begins from": "a picture, --image", "keys": keys}
     return {
         "name": recipe.name,
         "source": recipe.source,
         "published": recipe.published or "nothing of its speed",
         "weights": recipe.weights,
-        "fps": FPS,
+        "fps": fps_of(recipe),
         "size": list(pixels),
         "frames_per_block": recipe.frames_per_block,
         "sigmas": [round(sigma, 4) for sigma in recipe.sigmas],
         "policy": policy_text(recipe.policy),
-        "on_prompt": prompt_change_text(recipe.on_prompt),
+        **steered,
         "memory": _memory(recipe, pixels),
     }
 
 
-def _memory(recipe: WanRecipe, pixels: tuple[int, int]) -> dict[str, Any]:
+def _memory(recipe: Recipe, pixels: tuple[int, int]) -> dict[str, Any]:
     """What it takes on a GPU, in bfloat16, with the codec and with the tiny decoder: a text for each part."""
     import torch
 

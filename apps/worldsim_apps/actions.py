@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -80,6 +80,16 @@ def read_prompts(path: Path) -> dict[int, str]:
     return told
 
 
+def unread(begins: Sequence[int], blocks: int) -> str:
+    """What of a script has no part in so many blocks, given the block that each line is of; nothing if all has."""
+    late = [block for block in begins if block >= blocks]
+    if not begins:
+        return "it has no line, so it changes nothing"
+    if late:
+        return f"the walk has blocks 0 to {blocks - 1}, so its line of block {late[0]} and all after it change nothing"
+    return ""
+
+
 def _script(path: Path, field: str) -> Iterator[tuple[_Line, int, Any]]:
     """Each line of a script with its block and what its other field holds, which nobody has looked at."""
     latest = -1
@@ -105,6 +115,14 @@ def _lines(path: Path, field: str) -> Iterator[_Line]:
             yield _Line(path, number, content.strip())
 
 
+def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The fields of an object; ValueError if one is there twice, of which JSON would silently take the last."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise ValueError("a field is there twice")
+    return fields
+
+
 def _is_text(text: str) -> bool:
     """Whether it can be written: JSON may hold half of a character."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
@@ -119,7 +137,7 @@ class _Line:
     def parse(self, field: str) -> tuple[int, Any]:
         """Its block, and what the one other field that it may have holds."""
         try:
-            fields = json.loads(self.text)
+            fields = json.loads(self.text, object_pairs_hook=_fields)
         except (ValueError, RecursionError) as error:
             self.refuse(f"not JSON ({error}): {self.given}; write {EXAMPLES[field]}")
         if not isinstance(fields, dict) or fields.keys() != {"block", field}:

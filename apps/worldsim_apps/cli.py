@@ -6,10 +6,7 @@ on stderr; 130 stopped by Ctrl-C.
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from time import monotonic
@@ -44,6 +41,7 @@ from worldsim_apps.options import (
     Video,
     Weights,
 )
+from worldsim_apps.telling import STOPPED, Refused, Stopped, misused, refusals, report, say, write_anything
 
 if TYPE_CHECKING:
     from worldsim.runtime.world import World
@@ -57,23 +55,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Worlds that are generated block by block while somebody is inside them.",
 )
-
-STOPPED = 130
-
-
-class Refused(Exception):
-    """What was asked cannot be done; the text says why, to the user."""
-
-
-@contextmanager
-def refusals() -> Iterator[None]:
-    """Turn what worldsim and the file system refuse into a line for the user."""
-    from worldsim.errors import WorldSimError
-
-    try:
-        yield
-    except (WorldSimError, OSError) as error:
-        raise Refused(str(error)) from error
 
 
 @app.command()
@@ -107,30 +88,35 @@ def generate(
 ) -> int:
     """Walk through a learned world under scripted keys, and write what is seen as a video."""
     import worldsim
-    from worldsim.wan import fit_picture
+    from worldsim.published import fit_picture
     from worldsim_apps.explain import Explained
-    from worldsim_apps.generate import film
+    from worldsim_apps.generate import film, film_file, length_of
     from worldsim_apps.progress import progress
+    from worldsim_apps.results import check_files, check_seconds
 
-    _check_walk(seconds, output, log, explain)
+    check_seconds(seconds)
+    read = {"the picture": image, "the actions": actions, "the prompts": prompts, "the weights": weights}
+    check_files({"the video": output, "the log": log, "what is explained": explain}, read)
     chosen: dict[str, Any] = {"policy": policy, "steps": steps, "frames_per_block": frames_per_block, "noise": noise}
     chosen |= {"kv": kv, "budget": budget, "spill": spill, "clean_pass": not no_clean_pass}
     chosen |= {"size": size, "on_prompt": on_prompt, "preview": preview}
     place = worldsim.load(world, device=device, weights=weights, **chosen)
     script = _script(place, actions, prompt, prompts)
-    begun = None if image is None else fit_picture(image, place.size)
+    begun = None if image is None else fit_picture(image, place)
     explained = Explained(place, explain)
-    frames = max(1, round(seconds * place.fps))
+    frames = length_of(place, seconds, start=start, begun=begun)
+    _remark({actions: script.blocks, prompts: [*script.prompts]}, blocks=-(-frames // place.frames_per_block))
     with (
+        film_file(place, output) as video,
         place.open(seed=seed, start=start, frames=begun, prompt=script.prompts.get(0), log=log) as session,
         progress("generate", frames, quiet=as_json) as bar,
     ):
-        on_frames = explained.follow(session, bar.advance)
-        made = film(place, session, script, output, frames=frames, on_frames=on_frames)
+        made = film(place, session, script, video, frames=frames, on_frames=explained.follow(session, bar.advance))
         pages, tiers = asdict(place.pool.bytes), asdict(place.pool.tier_bytes)
     fields = {"world": world, "seed": seed, "start": start, "kv": kv, "noise": noise, "budget": budget}
-    fields |= {"kv_bytes": pages, "tier_bytes": tiers} | made.to_dict() | explained.write()
-    _report(fields if as_json else str(made))
+    fields |= {"kv_bytes": pages, "tier_bytes": tiers} | made.to_dict() | explained.to_dict()
+    report(fields if as_json else str(made))
+    explained.draw()
     return STOPPED if made.stopped else 0
 
 
@@ -151,11 +137,14 @@ def replay(
     as_json: Json = False,
 ) -> None:
     """Live a session again from its log alone."""
+    from worldsim.errors import counted
     from worldsim.presets import world_of
     from worldsim.runtime.journal import read_log
     from worldsim_apps.generate import film_log
     from worldsim_apps.progress import progress
+    from worldsim_apps.results import check_files
 
+    check_files({"the video": output}, {"the weights": weights})
     read = read_log(log)
     world = world_of(read, device=device, weights=weights)
     blocks = len(read.steps)
@@ -163,7 +152,7 @@ def replay(
         film_log(world, read, output, verify=verify, on_block=lambda: bar.advance(1))
     done = "are as they were recorded, bit for bit" if verify else "were made again, and compared with nothing"
     torn = f"; a record after them, of which {read.torn} bytes were written, was left out" if read.torn else ""
-    text = f"{log}: {blocks} blocks {done}{torn}" + (f"; {output}" if output else "")
+    text = f"{log}: {counted(blocks, 'block')} {done}{torn}" + (f"; {output}" if output else "")
     fields = {
         "log": str(log),
         "blocks": blocks,
@@ -171,7 +160,7 @@ def replay(
         "verified": verify,
         "output": str(output) if output else None,
     }
-    _report(fields if as_json else text)
+    report(fields if as_json else text)
 
 
 @app.command()
@@ -191,6 +180,7 @@ def serve(
     origin: Annotated[list[str] | None, typer.Option(help="A page of another server that may connect.")] = None,
     name: Annotated[list[str] | None, typer.Option(help="Another name of this server, such as host:port.")] = None,
     folder: Annotated[Path, typer.Option(help="Where worlds are kept: logs, and what was saved.")] = Path("worlds"),
+    image: Image = None,
     frames_per_block: FramesPerBlock = None,
     policy: Policy = None,
     size: Size = None,
@@ -206,11 +196,11 @@ def serve(
     import webbrowser
 
     import worldsim
+    from worldsim.published import fit_picture
     from worldsim_apps.gate import Door
     from worldsim_apps.server import Settings, run
 
     door = Door(host=host, port=port, token=token, origins=tuple(origin or ()), hosts=tuple(name or ()))
-    settings = Settings(door=door, folder=folder, sessions=max_sessions)
     loaded = worldsim.load(
         world,
         device=device,
@@ -221,12 +211,14 @@ def serve(
         on_prompt=on_prompt,
         preview=preview,
     )
+    picture = None if image is None else fit_picture(image, loaded)
+    settings = Settings(door=door, folder=folder, sessions=max_sessions, picture=picture)
 
     def on_ready(port: int) -> None:
         place = f"{f'[{host}]' if ':' in host else host}:{port}"
         page, url = f"http://{place}/", f"ws://{place}/v1/world"
         fields = {"world": world, "page": page, "url": url, "folder": str(folder)}
-        _report(fields if as_json else f"{world} is played at {page} and served at {url}")
+        report(fields if as_json else f"{world} is played at {page} and served at {url}")
         if show and not webbrowser.open(page):
             typer.echo(f"no browser could be opened here; open {page} in one", err=True)
 
@@ -248,7 +240,7 @@ def ui(
     from worldsim_apps.ui import UiSettings, run
 
     def on_ready(page: str) -> None:
-        _report({"page": page, "folder": str(folder)} if as_json else f"worlds are chosen and played at {page}")
+        report({"page": page, "folder": str(folder)} if as_json else f"worlds are chosen and played at {page}")
         if show and not webbrowser.open(page):
             typer.echo(f"no browser could be opened here; open {page} in one", err=True)
 
@@ -259,31 +251,33 @@ def ui(
 @refusals()
 def record(
     name: Name,
-    frames: Annotated[int, typer.Option(help="At least so many frames.")] = 100_000,
+    frames: Annotated[
+        int, typer.Option(help="At least so many frames; on disk one takes 15.6 kB of crafter, 36.9 kB of maze.")
+    ] = 100_000,
     seed: Seed = 0,
     held_out: Annotated[bool, typer.Option("--held-out", help="Episodes to judge by, never trained on.")] = False,
     workers: Annotated[int, typer.Option(help="Processes that play at once; they change nothing else.")] = 1,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The folder; by default data/NAME.")] = None,
     as_json: Json = False,
-) -> None:
+) -> int:
     """Play a world's real engine and write what was seen and pressed; what is there already stays."""
     from worldsim.training.data import Series
     from worldsim.training.data import record as play
     from worldsim_apps.progress import progress
+    from worldsim_apps.stopping import terminable
 
-    recipe = recipe_of(name)
+    recipe, series = recipe_of(name), Series(seed=seed, held_out=held_out)
     folder = output or Path("data") / name
-    with progress(f"record {name}", frames, quiet=as_json) as bar:
-        kept = play(
-            recipe.recording,
-            folder,
-            Series(seed=seed, held_out=held_out),
-            frames=frames,
-            workers=workers,
-            on_frames=bar.advance,
-        )
-    fields = {"world": name, "output": str(folder), "seed": seed, "held_out": held_out, **kept}
-    _report(fields if as_json else f"{folder}: {kept['frames']} frames")
+    kept: dict[str, int] = {}
+    try:
+        with terminable(), progress(f"record {name}", frames, quiet=as_json) as bar:
+            kept = play(recipe.recording, folder, series, frames=frames, workers=workers, on_frames=bar.advance)
+        text = f"{folder}: {kept['frames']} frames"
+    except KeyboardInterrupt:
+        text = f"{folder}: shards that are whole stay there; go on with the same command"
+    fields = {"world": name, "output": str(folder), "seed": seed, "held_out": held_out, "stopped": not kept, **kept}
+    report(fields if as_json else text)
+    return 0 if kept else STOPPED
 
 
 @app.command()
@@ -311,11 +305,12 @@ def train(
         bool, typer.Option("--recalling", help="Teach weights that remember no places to recall them.")
     ] = False,
     as_json: Json = False,
-) -> None:
-    """Train a world on what was recorded, judged on held-out episodes as it goes."""
+) -> int:
+    """Train a world on what was recorded, judged on held-out episodes as it goes; Ctrl-C keeps how far it came."""
     from worldsim.runtime.devices import pick_device
-    from worldsim.training.run import WEIGHTS, Run, train_world
+    from worldsim.training.run import Run, train_world
     from worldsim_apps.progress import progress
+    from worldsim_apps.stopping import stoppable
 
     recipe = recipe_of(name)
     run = Run(
@@ -338,12 +333,28 @@ def train(
             spent = (monotonic() - began) / (60 * minutes) if minutes else 0.0
             bar.reach(max(update / last, spent), f"loss {loss:.4f}")
 
-        judged = train_world(recipe, data or Path("data") / name, folder, run, on_update=on_update)
-    text = (
-        f"{folder / WEIGHTS}: after {judged['update']} updates {judged['tiles']:.1%} of the tiles one block ahead are "
-        f"right; had nothing moved, {judged['still']:.1%}"
+        source = data or Path("data") / name
+        judged = train_world(recipe, source, folder, run, on_update=on_update, stopping=stoppable)
+    stopped = "tiles" not in judged
+    fields = {"world": name, "output": str(folder), "seed": seed, "stopped": stopped, **judged}
+    report(fields if as_json else _trained(folder, judged, begun=weights is not None))
+    return STOPPED if stopped else 0
+
+
+def _trained(folder: Path, judged: dict[str, Any], *, begun: bool) -> str:
+    """What a training run came to; one that was stopped is not judged. begun: it began from other weights."""
+    from worldsim.training.run import CHECKPOINT, WEIGHTS
+
+    if "tiles" in judged:
+        return (
+            f"{folder / WEIGHTS}: after {judged['update']} updates {judged['tiles']:.1%} of the tiles one block ahead "
+            f"are right; had nothing moved, {judged['still']:.1%}"
+        )
+    again = "--resume in place of --weights" if begun else "--resume"
+    return (
+        f"{folder / CHECKPOINT}: {judged['update']} updates are kept, and their weights beside it; go on with the same "
+        f"command and {again}"
     )
-    _report({"world": name, "output": str(folder), "seed": seed, **judged} if as_json else text)
 
 
 @app.command()
@@ -355,13 +366,13 @@ def info(
 ) -> None:
     """Say what is here: this machine, the worlds, and the card of one of them, or what a published model takes."""
     from worldsim.presets import WORLDS
-    from worldsim.wan import RECIPES
+    from worldsim.published import PUBLISHED
     from worldsim_apps.machine import machine
 
-    fields: dict[str, Any] = {"machine": machine(), "worlds": sorted(WORLDS), "published": sorted(RECIPES)}
+    fields: dict[str, Any] = {"machine": machine(), "worlds": sorted(WORLDS), "published": sorted(PUBLISHED)}
     if world is not None:
         fields = {"world": describe(world, size), **fields}
-    _report(fields if as_json else "\n".join(lines_of(fields)))
+    report(fields if as_json else "\n".join(lines_of(fields)))
 
 
 @app.command()
@@ -371,36 +382,27 @@ def doctor(as_json: Json = False) -> int:
 
     checks = [*examine()]
     fit = is_fit(checks)
-    _report({"fit": fit, "checks": [check.to_dict() for check in checks]} if as_json else table(checks))
+    report({"fit": fit, "checks": [check.to_dict() for check in checks]} if as_json else table(checks))
     return 0 if fit else 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with these arguments, or with those of the process; returns the exit code."""
+    write_anything()
     try:
         # Not standalone: typer then raises what it would otherwise frame in a box of many lines.
         code = app(arguments, prog_name="worldsim", standalone_mode=False) or 0
     except typer.TyperException as error:
-        code, message = 2, f"{error.format_message()} worldsim --help says what fits."
+        code, message = 2, misused(error)
     except Refused as error:
         code, message = 2, str(error)
+    except Stopped as error:
+        code, message = STOPPED, str(error)
     else:
         message = "stopped by Ctrl-C" if code == STOPPED else ""
     if message:
-        typer.echo(f"worldsim: {' '.join(message.split())}", err=True)
+        say(message)
     return int(code)
-
-
-def _check_walk(seconds: float, output: Path, log: Path | None, explain: Path | None) -> None:
-    """Refuse a length of time that is none, and two results in one file."""
-    if not 0 < seconds < math.inf:
-        raise Refused(f"--seconds is a length of time above 0, got {seconds}")
-    results = {"the video": output, "the log": log, "what is explained": explain}
-    taken: dict[Path, str] = {}
-    for what, path in results.items():
-        other = taken.setdefault(path.resolve(), what) if path is not None else what
-        if other != what:
-            raise Refused(f"{other} and {what} are both {path}; give each a file of its own")
 
 
 def _script(world: World, actions: Path | None, prompt: str | None, prompts: Path | None) -> Actions:
@@ -418,6 +420,15 @@ def _script(world: World, actions: Path | None, prompt: str | None, prompts: Pat
     if prompt is not None and 0 in told:
         raise Refused(f"both --prompt and {prompts} say what block 0 shows; leave one out")
     return script.told(told if prompt is None else {0: prompt, **told})
+
+
+def _remark(scripts: Mapping[Path | None, Sequence[int]], *, blocks: int) -> None:
+    """Tell what in scripts that were given, each with the blocks that its lines are of, changes nothing."""
+    from worldsim_apps.actions import unread
+
+    for path, begins in scripts.items():
+        if path is not None and (remark := unread(begins, blocks)):
+            say(f"{path}: {remark}")
 
 
 @app.command()
@@ -443,8 +454,4 @@ def convert(
     if recipe is not None:
         wan_recipe(recipe)
     card = write(source, out, ema=ema, lora=lora, alpha=alpha, recipe=recipe)
-    _report({"folder": str(out), **card} if as_json else f"{out}: {card['model']}, {card['tensors']} tensors")
-
-
-def _report(result: str | dict[str, Any]) -> None:
-    typer.echo(result if isinstance(result, str) else json.dumps(result))
+    report({"folder": str(out), **card} if as_json else f"{out}: {card['model']}, {card['tensors']} tensors")

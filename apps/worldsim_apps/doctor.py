@@ -24,11 +24,13 @@ FOLDER = Path("worlds")
 """Where it keeps worlds by default."""
 ROOM_BYTES = 1_000_000_000
 """Below this a disk is soon full of logs, saved worlds and videos."""
+INSTALL = ".venv/bin/pip install --constraint constraints.txt --editable"
+"""As worldsim.errors.installing says it, which this page cannot ask: importing worldsim takes torch."""
 SOURCES = {
-    "crafter": "pip install 'worldsim[worlds]' to record, train and compare with the real engine",
-    "vizdoom": "pip install 'worldsim[worlds]' to record and train the maze",
-    "gymnasium": "pip install gymnasium to give the worlds to agents",
-    "gradio": "pip install 'gradio>=6.7,<7' for pages made with it",
+    "crafter": f"{INSTALL} '.[worlds]' to record, train and compare with the real engine",
+    "vizdoom": f"{INSTALL} '.[worlds]' to record and train the maze",
+    "gymnasium": f"{INSTALL} '.[gym]' to give the worlds to agents",
+    "gradio": f"{INSTALL} '.[ui]' for the page around the player",
 }
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "microsoft-edge", "firefox")
 APPLICATIONS = ("Google Chrome", "Chromium", "Microsoft Edge", "Firefox", "Safari")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 
 from worldsim.cache.sight import Sight
 from worldsim.errors import ConfigError
+from worldsim.files import make_folder
+from worldsim.runtime.growing import GrowingFile
 from worldsim.runtime.session import Session
 from worldsim.runtime.world import World
 
@@ -41,20 +44,22 @@ class Explained:
         path: of the picture, a .png; without one nothing is measured.
 
     Raises:
-        ConfigError: the picture has another ending.
-        OSError: there is no folder for it, and none can be made.
+        ConfigError: the picture has another ending, or there is a folder of its name.
+        OSError: there is no folder for it that can be written to, and none can be made.
     """
 
     def __init__(self, world: World, path: Path | None) -> None:
         if path is not None and path.suffix.lower() != ".png":
             raise ConfigError(f"what is explained is drawn as a .png, got {path}; give the file that ending")
+        if path is not None and path.is_dir():
+            raise ConfigError(f"{path} is a folder, and what is explained is drawn to a file; name another")
         self._path = path
         # Of latent frames, which is what a block sees.
         self._length = world.plan.frames_per_block
         self._fps = world.fps * self._length / world.frames_per_block
         self._seen: list[Sight] = []
         if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             world.plan = replace(world.plan, probes=PROBES)
 
     def follow(self, session: Session, on_frames: Callable[[int], None]) -> Callable[[int], None]:
@@ -68,12 +73,27 @@ class Explained:
 
         return note
 
-    def write(self) -> dict[str, Any]:
-        """Draw the picture, and give the numbers, fit for JSON; nothing without a path or a block."""
+    def draw(self) -> None:
+        """Draw the picture, if there is a path and a block; OSError if it cannot be written: what was there stays."""
+        if self._path is None or not self._seen:
+            return
+        drawn = drawing(self._seen, length=self._length, fps=self._fps)
+        try:
+            with ExitStack() as ends:
+                file = GrowingFile(self._path)
+                ends.callback(file.discard)
+                file.write(cv2.imencode(".png", drawn)[1].tobytes())
+                file.close()
+        except OSError as error:
+            raise OSError(
+                f"the walk is made, and {self._path}, which explains it, cannot be written: {error.strerror or error}; "
+                "free some space, or name another file"
+            ) from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """The numbers, fit for JSON; nothing without a path or a block."""
         if self._path is None or not self._seen:
             return {}
-        drawn = drawing(self._seen, length=self._length, fps=self._fps)
-        self._path.write_bytes(cv2.imencode(".png", drawn)[1].tobytes())
         blocks = [{"frames": seen.frames, "shares": [round(share, 5) for share in seen.shares]} for seen in self._seen]
         return {"explain": {"path": str(self._path), "probes": PROBES, "blocks": blocks}}
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from worldsim.runtime.chunk import Chunk
+from worldsim.errors import ConfigError, counted
+from worldsim.runtime.chunk import Chunk, Frames
 from worldsim.runtime.session import Session
 from worldsim.runtime.video import VideoWriter, shown_scale
 from worldsim.runtime.world import World
 from worldsim.session.log import SessionLog
 from worldsim_apps.actions import Actions
+from worldsim_apps.stopping import stoppable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,27 +44,60 @@ class Film:
     def __str__(self) -> str:
         """A line about it."""
         speed = f"made at {self.speed:.2f} times the speed of the world"
-        return f"{self.path}: {self.frames} frames, {self.seconds:.1f} s, {speed}"
+        return f"{self.path}: {counted(self.frames, 'frame')}, {self.seconds:.1f} s, {speed}"
 
     def to_dict(self) -> dict[str, Any]:
         """All of it, fit for JSON."""
         return asdict(self) | {"path": str(self.path), "seconds": self.seconds, "speed": self.speed}
 
 
+def film_file(world: World, path: Path) -> VideoWriter:
+    """A file for a film of a world, an MP4; errors as for VideoWriter."""
+    return VideoWriter(path, size=world.size, fps=world.fps, scale=shown_scale(world.size))
+
+
+def length_of(world: World, seconds: float, *, start: int | None, begun: Frames | None) -> int:
+    """How many frames a film of so many seconds has, at least 1.
+
+    Args:
+        world: in which it is made.
+        seconds: of world time, over 0.
+        start: number of the starting place, if one was chosen.
+        begun: the frames that it begins from instead, if any are.
+
+    Raises:
+        ConfigError: there is no memory for so long a past, or no such starting place.
+    """
+    frames = max(1, round(seconds * world.fps))
+    past = len(begun) if begun is not None else 0
+    if begun is None and (start is not None or len(world.origin.starts)):
+        past = len(world.origin.starts.get(start or 0)[0])
+    length = world.plan.frames_per_block
+    group = world.frames_per_block // length
+    room = (world.pool.pages - past // group) // length * world.frames_per_block
+    if world.plan.policy.limit is None and frames > room:
+        raise ConfigError(
+            f"a policy that forgets nothing has memory for {room} frames, {room / world.fps:.0f} s, and {frames} are "
+            f"asked for; ask for --seconds {room // world.fps} or less, or for a policy such as window:frames=32"
+        )
+    return frames
+
+
 def film(
     world: World,
     session: Session,
     actions: Actions,
-    path: Path,
+    video: VideoWriter,
     *,
     frames: int,
     on_frames: Callable[[int], None],
 ) -> Film:
-    """Play the actions in the session for that many frames and write what is seen to path, an MP4 file.
+    """Play the actions in the session for that many frames and write what is seen to a video, which is then closed.
 
     The keys held are its subtitles. What the session is told at its first block it was opened with.
 
-    Ctrl-C ends it after the block it is in; the file then holds what was made until there.
+    Ctrl-C or SIGTERM ends it after the block it is in; the video then holds what was made until there, and replaces no
+    other.
 
     Args:
         on_frames: called after every block with the number of frames it added.
@@ -74,7 +108,7 @@ def film(
     height, width = world.size
     scale = shown_scale(world.size)
     began = perf_counter()
-    with VideoWriter(path, size=world.size, fps=world.fps, scale=scale) as video, _interruptible() as is_stopped:
+    with stoppable() as is_stopped:
         for block in count():
             keys = actions.keys_at(block)
             if block and block in actions.prompts:
@@ -85,8 +119,12 @@ def film(
             on_frames(len(added))
             if is_stopped() or video.frames == frames:
                 break
+        if video.frames == frames:
+            video.close()
+        else:
+            video.stop()
     return Film(
-        path=path,
+        path=video.path,
         frames=video.frames,
         fps=world.fps,
         size=(height * scale, width * scale),
@@ -109,8 +147,7 @@ def film_log(world: World, log: SessionLog, path: Path | None, *, verify: bool, 
     with ExitStack() as stack:
         video = None
         if path is not None:
-            scale = shown_scale(world.size)
-            video = stack.enter_context(VideoWriter(path, size=world.size, fps=world.fps, scale=scale))
+            video = stack.enter_context(film_file(world, path))
 
         def show(chunk: Chunk) -> None:
             if video is not None:
@@ -118,21 +155,3 @@ def film_log(world: World, log: SessionLog, path: Path | None, *, verify: bool, 
             on_block()
 
         world.replay(log, verify=verify, on_chunk=show)
-
-
-@contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C into an answer to "was it pressed?"; a second one interrupts at once, as ever."""
-    pressed = False
-    usual = signal.getsignal(signal.SIGINT)
-
-    def press(_signal: int, _frame: Any) -> None:
-        nonlocal pressed
-        pressed = True
-        signal.signal(signal.SIGINT, usual)
-
-    signal.signal(signal.SIGINT, press)
-    try:
-        yield lambda: pressed
-    finally:
-        signal.signal(signal.SIGINT, usual)

@@ -464,9 +464,9 @@ class Room:
                 await stage.become(await Stage.load(self._hall, verb.world, instead=True, wanted=stage.wanted))
                 self._jump()
             case "reset":
-                told = self._hall.told(stage.prompt or "" if verb.prompt is None else verb.prompt)
+                anew = await stage.again(verb.prompt)
                 begun = await Stage.open(
-                    self._hall, stage.owner, seed=verb.seed, start=verb.start, instead=True, **told
+                    self._hall, stage.owner, seed=verb.seed, start=verb.start, instead=True, **anew
                 )
                 await stage.become(begun)
                 self._jump()

@@ -17,6 +17,8 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from websockets.asyncio.server import Server as Listener
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
@@ -75,6 +77,7 @@ class Settings:
     sessions: how many there may be; as many as there is memory for if None.
     resume_s: how long a session waits for a player whose connection was lost.
     limits: what one connection may do.
+    picture: what sessions begin from whose clients say nothing of that, uint8 [1, H, W, 3].
     """
 
     door: Door = field(default_factory=Door)
@@ -82,6 +85,7 @@ class Settings:
     sessions: int | None = None
     resume_s: float = 60.0
     limits: Limits = field(default_factory=Limits)
+    picture: NDArray[np.uint8] | None = None
 
 
 class Guarded(ServerConnection):
@@ -148,7 +152,7 @@ class Server:
         kept = Kept(settings.folder)
         engine = Engine(world, sessions=settings.sessions)
         gauges = Gauges(lambda: world.pool.used, self._sessions)
-        self.hall = Hall(engine, kept, gauges, settings.resume_s)
+        self.hall = Hall(engine, kept, gauges, settings.resume_s, settings.picture)
         self._gate = Gate(
             settings.door,
             self._health,
@@ -329,6 +333,8 @@ class Visit:
                     raise ProtocolError("bad_field", "start: begin from a start or from an image, not from both")
                 if heard.image:
                     beginning["frames"] = await self._hall.unpack(lambda: self._picture(heard.image))
+                elif heard.start is None and self._hall.picture is not None:
+                    beginning["frames"] = self._hall.picture
                 self._begin(await Stage.open(self._hall, self.address, **beginning), heard.pace)
             case Control() if room is None:
                 self._hall.check_place()

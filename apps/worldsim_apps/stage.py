@@ -50,6 +50,7 @@ class Hall:
     kept: where they are written.
     gauges: where they are measured.
     resume_s: how long one waits for a player whose connection was lost.
+    picture: what sessions begin from of which nothing else is said, uint8 [1, H, W, 3].
     rooms: those that are open, by the name of their session.
     encoders: threads that encode.
     workers: a thread that reads and writes worlds.
@@ -65,6 +66,7 @@ class Hall:
     kept: Kept
     gauges: Gauges
     resume_s: float
+    picture: NDArray[np.uint8] | None = None
     rooms: dict[str, Room] = field(default_factory=dict)
     encoders: ThreadPoolExecutor = field(default_factory=lambda: _threads("encoder", 2))
     workers: ThreadPoolExecutor = field(default_factory=lambda: _threads("worker", 1))
@@ -289,6 +291,14 @@ class Stage:
         """Tell the world something from the next block on; errors as for Session.set_prompt."""
         await self._do(lambda session: session.set_prompt(prompt, over=over))
         self.prompt, self._coming = prompt, (prompt, over)
+
+    async def again(self, prompt: str | None) -> dict[str, Any]:
+        """What a session begins with that is begun anew in its place: what it is told, or this; and its picture."""
+        anew: dict[str, Any] = {**self._hall.told(self.prompt or "" if prompt is None else prompt)}
+        if self._hall.engine.world.needs_picture:
+            given = (await self._do(lambda session: session.log.opening)).given
+            anew["frames"] = np.frombuffer(given.pixels, np.uint8).reshape(given.shape)
+        return anew
 
     async def look(self) -> NDArray[np.uint8]:
         """What the world looks like now, uint8 [H, W, 3]."""

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from worldsim.cache.policies import policy_text
 from worldsim.controls import Controls
-from worldsim.errors import ConfigError, MissingDependency, WorldSimError
+from worldsim.errors import ConfigError, MissingDependency, WorldSimError, installing
 from worldsim.presets import WORLDS
 from worldsim.runtime.starts import Starts
 from worldsim_apps.meter import STAGES, Meter
@@ -41,7 +41,7 @@ try:
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 except ModuleNotFoundError as error:
-    raise MissingDependency(f"{error.name} is not installed; run: pip install 'worldsim[ui]'") from error
+    raise MissingDependency(f"{error.name} is not installed; run: {installing('ui')}") from error
 
 HOST = "127.0.0.1"
 EVERY_S = 2.0

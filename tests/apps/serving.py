@@ -18,6 +18,7 @@ from websockets.exceptions import ConnectionClosed
 
 from worldsim.codec.patches import PatchCodec
 from worldsim.runtime.engine import Engine
+from worldsim.runtime.voice import Voice
 from worldsim.runtime.world import World
 from worldsim.session.events import SUBPROTOCOL, write_message
 from worldsim.session.machine import Limits
@@ -90,6 +91,7 @@ async def serving(
     token: str = "",
     connections: int = 1_000,
     logged: Sequence[str] = (),
+    picture: Any = None,
 ) -> AsyncIterator[tuple[Server, str]]:
     """A server of the tiny world and its address; when it has ended it holds nothing, and has logged these errors."""
     world = world or tiny_world()
@@ -99,6 +101,7 @@ async def serving(
         sessions=sessions,
         resume_s=resume_s,
         limits=limits or Limits(messages_per_s=1e6, burst=10**6),
+        picture=picture,
     )
     with errors_logged() as records:
         server = Server(world, settings)
@@ -277,5 +280,8 @@ class Doubled:
 def doubled_world() -> World:
     """A world that is told prompts, whose blocks have four frames of pixels, the first of a session three."""
     told = told_world()
-    codec = Doubled(DifferenceCodec(patches=PatchCodec(side=2)))
-    return World(told.origin, backbone=told.backbone, codec=codec, plan=told.plan, pool=told.pool, embed=embed_words)
+    codec, hears = (
+        Doubled(DifferenceCodec(patches=PatchCodec(side=2))),
+        Voice(embed_words, told.backbone, told.pool.device),
+    )
+    return World(told.origin, backbone=told.backbone, codec=codec, plan=told.plan, pool=told.pool, hears=hears)

@@ -9,7 +9,7 @@ import pytest
 from lvbench.cli import main
 from worldsim.controls import Action, Controls
 from worldsim.errors import ActionsError
-from worldsim_apps.actions import Actions, read_actions, read_prompts
+from worldsim_apps.actions import Actions, read_actions, read_prompts, unread
 
 CONTROLS = Controls(
     exclusive=False,
@@ -144,3 +144,28 @@ def test_what_annotations_of_lvbench_are_exported_to_is_read_block_for_block(tmp
     assert main(["prompts", str(tmp_path / "told.json"), "--block-seconds", "0.75", "-o", out]) == 0
     assert capsys.readouterr().out == f"{out}: prompts of 1 video\n"
     assert read_prompts(tmp_path / "out" / "walk.jsonl") == dict(zip((0, 3, 7, 10), texts, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("begins", "blocks", "says"),
+    [
+        ([], 5, "it has no line, so it changes nothing"),
+        ([0, 4], 5, ""),
+        ([0, 5, 9], 5, "the walk has blocks 0 to 4, so its line of block 5 and all after it change nothing"),
+    ],
+)
+def test_what_of_a_script_changes_nothing_is_known(begins, blocks, says):
+    assert unread(begins, blocks) == says
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"block": 1, "block": 2, "keys": ["KeyW"]}',
+        '{"block": 1, "keys": ["KeyW"], "keys": []}',
+        '{"block": 1, "keys": [], "keys": []}',
+    ],
+)
+def test_a_field_that_is_there_twice_is_refused(script, line):
+    with pytest.raises(ActionsError, match=r"walk\.jsonl, line 1: .*a field is there twice"):
+        script(line.encode())

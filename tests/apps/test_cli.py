@@ -332,6 +332,114 @@ def test_ctrl_c_keeps_what_was_made_and_exits_with_130(untrained, capsys, monkey
     assert decode(Path("out/world.mp4"))[0] == json.loads(out)["frames"] == 3
 
 
+def test_a_video_that_exists_outlives_a_walk_that_is_refused_or_stopped(untrained, capsys, monkeypatch):
+    assert main(["generate", *FAST]) == 0
+    old = Path("out/world.mp4").read_bytes()
+    for wrong in ("--weights none.safetensors", "--policy none", "--log /proc/none/walk.log", "--start 99"):
+        assert main(["generate", *FAST, *wrong.split()]) == 2
+    assert [*Path("out").iterdir()] == [Path("out/world.mp4")]
+    step = Session.step
+
+    def press(session: Session, keys: frozenset[str]) -> object:
+        os.kill(os.getpid(), signal.SIGINT)
+        return step(session, keys)
+
+    monkeypatch.setattr(Session, "step", press)
+    capsys.readouterr()
+    code, out, _ = run(capsys, "generate", "--json")
+    assert (code, json.loads(out)["path"]) == (130, "out/world.unfinished.mp4")
+    assert decode(Path("out/world.unfinished.mp4"))[0] == 1
+    assert Path("out/world.mp4").read_bytes() == old
+
+
+def test_a_second_ctrl_c_says_where_the_part_is_that_was_made(untrained, capsys, monkeypatch):
+    step = Session.step
+
+    def press(session: Session, keys: frozenset[str]) -> object:
+        if session.block == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(session, keys)
+
+    monkeypatch.setattr(Session, "step", press)
+    told = "worldsim: stopped by Ctrl-C; what had been made, 2 frames, is in out/world.mp4\n"
+    assert run(capsys, "generate", "--json") == (130, "", told)
+    assert decode(Path("out/world.mp4"))[0] == 2
+
+
+def test_a_log_that_can_be_written_no_more_says_where_the_part_is_that_was_made(untrained, capsys, monkeypatch):
+    step = Session.step
+
+    def full(session: Session, keys: frozenset[str]) -> object:
+        if session.block == 2:
+            raise OSError(28, "No space left on device", "walk.log")
+        return step(session, keys)
+
+    monkeypatch.setattr(Session, "step", full)
+    code, _, err = run(capsys, "generate", *FAST, "--log", "walk.log")
+    assert code == 2
+    assert err == (
+        "worldsim: cannot use walk.log: No space left on device; free some space, or name a place that can be written; "
+        "what had been made, 2 frames, is in out/world.mp4\n"
+    )
+
+
+def test_a_picture_that_cannot_be_drawn_costs_nothing_of_what_was_made(untrained, capsys, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("worldsim.runtime.growing.GrowingFile.write", lambda *_: None)
+    monkeypatch.setattr("worldsim_apps.explain.GrowingFile", full)
+    code, out, err = run(capsys, "generate", *FAST, "--explain", "why.png", "--json")
+    assert (code, len(json.loads(out)["explain"]["blocks"])) == (2, 5)
+    assert err == (
+        "worldsim: the walk is made, and why.png, which explains it, cannot be written: No space left on device; free "
+        "some space, or name another file\n"
+    )
+    Path("dir.png").mkdir()
+    code, _, err = run(capsys, "generate", *FAST, "--explain", "dir.png")
+    assert (code, err) == (2, "worldsim: dir.png is a folder, and what is explained is drawn to a file; name another\n")
+
+
+@pytest.mark.parametrize("option", ["--image", "--actions", "--prompts", "--weights"])
+@pytest.mark.parametrize("result", ["--output", "--log", "--explain"])
+def test_no_result_takes_the_place_of_what_is_read(untrained, capsys, option, result):
+    Path("a").write_text("read")
+    code, out, err = run(capsys, "generate", *FAST, option, "a", result, "./a")
+    assert (code, out, Path("a").read_text()) == (2, "", "read")
+    assert err.endswith(" are both a; give each a file of its own\n")
+    assert not Path("out").exists()
+
+
+def test_no_replay_takes_the_place_of_its_weights(untrained, capsys):
+    Path("a.mp4").write_text("read")
+    code, _, err = run(capsys, "replay", "a.log", "--weights", "a.mp4", "-o", "a.mp4")
+    assert (code, Path("a.mp4").read_text()) == (2, "read")
+    assert "the weights and the video are both a.mp4" in err
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        ("\n", "walk.jsonl: it has no line, so it changes nothing"),
+        (
+            '{"block": 1, "keys": []}\n{"block": 5, "keys": ["KeyD"]}\n{"block": 9, "keys": []}\n',
+            "walk.jsonl: the walk has blocks 0 to 4, so its line of block 5 and all after it change nothing",
+        ),
+    ],
+)
+def test_what_of_a_script_changes_nothing_is_told_and_no_more(untrained, capsys, lines, says):
+    Path("walk.jsonl").write_text(lines)
+    code, out, err = run(capsys, "generate", *FAST, "--actions", "walk.jsonl", "--json")
+    assert (code, json.loads(out)["frames"], err) == (0, 5, f"worldsim: {says}\n")
+
+
+def test_a_policy_that_forgets_nothing_is_refused_a_walk_that_there_is_no_memory_for(untrained, capsys):
+    code, out, err = run(capsys, "generate", "--seconds", "300", "--policy", "full", "--log", "walk.log")
+    assert (code, out, [*Path().glob("*.log")], Path("out").exists()) == (2, "", [], False)
+    assert "has memory for 2045 frames, 256 s, and 2400 are asked for; ask for --seconds 255 or less" in err
+
+
 def test_ctrl_c_before_the_first_block_exits_with_130_too(untrained, capsys, monkeypatch):
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
@@ -346,12 +454,20 @@ def test_ctrl_c_before_the_first_block_exits_with_130_too(untrained, capsys, mon
         ("", "Missing command"),
         ("generat", "No such command 'generat'"),
         ("generate --sekonds 3", "No such option: --sekonds"),
+        (
+            "generate --start x",
+            "unable to parse string as an integer, got 'x'. worldsim generate --help says what fits.",
+        ),
+        ("generate --seconds 1e308", "--seconds is a length of time above 0 and at most 31622400 (a year), got 1e+308"),
+        ("generate --world \x1b[31m", "there is no world '\\x1b[31m'; known: "),
+        ("generate -o \x1b[31m.avi", "got \\x1b[31m.avi; use a name that ends in .mp4"),
+        ("generate --weights .", ". is a folder, and the weights of such a world are one file in it; give the"),
         ("generate --seconds soon", "'--seconds'"),
-        ("generate --seconds 0", "--seconds is a length of time above 0, got 0.0"),
+        ("generate --seconds 0", "--seconds is a length of time above 0 and at most 31622400 (a year), got 0.0"),
         ("generate --kv int7", "no code for keys and values 'int7'; known: fp8, gear2, gear4, int8, kivi2, kivi4"),
         ("generate --noise cosin", "no noise 'cosin'; known: cosine, linear, plain, published, shuffled"),
-        ("generate --seconds nan", "--seconds is a length of time above 0, got nan"),
-        ("generate --seconds inf", "--seconds is a length of time above 0, got inf"),
+        ("generate --seconds nan", "--seconds is a length of time above 0 and at most 31622400 (a year), got nan"),
+        ("generate --seconds inf", "--seconds is a length of time above 0 and at most 31622400 (a year), got inf"),
         ("generate --seed -1", "'--seed'"),
         ("generate --world crafted", "did you mean 'crafter'?"),
         ("generate --world self-forcing", "the weights of self-forcing are public and not in the package"),
@@ -365,9 +481,9 @@ def test_ctrl_c_before_the_first_block_exits_with_130_too(untrained, capsys, mon
             "there is no policy 'windows'; known: blockvid, far-sink, full, mismatched, pages, random, sink, window; "
             "did you mean 'window'?",
         ),
-        ("generate --policy window:frame=3", "there is no option of policy 'window' 'frame'; known: frames"),
+        ("generate --policy window:frame=3", "there is no option 'frame' of policy 'window'; known: frames"),
         ("generate --policy window:frames=0", "0"),
-        ("generate --device tpu", "there is no device 'tpu'; known: auto, cpu, "),
+        ("generate --device tpu", "there is no device 'tpu'; known: auto, cpu"),
         ("generate --device cuda:64", "is not there"),
         ("generate --steps 0", "at least 1"),
         ("generate --frames-per-block 3", "crafter makes blocks of 1, 2, 4 frames"),
@@ -412,7 +528,8 @@ def test_record_writes_shards_and_leaves_those_that_are_there(tmp_path, capsys, 
     monkeypatch.chdir(tmp_path)
     code, out, err = run(capsys, "record", "crafter", "--frames", "20", "--seed", "5", "--json")
     assert (code, err) == (0, "")
-    told = {"world": "crafter", "output": "data/crafter", "seed": 5, "held_out": False, "shards": 1, "frames": 23}
+    told = {"world": "crafter", "output": "data/crafter", "seed": 5, "held_out": False}
+    told |= {"stopped": False, "shards": 1, "frames": 23}
     assert json.loads(out) == told
     (shard,) = Path("data/crafter").iterdir()
     written = shard.stat().st_mtime_ns
@@ -429,7 +546,7 @@ def trained(monkeypatch):
     """What `train` asked of the trainer, which here answers at once."""
     asked: dict[str, Any] = {}
 
-    def train_world(recipe: Any, data: Path, out: Path, run: Run, *, on_update: Any) -> dict[str, Any]:
+    def train_world(recipe: Any, data: Path, out: Path, run: Run, *, on_update: Any, stopping: Any) -> dict[str, Any]:
         asked.update(name=recipe.name, data=data, out=out, run=run)
         on_update(30, 0.25)
         return {"update": 30, "tiles": 0.5, "still": 0.125}
@@ -444,8 +561,35 @@ def test_train_hands_over_what_was_asked_and_reports_what_was_judged(trained, ca
     assert (code, err) == (0, "")
     wanted = Run(device=torch.device("cpu"), seed=6, minutes=2.5, updates=40, resume=True, compiled=True)
     assert trained == {"name": "crafter", "data": Path("d"), "out": Path("o"), "run": wanted}
-    told = {"world": "crafter", "output": "o", "seed": 6, "update": 30, "tiles": 0.5, "still": 0.125}
+    told = {"world": "crafter", "output": "o", "seed": 6, "stopped": False, "update": 30, "tiles": 0.5, "still": 0.125}
     assert json.loads(out) == told
+
+
+def test_training_that_is_stopped_says_what_is_kept_and_how_to_go_on(monkeypatch, capsys):
+    def train_world(*_: Any, **settings: Any) -> dict[str, Any]:
+        with settings["stopping"]() as is_stopped:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert is_stopped()
+        return {"update": 7, "minutes": 0.5, "train_loss": 0.25}
+
+    monkeypatch.setattr("worldsim.training.run.train_world", train_world)
+    for weights, again in (((), "--resume"), (("--weights", "w"), "--resume in place of --weights")):
+        code, out, err = run(capsys, "train", "crafter", "--out", "o", *weights)
+        says = "o/checkpoint.safetensors: 7 updates are kept, and their weights beside it; go on with the same command "
+        assert (code, out) == (130, f"{says}and {again}\n")
+        assert err == "worldsim: stopped by Ctrl-C\n"
+    code, out, _ = run(capsys, "train", "crafter", "--json")
+    assert code == 130
+    assert json.loads(out)["stopped"] is True
+
+
+@pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
+def test_recording_that_is_stopped_says_what_is_kept_and_how_to_go_on(monkeypatch, capsys, which):
+    monkeypatch.setattr("worldsim.training.data.record", lambda *_, **__: os.kill(os.getpid(), which))
+    code, out, err = run(capsys, "record", "crafter", "-o", "o")
+    assert (code, out) == (130, "o: shards that are whole stay there; go on with the same command\n")
+    assert err == "worldsim: stopped by Ctrl-C\n"
+    assert json.loads(run(capsys, "record", "crafter", "--json")[1])["stopped"] is True
 
 
 def test_train_follows_the_plan_of_the_world_when_nothing_else_is_asked(trained, capsys):

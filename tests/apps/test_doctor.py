@@ -17,6 +17,7 @@ import torch
 from typer.main import get_command
 
 from worldsim import presets
+from worldsim.errors import installing
 from worldsim_apps import doctor
 from worldsim_apps.cli import app
 from worldsim_apps.doctor import Check, examine, is_fit, table
@@ -147,9 +148,9 @@ def test_engines_that_are_not_installed_are_missing_and_not_needed(monkeypatch):
 
     monkeypatch.setattr(doctor, "version", nowhere)
     checks = found()
-    for name in ("crafter", "vizdoom", "gymnasium", "gradio"):
+    for name, extra in {"crafter": "worlds", "vizdoom": "worlds", "gymnasium": "gym", "gradio": "ui"}.items():
         assert (checks[name].state, checks[name].needed) == ("missing", False)
-        assert "pip install" in checks[name].remedy
+        assert checks[name].remedy.startswith(f"{installing(extra)} ")
     assert is_fit([*checks.values()])
 
 

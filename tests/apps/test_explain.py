@@ -75,7 +75,8 @@ def test_a_walk_is_measured_drawn_and_told(tmp_path):
             session.step({"KeyD"})
             note(1)
             seen.append(session.seen)
-    found = explained.write()["explain"]
+    explained.draw()
+    found = explained.to_dict()["explain"]
     assert told == [1, 1, 1]
     assert (found["path"], found["probes"]) == (str(tmp_path / "new" / "deep" / "a.PNG"), PROBES)
     assert [block["frames"] for block in found["blocks"]] == [(-5, -2, -1), (-5, -1, 0), (-5, 0, 1)]
@@ -90,8 +91,9 @@ def test_without_a_path_nothing_is_measured_and_without_a_block_nothing_is_drawn
     assert world.plan.probes == 0
     with world.open(seed=3) as session:
         assert unasked.follow(session, print) is print
-    assert unasked.write() == {}
-    assert Explained(world, tmp_path / "a.png").write() == {}
+    unasked.draw()
+    assert unasked.to_dict() == {}
+    assert Explained(world, tmp_path / "a.png").to_dict() == {}
     assert not (tmp_path / "a.png").exists()
 
 

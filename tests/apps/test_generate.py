@@ -13,9 +13,11 @@ import av
 import numpy as np
 import pytest
 
-from worldsim.errors import VideoError
+from worldsim.cache.policy import Full
+from worldsim.errors import ConfigError, PoolFull, VideoError
+from worldsim.testing.fakes import tiny_world
 from worldsim_apps.actions import Actions
-from worldsim_apps.generate import Film, film
+from worldsim_apps.generate import Film, film, film_file, length_of
 
 SIZE = (9, 12)
 
@@ -42,7 +44,8 @@ def play(path: Path, *, frames_per_block: int = 1, frames: int = 11, on_frames: 
     world: Any = SimpleNamespace(size=SIZE, fps=8, frames_per_block=frames_per_block)
     session: Any = Played(frames_per_block)
     actions = Actions(blocks=(1, 3), held=(frozenset({"KeyW"}), frozenset()))
-    return film(world, session, actions, path, frames=frames, on_frames=on_frames), session
+    with film_file(world, path) as video:
+        return film(world, session, actions, video, frames=frames, on_frames=on_frames), session
 
 
 def brightness(path: Path) -> list[int]:
@@ -112,6 +115,47 @@ def test_ctrl_c_means_what_it_did_after_an_error_too(tmp_path):
     with pytest.raises(ZeroDivisionError):
         play(tmp_path / "b.mp4", on_frames=break_down)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_film_that_is_stopped_takes_no_place_of_another(tmp_path):
+    def press(_: int) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    play(tmp_path / "a.mp4", frames=3)
+    made, _ = play(tmp_path / "a.mp4", on_frames=press)
+    assert (made.path, made.frames, made.stopped) == (tmp_path / "a.unfinished.mp4", 1, True)
+    assert (brightness(made.path), brightness(tmp_path / "a.mp4")) == ([0], [0, 1, 2])
+    made, _ = play(tmp_path / "a.mp4", frames=4)
+    assert (made.path, brightness(made.path)) == (tmp_path / "a.mp4", [0, 1, 2, 3])
+
+
+@pytest.mark.parametrize("frames_per_block", [1, 2])
+def test_a_film_is_as_long_as_there_is_memory_for_all_that_its_policy_keeps(tmp_path, frames_per_block):
+    world = tiny_world(policy=Full(), pages=16, frames_per_block=frames_per_block)
+    room = 11 // frames_per_block * frames_per_block
+    assert length_of(world, room / world.fps, start=1, begun=None) == room
+    with film_file(world, tmp_path / "a.mp4") as video, world.open(start=1) as session:
+        assert film(world, session, Actions(), video, frames=room, on_frames=lambda _: None).frames == room
+        with pytest.raises(PoolFull):
+            session.step()
+    told = rf"has memory for {room} frames, \d s, and {room + 1} are asked for; ask for --seconds \d or less, or for a"
+    with pytest.raises(ConfigError, match=told):
+        length_of(world, (room + 1) / world.fps, start=1, begun=None)
+    begun = np.zeros((1, *world.size, 3), np.uint8)
+    assert length_of(world, (room + 4) / world.fps, start=None, begun=begun) == room + 4
+    endless = tiny_world(frames_per_block=frames_per_block)
+    assert length_of(endless, 10**9 / endless.fps, start=None, begun=None) == 10**9
+    assert length_of(endless, 1e-9, start=None, begun=None) == 1
+
+
+def test_a_starting_place_that_is_none_is_refused_before_anything_is_made():
+    with pytest.raises(ConfigError, match="there is no starting place 3; choose from 0 to 2"):
+        length_of(tiny_world(), 1.0, start=3, begun=None)
+
+
+def test_a_film_of_one_frame_is_told_as_such():
+    made = Film(path=Path("a.mp4"), frames=1, fps=8, size=(576, 768), took_s=1.0, stopped=False)
+    assert str(made) == "a.mp4: 1 frame, 0.1 s, made at 0.12 times the speed of the world"
 
 
 def test_a_film_tells_world_time_and_its_ratio_to_the_time_it_took():

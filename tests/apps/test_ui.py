@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 from tests.apps.browsing import browsing
+from worldsim.errors import installing
 from worldsim.runtime.snapshot import read_snapshot
 from worldsim.simulators.crafter import CONTROLS
 from worldsim_apps.cli import main
@@ -45,7 +46,7 @@ WIDE, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
 
 @pytest.fixture(scope="module")
 def ui() -> Iterator[Any]:
-    pytest.importorskip("gradio", reason="the page needs gradio: pip install 'worldsim[ui]'")
+    pytest.importorskip("gradio", reason=f"the page needs gradio: {installing('ui')}")
     import worldsim_apps.ui
 
     yield worldsim_apps.ui
@@ -242,7 +243,7 @@ def test_without_gradio_it_is_said_what_to_install(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "gradio", None)
     monkeypatch.delitem(sys.modules, "worldsim_apps.ui", raising=False)
     assert main(["ui"]) == 2
-    assert capsys.readouterr().err == "worldsim: gradio is not installed; run: pip install 'worldsim[ui]'\n"
+    assert capsys.readouterr().err == f"worldsim: gradio is not installed; run: {installing('ui')}\n"
 
 
 def test_a_port_that_is_taken_is_told_in_a_line(ui, tmp_path, capsys):

@@ -27,8 +27,8 @@ def test_a_name_may_stand_alone() -> None:
     ("text", "told"),
     [
         ("snik", "there is no policy 'snik'; known: plain, sink"),
-        ("sink:frames=3", "there is no option of policy 'sink' 'frames'; known: sink, window"),
-        ("plain:", "there is no option of policy 'plain' ''"),
+        ("sink:frames=3", "there is no option 'frames' of policy 'sink'; known: sink, window"),
+        ("plain:", "there is no option '' of policy 'plain'"),
     ],
 )
 def test_what_nobody_knows_is_named_with_what_is_known(text: str, told: str) -> None:

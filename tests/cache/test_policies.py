@@ -41,11 +41,11 @@ def test_a_policy_is_named_by_a_text(text: str, policy: Policy) -> None:
             "there is no policy 'windows'; known: blockvid, far-sink, full, .*, sink, window; did you mean 'window'",
         ),
         ("", "there is no policy ''"),
-        ("window:frame=3", "there is no option of policy 'window' 'frame'; known: frames; did you mean 'frames'"),
+        ("window:frame=3", "there is no option 'frame' of policy 'window'; known: frames; did you mean 'frames'"),
         ("window:", "there is no option"),
-        ("sink:near=1", "there is no option of policy 'sink' 'near'; known: sink, window"),
-        ("window:24", "there is no option of policy 'window' '24'"),
-        ("full:frames=3", "there is no option of policy 'full' 'frames'; known: none"),
+        ("sink:near=1", "there is no option 'near' of policy 'sink'; known: sink, window"),
+        ("window:24", "there is no option '24' of policy 'window'"),
+        ("full:frames=3", "there is no option 'frames' of policy 'full'; known: none"),
     ],
 )
 def test_an_unknown_policy_or_option_is_answered_with_the_known_ones(text: str, says: str) -> None:

@@ -31,6 +31,7 @@ PROMISED = {
     "World.calls_per_block": "property",
     "World.remembered_frames": "property",
     "World.is_told": "property",
+    "World.needs_picture": "property",
     "Session.block": "property",
     "Session.latest": "property",
     "Session.log": "property",

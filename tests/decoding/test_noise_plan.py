@@ -91,8 +91,8 @@ def test_a_plan_that_does_nothing_is_written_as_the_plain_one():
     ("text", "error", "told"),
     [
         ("cosin", UnknownName, r"no noise 'cosin'; known: .*did you mean 'cosine'"),
-        ("plain:window=4", UnknownName, "no option of noise 'plain' 'window'"),
-        ("shuffled:low=4", UnknownName, "no option of noise 'shuffled' 'low'; known: window"),
+        ("plain:window=4", UnknownName, "no option 'window' of noise 'plain'"),
+        ("shuffled:low=4", UnknownName, "no option 'low' of noise 'shuffled'; known: window"),
         ("linear:low=0", ConfigError, "1 <= low <= high <= 100"),
         ("linear:low=70,high=60", ConfigError, "1 <= low <= high <= 100"),
         ("cosine:high=101", ConfigError, "1 <= low <= high <= 100"),

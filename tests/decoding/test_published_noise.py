@@ -25,8 +25,17 @@ def video(*, seed: int, total: int, frames: int, steps: int, dtype: torch.dtype 
     return drawn
 
 
-def noise(*, seed: int = 4, total: int = 9, frames: int = 3, steps: int = 4) -> PublishedNoise:
-    return PublishedNoise(seed=seed, total=total, frames=frames, steps=steps, device=torch.device("cpu"))
+def noise(
+    *, seed: int = 4, total: int = 9, frames: int = 3, steps: int = 4, channels_first: bool = False
+) -> PublishedNoise:
+    return PublishedNoise(
+        seed=seed,
+        total=total,
+        frames=frames,
+        steps=steps,
+        device=torch.device("cpu"),
+        channels_first=channels_first,
+    )
 
 
 @pytest.mark.parametrize(("total", "frames", "steps"), [(9, 3, 4), (4, 1, 2), (6, 3, 1)])
@@ -49,3 +58,18 @@ def test_past_the_end_of_the_video_there_is_none():
         noise().of(3, 0, SHAPE)
     with pytest.raises(ConfigError, match="in whole blocks"):
         noise(total=10).of(0, 0, SHAPE)
+
+
+def test_channel_by_channel_it_is_what_pipelines_draw_that_lay_videos_out_so():
+    generator, drawn = torch.Generator().manual_seed(4), noise(total=6, steps=3, channels_first=True)
+    channels, *sides = SHAPE
+    begun = torch.randn((1, channels, 6, *sides), generator=generator, dtype=torch.bfloat16)
+    for block in range(2):
+        part = begun[:, :, 3 * block : 3 * (block + 1)]
+        assert torch.equal(drawn.of(block, 0, SHAPE), part.transpose(1, 2).float())
+        for step in (1, 2):
+            # As theirs: like the frames of a block, whose channels lie one behind the other.
+            like = torch.empty((channels, 3, *sides), dtype=torch.bfloat16).transpose(0, 1)
+            fresh = torch.empty_like(like).normal_(generator=generator)
+            assert torch.equal(drawn.of(block, step, SHAPE)[0], fresh.float())
+    assert not torch.equal(drawn.of(0, 0, SHAPE), noise(total=6, steps=3).of(0, 0, SHAPE))

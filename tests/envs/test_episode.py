@@ -53,9 +53,9 @@ def test_an_episode_begins_from_frames_with_their_keys_and_hour(world):
         (
             {"strat": 1},
             UnknownName,
-            r"reset 'strat'; known: frames, hour, keys, start; did you mean 'start'",
+            r"option 'strat' of reset; known: frames, hour, keys, start; did you mean 'start'",
         ),
-        ({"seed": 1}, UnknownName, "no option of reset 'seed'"),
+        ({"seed": 1}, UnknownName, "no option 'seed' of reset"),
         ({"start": 3}, ConfigError, "choose from 0 to 2"),
         ({"hour": 3}, ConfigError, "keys and hour are of given frames"),
         ({"frames": np.zeros((1, 3, 3, 3), np.uint8)}, ShapeError, "expected frames uint8"),

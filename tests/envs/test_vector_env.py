@@ -107,7 +107,7 @@ def test_a_reset_that_fails_leaves_all_episodes_as_they_are():
     envs, calm = (VectorWorldEnv(tiny_world(), num_envs=2) for _ in range(2))
     envs.reset(seed=4)
     calm.reset(seed=4)
-    with pytest.raises(UnknownName, match="no option of reset 'strat'"):
+    with pytest.raises(UnknownName, match="no option 'strat' of reset"):
         envs.reset(options={"strat": 1})
     with pytest.raises(ConfigError, match="a seed is a whole number") as failed:
         envs.reset(seed=[1, 2**64])

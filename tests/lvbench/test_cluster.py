@@ -210,7 +210,8 @@ def test_the_command_writes_the_same_report(two_workers, tasks, tmp_path):
 def test_without_ray_it_is_told_what_to_install(tasks, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "ray", None)
     assert main(["score", str(tasks[0].path), "-o", str(tmp_path / "report"), "--ray"]) == 2
-    assert capsys.readouterr().err.endswith("lvbench: ray is not installed; run: pip install 'worldsim[scale]'\n")
+    install = ".venv/bin/pip install --constraint constraints.txt --editable '.[scale]'"
+    assert capsys.readouterr().err.endswith(f"lvbench: ray is not installed; run: {install}\n")
 
 
 def test_workers_are_of_no_use_to_a_cluster(tasks, tmp_path, capsys):

@@ -32,10 +32,10 @@ def test_a_device_is_taken_by_name(gpus, name):
     assert pick_device(name) == torch.device(name)
 
 
-@pytest.mark.parametrize(("name", "count"), [("cuda", 0), ("cuda:0", 0), ("cuda:2", 2), ("cuda:10", 2)])
+@pytest.mark.parametrize(("name", "count"), [("cuda", 0), ("cuda:0", 0), ("cuda:1", 1), ("cuda:10", 2)])
 def test_a_gpu_that_is_not_there_is_never_replaced(gpus, name, count):
     gpus(count)
-    with pytest.raises(ConfigError, match=f"{name}' is not there: torch sees {count} GPUs; use 'auto' or 'cpu'"):
+    with pytest.raises(ConfigError, match=f"{name}' is not there: torch sees {count} GPUs?; use 'auto' or 'cpu'"):
         pick_device(name)
 
 
@@ -44,6 +44,25 @@ def test_a_device_that_nobody_knows_is_refused_with_those_that_are_known(gpus, n
     gpus(2)
     with pytest.raises(UnknownName, match=r"there is no device .*; known: auto, cpu, cuda, cuda:0"):
         pick_device(name)
+
+
+@pytest.mark.parametrize(("count", "known"), [(0, "auto, cpu"), (1, "auto, cpu, cuda, cuda:0")])
+def test_no_gpu_is_offered_where_there_is_none(gpus, count, known):
+    gpus(count)
+    with pytest.raises(UnknownName, match=f"there is no device 'xyz'; known: {known}$"):
+        pick_device("xyz")
+
+
+@pytest.mark.parametrize("name", [None, 3, torch.device("cpu"), ["cpu"]])
+def test_what_is_no_name_is_no_device(name):
+    with pytest.raises(ConfigError, match="a device is chosen by a name such as 'auto' or 'cpu', got "):
+        pick_device(name)
+
+
+def test_a_gpu_of_a_number_without_end_is_not_there(gpus):
+    gpus(1)
+    with pytest.raises(ConfigError, match="is not there: torch sees 1 GPU; use"):
+        pick_device("cuda:" + "1" * 5_000)
 
 
 def test_a_gpu_is_known_by_its_device():

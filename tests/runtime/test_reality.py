@@ -62,3 +62,17 @@ def test_a_key_that_the_world_does_not_understand_moves_nothing():
     found = real.step({"KeyD"})
     assert found.block == 0
     assert np.array_equal(found.frames, same.step({"KeyD"}).frames)
+
+
+@pytest.mark.parametrize("seed", ["3", None, 1.5, True, -1, 2**64, pytest.param(10**5_000, id="endless")])
+def test_a_seed_that_is_none_begins_no_episode(seed):
+    with pytest.raises(ConfigError, match=r"a seed is a whole number from 0 to 2\*\*64 - 1, got "):
+        tiny_world().reality(seed=seed)
+
+
+@pytest.mark.parametrize("keys", [None, 3, [["KeyD"]]])
+def test_what_are_no_keys_moves_nothing(keys):
+    real, same = (tiny_world().reality(seed=1) for _ in range(2))
+    with pytest.raises(ConfigError, match=r"keys are a set of names, got|there is no key \['KeyD'\]"):
+        real.step(keys)
+    assert np.array_equal(real.step({"KeyD"}).frames, same.step({"KeyD"}).frames)

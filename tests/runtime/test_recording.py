@@ -174,7 +174,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
                 raise OSError(errno.ENOSPC, "No space left on device")
             return super().write(data[:room])
 
-    monkeypatch.setattr("worldsim.runtime.video.FileIO", Small)
+    monkeypatch.setattr("worldsim.runtime.growing.FileIO", Small)
 
 
 def fill(session: Session, recording: Recording) -> None:

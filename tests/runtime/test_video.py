@@ -192,7 +192,7 @@ class SmallDisk(FileIO):
 
 
 def test_after_a_full_disk_the_writer_is_closed_and_the_torn_second_is_gone(tmp_path, monkeypatch):
-    monkeypatch.setattr("worldsim.runtime.video.FileIO", SmallDisk)
+    monkeypatch.setattr("worldsim.runtime.growing.FileIO", SmallDisk)
     with VideoWriter(tmp_path / "a.mp4", size=SIZE, fps=FPS, scale=2) as writer:
         with pytest.raises(
             VideoError, match=r"No space left on device; its first \d+ frames \(\d\.\d s\) are safe"
@@ -204,6 +204,80 @@ def test_after_a_full_disk_the_writer_is_closed_and_the_torn_second_is_gone(tmp_
     assert f"its first {safe} frames" in str(full.value)
     assert cues(tmp_path / "a.mp4") == [("KeyA", 0, safe / FPS)]
     assert ends_with_a_whole_box((tmp_path / "a.mp4").read_bytes())
+
+
+def test_a_video_that_exists_stays_until_the_new_one_ends(tmp_path):
+    path = tmp_path / "a.mp4"
+    write_held(path)
+    old = path.read_bytes()
+    with VideoWriter(path, size=SIZE, fps=FPS, scale=2) as writer:
+        writer.write(noise(11))
+        assert (path.read_bytes(), writer.path) == (old, tmp_path / "a.unfinished.mp4")
+    assert (len(decode(path)[0]), writer.path) == (11, path)
+    assert [*tmp_path.iterdir()] == [path]
+
+
+def test_a_video_that_is_stopped_or_breaks_lies_beside_the_one_that_exists_and_plays(tmp_path):
+    path = tmp_path / "a.mp4"
+    write_held(path)
+    old = path.read_bytes()
+    with VideoWriter(path, size=SIZE, fps=FPS, scale=2) as writer:
+        writer.write(noise(5))
+        writer.stop()
+    assert len(decode(writer.path)[0]) == 5
+    assert says_its_end(writer.path)
+
+    def broken() -> None:
+        with VideoWriter(path, size=SIZE, fps=FPS, scale=2) as writer:
+            writer.write(noise(1))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError) as raised:
+        broken()
+    assert raised.value.__notes__ == [f"what had been made, 1 frame, is in {tmp_path / 'a.unfinished.mp4'}"]
+    assert len(decode(tmp_path / "a.unfinished.mp4")[0]) == 1
+    assert path.read_bytes() == old
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_an_error_before_the_first_frame_leaves_what_was_there(tmp_path, exists):
+    path = tmp_path / "a.mp4"
+    if exists:
+        write_held(path)
+    before = {each.name: each.read_bytes() for each in tmp_path.iterdir()}
+    with pytest.raises(ZeroDivisionError), VideoWriter(path, size=SIZE, fps=FPS, scale=2):
+        raise ZeroDivisionError
+    assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == before
+
+
+def test_two_never_write_one_video(tmp_path):
+    path = tmp_path / "a.mp4"
+    with VideoWriter(path, size=SIZE, fps=FPS, scale=2) as writer:
+        with pytest.raises(
+            VideoError, match=r"a\.mp4 is being written already, here or in another process; name another"
+        ):
+            VideoWriter(path, size=SIZE, fps=FPS, scale=2)
+        writer.write(noise(2))
+    assert len(decode(path)[0]) == 2
+
+
+def test_a_full_disk_leaves_the_video_that_exists_and_says_where_the_part_is(tmp_path, monkeypatch):
+    path = tmp_path / "a.mp4"
+    write_held(path)
+    old = path.read_bytes()
+    monkeypatch.setattr("worldsim.runtime.growing.FileIO", SmallDisk)
+    writer = VideoWriter(path, size=SIZE, fps=FPS, scale=2)
+    with pytest.raises(VideoError, match=r"are safe and play in .*a\.unfinished\.mp4; free some space"):
+        writer.write(noise(200))
+    assert path.read_bytes() == old
+    assert len(decode(tmp_path / "a.unfinished.mp4")[0]) > 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device here is always full")
+def test_a_disk_that_is_full_from_the_beginning_is_told_as_such(tmp_path):
+    (tmp_path / "a.mp4").symlink_to("/dev/full")
+    with pytest.raises(VideoError, match=r"a\.mp4: No space left on device; no frame was written; free some space"):
+        VideoWriter(tmp_path / "a.mp4", size=SIZE, fps=FPS, scale=2)
 
 
 def ends_with_a_whole_box(data: bytes) -> bool:

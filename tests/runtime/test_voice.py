@@ -1,10 +1,11 @@
-"""What a block hears of its prompts, and that it is kept."""
+"""What a block hears of prompts and of a picture, and that it is kept."""
 
 from __future__ import annotations
 
 import torch
 
-from worldsim.runtime.voice import KEPT, Voice
+from worldsim.runtime.voice import KEPT, Eye, Voice
+from worldsim.session.log import Given
 from worldsim.session.prompt import Told, first_told
 from worldsim.testing.fakes import ToldBackbone, embed_words, tiny_backbone
 
@@ -44,3 +45,27 @@ def test_the_latest_prompts_are_embedded_once():
         heard(first_told(str(number)), 0)
     heard(first_told("a"), 0)
     assert asked[-1] == "a"
+
+
+def given(*levels: int) -> Given:
+    """Frames of 2 x 3 pixels, each of one level."""
+    pixels = b"".join(bytes([level]) * 18 for level in levels)
+    return Given(pixels=pixels, shape=(len(levels), 2, 3, 3), keys=(frozenset(),) * len(levels))
+
+
+def test_a_picture_is_heard_as_it_is_seen_and_the_latest_are_seen_once():
+    asked = []
+
+    def hear(picture: torch.Tensor) -> torch.Tensor:
+        assert (picture.shape, picture.dtype) == ((2, 3, 3), torch.uint8)
+        asked.append(int(picture[0, 0, 0]))
+        return picture.float().mean().reshape(1)
+
+    sees = Eye(hear)
+    assert sees(given(7)) is sees(given(3, 7))
+    assert [float(sees(given(level))) for level in (7, 9, 7)] == [7, 9, 7]
+    assert asked == [7, 9]
+    for level in range(KEPT):
+        sees(given(level))
+    sees(given(7))
+    assert asked == [7, 9, *range(KEPT), 7]

@@ -297,3 +297,19 @@ def test_a_log_tells_the_noise_that_blocks_began_with_and_is_lived_again_only_so
     for world, other in ((tiny_world(), log), (noisy_world("linear:low=61"), log), (noisy_world("linear"), plain)):
         with pytest.raises(LogError, match=r"noise (linear:low=60,\S+|None), here it is (None|linear:low=6[01],\S+)"):
             world.replay(other)
+
+
+def test_frames_that_make_no_array_are_refused():
+    with pytest.raises(ShapeError, match=r"frames are one array uint8 \[F, 6, 10, 3\], got \[\[1\], \[2, 3\]\]"):
+        tiny_world().open(frames=[[1], [2, 3]])
+
+
+def test_a_world_and_a_session_say_in_a_line_what_they_are():
+    world = tiny_world(frames_per_block=2)
+    assert repr(world) == f"<World {world.origin.name}: 10 x 6, {world.fps} fps, blocks of 2>"
+    with world.open(seed=7) as session:
+        session.step()
+        assert repr(session) == f"<Session of {world.origin.name}: seed 7, next block 1, open>"
+        session.pause()
+        assert repr(session).endswith("paused>")
+    assert repr(session).endswith("closed>")

@@ -42,6 +42,18 @@ def begun() -> Crafter:
     return simulator
 
 
+def test_an_episode_is_over_once_it_is_closed_and_another_may_begin() -> None:
+    simulator = Crafter()
+    first = simulator.reset(3)
+    simulator.close()
+    simulator.close()
+    assert simulator.over
+    with pytest.raises(ConfigError, match="no episode has begun"):
+        simulator.env  # noqa: B018
+    assert (simulator.reset(3) == first).all()
+    assert not simulator.over
+
+
 def stage(simulator: Crafter, ahead: str = "grass", *near: str, **inventory: int) -> Any:
     """Put the player on an empty meadow, facing down, with only that in the inventory; returns the player."""
     world, player = simulator.env._world, simulator.env._player
@@ -340,7 +352,7 @@ def test_an_episode_that_has_not_begun_a_seed_below_zero_and_an_unknown_key_are_
 
 def test_without_crafter_the_world_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "crafter", None)
-    with pytest.raises(MissingDependency, match=r"pip install 'worldsim\[worlds\]'"):
+    with pytest.raises(MissingDependency, match=r"pip install .* --editable '\.\[worlds\]'"):
         Crafter().reset(0)
 
 

@@ -250,5 +250,5 @@ def test_the_engine_starts_where_it_may_not_write(monkeypatch: pytest.MonkeyPatc
 
 def test_without_vizdoom_the_maze_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "vizdoom", None)
-    with pytest.raises(MissingDependency, match=r"pip install 'worldsim\[worlds\]'"):
+    with pytest.raises(MissingDependency, match=r"pip install .* --editable '\.\[worlds\]'"):
         Maze().reset(0)

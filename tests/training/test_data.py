@@ -9,9 +9,14 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import partial
+from multiprocessing import active_children, get_context
 from pathlib import Path
+from time import monotonic, sleep
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -21,7 +26,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from worldsim.controls import Action, Controls, Keys
-from worldsim.errors import ConfigError, DataError
+from worldsim.errors import BrokenRun, ConfigError, DataError
 from worldsim.training import data
 from worldsim.training.data import TRAINING_SEEDS, Episodes, Recording, Series, play, record
 
@@ -40,6 +45,8 @@ class Counting:
     def reset(self, seed: int) -> NDArray[np.uint8]:
         self._seed, self._frame, self._held = seed, 0, 0
         return self._show()
+
+    def close(self) -> None: ...
 
     def step(self, keys: Keys) -> NDArray[np.uint8]:
         self._frame += 1
@@ -111,32 +118,128 @@ def test_a_shard_depends_on_its_seed_and_number_alone(tmp_path: Path) -> None:
     assert len({*one.values(), *other.values()}) == 6
 
 
-class Processes:
-    """Stands for a pool of processes, without their seconds of start: last work first, and only pickles get through."""
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that are there at once, and know this one's small shards."""
+    monkeypatch.setattr(data, "get_context", lambda _: get_context("fork"))
 
-    def __init__(self, workers: int, mp_context: object, initializer: object) -> None:
-        assert workers == 2
 
-    def __enter__(self) -> Processes:
-        return self
+@pytest.mark.usefixtures("small_shards", "forked")
+def test_the_number_of_workers_changes_nothing(tmp_path: Path) -> None:
+    told = [record(RECORDING, tmp_path / str(n), Series(), frames=90, workers=n) for n in (1, 2, 5)]
+    assert told[0] == told[1] == told[2]
+    assert contents(tmp_path / "1") == contents(tmp_path / "2") == contents(tmp_path / "5")
+    assert active_children() == []
 
-    def __exit__(self, *_: object) -> None: ...
 
-    def map(self, work: Callable[[int], int], given: Iterable[int]) -> list[int]:
-        return [pickle.loads(pickle.dumps(work))(one) for one in reversed([*given])][::-1]
+def test_what_a_recording_hands_to_other_processes_can_be_handed_to_them() -> None:
+    write = partial(data._write_shard, RECORDING, Path("folder"), Series(seed=2))
+    assert pickle.loads(pickle.dumps(write)).args == write.args
+
+
+@pytest.mark.usefixtures("forked")
+@pytest.mark.parametrize("wrong", [DataError("a shard is torn"), OSError("the disk is full")])
+def test_what_a_worker_cannot_do_is_told_and_ends_them_all(wrong: Exception) -> None:
+    def write(shard: int) -> int:
+        if shard == 2:
+            raise wrong
+        return shard
+
+    made = data._spread(write, 50, 2)
+    with pytest.raises(type(wrong), match=str(wrong)):
+        list(made)
+    assert active_children() == []
+
+
+@pytest.mark.usefixtures("forked")
+def test_a_worker_that_is_killed_is_told_in_words(tmp_path: Path) -> None:
+    def write(shard: int) -> int:
+        if shard == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return shard
+
+    with pytest.raises(BrokenRun, match=r"was killed.*shards that are whole stay.*fewer workers"):
+        list(data._spread(write, 50, 2))
+    assert active_children() == []
+
+
+@pytest.mark.usefixtures("forked")
+def test_when_recording_is_interrupted_every_worker_closes_its_simulator_and_ends(tmp_path: Path) -> None:
+    """Two are in the midst of a shard, and there are fifty more."""
+
+    def write(shard: int) -> int:
+        (tmp_path / f"begun-{shard}").touch()
+        try:
+            sleep(100)
+        finally:
+            (tmp_path / f"closed-{shard}").touch()
+        return shard
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    usual = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    began = monotonic()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            list(data._spread(write, 52, 2))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, usual)
+    assert monotonic() - began < 20
+    assert active_children() == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["begun-0", "begun-1", "closed-0", "closed-1"]
+
+
+def test_processes_started_while_ctrl_c_is_unheard_never_hear_it() -> None:
+    command = [sys.executable, "-c", "import signal; print(signal.pthread_sigmask(signal.SIG_BLOCK, []))"]
+    with data._unheard():
+        assert "SIGINT" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+class Closing(Counting):
+    """One that tells when it is closed."""
+
+    closed: ClassVar[list[int]] = []
+
+    def close(self) -> None:
+        self.closed.append(self._frame)
+
+
+def test_a_simulator_is_closed_at_the_end_of_its_episode_and_when_nobody_goes_on() -> None:
+    recording = Recording(world="closing", simulator=Closing, explorer=Player)
+    Closing.closed.clear()
+    assert len([*play(recording, 3, most=99)]) == 8
+    assert len([*play(recording, 3, most=5)]) == 5
+    playing = play(recording, 3, most=99)
+    next(playing)
+    assert Closing.closed == [7, 4]
+    playing.close()
+    assert Closing.closed == [7, 4, 0]
 
 
 @pytest.mark.usefixtures("small_shards")
-def test_the_number_of_workers_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data, "ProcessPoolExecutor", Processes)
-    told = [record(RECORDING, tmp_path / str(n), Series(), frames=90, workers=n) for n in (1, 2)]
-    assert told[0] == told[1]
-    assert contents(tmp_path / "1") == contents(tmp_path / "2")
+def test_what_a_killed_recording_left_half_written_is_removed_by_the_next(tmp_path: Path) -> None:
+    (tmp_path / "train-00-00000.safetensors.7.part").write_bytes(b"half")
+    record(RECORDING, tmp_path, Series(), frames=30)
+    assert [*contents(tmp_path)] == ["train-00-00000.safetensors"]
+
+
+def test_a_folder_that_cannot_be_recorded_into_is_told_before_anything_is_played(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(OSError, match=r"file.* is no folder that can be written to .*; name another one"):
+            record(replace(RECORDING, simulator=lambda: 1 / 0), folder, Series(), frames=30)
 
 
 @pytest.mark.timeout(120)  # seconds are enough, but not while other work has the cores
 def test_the_workers_of_a_process_that_was_killed_end_too(tmp_path):
-    (tmp_path / "working.py").write_text("import os\ndef tell(_):\n    return os.getpid()\n")
+    """One waits for work, the other is in the midst of it."""
+    (tmp_path / "working.py").write_text(
+        "import time\ndef tell(shard):\n    time.sleep(100 * (shard == 3))\n    return 1\n"
+    )
     code = "import time, working; from worldsim.training.data import _spread; made = _spread(working.tell, 4, 2); "
     code += "[print(next(made), flush=True) for _ in range(3)]; time.sleep(100)"
     environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{Path.cwd()}"}
@@ -270,6 +373,9 @@ def test_a_shard_without_events_is_to_be_recorded_again(tmp_path):
         {"frames": np.zeros(30, np.uint8)},
         {"frames": np.zeros((30, 1, 2, 3), np.float32)},
         {"controls": np.zeros((29, 5), np.float32)},
+        {"controls": np.zeros((30, 5), np.int32)},
+        {"frames": np.zeros((0, 1, 2, 3), np.uint8), "controls": np.zeros((0, 5), np.float32)}
+        | {"events": np.zeros(0, np.int64), "starts": np.zeros(0, np.int64)},
         {"events": np.zeros(31, np.int64)},
         {"starts": np.zeros(0, np.int64)},
         {"starts": np.array([4, 9])},
@@ -295,7 +401,32 @@ def test_shards_of_frames_of_two_sizes_are_refused(tmp_path):
     with safe_open(path, framework="np") as file:
         kept, header = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
     save_file(kept | {"frames": np.zeros((len(kept["frames"]), 7, 5, 3), np.uint8)}, path, metadata=header)
-    with pytest.raises(DataError, match="differ in the size of their frames"):
+    says = (
+        r"00001.* holds frames of 7 x 5 x 3 with 5 controls, train-00-00000.safetensors has 1 x 2 x 3 with 5 controls"
+    )
+    with pytest.raises(DataError, match=says):
+        Episodes(tmp_path, world="counting", held_out=False, device=CPU)
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_shards_must_hold_what_the_world_needs(tmp_path):
+    record(RECORDING, tmp_path, Series(), frames=60)
+    for frame in ((1, 2, 3, 4), (2, 2, 3, 5)):
+        says = r"00000.* holds frames of 1 x 2 x 3 with 5 controls, the world needs {} x {} x {} with {} controls"
+        with pytest.raises(DataError, match=says.format(*frame)):
+            Episodes(tmp_path, world="counting", held_out=False, device=CPU, frame=frame)
+    Episodes(tmp_path, world="counting", held_out=False, device=CPU, frame=(1, 2, 3, 5))
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_a_shard_whose_controls_are_no_numbers_is_refused(tmp_path):
+    record(RECORDING, tmp_path, Series(), frames=30)
+    path = tmp_path / "train-00-00000.safetensors"
+    with safe_open(path, framework="np") as file:
+        kept, header = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    kept["controls"][7, 1] = np.nan
+    save_file(kept, path, metadata=header)
+    with pytest.raises(DataError, match=r"00000.* holds controls that are no finite numbers; delete it and record"):
         Episodes(tmp_path, world="counting", held_out=False, device=CPU)
 
 
@@ -313,8 +444,13 @@ def test_a_shard_that_does_not_fit_the_disk_is_named_and_leaves_nothing(tmp_path
 def test_windows_longer_than_every_episode_are_refused(tmp_path: Path) -> None:
     record(RECORDING, tmp_path, Series(), frames=30)
     episodes = Episodes(tmp_path, world="counting", held_out=False, device=CPU)
-    with pytest.raises(DataError, match="no recorded episode has 10 frames"):
-        episodes.draw(np.random.default_rng(0), windows=1, frames=10)
+    for ask in (
+        lambda: episodes.draw(np.random.default_rng(0), windows=1, frames=10),
+        lambda: episodes.check(10),
+    ):
+        with pytest.raises(DataError, match=r"no train episode in .* has 10 frames, as a window needs; record others"):
+            ask()
+    episodes.check(9)
 
 
 @pytest.mark.usefixtures("small_shards")

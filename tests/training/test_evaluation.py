@@ -40,6 +40,8 @@ class Blinking:
         self._tiles = np.zeros((2, 3), dtype=np.uint8)
         return self._show()
 
+    def close(self) -> None: ...
+
     def step(self, keys: Keys) -> NDArray[np.uint8]:
         self._at = (self._at + 1) % 6
         self._tiles.flat[self._at] ^= 255

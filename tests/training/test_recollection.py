@@ -39,6 +39,8 @@ class Strip:
         self._at = 30
         return self._show()
 
+    def close(self) -> None: ...
+
     def step(self, keys: Keys) -> NDArray[np.uint8]:
         by = ("KeyD" in keys) - ("KeyA" in keys)
         self._at += by if abs(self._at + by - 30) < 7 else 0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +20,7 @@ from safetensors.torch import load_file
 from worldsim.cache.policy import Window
 from worldsim.codec.patches import PatchCodec
 from worldsim.controls import Action, Controls, Keys
-from worldsim.errors import ConfigError, DataError, WeightsError
+from worldsim.errors import BrokenRun, ConfigError, DataError, WeightsError
 from worldsim.models.small.atlas import Scroll
 from worldsim.models.small.backbone import SmallConfig
 from worldsim.models.small.weights import load_weights
@@ -27,10 +29,11 @@ from worldsim.samplers import few_step
 from worldsim.training import run as runs
 from worldsim.training.data import Episodes, Recording, Series, record
 from worldsim.training.distillation import FewStepDistillation
+from worldsim.training.evaluation import Evaluation
 from worldsim.training.objectives import BeliefForcing, DiffusionForcing
 from worldsim.training.recollection import Recollections
 from worldsim.training.run import Run, train_world
-from worldsim.training.trainer import Stage, Trainer, TrainingPlan
+from worldsim.training.trainer import Stage, Trainer, TrainingPlan, read_header
 
 CPU = torch.device("cpu")
 
@@ -48,6 +51,8 @@ class Ramp:
     def reset(self, seed: int) -> NDArray[np.uint8]:
         self._level = seed % 7 * 20
         return self._show()
+
+    def close(self) -> None: ...
 
     def step(self, keys: Keys) -> NDArray[np.uint8]:
         self._level = (self._level + 20 * len(keys)) % 256
@@ -249,10 +254,10 @@ def test_only_weights_that_know_a_world_learn_to_recall_it() -> None:
 def test_weights_to_begin_from_must_fit_and_are_not_for_a_resumed_run(recorded: Path) -> None:
     out = recorded.parent / "out"
     train_world(Tiny(), recorded, out, Run(device=CPU, updates=1))
-    with pytest.raises(WeightsError, match=r"the world is learned with .*palette=8"):
-        train_world(
-            Believing(), recorded, recorded.parent / "new", Run(device=CPU, weights=out / "weights.safetensors")
-        )
+    for recipe in (Believing(), Remembering()):
+        with pytest.raises(WeightsError, match=r"another size, palette 0 in place of 8.*name weights of this"):
+            train_world(recipe, recorded, out.with_name("new"), Run(device=CPU, weights=out / "weights.safetensors"))
+    assert not out.with_name("new").exists()
     with pytest.raises(ConfigError, match="leave --weights out"):
         Run(device=CPU, resume=True, weights=out / "weights.safetensors")
 
@@ -302,16 +307,195 @@ def test_layers_are_compiled_only_when_asked(recorded: Path, monkeypatch: pytest
         return function
 
     monkeypatch.setattr(torch, "compile", compile_)
+    monkeypatch.setattr(runs, "_check_compiler", lambda device: names.append(device.type))
     train(recorded, "out", updates=1, compiled=compiled)
-    assert names == (["before", "after"] if compiled else [])
+    assert names == (["cpu", "before", "after"] if compiled else [])
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"minutes": 0.0}, {"minutes": float("nan")}, {"updates": 0}, {"seed": -1}, {"every": 0}]
+    "wrong", [{"minutes": 0.0}, {"minutes": float("nan")}, {"updates": 0}, {"seed": -1}, {"seed": 2**64}, {"every": 0}]
 )
 def test_a_run_that_cannot_be_made_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         Run(device=CPU, **wrong)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+class Poisoned(PatchCodec):
+    """A codec that makes numbers that are none, from a given call on."""
+
+    left = 0
+
+    def encode(self, frames: torch.Tensor, state: None) -> tuple[torch.Tensor, None]:
+        latents, state = super().encode(frames, state)
+        Poisoned.left -= 1
+        return latents * (float("nan") if Poisoned.left < 0 else 1), state
+
+
+class Poisoning(Tiny):
+    """The same, with that codec."""
+
+    codec = Poisoned(side=2)
+
+
+def test_a_run_whose_numbers_become_none_ends_and_leaves_what_it_kept_before(recorded: Path) -> None:
+    out = recorded.parent / "out"
+    Poisoned.left = 10**9
+    train_world(Poisoning(), recorded, out, Run(device=CPU, every=1, updates=1))
+    before = files(out)
+    Poisoned.left = 0
+    with pytest.raises(
+        BrokenRun, match=r"update 2 has a loss of nan.* what was kept before stays.*--weights .*out/wei"
+    ):
+        train_world(Poisoning(), recorded, out, Run(device=CPU, every=1, resume=True))
+    assert files(out) == before
+    with pytest.raises(BrokenRun, match=r"update 1 has a loss of nan.* nothing was kept yet; look at"):
+        train_world(Poisoning(), recorded, out.with_name("new"), Run(device=CPU))
+    assert files(out.with_name("new")) == {"log.jsonl": b""}
+
+
+def test_weights_that_are_judged_by_no_number_are_not_kept(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(recorded, "out", updates=1)
+    before = files(recorded.parent / "out")
+    monkeypatch.setattr(Evaluation, "judge", lambda *_: {"loss": float("inf"), "tiles": 0.5})
+    with pytest.raises(BrokenRun, match=r"after update 2 the averaged weights are judged .*inf.*what was kept before"):
+        train(recorded, "out", updates=2, resume=True)
+    assert files(recorded.parent / "out") == before
+
+
+def test_a_run_is_resumed_by_the_plan_it_was_begun_by(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(recorded, "out", updates=1)
+    before = files(recorded.parent / "out")
+    with pytest.raises(DataError, match=r"was trained without --recalling; resume it without it"):
+        train_world(Remembering(), recorded, recorded.parent / "out", Run(device=CPU, resume=True, recalling=True))
+    other = replace(Tiny.training, warmup=3)
+    monkeypatch.setattr(Tiny, "training", other)
+    with pytest.raises(DataError, match=r"was trained by another plan; resume it as it was begun"):
+        train(recorded, "out", resume=True)
+    assert files(recorded.parent / "out") == before
+
+
+def test_a_run_that_is_stopped_keeps_the_update_it_came_to_unjudged_and_goes_on_from_there(recorded: Path) -> None:
+    whole, out = (recorded.parent / name for name in ("whole", "out"))
+    train_world(Tiny(), recorded, whole, Run(device=CPU))
+    asked = iter([False, False, True])
+    left: list[str] = []
+
+    @contextmanager
+    def stopping() -> Iterator[Callable[[], bool]]:
+        yield lambda: next(asked)
+        left.append("left")
+
+    told = train_world(Tiny(), recorded, out, Run(device=CPU), stopping=stopping)
+    assert told.keys() == {"update", "minutes", "train_loss"}
+    assert told["update"] == 2
+    assert left == ["left"]
+    assert files(out)["log.jsonl"] == b""
+    assert read_header(out / "checkpoint.safetensors")["update"] == 2
+    load_weights(out / "weights.safetensors", dtype=torch.float32, device=CPU)
+    train_world(Tiny(), recorded, out, Run(device=CPU, resume=True))
+    for name in ("weights.safetensors", "checkpoint.safetensors"):
+        assert files(whole)[name] == files(out)[name]
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "log.jsonl"])
+def test_what_lies_there_without_a_checkpoint_is_not_overwritten(recorded: Path, name: str) -> None:
+    out = recorded.parent / "out"
+    out.mkdir()
+    (out / name).write_text("dear")
+    with pytest.raises(DataError, match=rf"out/{name} is there already, without a checkpoint.*into another folder"):
+        train(recorded, "out")
+    assert files(out) == {name: b"dear"}
+
+
+def test_one_run_at_a_time_holds_a_folder_and_the_next_clears_what_a_killed_one_left(recorded: Path) -> None:
+    out = recorded.parent / "out"
+    out.mkdir()
+    torn = out / "checkpoint.safetensors.7.part"
+    torn.write_bytes(b"torn")
+
+    def meanwhile(update: int, loss: float) -> None:
+        assert not torn.exists()
+        with pytest.raises(DataError, match=r"another process trains into .*out; wait for its end, or train into"):
+            train(recorded, "out")
+
+    train_world(Tiny(), recorded, out, Run(device=CPU, updates=1), on_update=meanwhile)
+    assert files(out).keys() == {"log.jsonl", "weights.safetensors", "checkpoint.safetensors"}
+
+
+def test_a_run_that_ended_while_another_got_ready_is_not_overwritten(
+    recorded: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready = runs._evaluation
+
+    def meanwhile(*given: Any) -> Evaluation:
+        monkeypatch.setattr(runs, "_evaluation", ready)
+        train(recorded, "out", seed=3)
+        return ready(*given)
+
+    monkeypatch.setattr(runs, "_evaluation", meanwhile)
+    with pytest.raises(DataError, match="is there already; go on from it with --resume"):
+        train(recorded, "out")
+    assert read_header(recorded.parent / "out" / "checkpoint.safetensors")["seed"] == 3
+
+
+def test_what_a_run_writes_has_the_mode_that_the_umask_says(recorded: Path) -> None:
+    usual = os.umask(0o027)
+    try:
+        train(recorded, "out", updates=1)
+    finally:
+        os.umask(usual)
+    modes = {path.name: oct(path.stat().st_mode & 0o777) for path in (recorded.parent / "out").iterdir()}
+    assert set(modes.values()) == {"0o640"}
+
+
+def test_episodes_too_short_to_be_judged_or_learned_from_are_told_before_the_first_update(
+    recorded: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = Recording(world="ramp", simulator=Ramp, explorer=Player, longest=8)
+    for held_out in (True, False):
+        for path in recorded.iterdir():
+            path.unlink()
+        record(short, recorded, Series(held_out=held_out), frames=40)
+        record(replace(short, longest=40), recorded, Series(held_out=not held_out), frames=40)
+        if not held_out:
+            last = Stage(updates=1, objective=replace(FORCING, frames=8), windows=1, lr=(1e-3, 0.0))
+            monkeypatch.setattr(Tiny, "training", replace(Tiny.training, stages=(*Tiny.training.stages, last)))
+        kind = "held-out" if held_out else "train"
+        with pytest.raises(DataError, match=rf"no {kind} episode in .*data has 9 frames, as a window needs"):
+            train(recorded, "out")
+    assert not (recorded.parent / "out").exists()
+
+
+def test_frames_of_another_size_are_told_with_what_the_world_needs(recorded: Path) -> None:
+    class Larger(Tiny):
+        backbone = replace(Tiny.backbone, height=3, controls=2)
+
+    says = r"held-out-00-00000.* holds frames of 4 x 4 x 3 with 1 controls, the world needs 6 x 4 x 3 with 2 controls"
+    with pytest.raises(DataError, match=says):
+        train_world(Larger(), recorded, recorded.parent / "out", Run(device=CPU))
+
+
+def test_compiling_where_nothing_can_be_compiled_is_refused(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def compile_(function: Callable[..., Any], *, dynamic: bool) -> Callable[..., Any]:
+        def compiled(_: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("no compiler found\n\nSet TORCHDYNAMO_VERBOSE=1")
+
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    with pytest.raises(ConfigError, match=r"here \(no compiler found\); install a C\+\+ .* or leave --compile out"):
+        train(recorded, "out", compiled=True)
+    assert not (recorded.parent / "out").exists()
+
+
+def test_a_folder_that_is_a_file_is_told_at_once(recorded: Path) -> None:
+    (recorded.parent / "out").touch()
+    with pytest.raises(OSError, match=r"out is no folder that can be written to"):
+        train(recorded, "out")
 
 
 def test_a_world_of_the_presets_is_a_recipe() -> None:

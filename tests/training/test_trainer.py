@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from worldsim.errors import ConfigError, DataError
+from worldsim.errors import BrokenRun, ConfigError, DataError
+from worldsim.files import checksum
 from worldsim.models.small.backbone import SmallBackbone, SmallConfig
 from worldsim.training.distillation import FewStepDistillation
 from worldsim.training.objectives import DiffusionForcing
 from worldsim.training.passes import Play
-from worldsim.training.trainer import Distillation, Reweighted, Stage, Trainer, TrainingPlan
+from worldsim.training.trainer import SEEDS, Distillation, Reweighted, Stage, Trainer, TrainingPlan, read_header
 
 CONFIG = SmallConfig(channels=2, height=1, width=3, controls=1, dim=16, layers=1, heads=2)
 FORCING = DiffusionForcing(frames=3, first=1, blocks=(1,))
@@ -139,45 +142,62 @@ def test_a_checkpoint_is_replaced_only_by_a_whole_one(tmp_path: Path, monkeypatc
     after(1).save(path)
     whole = path.read_bytes()
 
-    def full(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
-        path.write_bytes(whole[:100])
-        raise SafetensorError("no space left on device")
+    def full(path: Path, tensors: dict[str, Tensor], fields: dict[str, Any]) -> None:
+        raise OSError(f"{path} cannot be written")
 
-    monkeypatch.setattr("worldsim.training.trainer.save_file", full)
-    with pytest.raises(OSError, match=r"checkpoint.safetensors cannot be written \(no space.*; free some space"):
+    monkeypatch.setattr("worldsim.training.trainer.write_tensors", full)
+    with pytest.raises(OSError, match=r"checkpoint.safetensors cannot be written"):
         after(2).save(path)
     assert path.read_bytes() == whole
-    assert [*tmp_path.iterdir()] == [path], "what is torn takes no room from what is whole"
 
 
 def rewrite(path: Path, tensors: dict[str, Tensor], header: object) -> None:
     save_file(tensors, path, metadata=None if header is None else {"worldsim": json.dumps(header)})
 
 
+def signed(tensors: dict[str, Tensor], **fields: object) -> dict[str, object]:
+    """A header that fits those tensors."""
+    fields = {"update": 5, "seed": 0, "plan": PLAN.fingerprint} | fields
+    return fields | {"sha256": checksum(tensors, fields)}
+
+
+def test_a_checkpoint_says_what_it_was_made_by_and_what_it_is_told_to_note(tmp_path: Path) -> None:
+    made = after(5)
+    made.save(tmp_path / "checkpoint", recalling=True)
+    kept = load_file(tmp_path / "checkpoint")
+    assert read_header(tmp_path / "checkpoint") == signed(kept, recalling=True)
+    made.load(tmp_path / "checkpoint")
+
+
 def test_a_checkpoint_that_cannot_be_gone_on_from_is_refused_and_changes_nothing(tmp_path: Path) -> None:
     path, good = tmp_path / "checkpoint.safetensors", tmp_path / "good.safetensors"
     after(5).save(good)
     tensors = load_file(good)
-    with safe_open(good, framework="pt") as file:
-        assert json.loads(file.metadata()["worldsim"]) == {"update": 5, "seed": 0}
+    header = read_header(good)
     other = trainer(config=SmallConfig(channels=2, height=1, width=3, controls=1, dim=32, layers=1, heads=2))
-    untaught = {name: tensor for name, tensor in tensors.items() if not name.startswith("teacher/")}
-    cases = [
+    early = {name: value for name, value in header.items() if name in ("update", "seed")}
+    cases: list[tuple[str, Callable[[], object]]] = [
         ("not a readable checkpoint", lambda: path.write_bytes(good.read_bytes()[:-1])),
         ("not a readable checkpoint", lambda: path.write_bytes(b"")),
         ("not a readable checkpoint", path.unlink),
         ("no checkpoint of worldsim train", lambda: rewrite(path, tensors, None)),
         ("no checkpoint of worldsim train", lambda: rewrite(path, tensors, {"dim": 16})),
         ("no checkpoint of worldsim train", lambda: rewrite(path, tensors, [])),
-        ("no checkpoint of worldsim train", lambda: rewrite(path, tensors, {"update": "5"})),
         ("not a readable checkpoint", lambda: save_file(tensors, path, metadata={"worldsim": "[" * 100_000})),
         ("not a readable checkpoint", lambda: save_file(tensors, path, metadata={"worldsim": "{"})),
         ("of another backbone", lambda: other.save(path)),
-        ("of another backbone", lambda: rewrite(path, dict([*tensors.items()][:-1]), {"update": 5})),
-        ("has no teacher", lambda: rewrite(path, untaught, {"update": 5})),
-        ("with seed 3, not 0; resume with seed 3", lambda: rewrite(path, tensors, {"update": 5, "seed": 3})),
-        ("13 updates, more than the plan's 12", lambda: rewrite(path, tensors, {"update": 13})),
+        ("by an earlier version.*--weights", lambda: rewrite(path, tensors, early)),
+        ("with seed 3, not 0; resume with seed 3", lambda: rewrite(path, tensors, signed(tensors, seed=3))),
+        ("by another plan; resume it as it was begun", lambda: rewrite(path, tensors, signed(tensors, plan="other"))),
     ]
+    for update in ("5", -1, 6, 13, None):
+        cases.append(("is torn", lambda update=update: rewrite(path, tensors, header | {"update": update})))
+    for name in ("optimizer/steer.weight/exp_avg_sq", "optimizer/steer.weight/step", "teacher/steer.weight"):
+        less, cut, nought = ({**tensors} for _ in range(3))
+        del less[name]
+        cut[name] = torch.zeros(1)
+        nought[name] = torch.zeros_like(nought[name])
+        cases += [("is torn", lambda kept=kept: rewrite(path, kept, header)) for kept in (less, cut, nought)]
     made = after(1)
     for says, write in cases:
         write()
@@ -185,6 +205,50 @@ def test_a_checkpoint_that_cannot_be_gone_on_from_is_refused_and_changes_nothing
             made.load(path)
         assert str(path) in str(raised.value)
     assert_same(made, after(1), tmp_path)
+
+
+def test_another_plan_has_another_fingerprint_and_another_seed_the_same() -> None:
+    others = [replace(PLAN, warmup=3), replace(PLAN, only=("head.",)), replace(PLAN, stages=PLAN.stages[:1])]
+    others.append(replace(PLAN, stages=(stage(3), stage(4, replace(FEW_STEP, substeps=2)), *PLAN.stages[2:])))
+    assert len({plan.fingerprint for plan in (PLAN, *others)}) == 5
+    assert replace(PLAN, seed=4).fingerprint == PLAN.fingerprint
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_ends_training_before_anything_is_learned_from_it(wrong: float) -> None:
+    class Wrong(Noise):
+        def sample(self, rng: np.random.Generator, *, windows: int, frames: int) -> Play:
+            play = super().sample(rng, windows=windows, frames=frames)
+            play.latents[0, 2, 0, 0, 0] = wrong
+            return play
+
+    made, same = (Trainer(SmallBackbone(CONFIG, torch.Generator().manual_seed(1)), PLAN, Wrong()) for _ in range(2))
+    with pytest.raises(BrokenRun, match=r"update 1 has a loss of (nan|inf)"):
+        made.step()
+    assert made.update == 0
+    assert all(torch.equal(a, b) for a, b in zip(made.backbone.parameters(), same.backbone.parameters(), strict=True))
+
+
+def test_a_gradient_that_is_no_number_ends_training_too() -> None:
+    class Root:
+        frames = 2
+
+        def loss(self, backbone: Any, play: Play, generator: torch.Generator) -> Tensor:
+            return backbone.steer.bias.square().sum().mul(0).sqrt()  # 0, and its slope there is none
+
+    with pytest.raises(BrokenRun, match="a loss of 0 and a gradient of norm nan"):
+        trainer(TrainingPlan(stages=(Stage(updates=1, objective=Root(), windows=1, lr=(0.0, 0.0)),))).step()
+
+
+def test_weights_that_are_no_numbers_never_take_the_place_of_those_that_are(tmp_path: Path) -> None:
+    made = after(2)
+    made.save(tmp_path / "checkpoint")
+    whole = (tmp_path / "checkpoint").read_bytes()
+    with torch.no_grad():
+        made.backbone.get_parameter("steer.weight")[0, 0] = float("nan")
+    with pytest.raises(BrokenRun, match=r"after update 2 there are numbers that are none in weights/steer.weight"):
+        made.save(tmp_path / "checkpoint")
+    assert (tmp_path / "checkpoint").read_bytes() == whole
 
 
 def test_on_its_average_the_backbone_answers_with_that_and_then_with_its_own_again() -> None:
@@ -232,6 +296,7 @@ def test_a_distillation_is_told_from_an_objective() -> None:
         {"average": 1.0},
         {"clip": 0.0},
         {"seed": -1},
+        {"seed": SEEDS},
     ],
 )
 def test_a_plan_that_cannot_work_is_refused(wrong: dict[str, object]) -> None:

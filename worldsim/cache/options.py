@@ -33,7 +33,7 @@ def parse_options(
     for part in rest.split(",") if colon else []:
         option, _, value = part.partition("=")
         if option not in known[name]:
-            raise UnknownName(f"option of {kind} {name!r}", option, known[name])
+            raise UnknownName("option", option, known[name], of=f"{kind} {name!r}")
         number = _number(value, decimal=option in decimals)
         if option in options or number is None:
             such = "number such as 0.98" if option in decimals else "whole number"

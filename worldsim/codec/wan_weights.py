@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from worldsim.codec.wan import LATENT_MEAN, LATENT_STD, SETTINGS, WanCodec
 from worldsim.codec.wan_tiles import Tiling
-from worldsim.errors import MissingDependency, WeightsError
+from worldsim.errors import MissingDependency, WeightsError, installing
 
 Shapes = Mapping[str, list[int]]
 
@@ -110,7 +110,7 @@ def _empty(path: Path, settings: Mapping[str, Any]) -> nn.Module:
     try:
         from diffusers import AutoencoderKLWan
     except ImportError as error:
-        raise MissingDependency("diffusers is not installed; run: pip install 'worldsim[wan]'") from error
+        raise MissingDependency(f"diffusers is not installed; run: {installing('wan')}") from error
     network: Any = AutoencoderKLWan  # which has no annotations
     normalised = {"latents_mean": list(LATENT_MEAN), "latents_std": list(LATENT_STD)}
     try:

@@ -38,7 +38,12 @@ class Draws:
         shape = self.geometry.frame_shape
         if self.plan.published:
             drawn = PublishedNoise(
-                seed=self.seed, total=self.plan.published, frames=self.frames, steps=self.steps, device=self.device
+                seed=self.seed,
+                total=self.plan.published,
+                frames=self.frames,
+                steps=self.steps,
+                device=self.device,
+                channels_first=self.plan.channels_first,
             )
             return drawn.of(block, step, shape)
         if self._is_shared(step):

@@ -50,6 +50,7 @@ class NoisePlan:
         window: frames among which initial noise is shuffled, an even number; 0 for noise of their own.
         published: latent frames of a video whose noise is drawn in the order of the published pipelines, see
             worldsim.decoding.published_noise; 0 for noise that is a function of its block, in a world without an end.
+        channels_first: whether that order is channel by channel; no text says so, since it is that of a pipeline.
 
     Two departures, because a world has no last block. The published level rises over the chunks of one video, here over
     a period, after which it begins anew. And an order of its own changes nothing about noise that nobody else has:
@@ -64,6 +65,7 @@ class NoisePlan:
     period: int = 32
     window: int = 0
     published: int = 0
+    channels_first: bool = False
 
     def __post_init__(self) -> None:
         if self.curve not in CURVES or not 1 <= self.low <= self.high <= 100 or self.period < 2:

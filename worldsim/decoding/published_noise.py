@@ -3,13 +3,15 @@
 They draw what all blocks of one video begin with at once, and then, block by block, fresh noise for every level after
 the first. That order has an end: the video's. Numbers agree where torch's generator does: on the same kind of device.
 
-Source: the inference of Self-Forcing, Huang et al. 2025 (arXiv:2506.08009).
+Sources: the inference of Self-Forcing, Huang et al. 2025 (arXiv:2506.08009); that of Matrix-Game 2.0, He et al. 2025
+(arXiv:2508.13009), which lays videos out channel by channel.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -28,6 +30,7 @@ class PublishedNoise:
         steps: levels of a block, the first among them.
         device: where it is drawn.
         dtype: in which it is drawn; bfloat16 where theirs is run.
+        channels_first: whether a channel of all frames is drawn before the next one; otherwise it is frame by frame.
     """
 
     seed: int
@@ -36,6 +39,7 @@ class PublishedNoise:
     steps: int
     device: torch.device
     dtype: torch.dtype = torch.bfloat16
+    channels_first: bool = False
 
     def of(self, block: int, step: int, shape: Sequence[int]) -> Tensor:
         """The noise of a block for a step, float32 [1, frames, *shape], shape being that of a frame.
@@ -51,10 +55,18 @@ class PublishedNoise:
             )
         # Drawn anew each time: no state to save, and a video is short.
         generator = torch.Generator(self.device).manual_seed(self.seed)
-        noise = self._draw((1, self.total, *shape), generator)[:, block * self.frames : (block + 1) * self.frames]
+        noise = self._draw(self.total, shape, generator)[block * self.frames : (block + 1) * self.frames]
         for _ in range(block * (self.steps - 1) + step if step else 0):
-            noise = self._draw((self.frames, *shape), generator)[None]
-        return noise.float()
+            noise = self._draw(self.frames, shape, generator, fresh=True)
+        return noise[None].float().contiguous()
 
-    def _draw(self, shape: Sequence[int], generator: torch.Generator) -> Tensor:
-        return torch.randn(tuple(shape), generator=generator, dtype=self.dtype, device=self.device)
+    def _draw(self, frames: int, shape: Sequence[int], generator: torch.Generator, *, fresh: bool = False) -> Tensor:
+        """Of so many frames, [frames, *shape]; fresh noise between two levels, or what all blocks begin with."""
+        drawn = partial(torch.empty, dtype=self.dtype, device=self.device)
+        if not self.channels_first:
+            return drawn(frames, *shape).normal_(generator=generator)
+        channels, *sides = shape
+        if fresh:
+            # Theirs is drawn like frames that lie channel by channel; a CPU draws that otherwise than what lies so.
+            return drawn(channels, frames, *sides).transpose(0, 1).normal_(generator=generator)
+        return drawn(channels, frames, *sides).normal_(generator=generator).transpose(0, 1)

@@ -160,10 +160,10 @@ class VideoDecoder:
         return self._held[max(self._held)]
 
     @property
-    def steering(self) -> Tensor:
-        """What steered the frame before its next block, [A]; zeros before the first of a video."""
+    def steering(self) -> Tensor | None:
+        """What steered the frame before its next block, [A]; None before the first of a video."""
         if not self._held and self.plan.from_nothing:
-            return torch.zeros(self.backbone.controls, device=self.pool.device)
+            return None
         return self.newest[1].flatten()
 
     def prefill(self, latents: Tensor, controls: Tensor) -> None:
@@ -309,6 +309,7 @@ class VideoDecoder:
 
     def _prefill_again(self, state: VideoState) -> None:
         twin = VideoDecoder(self.backbone, self.pool, self.plan, self.seed, state.blocks)
+        twin.heard = self.heard
         try:
             twin._context.skip(state.next_frame - len(state.frames))
             twin.prefill(state.latents.to(self.pool.device), state.controls.to(self.pool.device))

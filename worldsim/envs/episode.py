@@ -80,7 +80,7 @@ def begin(world: World, *, seed: int, options: Mapping[str, Any] | None) -> Epis
     beginning = dict(options or {})
     for name in beginning:
         if name not in BEGINNINGS:
-            raise UnknownName("option of reset", name, BEGINNINGS)
+            raise UnknownName("option", name, BEGINNINGS, of="reset")
     session = world.open(seed=seed, **beginning)
     return Episode(session=session, seed=seed, frame=_first(world, session.log.opening))
 

@@ -174,10 +174,10 @@ def _listener(session: Session, told: Told | None) -> VideoDecoder:
 def _controls(session: Session, keys: Keys) -> Tensor:
     """What steers its next block under these keys, [1, frames_per_block, A]."""
     decoder, controls = session._moment.decoder, session._home.controls
-    vectors: list[Sequence[float]] = [decoder.steering.tolist()]
-    for _ in range(decoder.plan.frames_per_block):
-        vectors.append(controls.next(keys, vectors[-1]))
-    return torch.tensor([vectors[1:]], device=decoder.pool.device)
+    before = decoder.steering
+    vector: Sequence[float] | None = None if before is None else before.tolist()
+    vectors = [vector := controls.next(keys, vector) for _ in range(decoder.plan.frames_per_block)]
+    return torch.tensor([vectors], device=decoder.pool.device)
 
 
 def _decode(turn: _Turn) -> None:

@@ -6,7 +6,10 @@ import re
 
 import torch
 
-from worldsim.errors import ConfigError, UnknownName
+from worldsim.errors import ConfigError, UnknownName, counted, shown
+
+LONGEST = 16
+"""Characters of the name of a device: more than any machine needs, fewer than Python refuses to read."""
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -14,18 +17,20 @@ def pick_device(name: str = "auto") -> torch.device:
 
     Raises:
         UnknownName: no such kind of device.
-        ConfigError: it is not there; nothing falls back in silence.
+        ConfigError: it is not there, for nothing falls back in silence, or it is no name.
     """
+    if not isinstance(name, str):
+        raise ConfigError(f"a device is chosen by a name such as 'auto' or 'cpu', got {shown(name)}")
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cpu":
         return torch.device(name)
     found = re.fullmatch(r"cuda(?::([0-9]+))?", name)
-    if not found:
-        raise UnknownName("device", name, ["auto", "cpu", "cuda", "cuda:0"])
     count = torch.cuda.device_count()
-    if int(found[1] or 0) >= count:
-        raise ConfigError(f"device {name!r} is not there: torch sees {count} GPUs; use 'auto' or 'cpu'")
+    if not found:
+        raise UnknownName("device", name, ["auto", "cpu", *(["cuda", "cuda:0"] if count else [])])
+    if len(name) > LONGEST or int(found[1] or 0) >= count:
+        raise ConfigError(f"device {shown(name)} is not there: torch sees {counted(count, 'GPU')}; use 'auto' or 'cpu'")
     return torch.device(name)
 
 

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import sys
 import weakref
 from contextlib import ExitStack
 from pathlib import Path
 
 from worldsim.errors import ConfigError, LogError
+from worldsim.locks import locked
 from worldsim.runtime.snapshot import is_snapshot
 from worldsim.session.log import Record, SessionLog, encode
-
-if sys.platform != "win32":
-    import fcntl
-
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
-"""How a file system says that it has no locks; a log there is written without one."""
 
 
 class Journal:
@@ -41,7 +34,11 @@ class Journal:
         self._close = weakref.finalize(self, os.close, descriptor)
         with ExitStack() as undo:
             undo.callback(self.close)
-            _lock(path, descriptor)
+            if not locked(descriptor):
+                raise LogError(
+                    f"{path} is in use by another session, here or in another process; close that one first, or go on "
+                    "with a copy of the file"
+                )
             undo.pop_all()
 
     @classmethod
@@ -124,22 +121,6 @@ def read_log(path: Path) -> SessionLog:
         if is_snapshot(path):
             raise LogError(f"{path} is a saved session and no log; worldsim.restore goes on with it") from error
         raise LogError(f"{path}: {error}") from error
-
-
-def _lock(path: Path, descriptor: int) -> None:
-    """Lock an open file until it is closed; LogError if somebody else has it locked."""
-    if sys.platform == "win32":
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise LogError(
-            f"{path} is in use by another session, here or in another process; close that one first, or go on with a "
-            "copy of the file"
-        ) from error
-    except OSError as error:
-        if error.errno not in NO_LOCKS:
-            raise
 
 
 def _sync_folder(folder: Path) -> None:

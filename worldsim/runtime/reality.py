@@ -38,6 +38,7 @@ class Reality:
 
         Raises:
             UnknownName: a key that the world does not understand.
+            ConfigError: what is given are no keys.
             SessionClosed: the episode ended before or within this block.
         """
         held = self._simulator.controls.check(keys)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import os
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,7 @@ from torch import Tensor
 from worldsim.cache.sight import Sight
 from worldsim.controls import Controls, Keys
 from worldsim.decoding.video import VideoState
-from worldsim.errors import ConfigError, NotReproduced, PoolFull, SessionClosed, SessionPaused, SpillError
+from worldsim.errors import ConfigError, NotReproduced, PoolFull, SessionClosed, SessionPaused, SpillError, shown
 from worldsim.models.protocol import Codec
 from worldsim.runtime.batching import step_together
 from worldsim.runtime.chunk import Chunk, Frames
@@ -131,8 +132,6 @@ class Session:
 
     def _check(self, keys: Iterable[str]) -> Keys:
         """The keys, if a step under them can be made; errors as for `step`."""
-        if not isinstance(keys, Iterable):
-            raise ConfigError(f"keys are a set of names, got {keys!r}; pass (), or leave them out, if none is held")
         held = self._home.controls.check(keys)
         self._check_open()
         if self._paused:
@@ -303,7 +302,7 @@ class Session:
         """
         self._check_open()
         self._recordings = [recording for recording in self._recordings if not recording.over]
-        if any(recording.path.resolve() == Path(path).resolve() for recording in self._recordings):
+        if any(os.path.realpath(recording.path) == os.path.realpath(path) for recording in self._recordings):
             raise ConfigError(f"this session is being recorded to {path} already; close that recording first")
         recording = Recording(path, size=self._home.size, fps=self._home.fps)
         self._recordings.append(recording)
@@ -366,6 +365,10 @@ class Session:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "paused" if self._paused else "open"
+        return f"<Session of {self._opening.world}: seed {self._opening.seed}, next block {self.block}, {state}>"
 
     def _repr_html_(self) -> str:
         """What a notebook shows of it: its last seconds, or the present alone where no more is known."""
@@ -477,9 +480,11 @@ def relive(
 def whole(given: object, wanted: str) -> int:
     """The whole number that was given; ConfigError, which says what is wanted, if it is none."""
     try:
-        return int(operator.index(given))  # type: ignore[arg-type]  # it says whether it fits
+        if not isinstance(given, bool):
+            return int(operator.index(given))  # type: ignore[arg-type]  # it says whether it fits
     except TypeError:
-        raise ConfigError(f"{wanted}, got {given!r}") from None
+        pass
+    raise ConfigError(f"{wanted}, got {shown(given)}")
 
 
 def _turn(here: Trail | None, there: Trail | None) -> list[Record]:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from worldsim.errors import ConfigError, WeightsError
+from worldsim.files import write_tensors
 
 
 class Starts:
@@ -31,7 +32,9 @@ class Starts:
     def get(self, number: int) -> tuple[Tensor, Tensor]:
         """Frames uint8 [F, H, W, 3] and controls float32 [F, A] of that place; ConfigError if there is none."""
         if not len(self):
-            raise ConfigError("this world comes without starting places; begin from frames of your own: frames=...")
+            raise ConfigError(
+                "this world comes without starting places; begin from frames of your own: frames=... or --image"
+            )
         if not 0 <= number < len(self):
             raise ConfigError(f"there is no starting place {number}; choose from 0 to {len(self) - 1}")
         return self._frames[number], self._controls[number]
@@ -64,4 +67,4 @@ class Starts:
     def save(path: Path, places: Sequence[tuple[Tensor, Tensor]]) -> None:
         """Write places, each frames uint8 [F, H, W, 3] and controls float32 [F, A], all of one length."""
         frames, controls = (torch.stack(list(part)) for part in zip(*places, strict=True))
-        save_file({"frames": frames.contiguous(), "controls": controls.contiguous()}, path)
+        write_tensors(path, {"frames": frames, "controls": controls})

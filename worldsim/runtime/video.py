@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from fractions import Fraction
-from io import BytesIO, FileIO
+from io import BytesIO
 from pathlib import Path
 from types import TracebackType
 from typing import Final, NoReturn, Self
@@ -16,7 +16,8 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from worldsim.errors import ConfigError, MissingDependency, ShapeError, VideoError
+from worldsim.errors import ConfigError, MissingDependency, ShapeError, VideoError, counted
+from worldsim.runtime.growing import GrowingFile
 from worldsim.runtime.subtitles import held_text, with_text, with_text_track
 from worldsim.session.log import is_opening
 
@@ -41,11 +42,14 @@ class VideoWriter:
     the file when it is complete, so what is in the file always plays. Leaving the `with` block writes the rest, and
     that the file ends there, which one that was cut off does not say.
 
+    A file that exists is replaced when the new one ends, and stays if that does not come to its end: the part that was
+    written then lies beside it, see GrowingFile. Of a video without a frame nothing is kept if it ends by an error.
+
     The keys held at its frames are subtitles, such as "KeyD + Space", nothing where none are held. Keys that stay held
     are one cue in each fragment, so that a second has its own wherever the file is cut off or entered.
 
     Args:
-        path: where to write, ending in .mp4; missing folders are made, an existing file is replaced, but for a log.
+        path: where to write, ending in .mp4; missing folders are made.
         size: (height, width) of the frames in pixels.
         fps: frames a second.
         scale: whole factor of enlargement, without smoothing. Both enlarged sides must be even.
@@ -53,7 +57,7 @@ class VideoWriter:
     Raises:
         ConfigError: a size, rate, scale or file name that cannot work, or the file is the log of a session.
         MissingDependency: this build of PyAV cannot encode H.264.
-        VideoError: the file cannot be opened.
+        VideoError: the file cannot be opened, or is being written, here or in another process.
     """
 
     def __init__(self, path: str | Path, *, size: tuple[int, int], fps: int, scale: int = 1) -> None:
@@ -68,7 +72,6 @@ class VideoWriter:
         self._texts: list[str] = []
         self._safe_fragments = 0
         self._safe_frames = 0
-        self._safe_bytes = 0
         self._file = self._open_file()
         self._fragments = _Memory()
         self._container = av.open(self._fragments, "w", format="mp4", options={"movflags": MP4_FLAGS})
@@ -76,6 +79,11 @@ class VideoWriter:
         self._container.start_encoding()
         enlarged = (size[0] * scale, size[1] * scale)
         self._keep(with_text_track(self._fragments.take(), size=enlarged, fps=fps))
+
+    @property
+    def path(self) -> Path:
+        """Where what was written lies now: the path that was asked for, or one beside it until that is replaced."""
+        return self._file.path
 
     @property
     def frames(self) -> int:
@@ -111,17 +119,34 @@ class VideoWriter:
             self._save(self._taken - 1)
 
     def close(self) -> None:
-        """Write the last fragment and the end, and close the file. Closing twice is fine.
+        """Write the last fragment and the end, and put the file in its place. Closing twice is fine.
 
         Raises:
-            VideoError: the disk is full. What is in the file plays.
+            VideoError: the disk is full, or a file that exists cannot be replaced. What was written plays.
         """
         if self._file.closed:
             return
-        self._container.close()
-        self._save(self._taken)
-        self._keep(END)
-        self._file.close()
+        self._finish()
+        try:
+            self._file.close()
+        except OSError as error:
+            raise VideoError(
+                f"cannot replace {self._path}: {error.strerror}; the video is {self._file.path}, move it where it fits"
+            ) from error
+
+    def stop(self) -> None:
+        """As `close`, for a video that is not all of what was to be: a file that exists stays, and it lies beside it.
+
+        Raises:
+            VideoError: the disk is full. What was written plays.
+        """
+        if self._file.closed:
+            return
+        self._finish()
+        if self._taken:
+            self._file.leave()
+        else:
+            self._file.discard()
 
     def __enter__(self) -> Self:
         return self
@@ -129,14 +154,29 @@ class VideoWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        if error is None or self.closed:
+            self.close()
+            return
+        self.stop()
+        if self._taken:
+            error.add_note(f"what had been made, {counted(self._taken, 'frame')}, is in {self.path}")
 
-    def _open_file(self) -> FileIO:
+    def _finish(self) -> None:
+        """Write the last fragment, and that nothing comes after it."""
+        self._container.close()
+        self._save(self._taken)
+        self._keep(END)
+
+    def _open_file(self) -> GrowingFile:
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
             if self._path.is_file() and _is_log(self._path):
                 raise ConfigError(f"{self._path} is the log of a session, which no video replaces; name another file")
-            return FileIO(self._path, "w")
+            return GrowingFile(self._path)
+        except BlockingIOError as error:
+            raise VideoError(
+                f"{self._path} is being written already, here or in another process; name another file, or wait until "
+                "that has ended"
+            ) from error
         except OSError as error:
             raise VideoError(
                 f"cannot write {self._path}: {error.strerror}; name a file in a folder that can be written"
@@ -155,20 +195,22 @@ class VideoWriter:
 
     def _keep(self, data: bytes) -> None:
         try:
-            left = memoryview(data)
-            while left:
-                left = left[self._file.write(left) :]
+            self._file.write(data)
         except OSError as error:
             self._give_up(error)
-        self._safe_bytes += len(data)
 
     def _give_up(self, error: OSError) -> NoReturn:
-        self._file.truncate(self._safe_bytes)  # a torn fragment makes some players refuse the whole file
-        self._file.close()
         self._container.close()  # into memory; left to the garbage collector it may outlive what it writes to
+        if not self._safe_frames:
+            self._file.discard()
+            raise VideoError(
+                f"{self._path}: {error.strerror}; no frame was written; free some space or write elsewhere"
+            ) from error
+        self._file.leave()
+        beside = "" if self.path == self._path else f" in {self.path}"
         raise VideoError(
-            f"{self._path}: {error.strerror}; its first {self._safe_frames} frames "
-            f"({self._safe_frames / self._fps:.1f} s) are safe and play; free some space or write elsewhere"
+            f"{self._path}: {error.strerror}; its first {counted(self._safe_frames, 'frame')} "
+            f"({self._safe_frames / self._fps:.1f} s) are safe and play{beside}; free some space or write elsewhere"
         ) from error
 
 

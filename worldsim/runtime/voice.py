@@ -1,19 +1,39 @@
-"""Prompts as a backbone hears them, the latest kept."""
+"""What a backbone hears of what a session is told, and of the picture that it begins from; the latest is kept."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from worldsim.models.protocol import PromptedBackbone
+from worldsim.session.log import Given
 from worldsim.session.prompt import Told
 
 KEPT = 4
 """What was heard last, so many times: a prompt of a model with 1.3 billion parameters takes 94 MB."""
+Wanted = TypeVar("Wanted", bound=Hashable)
+
+
+class Latest(Generic[Wanted]):
+    """What was made last, so many times."""
+
+    def __init__(self) -> None:
+        self._made: OrderedDict[Wanted, Tensor] = OrderedDict()
+
+    def get(self, wanted: Wanted, make: Callable[[], Tensor]) -> Tensor:
+        """What is made of it, anew if it is not among the latest."""
+        if wanted not in self._made:
+            self._made[wanted] = make()
+            if len(self._made) > KEPT:
+                self._made.popitem(last=False)
+        self._made.move_to_end(wanted)
+        return self._made[wanted]
 
 
 class Voice:
@@ -31,19 +51,14 @@ class Voice:
         self._embed = embed
         self._backbone = backbone
         self._device = device
-        self._heard: OrderedDict[tuple[str, str, float], Tensor] = OrderedDict()
+        self._heard = Latest[tuple[str, str, float]]()
 
     @torch.no_grad()
     def __call__(self, told: Told, block: int) -> Tensor:
         """What that block hears, see PromptedBackbone.hear."""
         share = told.share(block)
         wanted = (told.text, told.text if share == 1 else told.before, share)
-        if wanted not in self._heard:
-            self._heard[wanted] = self._backbone.hear(self._words(*wanted).to(self._device))
-            if len(self._heard) > KEPT:
-                self._heard.popitem(last=False)
-        self._heard.move_to_end(wanted)
-        return self._heard[wanted]
+        return self._heard.get(wanted, lambda: self._backbone.hear(self._words(*wanted).to(self._device)))
 
     def _words(self, text: str, before: str, share: float) -> Tensor:
         words = self._embed(text)
@@ -54,3 +69,21 @@ class Voice:
         # Models take the room behind the last word for words of zeros.
         words, old = (pad(each, (0, 0, 0, longest - len(each))) for each in (words, old))
         return torch.lerp(old, words, share)
+
+
+class Eye:
+    """Makes what all blocks of a session hear of the picture that it begins from.
+
+    Args:
+        hear: what a backbone hears of a picture uint8 [H, W, 3]; called again for one that was not seen for a while.
+    """
+
+    def __init__(self, hear: Callable[[Tensor], Tensor]) -> None:
+        self._hear = hear
+        self._heard = Latest[bytes]()
+
+    @torch.no_grad()
+    def __call__(self, given: Given) -> Tensor:
+        """What they hear of the last of the given frames."""
+        pixels = np.frombuffer(given.pixels, dtype=np.uint8).reshape(given.shape)[-1]
+        return self._heard.get(pixels.tobytes(), lambda: self._hear(torch.from_numpy(pixels.copy())))

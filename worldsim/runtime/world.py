@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,8 +21,8 @@ from worldsim.decoding.noise_plan import noise_text
 from worldsim.decoding.prompting import prompt_change_text
 from worldsim.decoding.rolling import rolling_text
 from worldsim.decoding.video import VideoDecoder, VideoPlan, VideoState
-from worldsim.errors import ConfigError, LogError, PoolFull, ShapeError, SnapshotError
-from worldsim.models.protocol import Backbone, Codec, PromptedBackbone
+from worldsim.errors import ConfigError, LogError, PoolFull, ShapeError, SnapshotError, shown
+from worldsim.models.protocol import Backbone, Codec
 from worldsim.runtime.chunk import Chunk, Frames
 from worldsim.runtime.history import Moment
 from worldsim.runtime.journal import Journal, read_log
@@ -30,7 +30,7 @@ from worldsim.runtime.reality import Reality
 from worldsim.runtime.session import Home, Session, relive, whole
 from worldsim.runtime.snapshot import Snapshot
 from worldsim.runtime.starts import Starts
-from worldsim.runtime.voice import Voice
+from worldsim.runtime.voice import Eye, Voice
 from worldsim.session.log import Given, Opening, SessionLog, Step, Trail
 from worldsim.session.prompt import Told, check_prompt, first_told
 from worldsim.simulators.protocol import Simulator
@@ -84,7 +84,8 @@ class World:
         codec: its codec.
         plan: how blocks are made.
         pool: where all its sessions keep their past.
-        embed: the embeddings of the words of a prompt, [L, E], for a PromptedBackbone; None if it is told nothing.
+        hears: what a PromptedBackbone hears: of what a session is told in words, or of the picture that it begins
+            from; None if it is told nothing.
     """
 
     def __init__(
@@ -95,13 +96,14 @@ class World:
         codec: Codec[Any],
         plan: VideoPlan,
         pool: PagePool,
-        embed: Callable[[str], Tensor] | None = None,
+        hears: Voice | Eye | None = None,
     ) -> None:
         self.origin = origin
         self.backbone = backbone
         self.plan = plan
         self.pool = pool
         self._begun: dict[int, tuple[VideoState, Any, Frames]] = {}
+        self._sees = hears if isinstance(hears, Eye) else None
         self._home = Home(
             codec=codec,
             controls=origin.controls,
@@ -109,8 +111,12 @@ class World:
             longest=-(-REMEMBERED_S * origin.fps // (plan.frames_per_block * codec.group)),
             size=origin.size,
             fps=origin.fps,
-            hear=None if embed is None else Voice(embed, cast(PromptedBackbone, backbone), pool.device),
+            hear=hears if isinstance(hears, Voice) else None,
         )
+
+    def __repr__(self) -> str:
+        height, width = self.size
+        return f"<World {self.origin.name}: {width} x {height}, {self.fps} fps, blocks of {self.frames_per_block}>"
 
     @property
     def controls(self) -> Controls:
@@ -152,6 +158,11 @@ class World:
         """Whether it is told in words what to show."""
         return self._home.hear is not None
 
+    @property
+    def needs_picture(self) -> bool:
+        """Whether every session begins from a picture of its own, which the backbone is shown."""
+        return self._sees is not None
+
     def open(
         self,
         *,
@@ -169,7 +180,8 @@ class World:
             seed: of everything that is left to chance, in [0, 2**64); it also picks the starting place if nothing
                 else does.
             start: number of a starting place that comes with the world.
-            frames: begin from these frames instead, uint8 [F, H, W, 3], the last being the present.
+            frames: begin from these frames instead, uint8 [F, H, W, 3], the last being the present. A world that
+                needs a picture begins from one, see `needs_picture`.
             keys: the keys held at each of those frames; none held if left out.
             hour: the frame of the world's day that the last of them shows, 0 to Controls.day - 1; not known if left
                 out.
@@ -179,7 +191,8 @@ class World:
 
         Raises:
             ConfigError: a start, a seed or an hour that is none or outside the range, both start and frames, keys or
-                an hour without frames, a prompt for a world that is steered by keys alone, or a log file that exists.
+                an hour without frames, a prompt for a world that is steered by keys alone, no picture where one is
+                needed, or a log file that exists.
             UnknownName: a key that the world does not understand.
             ShapeError: frames of another size or dtype, or another number of keys.
             PoolFull: no memory for another session; nothing was opened.
@@ -193,6 +206,7 @@ class World:
         if prompt is not None and not self.is_told:
             raise ConfigError(f"{self.origin.name} is steered by keys alone; leave the prompt out")
         given = None if frames is None else self._given(frames, keys, hour)
+        self._check_picture(given)
         opening = Opening(
             world=self.origin.name,
             weights=self.origin.weights,
@@ -249,8 +263,9 @@ class World:
         else:
             self._check(opening)
             state, told = snapshot.state, self._told(opening, steps)
+            heard = self._heard(opening, told, state.blocks)
             try:
-                decoder = self._filled(opening.seed, lambda decoder: decoder.resume(state), told, state.blocks)
+                decoder = self._filled(opening.seed, lambda decoder: decoder.resume(state), heard)
             except (ConfigError, ShapeError) as error:
                 raise SnapshotError(f"no session of this world was in the state that was saved: {error}") from error
             trail: Trail | None = None
@@ -263,21 +278,23 @@ class World:
         """The real engine, on the episode of that seed, in chunks of the same length.
 
         Raises:
-            ConfigError: it was learned from no engine.
+            ConfigError: it was learned from no engine, or the seed is none.
         """
         if self.origin.simulator is None:
             raise ConfigError(f"{self.origin.name} was learned from no engine; there is no reality to compare it with")
-        return Reality(self.origin.simulator(), seed=seed, frames_per_block=self.frames_per_block)
+        return Reality(self.origin.simulator(), seed=checked_seed(seed), frames_per_block=self.frames_per_block)
 
     def _begin(self, opening: Opening) -> Moment:
         """The moment that an opening describes; what a starting place comes to is computed once and kept."""
         told = self._told(opening, ())
-        if opening.start is None and opening.given is None:
-            decoder = self._filled(opening.seed, lambda _: None, told)
-            return Moment(decoder, self._home.codec.open(), None, np.zeros((*self.size, 3), np.uint8), told)
+        heard = self._heard(opening, told)
+        if self.needs_picture or (opening.start is None and opening.given is None):
+            decoder = self._filled(opening.seed, lambda _: None, heard)
+            shown = self._past(opening)[0][-1].numpy() if opening.given else np.zeros((*self.size, 3), np.uint8)
+            return Moment(decoder, self._home.codec.open(), None, shown, told)
         if opening.start in self._begun:
             state, codec_state, shown = self._begun[opening.start]
-            decoder = self._filled(opening.seed, lambda decoder: decoder.resume(state), told)
+            decoder = self._filled(opening.seed, lambda decoder: decoder.resume(state), heard)
             return Moment(decoder, codec_state, None, shown, told)
         pixels, controls = (part.to(self.pool.device) for part in self._past(opening))
         shown = pixels[-1].cpu().numpy().copy()
@@ -285,7 +302,7 @@ class World:
         # What encoding left behind may say nothing to decoding, which goes on behind these frames.
         _, codec_state = self._home.codec.decode(latents, self._home.codec.open())
         controls = controls[:: self._home.codec.group]
-        decoder = self._filled(opening.seed, lambda decoder: decoder.prefill(latents[None], controls[None]), told)
+        decoder = self._filled(opening.seed, lambda decoder: decoder.prefill(latents[None], controls[None]), heard)
         if opening.start is not None:
             self._begun[opening.start] = decoder.state(), codec_state, shown
         return Moment(decoder, codec_state, None, shown, told)
@@ -312,17 +329,26 @@ class World:
         array = np.frombuffer(opening.given.pixels, dtype=np.uint8).reshape(opening.given.shape)
         return torch.from_numpy(array.copy()), torch.tensor(self._steering(opening.given))
 
-    def _filled(
-        self, seed: int, fill: Callable[[VideoDecoder], None], told: Told | None, blocks: int = 0
-    ) -> VideoDecoder:
-        """A decoder that is given a past, and hears what the last of so many blocks did of what it is told.
+    def _heard(self, opening: Opening, told: Told | None, blocks: int = 0) -> Tensor | None:
+        """What the last of so many blocks heard: of what it is told, or of the picture it began from; None of nothing.
+
+        Raises:
+            LogError: there is no such picture.
+        """
+        if self._sees is not None:
+            if opening.given is None:
+                raise LogError(f"that session of {opening.world} tells of no picture that it began from; it is damaged")
+            return self._sees(opening.given)
+        return None if told is None or self._home.hear is None else self._home.hear(told, max(0, blocks - 1))
+
+    def _filled(self, seed: int, fill: Callable[[VideoDecoder], None], heard: Tensor | None) -> VideoDecoder:
+        """A decoder that is given a past, and hears that.
 
         What sessions remember is forgotten for it where it has to be.
         """
         while True:
             decoder = VideoDecoder(self.backbone, self.pool, self.plan, seed)
-            if told is not None and self._home.hear is not None:
-                decoder.heard = self._home.hear(told, max(0, blocks - 1))
+            decoder.heard = heard
             try:
                 fill(decoder)
                 return decoder
@@ -370,7 +396,8 @@ class World:
             **({"kv": storage_text(storage)} if storage else {}),
             **({} if plan.noise.is_plain else {"noise": noise_text(plan.noise)}),
             **({} if plan.clean_pass else {"clean_pass": False}),
-            **({"on_prompt": prompt_change_text(plan.on_prompt), "size": list(self.size)} if self.is_told else {}),
+            **({"on_prompt": prompt_change_text(plan.on_prompt)} if self.is_told else {}),
+            **({"size": list(self.size)} if self.is_told or self.needs_picture else {}),
             **({"rolling": rolling_text(plan.rolling)} if plan.rolling else {}),
         }
 
@@ -391,7 +418,10 @@ class World:
 
     def _given(self, frames: NDArray[np.uint8], keys: Sequence[Iterable[str]] | None, hour: int | None) -> Given:
         height, width = self.size
-        array = np.asarray(frames)
+        try:
+            array = np.asarray(frames)
+        except ValueError as error:
+            raise ShapeError(f"frames are one array uint8 [F, {height}, {width}, 3], got {shown(frames)}") from error
         if array.dtype != np.uint8 or array.ndim != 4 or not len(array) or array.shape[1:] != (height, width, 3):
             raise ShapeError(
                 f"expected frames uint8 [F, {height}, {width}, 3] with F at least 1, "
@@ -405,10 +435,21 @@ class World:
             hour = self.controls.check_hour(whole(hour, "an hour is a frame of the day, a whole number"))
         return Given(pixels=np.ascontiguousarray(array).tobytes(), shape=shape, keys=tuple(held), hour=hour)
 
+    def _check_picture(self, given: Given | None) -> None:
+        """Raise ConfigError unless a world that needs a picture is given one, and nothing that was held at it."""
+        if self.needs_picture and (given is None or len(given.keys) > 1 or given.keys[0]):
+            height, width = self.size
+            found = "nothing" if given is None else f"{len(given.keys)} frames and what was held at them"
+            raise ConfigError(
+                f"{self.origin.name} begins from one picture, before anything is held: pass it as frames=..., uint8 "
+                f"[1, {height}, {width}, 3], which worldsim.published.fit_picture makes of a file, or as --image on "
+                f"the command line; got {found}"
+            )
+
     def _held(self, keys: Sequence[Iterable[str]]) -> list[Keys]:
         """The keys held at each of some frames; errors as for `open`."""
         if not isinstance(keys, Iterable) or not all(isinstance(now, Iterable) for now in keys):
-            raise ConfigError(f"keys of given frames are a set of names for each frame, got {keys!r}")
+            raise ConfigError(f"keys of given frames are a set of names for each frame, got {shown(keys)}")
         return [self.controls.check(now) for now in keys]
 
 
@@ -417,5 +458,5 @@ def checked_seed(given: object) -> int:
     wanted = "a seed is a whole number from 0 to 2**64 - 1"
     seed = whole(given, wanted)
     if not 0 <= seed < 2**64:
-        raise ConfigError(f"{wanted}, got {seed}")
+        raise ConfigError(f"{wanted}, got {shown(seed)}")
     return seed

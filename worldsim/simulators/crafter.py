@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldsim.controls import Action, Controls, Keys
-from worldsim.errors import ConfigError, MissingDependency
+from worldsim.errors import ConfigError, MissingDependency, installing
 
 if TYPE_CHECKING:
     from worldsim.simulators.protocol import Frame
@@ -107,6 +107,11 @@ class Crafter:
         self._event = "asleep" if asleep else " ".join([name, *what, *changes])
         return np.ascontiguousarray(frame)
 
+    def close(self) -> None:
+        """End the episode; nothing runs beside it."""
+        self._env = None
+        self._over = True
+
     @property
     def over(self) -> bool:
         """Whether the player has died or the engine's own time limit was reached."""
@@ -176,9 +181,7 @@ def _deterministic_env(seed: int) -> Any:
     try:
         import crafter
     except ImportError as error:
-        raise MissingDependency(
-            "the real Crafter engine is not installed; run: pip install 'worldsim[worlds]'"
-        ) from error
+        raise MissingDependency(f"the real Crafter engine is not installed; run: {installing('worlds')}") from error
 
     class DeterministicEnv(crafter.Env):  # type: ignore[misc]
         def _balance_chunk(self, chunk: Any, objs: Any) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldsim.controls import Action, Controls, Keys
-from worldsim.errors import ConfigError, MissingDependency
+from worldsim.errors import ConfigError, MissingDependency, installing
 
 if TYPE_CHECKING:
     from vizdoom import DoomGame, GameState
@@ -129,7 +129,7 @@ def _start_engine() -> DoomGame:
     try:
         import vizdoom
     except ImportError as error:
-        raise MissingDependency("the real maze engine is not installed; run: pip install 'worldsim[worlds]'") from error
+        raise MissingDependency(f"the real maze engine is not installed; run: {installing('worlds')}") from error
     game = vizdoom.DoomGame()
     # Named outright: of itself the engine prefers Doom 2's own art where that is installed.
     game.set_doom_game_path(str(Path(vizdoom.__file__).with_name("freedoom2.wad")))

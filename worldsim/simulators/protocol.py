@@ -53,6 +53,10 @@ class Simulator(Protocol):
         """Advance by one frame with these keys held; returns that frame."""
         ...
 
+    def close(self) -> None:
+        """End the episode and whatever runs for it; reset begins another. Closing twice is fine."""
+        ...
+
     @property
     def over(self) -> bool:
         """Whether the episode has ended (death, goal reached, time up); step may then no longer be called."""

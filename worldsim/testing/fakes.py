@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from worldsim.models.small.atlas import Scroll
 from worldsim.models.small.backbone import SmallBackbone, SmallConfig
 from worldsim.noise import block_noise
 from worldsim.runtime.starts import Starts
+from worldsim.runtime.voice import Eye, Voice
 from worldsim.runtime.world import Origin, World
 from worldsim.samplers import few_step
 from worldsim.schedules import few_step_sigmas
@@ -73,6 +75,10 @@ class DotSimulator:
         self._at = (self._at + ("right" in names) - ("left" in names)) % self.size[1]
         self._left -= 1
         return self._draw(row=-3 if "jump" in names else -1)
+
+    def close(self) -> None:
+        """End the episode; nothing runs beside it."""
+        self._left = 0
 
     @property
     def hour(self) -> int:
@@ -252,14 +258,27 @@ def told_world(*, policy: Policy | None = None, on_prompt: PromptChange = KEEP, 
         from_nothing=True,
         on_prompt=on_prompt,
     )
+    pool = PagePool(backbone.pages, pages=pages, dtype=torch.float32, device=torch.device("cpu"))
     return World(
         Origin(name="told", weights="tiny", controls=CONTROLS, fps=4, size=DotSimulator.size, starts=Starts.none()),
         backbone=backbone,
         codec=DifferenceCodec(patches=PatchCodec(side=SIDE_PX)),
         plan=plan,
-        pool=PagePool(backbone.pages, pages=pages, dtype=torch.float32, device=torch.device("cpu")),
-        embed=embed_words,
+        pool=pool,
+        hears=Voice(embed_words, backbone, pool.device),
     )
+
+
+def pictured_world(*, pages: int = 64) -> World:
+    """That world, which is told nothing in words but hears the colours of the picture that it begins from."""
+    told = told_world(pages=pages)
+    backbone: ToldBackbone = cast(ToldBackbone, told.backbone)
+
+    def hear(picture: Tensor) -> Tensor:
+        return backbone.hear(picture.to(told.pool.device).float().flatten(0, 1)[:, :2] / 64)
+
+    origin = replace(told.origin, name="pictured")
+    return World(origin, backbone=backbone, codec=told._home.codec, plan=told.plan, pool=told.pool, hears=Eye(hear))
 
 
 def _starts() -> Starts:

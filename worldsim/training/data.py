@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+import signal
+import sys
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import pairwise
 from multiprocessing import get_context, parent_process
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from threading import Thread
-from typing import Any
+from threading import Thread, main_thread
+from typing import Any, cast
 from zlib import crc32
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 from torch import Tensor
 
-from worldsim.errors import ConfigError, DataError
+from worldsim.errors import BrokenRun, ConfigError, DataError, WorldSimError
+from worldsim.files import drop_unfinished, make_folder, write_tensors
 from worldsim.simulators.protocol import Explorer, Simulator
 
 TRAINING_SEEDS = 1 << 30
@@ -30,6 +33,8 @@ TRAINING_SEEDS = 1 << 30
 judged on one, was never trained on."""
 SHARD_FRAMES = 4096
 TENSORS = ("frames", "controls", "events", "starts")
+_KINDS = [(4, torch.uint8), (2, torch.float32), (1, torch.int64), (1, torch.int64)]
+"""How many dimensions each has, and of what numbers."""
 EPISODES_PER_SHARD = 1 << 10
 SHARDS_PER_SEED = 1 << 14
 
@@ -56,7 +61,7 @@ class Series:
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 64:
-            raise ConfigError(f"a recording's seed lies in 0 .. 63, got {self.seed}")
+            raise ConfigError(f"a recording's seed lies in 0 .. 63, got {self.seed}; name another")
 
     @property
     def kind(self) -> str:
@@ -82,7 +87,7 @@ def record(
     """Play until at least `frames` frames lie in folder, in shards of 4,096 or a little more.
 
     A shard depends on its series and its number alone: shards that are there already are left as they are, and the
-    number of workers changes nothing.
+    number of workers changes nothing. What ends it early leaves the shards that are whole, and no process.
 
     Returns:
         {"shards", "frames"} in the folder, of this series.
@@ -90,40 +95,111 @@ def record(
     Raises:
         ConfigError: no frames asked for, or more than one series has episodes for.
         DataError: a shard that is there is torn, foreign or of another world.
-        OSError: a shard cannot be written, as on a full disk; those before it stay.
+        BrokenRun: a worker was killed.
+        OSError: the folder or a shard cannot be written, as on a full disk; the shards before it stay.
     """
     if frames < 1 or workers < 1:
         raise ConfigError(f"record at least 1 frame with at least 1 worker, got {frames} and {workers}")
     shards = -(-frames // SHARD_FRAMES)
     if shards > SHARDS_PER_SEED:
         raise ConfigError(f"one seed has {SHARDS_PER_SEED * SHARD_FRAMES:,} frames, got {frames}; use several seeds")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
+    drop_unfinished(folder)
     write = partial(_write_shard, recording, folder, series)
     total = 0
-    for count in _spread(write, shards, workers):
-        total += count
-        on_frames(count)
+    with closing(_spread(write, shards, workers)) as counts:
+        for count in counts:
+            total += count
+            on_frames(count)
     return {"shards": shards, "frames": total}
 
 
-def _spread(write: Callable[[int], int], shards: int, workers: int) -> Iterator[int]:
+def _spread(write: Callable[[int], int], shards: int, workers: int) -> Generator[int]:
+    """What `write` answers for each shard, asked in so many processes, in the order in which the answers come.
+
+    Processes of our own, because a pool of the standard library plays on when it is interrupted.
+    """
     if workers == 1:
         yield from map(write, range(shards))
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with_parent) as pool:
-        yield from pool.map(write, range(shards))
+    with _players(write, min(workers, shards)) as players:
+        todo = iter(range(shards))
+        for player, shard in zip(players, todo):  # noqa: B905
+            player.send(shard)
+        for _ in range(shards):
+            player = cast(Connection, wait(players)[0])
+            try:
+                answer = player.recv()
+            except (EOFError, ConnectionError) as error:
+                raise BrokenRun(
+                    "a process that played was killed, maybe for want of memory; the shards that are whole stay: run "
+                    "the same command again, perhaps with fewer workers"
+                ) from error
+            if isinstance(answer, Exception):
+                raise answer
+            if (shard := next(todo, -1)) >= 0:
+                player.send(shard)
+            yield answer
+
+
+@contextmanager
+def _players(write: Callable[[int], int], number: int) -> Iterator[list[Connection]]:
+    """Processes that take numbers of shards and give answers, for as long as the context lasts."""
+    context = get_context("spawn")
+    players: list[Connection] = []
+    processes = []
+    try:
+        with _unheard():
+            for _ in range(number):
+                ours, theirs = context.Pipe()
+                process = context.Process(target=_answer, args=(theirs, write), daemon=True)
+                process.start()
+                theirs.close()  # held by its process alone, it tells when that ends
+                players.append(ours)
+                processes.append(process)
+        yield players
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.join()
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """Let processes that are started meanwhile not hear Ctrl-C, which reaches all of a terminal."""
+    if sys.platform == "win32":
+        yield
+        return
+    usual = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, usual)
+
+
+def _answer(asks: Connection, write: Callable[[int], int]) -> None:
+    """Write the shards that are asked for, until nobody asks any more or this process is terminated."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # ends what runs beside, such as an engine
+    Thread(target=_end_with_parent, daemon=True).start()
+    with suppress(EOFError, ConnectionError):
+        while True:
+            shard = asks.recv()
+            try:
+                answer: int | Exception = write(shard)
+            except (WorldSimError, OSError) as error:
+                answer = error
+            asks.send(answer)
 
 
 def _end_with_parent() -> None:
-    """Have this process end when the one that started it has ended, in whatever way: it would wait for ever."""
+    """Terminate this process when the one that started it has ended, in whatever way."""
     parent = parent_process()
     assert parent is not None
-
-    def watch() -> None:
-        parent.join()
+    parent.join()
+    if sys.platform == "win32":
         os._exit(1)
-
-    Thread(target=watch, daemon=True).start()
+    signal.pthread_kill(main_thread().ident or 0, signal.SIGTERM)  # of the threads that one alone waits for work
 
 
 def _write_shard(recording: Recording, folder: Path, series: Series, shard: int) -> int:
@@ -137,43 +213,45 @@ def _write_shard(recording: Recording, folder: Path, series: Series, shard: int)
     starts: list[int] = []
     for episode in series.episodes(shard):
         starts.append(len(frames))
-        for frame, control, event in play(recording, episode, most=min(recording.longest, SHARD_FRAMES - len(frames))):
-            frames.append(frame)
-            controls.append(control)
-            events.append(crc32(event.encode()))
+        most = min(recording.longest, SHARD_FRAMES - len(frames))
+        with closing(play(recording, episode, most=most)) as played:
+            for frame, control, event in played:
+                frames.append(frame)
+                controls.append(control)
+                events.append(crc32(event.encode()))
         if len(frames) >= SHARD_FRAMES:
             break
-    tensors: dict[str, NDArray[Any]] = {
-        # safetensors writes memory as it lies, and a frame that an engine turned is laid out turned.
-        "frames": np.ascontiguousarray(np.stack(frames)),
-        "controls": np.asarray(controls, dtype=np.float32),
-        "events": np.asarray(events, dtype=np.int64),
-        "starts": np.asarray(starts, dtype=np.int64),
+    tensors = {
+        "frames": torch.from_numpy(np.stack(frames)),
+        "controls": torch.tensor(controls, dtype=torch.float32),
+        "events": torch.tensor(events, dtype=torch.int64),
+        "starts": torch.tensor(starts, dtype=torch.int64),
     }
     header = {"world": recording.world, **asdict(series), "shard": shard, "frames": len(frames)}
-    unfinished = path.with_suffix(f".{os.getpid()}.part")
-    try:
-        save_file(tensors, unfinished, metadata={"worldsim": json.dumps(header)})
-    except SafetensorError as error:
-        unfinished.unlink(missing_ok=True)
-        raise OSError(f"{path} cannot be written ({error}); free some space or name another folder") from error
-    unfinished.replace(path)
+    write_tensors(path, tensors, header)
     return len(frames)
 
 
-def play(recording: Recording, seed: int, *, most: int) -> Iterator[tuple[NDArray[np.uint8], tuple[float, ...], str]]:
-    """Yield the frames of one episode, each with the controls that led to it, the first with none, and its event."""
-    simulator = recording.simulator()
-    frame = simulator.reset(seed)
-    explorer = recording.explorer(simulator, seed)
-    controls = simulator.controls
-    yield frame, controls.vector((), simulator.hour), ""
-    for _ in range(most - 1):
-        if simulator.over:
-            return
-        keys = explorer.choose()
-        frame = simulator.step(keys)
-        yield frame, controls.vector(keys, simulator.hour), simulator.event
+Played = tuple[NDArray[np.uint8], tuple[float, ...], str]
+"""A frame, the controls that led to it and its event."""
+
+
+def play(recording: Recording, seed: int, *, most: int) -> Generator[Played]:
+    """Yield the frames of one episode, each with the controls that led to it, the first with none, and its event.
+
+    The simulator is closed at the end, and when the generator is.
+    """
+    with closing(recording.simulator()) as simulator:
+        frame = simulator.reset(seed)
+        explorer = recording.explorer(simulator, seed)
+        controls = simulator.controls
+        yield frame, controls.vector((), simulator.hour), ""
+        for _ in range(most - 1):
+            if simulator.over:
+                return
+            keys = explorer.choose()
+            frame = simulator.step(keys)
+            yield frame, controls.vector(keys, simulator.hour), simulator.event
 
 
 def _header(path: Path, world: str) -> dict[str, Any]:
@@ -201,12 +279,33 @@ def _load(path: Path, world: str) -> dict[str, Tensor]:
     with safe_open(path, framework="pt") as file:
         part = {name: file.get_tensor(name) for name in TENSORS}
     frames, controls, events, starts = (part[name] for name in TENSORS)
-    is_whole = [tensor.ndim for tensor in part.values()] == [4, 2, 1, 1] and frames.dtype == torch.uint8
-    edges = [-1, *starts.flatten().tolist(), len(frames)] if is_whole else []
-    if not is_whole or not len(frames) == len(controls) == len(events) or edges[1] or sorted({*edges}) != edges:
-        shapes = ", ".join(f"{name} {list(part[name].shape)}" for name in TENSORS)
-        raise DataError(f"{path} holds {shapes}, which is no recorded play; delete it and record again")
+    is_whole = [(tensor.ndim, tensor.dtype) for tensor in part.values()] == _KINDS
+    edges = [-1, *starts.tolist(), len(frames)] if is_whole else []
+    if (
+        not is_whole
+        or not len(frames) == len(controls) == len(events)
+        or not len(starts)
+        or edges[1]
+        or sorted({*edges}) != edges
+    ):
+        held = ", ".join(f"{name} {list(part[name].shape)} of {part[name].dtype}" for name in TENSORS)
+        raise DataError(f"{path} holds {held}, which is no recorded play; delete it and record again")
+    if not bool(controls.isfinite().all()):
+        raise DataError(f"{path} holds controls that are no finite numbers; delete it and record again")
     return part
+
+
+def _check_alike(
+    paths: Sequence[Path], parts: Sequence[dict[str, Tensor]], frame: tuple[int, int, int, int] | None
+) -> None:
+    """Raise DataError unless all shards hold frames of that shape, or of that of the first; see Episodes."""
+    shapes = [(*part["frames"].shape[1:], part["controls"].shape[1]) for part in parts]
+    wanted = frame or shapes[0]
+    for path, shape in zip(paths, shapes, strict=True):
+        if shape != wanted:
+            needs = "the world needs" if frame else f"{paths[0].name} has"
+            found, fits = (f"{h} x {w} x {c} with {n} controls" for h, w, c, n in (shape, wanted))
+            raise DataError(f"{path} holds frames of {found}, {needs} {fits}; move it elsewhere or record it again")
 
 
 class Episodes:
@@ -217,9 +316,21 @@ class Episodes:
         world: the world they must be of.
         held_out: draw from the held-out episodes in place of those for training.
         device: where the frames are kept. A million Crafter frames take 15.6 GB.
+        frame: the shape that each must have, (height, width, 3) and how many controls; that of the first if None.
+
+    Raises:
+        DataError: there is no shard, or one that is torn, foreign, of another world or of frames of another shape.
     """
 
-    def __init__(self, folder: Path, *, world: str, held_out: bool, device: torch.device) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        world: str,
+        held_out: bool,
+        device: torch.device,
+        frame: tuple[int, int, int, int] | None = None,
+    ) -> None:
         kind = Series(held_out=held_out).kind
         paths = sorted(folder.glob(f"{kind}-*.safetensors"))
         if not paths:
@@ -228,8 +339,7 @@ class Episodes:
                 + (" --held-out" if held_out else "")
             )
         parts = [_load(path, world) for path in paths]
-        if len({(part["frames"].shape[1:], part["controls"].shape[1:]) for part in parts}) > 1:
-            raise DataError(f"the {kind} shards in {folder} differ in the size of their frames or controls; part them")
+        _check_alike(paths, parts, frame)
         self.frames = torch.cat([part["frames"] for part in parts]).to(device)
         self.controls = torch.cat([part["controls"] for part in parts]).to(device)
         bounds: list[tuple[int, int]] = []
@@ -239,6 +349,7 @@ class Episodes:
             bounds += [(offset + a, offset + b) for a, b in pairwise(edges)]
             offset += len(part["frames"])
         self.episodes = tuple(bounds)
+        self._kind, self._folder = kind, folder
         self._events = torch.cat([part["events"] for part in parts]).numpy()
         self._laws: dict[tuple[int, bool], tuple[NDArray[np.int64], NDArray[np.float64]]] = {}
 
@@ -266,11 +377,18 @@ class Episodes:
         at = torch.from_numpy(starts[picks])[:, None] + torch.arange(frames)
         return at.to(self.frames.device)
 
+    def check(self, frames: int) -> None:
+        """Raise DataError unless windows of that many frames can be drawn."""
+        self._law(frames, seldom=False)
+
     def _law(self, frames: int, seldom: bool) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """The first frames of all windows, and how much they count, summed up to each."""
         ranges = [np.arange(start, end - frames + 1) for start, end in self.episodes if end - start >= frames]
         if not ranges:
-            raise DataError(f"no recorded episode has {frames} frames; record longer ones or train on shorter windows")
+            raise DataError(
+                f"no {self._kind} episode in {self._folder} has {frames} frames, as a window needs; record others, "
+                "with another --seed"
+            )
         starts = np.concatenate(ranges).astype(np.int64)
         _, kinds, counts = np.unique(self._events[starts + frames - 1], return_inverse=True, return_counts=True)
         return starts, np.cumsum(counts[kinds] ** -0.5 if seldom else np.ones(len(starts)))

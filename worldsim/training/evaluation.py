@@ -85,6 +85,10 @@ class Evaluation:
     windows: int = 16
     recollections: Recollections | None = None
 
+    def check(self) -> None:
+        """Raise DataError unless some episode is as long as the questions are."""
+        self.episodes.check(max(1 + self.objective.frames, CONTEXT + self.plan.frames_per_block))
+
     @torch.no_grad()
     def judge(self, backbone: Backbone) -> dict[str, float]:
         """Ask; equal weights give equal answers.

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
+import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TextIO, cast
 
 import numpy as np
 import torch
@@ -15,7 +18,9 @@ from torch import Tensor
 
 from worldsim.cache.policy import Policy
 from worldsim.decoding.video import VideoPlan
-from worldsim.errors import ConfigError, DataError, WeightsError
+from worldsim.errors import BrokenRun, ConfigError, DataError, WeightsError, shown
+from worldsim.files import drop_unfinished, make_folder
+from worldsim.locks import locked
 from worldsim.models.protocol import Codec
 from worldsim.models.small.backbone import SmallBackbone, SmallConfig
 from worldsim.models.small.weights import load_weights, save_weights
@@ -25,7 +30,7 @@ from worldsim.training.data import Episodes
 from worldsim.training.evaluation import Evaluation, LatentWindows
 from worldsim.training.palette import fit_palette
 from worldsim.training.recollection import Recollections
-from worldsim.training.trainer import Distillation, Trainer, TrainingPlan
+from worldsim.training.trainer import SEEDS, Distillation, Trainer, TrainingPlan, read_header
 
 PALETTE_FRAMES = 50_000
 """Frames that a palette is made from, at the most; of Crafter they take 3.1 GB while it is made."""
@@ -83,16 +88,33 @@ class Run:
     def __post_init__(self) -> None:
         if (self.minutes is not None and not self.minutes > 0) or (self.updates is not None and self.updates < 1):
             raise ConfigError(f"train for more than 0 minutes and 1 update or more, got {self.minutes}, {self.updates}")
-        if self.seed < 0 or self.every < 1:
-            raise ConfigError(f"a run needs seed >= 0 and every >= 1, got {self.seed} and {self.every}")
+        if not 0 <= self.seed < SEEDS:
+            raise ConfigError(f"a seed of training lies in 0 .. 2**64 - 1, got {self.seed}; name another")
+        if self.every < 1:
+            raise ConfigError(f"a run is judged every update or more rarely, got every={self.every}")
         if self.resume and self.weights:
             raise ConfigError("a run that is resumed has weights of its own; leave --weights out, or begin a new run")
         if self.recalling and not (self.resume or self.weights):
             raise ConfigError("only weights that know a world can learn to recall it; name some with --weights")
 
 
+Stopping = Callable[[], AbstractContextManager[Callable[[], bool]]]
+"""Gives, for as long as a run makes updates, what is asked before each whether it is to stop."""
+
+
+def never() -> AbstractContextManager[Callable[[], bool]]:
+    """A run that stops at its end alone. See Stopping."""
+    return nullcontext(lambda: False)
+
+
 def train_world(
-    recipe: Recipe, data: Path, out: Path, run: Run, *, on_update: Callable[[int, float], None] = lambda *_: None
+    recipe: Recipe,
+    data: Path,
+    out: Path,
+    run: Run,
+    *,
+    on_update: Callable[[int, float], None] = lambda *_: None,
+    stopping: Stopping = never,
 ) -> dict[str, Any]:
     """Train a world on recorded play by its own plan, and judge its averaged weights on held-out episodes as it goes.
 
@@ -100,43 +122,121 @@ def train_world(
         recipe: of the world.
         data: the folder that `record` wrote to, with held-out episodes too.
         out: the folder that gets checkpoint.safetensors, weights.safetensors (averaged, bfloat16) and log.jsonl, all
-            at every evaluation, so that a run can be looked into while it goes on.
+            at every evaluation, so that a run can be looked into while it goes on. One run at a time holds it.
         run: see Run.
         on_update: told the number of updates made and the loss of the last.
+        stopping: see Stopping. A run that is stopped keeps where it is at once, and is not judged.
 
     Returns:
         The last line of the log: "update", "minutes" of this run, "train_loss" (mean since the line before; None if
-        there was no update) and what Evaluation.judge returns.
+        there was no update) and what Evaluation.judge returns. Of a run that was stopped only the first three, and no
+        line.
 
     Raises:
-        DataError: no episodes for training or none held out; a checkpoint is there and `resume` is not asked for, or
-            the other way round, or it is torn or of another backbone, plan or seed.
+        ConfigError: compiling was asked for, and nothing can be compiled here.
+        DataError: no episodes for training or none held out, or all of them are too short; a checkpoint is there and
+            `resume` is not asked for, or the other way round, or it is torn or of another backbone, plan or seed; there
+            are weights or a log without a checkpoint; another process trains into that folder.
         WeightsError: the weights to begin from cannot be read, or are of a backbone of another size.
+        BrokenRun: the loss, its gradient, the weights or what they are judged by are no finite numbers any more. What
+            was kept before that stays.
+        OSError: the folder cannot be written to.
     """
+    _check_folder(out, run)
+    if run.compiled:
+        _check_compiler(run.device)
+    held_out, episodes = (_episodes(recipe, data, held_out, run.device) for held_out in (True, False))
+    trainer = _trainer(recipe, episodes, run, _backbone(recipe, episodes, run))
+    evaluation = _evaluation(recipe, held_out, trainer)
+    evaluation.check()
+    for stage in trainer.plan.stages:
+        episodes.check(1 + stage.objective.frames)
+    with _opened(out, run) as log:
+        journal = _Journal(out, log, evaluation, recalling=run.recalling)
+        if run.resume:
+            _resume(trainer, out / CHECKPOINT, run)
+        try:
+            return _go_on(trainer, journal, run, on_update, stopping)
+        except BrokenRun as error:
+            raise BrokenRun(f"{error}; {_remedy(out)}") from error
+
+
+def _go_on(
+    trainer: Trainer, journal: _Journal, run: Run, on_update: Callable[[int, float], None], stopping: Stopping
+) -> dict[str, Any]:
+    """Make updates until the end, or until it is to stop; returns what train_world does."""
+    last = min(trainer.plan.updates, run.updates or trainer.plan.updates)
+    with stopping() as is_stopped:
+        while trainer.update < last and (run.minutes is None or journal.minutes < run.minutes):
+            if is_stopped():
+                return journal.keep(trainer)
+            loss = trainer.step()
+            journal.losses.append(loss)
+            on_update(trainer.update, loss)
+            if trainer.update % run.every == 0 and trainer.update < last:
+                journal.write(trainer)
+        return journal.write(trainer)
+
+
+def _check_folder(out: Path, run: Run) -> None:
+    """Raise DataError unless a run can begin in that folder, or go on if it is to."""
     checkpoint = out / CHECKPOINT
+    if out.exists():
+        make_folder(out)
     if checkpoint.exists() != run.resume:
         raise DataError(
             f"there is no {checkpoint} to go on from; train without --resume first"
             if run.resume
             else f"{checkpoint} is there already; go on from it with --resume, or train into another folder"
         )
-    held_out, episodes = (
-        Episodes(data, world=recipe.name, held_out=held_out, device=run.device) for held_out in (True, False)
+    left = [path for path in (out / WEIGHTS, out / LOG) if path.exists() and path.stat().st_size]
+    if left and not run.resume:
+        raise DataError(
+            f"{left[0]} is there already, without a checkpoint to go on from; train into another folder, or move it"
+        )
+
+
+def _check_compiler(device: torch.device) -> None:
+    """Raise ConfigError unless something can be compiled for that device."""
+
+    def double(numbers: Tensor) -> Tensor:
+        return numbers * 2
+
+    size = 1 + secrets.randbelow(1 << 16)  # for one that was met before, code would come out of a cache
+    try:
+        torch.compile(double, dynamic=False)(torch.ones(size, device=device))
+    except RuntimeError as error:
+        why = str(error).strip().partition("\n")[0]
+        raise ConfigError(
+            f"nothing can be compiled here ({why}); install a C++ compiler such as g++, or leave --compile out"
+        ) from error
+
+
+def _episodes(recipe: Recipe, data: Path, held_out: bool, device: torch.device) -> Episodes:
+    config = recipe.backbone
+    shown, _ = recipe.codec.decode(torch.zeros(1, config.channels, config.height, config.width), recipe.codec.open())
+    height, width = shown.shape[1:3]
+    frame = (height, width, 3, config.controls)
+    return Episodes(data, world=recipe.name, held_out=held_out, device=device, frame=frame)
+
+
+def _resume(trainer: Trainer, checkpoint: Path, run: Run) -> None:
+    """Go on from the checkpoint, if it was begun as this run is."""
+    recalling = read_header(checkpoint).get("recalling", run.recalling)
+    if recalling != run.recalling:
+        how = "with" if recalling else "without"
+        raise DataError(f"{checkpoint} was trained {how} --recalling; resume it {how} it")
+    trainer.load(checkpoint)
+
+
+def _remedy(out: Path) -> str:
+    """What to do about a run that broke."""
+    if not (out / CHECKPOINT).exists():
+        return "nothing was kept yet; look at the weights it began from, or begin with another --seed"
+    return (
+        f"what was kept before stays, and going on from it would come to the same: begin anew in another folder with "
+        f"--weights {out / WEIGHTS} and another --seed"
     )
-    backbone = _backbone(recipe, episodes, run)
-    trainer = _trainer(recipe, episodes, run, backbone)
-    journal = _Journal(recipe, held_out, out, trainer)
-    if run.resume:
-        trainer.load(checkpoint)
-    out.mkdir(parents=True, exist_ok=True)
-    last = min(trainer.plan.updates, run.updates or trainer.plan.updates)
-    while trainer.update < last and (run.minutes is None or journal.minutes < run.minutes):
-        loss = trainer.step()
-        journal.losses.append(loss)
-        on_update(trainer.update, loss)
-        if trainer.update % run.every == 0 and trainer.update < last:
-            journal.write(trainer)
-    return journal.write(trainer)
 
 
 def _backbone(recipe: Recipe, episodes: Episodes, run: Run) -> SmallBackbone:
@@ -167,8 +267,14 @@ def _recollections(recipe: Recipe, episodes: Episodes, backbone: SmallBackbone) 
 
 def _begin_from(backbone: SmallBackbone, weights: Path) -> None:
     given = load_weights(weights, dtype=torch.float32, device=torch.device("cpu"))
-    if replace(given.config, scroll=backbone.config.scroll) != backbone.config:
-        raise WeightsError(f"{weights} is of {given.config}, the world is learned with {backbone.config}; train anew")
+    if given.config not in (backbone.config, replace(backbone.config, scroll=None)):
+        theirs, ours = given.config.to_dict(), backbone.config.to_dict()
+        names = [name for name in ours if theirs[name] != ours[name]]
+        apart = ", ".join(f"{name} {shown(theirs[name])} in place of {shown(ours[name])}" for name in names)
+        raise WeightsError(
+            f"{weights} is of another world or another size, {apart}; name weights of this one, or leave --weights out "
+            "to train anew"
+        )
     # What a backbone that does not remember yet lacks begins as if nothing were recalled.
     backbone.load_state_dict(given.state_dict(), strict=given.config == backbone.config)
 
@@ -181,51 +287,74 @@ def _palette(recipe: Recipe, episodes: Episodes, backbone: SmallBackbone, seed: 
     return fit_palette(patches, recipe.backbone.palette, np.random.default_rng([seed, PALETTE_FRAMES]))
 
 
+def _evaluation(recipe: Recipe, held_out: Episodes, trainer: Trainer) -> Evaluation:
+    backbone = cast(SmallBackbone, trainer.backbone)
+    return Evaluation(
+        episodes=held_out,
+        recollections=_recollections(recipe, held_out, backbone),
+        codec=recipe.codec,
+        objective=next(s.objective for s in trainer.plan.stages if not isinstance(s.objective, Distillation)),
+        plan=VideoPlan(
+            frames_per_block=1,
+            sigmas=few_step_sigmas(recipe.steps, recipe.shift),
+            sampler=recipe.sampler,
+            policy=recipe.policy,
+            draw=bool(recipe.backbone.palette),
+            recall=recipe.backbone.scroll is not None,
+        ),
+    )
+
+
+@contextmanager
+def _opened(out: Path, run: Run) -> Iterator[TextIO]:
+    """The log of a run. It is locked until the context ends, or the process does: one run at a time holds a folder."""
+    make_folder(out)
+    try:
+        log = (out / LOG).open("a")
+    except OSError as error:
+        raise OSError(f"{out / LOG} cannot be written ({error.strerror}); train into another folder") from error
+    with log:
+        if not locked(log.fileno()):
+            raise DataError(f"another process trains into {out}; wait for its end, or train into another folder")
+        drop_unfinished(out)
+        _check_folder(out, run)  # once more: another run may have been here while this one got ready
+        yield log
+
+
 class _Journal:
     """What a run leaves behind: a line in the log, a checkpoint and the weights, each time it is written to."""
 
-    def __init__(self, recipe: Recipe, held_out: Episodes, out: Path, trainer: Trainer) -> None:
-        backbone = cast(SmallBackbone, trainer.backbone)
+    def __init__(self, out: Path, log: TextIO, evaluation: Evaluation, *, recalling: bool) -> None:
         self.losses: list[float] = []
-        self._config = recipe.backbone
-        self._out = out
+        self._out, self._log = out, log
+        self._evaluation = evaluation
+        self._recalling = recalling
         self._start = time.monotonic()
-        self._evaluation = Evaluation(
-            episodes=held_out,
-            recollections=_recollections(recipe, held_out, backbone),
-            codec=recipe.codec,
-            objective=next(s.objective for s in trainer.plan.stages if not isinstance(s.objective, Distillation)),
-            plan=VideoPlan(
-                frames_per_block=1,
-                sigmas=few_step_sigmas(recipe.steps, recipe.shift),
-                sampler=recipe.sampler,
-                policy=recipe.policy,
-                draw=bool(recipe.backbone.palette),
-                recall=recipe.backbone.scroll is not None,
-            ),
-        )
 
     @property
     def minutes(self) -> float:
         """Since this run began."""
         return (time.monotonic() - self._start) / 60
 
-    def write(self, trainer: Trainer) -> dict[str, Any]:
-        """Judge the averaged weights and keep everything; returns the line of the log."""
-        weights = trainer.averaged()
-        trainer.save(self._out / CHECKPOINT)
-        save_weights(self._out / WEIGHTS, self._config, weights, dtype=torch.bfloat16)
-        line = {
+    def keep(self, trainer: Trainer) -> dict[str, Any]:
+        """Write the checkpoint and the weights; returns what can be said of them unjudged."""
+        trainer.save(self._out / CHECKPOINT, recalling=self._recalling)
+        config = cast(SmallBackbone, trainer.backbone).config
+        save_weights(self._out / WEIGHTS, config, trainer.averaged(), dtype=torch.bfloat16)
+        return {
             "update": trainer.update,
             "minutes": round(self.minutes, 2),
             "train_loss": float(np.mean(self.losses)) if self.losses else None,
-            **self._judge(trainer),
         }
-        self.losses.clear()
-        with (self._out / LOG).open("a") as log:
-            log.write(json.dumps(line) + "\n")
-        return line
 
-    def _judge(self, trainer: Trainer) -> dict[str, float]:
+    def write(self, trainer: Trainer) -> dict[str, Any]:
+        """Judge the averaged weights and keep everything; returns the line of the log."""
         with trainer.on_average() as backbone:
-            return self._evaluation.judge(backbone)
+            judged = self._evaluation.judge(backbone)
+        if not all(map(math.isfinite, judged.values())):
+            raise BrokenRun(f"after update {trainer.update} the averaged weights are judged {judged}")
+        line = self.keep(trainer) | judged
+        self.losses.clear()
+        self._log.write(json.dumps(line) + "\n")
+        self._log.flush()
+        return line

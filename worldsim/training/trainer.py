@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
@@ -13,16 +14,19 @@ from typing import Any, Protocol, cast, runtime_checkable
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from worldsim.cache.pool import PageShape
 from worldsim.cache.rotary import Rotary
-from worldsim.errors import ConfigError, DataError
+from worldsim.errors import BrokenRun, ConfigError, DataError
+from worldsim.files import checksum, write_tensors
 from worldsim.geometry import LatentGeometry
 from worldsim.models.protocol import Backbone
 from worldsim.training.passes import Play
+
+SEEDS = 1 << 64
+"""How many seeds torch tells apart."""
 
 Loss = Callable[[Backbone, Play, torch.Generator], Tensor]
 """A scalar with gradient, of a backbone, windows of 1 + frames frames and the only source of randomness, on their
@@ -110,14 +114,19 @@ class TrainingPlan:
     only: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.stages or self.seed < 0 or self.warmup < 1 or not 0 <= self.average < 1 or not self.clip > 0:
-            raise ConfigError(
-                f"a plan needs a stage, seed >= 0, warmup >= 1, 0 <= average < 1 and clip > 0, got {self}"
-            )
+        if not 0 <= self.seed < SEEDS:
+            raise ConfigError(f"a seed of training lies in 0 .. 2**64 - 1, got {self.seed}; name another")
+        if not self.stages or self.warmup < 1 or not 0 <= self.average < 1 or not self.clip > 0:
+            raise ConfigError(f"a plan needs a stage, warmup >= 1, 0 <= average < 1 and clip > 0, got {self}")
         if not 0 <= self.seldom <= 1:
             raise ConfigError(f"a share of windows lies in [0, 1], got seldom={self.seldom}")
         if isinstance(self.stages[0].objective, Distillation):
             raise ConfigError("a plan cannot begin with a distillation: nothing is learned yet that could be taught")
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells this plan from every other, but for its seed; objectives tell all that they are in their repr."""
+        return hashlib.sha256(repr(replace(self, seed=0)).encode()).hexdigest()[:16]
 
     @property
     def updates(self) -> int:
@@ -198,7 +207,11 @@ class Trainer:
         self._optimizers = _optimizers(backbone, plan.weight_decay)
 
     def step(self) -> float:
-        """One update; returns its loss. What it draws depends on the plan's seed and the update's number alone."""
+        """One update; returns its loss. What it draws depends on the plan's seed and the update's number alone.
+
+        Raises:
+            BrokenRun: the loss or its gradient is no finite number. The update was not made.
+        """
         stage, rate = self.plan.at(self.update)
         rng = np.random.default_rng([self.plan.seed, self.update])
         generator = torch.Generator(self._device).manual_seed(int(rng.integers(2**62)))
@@ -207,7 +220,12 @@ class Trainer:
             loss = self._loss(stage)(cast(Backbone, self.backbone), play, generator)
         self.backbone.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self._parameters, self.plan.clip, foreach=True)
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self.plan.clip, foreach=True)
+        if not bool((loss.detach() + norm).isfinite()):
+            raise BrokenRun(
+                f"update {self.update + 1} has a loss of {float(loss.detach()):.3g} and a gradient of norm "
+                f"{float(norm):.3g}, from which nothing is learned"
+            )
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -237,10 +255,15 @@ class Trainer:
         for parameter, weight in zip(self._parameters, weights, strict=True):
             parameter.copy_(weight)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, **notes: object) -> None:
         """Write everything that `load` needs to go on bit for bit; the file before it stays until this one is whole.
 
+        Args:
+            path: of the file.
+            notes: plain values that its header is to hold too, see read_header.
+
         Raises:
+            BrokenRun: what would be written is not all finite numbers.
             OSError: it could not be written, as on a full disk.
         """
         tensors: dict[str, Tensor] = {f"teacher/{name}": tensor for name, tensor in self._teacher.items()}
@@ -249,29 +272,27 @@ class Trainer:
             tensors[f"average/{name}"] = self.average[index]
             for key, value in self._state(parameter).items():
                 tensors[f"optimizer/{name}/{key}"] = value
-        unfinished = path.with_suffix(".part")
-        header = json.dumps({"update": self.update, "seed": self.plan.seed})
-        stored = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        try:
-            save_file(stored, unfinished, metadata={"worldsim": header})
-        except SafetensorError as error:
-            unfinished.unlink(missing_ok=True)
-            raise OSError(f"{path} cannot be written ({error}); free some space or name another folder") from error
-        unfinished.replace(path)
+        if broken := [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]:
+            raise BrokenRun(f"after update {self.update} there are numbers that are none in {broken[0]}")
+        fields = {"update": self.update, "seed": self.plan.seed, "plan": self.plan.fingerprint, **notes}
+        write_tensors(path, tensors, fields | {"sha256": checksum(tensors, fields)})
 
     def load(self, path: Path) -> None:
         """Go on from a checkpoint that `save` wrote.
 
         Raises:
-            DataError: the file is not such a checkpoint, of another backbone or of another plan. Nothing has changed.
+            DataError: the file is not such a checkpoint, torn, of another backbone, plan or seed. Nothing has changed.
         """
-        fields, tensors = _read(path)
+        fields, tensors = read_header(path), _read(path)
+        claimed = fields.pop("sha256")
+        if claimed != checksum(tensors, fields):
+            raise DataError(f"{path} is torn: it is not as it was written; {_ANEW}")
         parts = {kind: _part(tensors, kind) for kind in ("weights", "average", "teacher")}
         shapes = {name: p.shape for name, p in zip(self._names, self._parameters, strict=True)}
         for kind, part in parts.items():
             if (part or kind != "teacher") and {name: tensor.shape for name, tensor in part.items()} != shapes:
                 raise DataError(f"{path} is a checkpoint of another backbone; start anew in another folder")
-        self._check(path, fields, has_teacher=bool(parts["teacher"]))
+        self._check(path, fields)
         self.update = fields["update"]
         self._teacher = {name: tensor.to(self._device) for name, tensor in parts["teacher"].items()}
         with torch.no_grad():
@@ -292,18 +313,15 @@ class Trainer:
             self._teacher = {name: tensor.clone() for name, tensor in self.averaged().items()}
         return stage.objective.taught_by(Reweighted(self.backbone, self._teacher))
 
-    def _check(self, path: Path, fields: dict[str, Any], *, has_teacher: bool) -> None:
-        """Raise DataError unless this plan can go on after that many updates."""
-        update, seed = fields["update"], fields.get("seed", self.plan.seed)
+    def _check(self, path: Path, fields: dict[str, Any]) -> None:
+        """Raise DataError unless it was this plan that the checkpoint was made by."""
+        seed = fields["seed"]
         if seed != self.plan.seed:
             raise DataError(f"{path} was trained with seed {seed}, not {self.plan.seed}; resume with seed {seed}")
-        if update > self.plan.updates:
-            raise DataError(f"{path} has {update} updates, more than the plan's {self.plan.updates}; nothing is left")
-        inside = update < self.plan.updates and update not in self.plan.begins
-        if inside and isinstance(self.plan.at(update)[0].objective, Distillation) and not has_teacher:
+        if fields["plan"] != self.plan.fingerprint:
             raise DataError(
-                f"{path} has no teacher, but update {update} is in the middle of a distillation; "
-                "resume it with the plan it was trained by"
+                f"{path} was trained by another plan; resume it as it was begun, on the same kind of device and with "
+                f"the same version, or {_ANEW}"
             )
 
     def _state(self, parameter: Tensor) -> dict[str, Tensor]:
@@ -313,17 +331,34 @@ class Trainer:
         return state
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The header and all tensors of a checkpoint."""
+_ANEW = "begin anew in another folder, from the weights beside it with --weights if they are there"
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """What a checkpoint says of itself: "update", "seed", "plan", "sha256" and what `save` was told to note.
+
+    Raises:
+        DataError: it is no checkpoint of this version.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             fields = json.loads((file.metadata() or {}).get("worldsim", "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not a readable checkpoint ({error}); start anew in another folder") from error
-    if not isinstance(fields, dict) or not isinstance(fields.get("update"), int):
-        raise DataError(f"{path} is no checkpoint of worldsim train; start anew in another folder")
-    return fields, tensors
+        raise DataError(f"{path} is not a readable checkpoint ({error}); {_ANEW}") from error
+    if not isinstance(fields, dict) or "update" not in fields:
+        raise DataError(f"{path} is no checkpoint of worldsim train; {_ANEW}")
+    if not {"seed", "plan", "sha256"} <= fields.keys():
+        raise DataError(f"{path} was written by an earlier version, which did not note its plan; {_ANEW}")
+    return fields
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """All tensors of a checkpoint."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{path} is not a readable checkpoint ({error}); {_ANEW}") from error
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

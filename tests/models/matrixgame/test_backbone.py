@@ -91,7 +91,7 @@ class Slow:
         """Of frames [F, 16, H, W] at levels [F] under controls [F, A]."""
         wan, count = self.config.wan, len(frames)
         dtype = self.weights["head.modulation"].dtype
-        beside = torch.stack([told[1][min(frame, TOLD - 1)] for frame in range(count)]).to(dtype)
+        beside = torch.stack([told[1][min(frame, len(told[1]) - 1)] for frame in range(count)]).to(dtype)
         both = torch.cat((frames.to(dtype), beside), dim=1)
         tokens = torch.nn.functional.conv2d(
             both, self.weights["patch_embedding.weight"][:, :, 0], self.weights["patch_embedding.bias"], stride=2

@@ -339,5 +339,5 @@ def test_transformers_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPa
         return real(name, *args, **options)
 
     monkeypatch.setattr(builtins, "__import__", without_transformers)
-    with pytest.raises(MissingDependency, match=r"pictures need transformers: pip install 'worldsim\[wan\]'"):
+    with pytest.raises(MissingDependency, match=r"pictures need transformers: .*pip install .* --editable '\.\[wan\]'"):
         load_sight(path, dtype=torch.float32, device=CPU)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from collections.abc import Callable
 from functools import partial
@@ -10,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -52,12 +52,11 @@ def test_what_was_written_comes_back_in_that_precision(tmp_path: Path, dtype: to
 def test_a_file_is_replaced_only_by_a_whole_one(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = path.read_bytes()
 
-    def full(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
-        path.write_bytes(whole[:100])
-        raise SafetensorError("no space left on device")
+    def full(path: Path, tensors: dict[str, Tensor], fields: dict[str, object]) -> None:
+        raise OSError(f"{path} cannot be written")
 
-    monkeypatch.setattr("worldsim.models.small.weights.save_file", full)
-    with pytest.raises(OSError, match=r"weights.safetensors cannot be written \(no space.*; free some space"):
+    monkeypatch.setattr("worldsim.models.small.weights.write_tensors", full)
+    with pytest.raises(OSError, match=r"weights.safetensors cannot be written"):
         save_weights(path, CONFIG, state(2), dtype=torch.float32)
     assert path.read_bytes() == whole
     assert [*path.parent.iterdir()] == [path], "what is torn takes no room from what is whole"
@@ -86,7 +85,9 @@ class Trap:
 
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda path: path.unlink(), "there is no weights file"),
-    "a folder": (lambda path: (path.unlink(), path.mkdir()), "there is no weights file"),
+    "a folder": (lambda path: (path.unlink(), path.mkdir()), "is a folder, and the weights .* give the .safetensors"),
+    "a pipe": (lambda path: (path.unlink(), os.mkfifo(path)), "is a device or a pipe and no file; give the .safeten"),
+    "a link to itself": (lambda path: (path.unlink(), path.symlink_to(path)), "cannot be read .*; give the .safeten"),
     "truncated": (lambda path: path.write_bytes(path.read_bytes()[:-1]), "torn or no safetensors file"),
     "cut in its header": (lambda path: path.write_bytes(path.read_bytes()[:50]), "torn or no safetensors file"),
     "empty": (lambda path: path.write_bytes(b""), "torn or no safetensors file"),
@@ -112,6 +113,39 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
         for name in ("dim", "height", "layers")
         for size in (10**12, 10**30)
     },
+    **{
+        f"scroll of {value!r}": (
+            lambda path, value=value: with_header(path, CONFIG.to_dict() | {"palette": 4, "scroll": value}),
+            "describes no small backbone .*; it is damaged or of another version: copy it again",
+        )
+        for value in (0, [], "text", True, {"rows": 1.5, "body": [0, 1], "moves": [[0, 0, 1]]})
+    },
+    **{
+        f"{name} of {value!r}": (
+            lambda path, name=name, value=value: with_header(path, CONFIG.to_dict() | {name: value}),
+            "describes no small backbone",
+        )
+        for name in ("few", "theta", "unlikely", "glance", "palette")
+        for value in (10**30, -(10**30), float("nan"), float("inf"), "x", None, [[]])
+    },
+    **{
+        f"tensors of {dtype}": (
+            lambda path, dtype=dtype: with_tensors(path, lambda t: t.update(place=t["place"].to(dtype))),
+            f"'place' is of {dtype}; save it as torch.float32",
+        )
+        for dtype in (torch.int32, torch.uint8, torch.complex64, torch.bool)
+    },
+    **{
+        f"a weight of {value}": (
+            lambda path, value=value: with_tensors(path, lambda t: t["head.bias"].__setitem__(1, value)),
+            "'head.bias' has 1 of its 3 numbers beyond torch.float32 or not a number at all; take weights from before",
+        )
+        for value in (float("nan"), float("inf"), -float("inf"))
+    },
+    "a weight beyond the precision": (
+        lambda path: with_tensors(path, lambda t: t.update(place=t["place"].double() + 1e300)),
+        "'place' has 96 of its 96 numbers beyond torch.float32",
+    ),
     "nested without end": (
         lambda path: save_file(load_file(path), path, metadata={"worldsim": "[" * 100_000}),
         "describes no small backbone",

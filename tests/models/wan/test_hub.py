@@ -139,5 +139,5 @@ def test_without_the_hubs_library_the_extra_is_named(monkeypatch: pytest.MonkeyP
         return real(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(MissingDependency, match=r"pip install 'worldsim\[wan\]'"):
+    with pytest.raises(MissingDependency, match=r"pip install .* --editable '\.\[wan\]'"):
         local_path("org/name")

@@ -298,5 +298,5 @@ def test_a_missing_library_names_the_extra(
         return real(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(MissingDependency, match=r"pip install 'worldsim\[wan\]'"):
+    with pytest.raises(MissingDependency, match=r"pip install .* --editable '\.\[wan\]'"):
         call()

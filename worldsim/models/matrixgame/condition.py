@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worldsim.errors import ConfigError, MissingDependency, ShapeError
+from worldsim.errors import ConfigError, MissingDependency, ShapeError, installing
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -132,7 +132,7 @@ def cut_picture(picture: Image.Image, size: tuple[int, int]) -> Tensor:
     try:
         from PIL import Image
     except ImportError as error:
-        raise MissingDependency("pictures need Pillow: pip install 'worldsim[wan]'") from error
+        raise MissingDependency(f"pictures need Pillow: {installing('wan')}") from error
     colours = _colours(picture)
     box = _middle(colours.size, size)
     resized = colours.crop(box).resize((size[1], size[0]), Image.Resampling.BILINEAR)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from worldsim.errors import MissingDependency, WeightsError
+from worldsim.errors import MissingDependency, WeightsError, installing
 from worldsim.models.matrixgame.condition import picture_levels
 from worldsim.models.wan.files import ENDINGS, INDEX, shards
 from worldsim.models.wan.keymap import renamed
@@ -74,12 +74,15 @@ class Sight:
 
     Args:
         encoder: transformers' CLIPVisionModel.
+
+    shape: of what it sees of a picture, (tokens, width).
     """
 
     def __init__(self, encoder: nn.Module) -> None:
         self.encoder = encoder.eval().requires_grad_(False)
         config: Any = encoder.config
         self._side: int = config.image_size
+        self.shape: tuple[int, int] = ((config.image_size // config.patch_size) ** 2 + 1, config.hidden_size)
 
     def see(self, picture: Tensor) -> Tensor:
         """What is seen of a picture, [tokens, width] in the encoder's dtype: one token for all of it, then its parts.
@@ -122,7 +125,7 @@ def load_sight(path: Path, *, dtype: torch.dtype, device: torch.device) -> Sight
     try:
         from transformers import CLIPVisionConfig, CLIPVisionModel
     except ImportError as error:
-        raise MissingDependency("pictures need transformers: pip install 'worldsim[wan]'") from error
+        raise MissingDependency(f"pictures need transformers: {installing('wan')}") from error
     raw = open_tensors(_find(path))
     weights = _encoder_weights(raw, path)
     _check_kind(weights.shapes, raw.shapes, path)

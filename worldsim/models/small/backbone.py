@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from worldsim.cache.pool import PageShape
 from worldsim.cache.rotary import Rotary
-from worldsim.errors import ConfigError
+from worldsim.errors import ConfigError, shown
 from worldsim.geometry import LatentGeometry
 from worldsim.models.protocol import UNKNOWN, Attend, Chart, Memory
 from worldsim.models.small.atlas import Atlas, Scroll
@@ -32,6 +32,8 @@ from worldsim.models.small.recalling import Recalling, Trust
 from worldsim.models.small.things import settle
 
 NOISE_FREQUENCIES = 64
+LARGEST = 1e9
+"""Of the numbers of a configuration that are no sizes."""
 CLEAN_DEVIATION = 0.5
 """About how far the numbers of clean frames spread."""
 
@@ -65,13 +67,20 @@ class SmallConfig:
     scroll: Scroll | None = None
 
     def __post_init__(self) -> None:
-        sizes = (self.channels, self.height, self.width, self.controls, self.patch, self.dim, self.layers, self.heads)
-        if (
-            min(*sizes, self.head_dim, self.mlp_ratio) < 1
-            or self.theta <= 0
-            or min(self.palette, self.few, self.glance) < 0
+        sizes = [self.channels, self.height, self.width, self.controls, self.patch, self.dim, self.layers, self.heads]
+        sizes += [self.head_dim, self.mlp_ratio]
+        if any(type(number) is not int for number in (*sizes, self.palette, self.glance)):
+            raise ConfigError(f"sizes, palette and glance are whole numbers, got {self}")
+        if not (
+            min(sizes) >= 1
+            and min(self.palette, self.glance) >= 0
+            and 0 < self.theta <= LARGEST
+            and 0 <= self.few <= LARGEST
         ):
-            raise ConfigError(f"sizes are at least 1, theta over 0, palette, few and glance 0 or more, got {self}")
+            raise ConfigError(
+                f"sizes are at least 1, palette and glance 0 or more, theta over 0 and few from 0 to {LARGEST:.0e}, "
+                f"got {self}"
+            )
         rows = self.height // self.patch
         if not isinstance(self.unlikely, float | int):  # a weights file has a list
             object.__setattr__(self, "unlikely", tuple(self.unlikely))
@@ -80,19 +89,25 @@ class SmallConfig:
         if self.scroll is not None:
             self._check_scroll(self.scroll)
         shares = self.shares
-        if len(shares) != rows or not 0 <= min(shares) <= max(shares) <= 1:
+        if len(shares) != rows or not all(0 <= share <= 1 for share in shares):
             raise ConfigError(
-                f"unlikely is a share of the likeliest patch, or one for each of {rows} rows, got {shares}"
+                f"unlikely is a share of the likeliest patch, or one for each of {rows} rows, got {shown(shares)}"
             )
         if self.head_dim % 8:
             raise ConfigError(f"heads of {self.head_dim} do not divide among three axes; use a multiple of 8")
 
     def _check_scroll(self, scroll: Scroll) -> None:
+        if not isinstance(scroll, Scroll):
+            raise ConfigError(f"how a view scrolls is told by its rows, body and moves, got {shown(scroll)}")
         rows, columns = self.height // self.patch, self.width // self.patch
         if not self.palette or scroll.rows > rows:
             raise ConfigError(f"places are remembered as codes of a palette in at most {rows} rows, got {self}")
         row, column = scroll.body
-        if not (0 <= row < scroll.rows and 0 <= column < columns and max(scroll.moves)[0] < self.controls):
+        numbers = (scroll.rows, row, column, *chain.from_iterable(scroll.moves))
+        if any(type(number) is not int for number in numbers):
+            raise ConfigError(f"rows, a body and moves are whole numbers, got {scroll}")
+        movers = [control for control, *_ in scroll.moves]
+        if not (0 <= row < scroll.rows and 0 <= column < columns and 0 <= min(movers) <= max(movers) < self.controls):
             raise ConfigError(
                 f"a body or a control lies outside {rows} x {columns} tokens and {self.controls}: {scroll}"
             )
@@ -211,8 +226,8 @@ class SmallBackbone(nn.Module):
         made = scroll.made(patches[:-1], patches[1:], controls[0]).tolist()
         atlas = Atlas.of(memory, scroll, geometry.columns)
         dims = scroll.dim(patches[:-1], patches[1:], made, palette.centres)
-        for shown, move, dim in zip(codes.cpu().numpy().astype(np.int16), made, dims, strict=True):
-            atlas = atlas.see(shown, move, dim)
+        for seen, move, dim in zip(codes.cpu().numpy().astype(np.int16), made, dims, strict=True):
+            atlas = atlas.see(seen, move, dim)
         return atlas.tensors
 
     def recall(self, memory: Memory, controls: Tensor) -> Tensor:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from worldsim.errors import WeightsError
+from worldsim.errors import WeightsError, shown
+from worldsim.files import write_tensors
 from worldsim.models.small.backbone import SmallBackbone, SmallConfig
 
 PICKLE_MARKS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
@@ -23,14 +23,7 @@ def save_weights(path: Path, config: SmallConfig, tensors: Mapping[str, Tensor],
     Raises:
         OSError: it could not be written, as on a full disk; what was there stays.
     """
-    stored = {name: tensor.detach().cpu().to(dtype).contiguous() for name, tensor in tensors.items()}
-    unfinished = path.with_suffix(".part")
-    try:
-        save_file(stored, unfinished, metadata={"worldsim": json.dumps(config.to_dict())})
-    except SafetensorError as error:
-        unfinished.unlink(missing_ok=True)
-        raise OSError(f"{path} cannot be written ({error}); free some space or name another folder") from error
-    unfinished.replace(path)
+    write_tensors(path, {name: tensor.to(dtype) for name, tensor in tensors.items()}, config.to_dict())
 
 
 def load_weights(path: Path, *, dtype: torch.dtype, device: torch.device) -> SmallBackbone:
@@ -38,13 +31,11 @@ def load_weights(path: Path, *, dtype: torch.dtype, device: torch.device) -> Sma
 
     Raises:
         WeightsError: there is no such file, it is a pickle, torn, not written by worldsim, or its tensors are not
-            those of the backbone it describes (missing, unexpected and mis-shaped ones are listed).
+            those of the backbone it describes (missing, unexpected and mis-shaped ones are listed) or not all finite
+            floating-point numbers in that dtype.
     """
-    if not path.is_file():
-        raise WeightsError(f"there is no weights file {path}; train one first, or give another path")
-    with path.open("rb") as file:
-        if file.read(4).startswith(PICKLE_MARKS):
-            raise WeightsError(f"{path} is a pickle, which can run code when read; convert it to safetensors first")
+    if _opening(path).startswith(PICKLE_MARKS):
+        raise WeightsError(f"{path} is a pickle, which can run code when read; convert it to safetensors first")
     try:
         with safe_open(path, framework="pt") as opened:
             header = (opened.metadata() or {}).get("worldsim")
@@ -67,10 +58,44 @@ def load_weights(path: Path, *, dtype: torch.dtype, device: torch.device) -> Sma
             backbone = SmallBackbone(config)
     except (TypeError, ValueError, RuntimeError, OverflowError, MemoryError) as error:
         why = str(error).partition("\n")[0]
-        raise WeightsError(f"{path} describes no small backbone ({why}); it is of another version") from error
+        raise WeightsError(
+            f"{path} describes no small backbone ({why}); it is damaged or of another version: copy it again from its "
+            "source, or train one with this version"
+        ) from error
     _check(path, backbone, tensors)
-    backbone.load_state_dict({name: tensor.to(dtype) for name, tensor in tensors.items()}, assign=True)
+    numbers = {name: _finite(path, name, tensor, dtype) for name, tensor in tensors.items()}
+    backbone.load_state_dict(numbers, assign=True)
     return backbone.to(device).eval().requires_grad_(False)
+
+
+def _opening(path: Path) -> bytes:
+    """The first bytes of a weights file; WeightsError if there is none that can be read."""
+    wanted = "give the .safetensors file that worldsim train wrote"
+    if path.is_dir():
+        raise WeightsError(f"{path} is a folder, and the weights of such a world are one file in it; {wanted}")
+    if path.exists() and not path.is_file():
+        raise WeightsError(f"{path} is a device or a pipe and no file; {wanted}")
+    try:
+        with path.open("rb") as file:
+            return file.read(4)
+    except FileNotFoundError as error:
+        raise WeightsError(f"there is no weights file {path}; train one first, or give another path") from error
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read ({error.strerror}); {wanted}") from error
+
+
+def _finite(path: Path, name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """A tensor of a file in that dtype; WeightsError unless it holds finite floating-point numbers."""
+    trouble = f"{path} holds no weights that can be computed with: {shown(name)}"
+    if not tensor.is_floating_point():
+        raise WeightsError(f"{trouble} is of {tensor.dtype}; save it as torch.float32, or take the file it was made of")
+    given = tensor.to(dtype)
+    if broken := int((~given.isfinite()).sum()):
+        raise WeightsError(
+            f"{trouble} has {broken} of its {given.numel()} numbers beyond {dtype} or not a number at all; take "
+            "weights from before the training broke"
+        )
+    return given
 
 
 def _check(path: Path, backbone: SmallBackbone, tensors: Mapping[str, Tensor]) -> None:
@@ -85,7 +110,7 @@ def _check(path: Path, backbone: SmallBackbone, tensors: Mapping[str, Tensor]) -
     ]
     raise WeightsError(
         f"{path} does not hold the backbone it describes: missing {_some(missing)}; unexpected {_some(unexpected)}; "
-        f"mis-shaped {_some(shaped)}"
+        f"mis-shaped {_some(shaped)}; copy it again from its source, or train one with this version"
     )
 
 

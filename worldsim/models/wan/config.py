@@ -112,7 +112,7 @@ def wan_config(size: str, *, height_px: int = 480, width_px: int = 832, frames_p
         ConfigError: pictures that do not divide into tokens, or a block without frames.
     """
     if size not in SIZES:
-        raise UnknownName("size of Wan", size, SIZES)
+        raise UnknownName("size", size, SIZES, of="Wan")
     if height_px % (2 * STRIDE_PX) or width_px % (2 * STRIDE_PX):
         raise ConfigError(
             f"a picture of {height_px}x{width_px} pixels does not divide into tokens of {2 * STRIDE_PX}; "

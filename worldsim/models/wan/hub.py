@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path, PurePosixPath
 
-from worldsim.errors import MissingDependency, WeightsError
+from worldsim.errors import MissingDependency, WeightsError, installing
 from worldsim.models.wan.files import ENDINGS, INDEX, choose, shard_names
 
 HUB_ID = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(?::(?P<file>[^\\:]+))?")
@@ -41,7 +41,7 @@ def _brought(repository: str, file: str | None) -> Path:
         from huggingface_hub.errors import HfHubHTTPError
     except ImportError as error:
         raise MissingDependency(
-            f"{repository} is not here, and bringing it needs huggingface_hub: pip install 'worldsim[wan]'"
+            f"{repository} is not here, and bringing it needs huggingface_hub: {installing('wan')}"
         ) from error
     # The bases are the errors of the client below, httpx or requests, whichever this version of the hub stands on.
     trouble: tuple[type[BaseException], ...] = (OSError, ValueError, *HfHubHTTPError.__bases__)

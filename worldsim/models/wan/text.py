@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from worldsim.errors import ConfigError, MissingDependency, WeightsError
+from worldsim.errors import ConfigError, MissingDependency, WeightsError, installing
 from worldsim.models.wan.files import ENDINGS, INDEX, shards
 from worldsim.models.wan.keymap import renamed, text_name
 from worldsim.models.wan.kinds import looks_like
@@ -101,7 +101,7 @@ def cleaned(prompt: str) -> str:
     try:
         import ftfy
     except ImportError as error:
-        raise MissingDependency("prompts are cleaned by ftfy: pip install 'worldsim[wan]'") from error
+        raise MissingDependency(f"prompts are cleaned by ftfy: {installing('wan')}") from error
     # Twice, as published: text from the web is often escaped twice.
     text = html.unescape(html.unescape(ftfy.fix_text(prompt)))
     return re.sub(r"\s+", " ", text).strip()
@@ -126,7 +126,7 @@ def load_text(path: Path, *, dtype: torch.dtype, device: torch.device, tokenizer
     try:
         from transformers import UMT5Config, UMT5EncoderModel
     except ImportError as error:
-        raise MissingDependency("prompts need transformers: pip install 'worldsim[wan]'") from error
+        raise MissingDependency(f"prompts need transformers: {installing('wan')}") from error
     files, places = _find(path)
     where = _tokenizer_folder(places if tokenizer is None else (tokenizer,))
     weights = _encoder_weights(open_tensors(files), path)

@@ -1,0 +1,100 @@
+"""What a command tells: its result on stdout, and on stderr, in one line each, remarks and why there is no result."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from io import TextIOWrapper
+from typing import Any
+
+import typer
+
+STOPPED = 130
+"""The exit code after Ctrl-C."""
+LONGEST_WORD = 80
+"""Characters of a word that somebody mistyped; what is longer is cut where it is told."""
+
+
+class Refused(Exception):
+    """What was asked cannot be done; the text says why, to the user."""
+
+
+class Stopped(Exception):
+    """Ctrl-C ended it within a block; the text says so, and what is left of it."""
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Turn what worldsim and the file system refuse, and Ctrl-C, into a line for the user."""
+    from worldsim.errors import WorldSimError
+
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise Stopped(_noted("stopped by Ctrl-C", error)) from error
+    except WorldSimError as error:
+        raise Refused(_noted(str(error), error)) from error
+    except OSError as error:
+        raise Refused(_noted(_reason(error), error)) from error
+
+
+def report(result: str | dict[str, Any]) -> None:
+    """Tell a result, a dict as JSON; quietly not, if whoever read it has gone.
+
+    Raises:
+        Refused: it cannot be written to where stdout leads.
+    """
+    try:
+        typer.echo(printable(result) if isinstance(result, str) else json.dumps(result))
+    except OSError as error:
+        # What is still held back would be tried again when the process ends, and tell of it in many lines.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise Refused(
+                f"all is done, but stdout cannot be written to: {error.strerror}; lead it elsewhere"
+            ) from error
+
+
+def say(text: str) -> None:
+    """Tell a person something in one line on stderr."""
+    with suppress(OSError):
+        typer.echo(f"worldsim: {printable(' '.join(text.split()))}", err=True)
+
+
+def printable(text: str) -> str:
+    """The text with all that would steer a terminal as escapes, but for ends of lines."""
+    return "".join(at if at.isprintable() or at == "\n" else repr(at)[1:-1] for at in text)
+
+
+def write_anything() -> None:
+    """Let stdout and stderr write escapes for what their encoding does not have."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def misused(error: typer.TyperException) -> str:
+    """What was wrong with how a command was called, what was given, and which help says what fits."""
+    from pydantic import ValidationError
+
+    said = error.format_message().rstrip(".")
+    if isinstance(error.__cause__, ValidationError):
+        said = f"{said}, got {error.__cause__.errors()[0]['input']!r}"
+    words = (word if len(word) <= LONGEST_WORD else f"{word[: LONGEST_WORD - 3]}..." for word in said.split())
+    context = getattr(error, "ctx", None)  # which some of typer's errors have
+    command = context.command_path if context else "worldsim"
+    return f"{' '.join(words)}{'' if said.endswith('?') else '.'} {command} --help says what fits."
+
+
+def _reason(error: OSError) -> str:
+    """Why a file cannot be used, and what to do, where the system tells no more than a number."""
+    if error.strerror is None or error.filename is None:
+        return str(error)
+    return f"cannot use {error.filename}: {error.strerror}; free some space, or name a place that can be written"
+
+
+def _noted(text: str, error: BaseException) -> str:
+    return "; ".join([text, *getattr(error, "__notes__", ())])

@@ -1,0 +1,51 @@
+"""Ctrl-C and SIGTERM stop long work when it asks, and a second one at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from worldsim_apps.stopping import stoppable, terminable
+
+BOTH = pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
+
+
+@BOTH
+def test_the_first_stops_when_it_is_asked_and_the_second_does_as_ever(which: signal.Signals) -> None:
+    class Usual(Exception):
+        pass
+
+    def handler(*_: object) -> None:
+        raise Usual
+
+    before = signal.signal(which, handler)
+    try:
+        with stoppable() as is_stopped:
+            assert not is_stopped()
+            os.kill(os.getpid(), which)
+            assert is_stopped()
+            with pytest.raises(Usual):
+                os.kill(os.getpid(), which)
+        assert signal.getsignal(which) is handler
+        with pytest.raises(Usual):
+            os.kill(os.getpid(), which)
+    finally:
+        signal.signal(which, before)
+
+
+@BOTH
+def test_work_that_nobody_stops_leaves_signals_as_they_were(which: signal.Signals) -> None:
+    before = signal.getsignal(which)
+    with stoppable() as is_stopped:
+        assert signal.getsignal(which) is not before
+    assert not is_stopped()
+    assert signal.getsignal(which) is before
+
+
+def test_sigterm_interrupts_as_ctrl_c_does_for_as_long_as_it_is_to() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), terminable():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is before

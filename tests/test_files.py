@@ -1,0 +1,113 @@
+"""Files of tensors are whole or not there, others may read them, and what was left half written goes."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from worldsim.files import checksum, drop_unfinished, make_folder, write_tensors
+
+TENSORS = {
+    "turned": torch.arange(6, dtype=torch.int16).view(2, 3).T,
+    "number": torch.tensor(3.5),
+    "half": torch.ones(3, dtype=torch.bfloat16, requires_grad=True),
+}
+
+
+@contextmanager
+def limited_files() -> Iterator[None]:
+    """No file grows beyond 100 bytes, as on a disk that is full."""
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, usual[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_what_was_written_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "some.safetensors"
+    write_tensors(path, TENSORS, {"a": [1, None]})
+    assert all(torch.equal(tensor, TENSORS[name]) for name, tensor in load_file(path).items())
+    with safe_open(path, framework="pt") as file:
+        assert {*file.keys()} == {*TENSORS}
+        assert json.loads(file.metadata()["worldsim"]) == {"a": [1, None]}
+    write_tensors(path, TENSORS)
+    with safe_open(path, framework="pt") as file:
+        assert file.metadata() is None
+    assert [*tmp_path.iterdir()] == [path]
+
+
+def test_a_file_is_replaced_only_by_a_whole_one(tmp_path: Path) -> None:
+    path = tmp_path / "some.safetensors"
+    write_tensors(path, TENSORS)
+    whole = path.read_bytes()
+    with limited_files(), pytest.raises(OSError, match=r"some.safetensors cannot be written \(File too large\); free"):
+        write_tensors(path, TENSORS, {"more": "x" * 100})
+    assert path.read_bytes() == whole
+    assert [*tmp_path.iterdir()] == [path], "what is torn takes no room from what is whole"
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_the_umask_says_who_may_read_a_file(tmp_path: Path, umask: int, mode: int) -> None:
+    usual = os.umask(umask)
+    try:
+        write_tensors(tmp_path / "some.safetensors", TENSORS)
+    finally:
+        os.umask(usual)
+    assert (tmp_path / "some.safetensors").stat().st_mode & 0o777 == mode
+
+
+def test_a_checksum_tells_every_change_of_numbers_names_shapes_kinds_and_header() -> None:
+    same = checksum({name: tensor.clone() for name, tensor in reversed(TENSORS.items())}, {"a": 1, "b": 2})
+    assert checksum(TENSORS, {"b": 2, "a": 1}) == same
+    others: list[dict[str, torch.Tensor]] = [
+        TENSORS | {"number": torch.tensor(3.25)},
+        TENSORS | {"number": torch.tensor([3.5])},
+        TENSORS | {"turned": TENSORS["turned"].reshape(2, 3)},
+        TENSORS | {"half": torch.ones(3, dtype=torch.float16)},
+        {name: tensor for name, tensor in TENSORS.items() if name != "number"},
+    ]
+    sums = [checksum(other, {"a": 1, "b": 2}) for other in others] + [checksum(TENSORS, {"a": 1, "b": 3})]
+    assert len({same, *sums}) == 7
+
+
+def test_a_folder_is_made_or_it_is_told_what_is_in_the_way(tmp_path: Path) -> None:
+    make_folder(tmp_path / "a" / "b")
+    make_folder(tmp_path / "a" / "b")
+    assert [*(tmp_path / "a" / "b").iterdir()] == []
+    (tmp_path / "file").touch()
+    for wrong in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(OSError, match=rf"{wrong} is no folder that can be written to \(.+\); name another one"):
+            make_folder(wrong)
+
+
+def test_what_a_killed_process_left_half_written_goes_and_what_is_being_written_stays(tmp_path: Path) -> None:
+    left, going, whole = (tmp_path / name for name in ("a.safetensors.7.part", "b.safetensors.8.part", "c.safetensors"))
+    for path in (left, going, whole):
+        path.touch()
+    code = "import sys, time; from worldsim.locks import locked; file = open(sys.argv[1], 'r+b'); "
+    code += "print(locked(file.fileno()), flush=True); time.sleep(60)"
+    command = [sys.executable, "-c", code, str(going)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writing:
+        assert writing.stdout is not None
+        assert writing.stdout.readline() == "True\n"
+        drop_unfinished(tmp_path)
+        assert sorted(tmp_path.iterdir()) == [going, whole]
+        writing.kill()
+    drop_unfinished(tmp_path)
+    assert [*tmp_path.iterdir()] == [whole]

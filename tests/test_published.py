@@ -1,0 +1,60 @@
+"""Published models of all families lie behind one door."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from worldsim import matrixgame, wan
+from worldsim.errors import ConfigError, LogError
+from worldsim.published import PUBLISHED, fit_picture, fps_of, settings_of, size_of
+
+WAN, GAME = wan.SELF_FORCING, matrixgame.RECIPES["matrix-game-2-gta"]
+
+
+def test_every_recipe_has_a_name_of_its_own_and_says_what_it_is() -> None:
+    assert len(PUBLISHED) == len(wan.RECIPES) + len(matrixgame.RECIPES)
+    for name, recipe in PUBLISHED.items():
+        assert recipe.name == name
+        assert recipe.source
+        assert "/" in recipe.weights
+        plan = recipe.plan()
+        assert plan.from_nothing
+        assert plan.policy.limit is not None
+        assert plan.frames_per_block == recipe.frames_per_block
+        assert plan.sigmas == recipe.sigmas
+
+
+def test_sizes_and_speeds_are_those_of_the_family() -> None:
+    assert (size_of(WAN, None), fps_of(WAN)) == ((480, 832), 16)
+    assert (size_of(GAME, None), fps_of(GAME)) == ((352, 640), 12)
+    assert size_of(GAME, "64x96") == size_of(WAN, "64x96") == (96, 64)
+    with pytest.raises(ConfigError, match="does not divide"):
+        size_of(GAME, "65x96")
+
+
+def test_a_log_tells_what_such_a_world_was_loaded_with() -> None:
+    assert settings_of(WAN, {"size": [96, 64], "on_prompt": "keep"}) == {"size": "64x96", "on_prompt": "keep"}
+    assert settings_of(GAME, {"size": [96, 64]}) == {"size": "64x96"}
+    for recipe, plan in (
+        (WAN, {"size": [96, 64]}),
+        (GAME, {}),
+        (GAME, {"size": "64x96"}),
+        (WAN, {"on_prompt": "keep"}),
+    ):
+        with pytest.raises(LogError, match="does not tell its size"):
+            settings_of(recipe, plan)
+
+
+@pytest.mark.parametrize("needs_picture", [False, True])
+def test_a_picture_is_cut_as_its_family_takes_it(tmp_path: Path, *, needs_picture: bool) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (50, 70, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    world = SimpleNamespace(needs_picture=needs_picture, size=(16, 32))
+    family = matrixgame if needs_picture else wan
+    found = fit_picture(tmp_path / "a.png", world)  # type: ignore[arg-type]
+    assert np.array_equal(found, family.fit_picture(tmp_path / "a.png", (16, 32)))

@@ -1,0 +1,80 @@
+"""All published models behind one door: which there are, how a world is made of one, and from which pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from worldsim import matrixgame, wan
+from worldsim.decoding.video import VideoPlan
+from worldsim.errors import LogError
+from worldsim.keeping import Keeping
+from worldsim.matrixgame import MatrixGameRecipe
+from worldsim.runtime.world import World
+from worldsim.wan import WanRecipe, parse_size, room_for
+
+Recipe = WanRecipe | MatrixGameRecipe
+PUBLISHED: Mapping[str, Recipe] = {**wan.RECIPES, **matrixgame.RECIPES}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Place:
+    """Where a world is loaded to.
+
+    size: (height, width) of its pictures in pixels.
+    preview: a file of the tiny decoder, in place of the codec's own.
+    keeping: how its pool keeps keys and values.
+    """
+
+    size: tuple[int, int]
+    device: torch.device
+    preview: str | Path | None = None
+    keeping: Keeping = field(default_factory=Keeping)
+
+
+def load_published(recipe: Recipe, plan: VideoPlan, weights: str | Path | None, place: Place) -> World:
+    """A world of a published model whose weights are there; errors as load_parts of its family, and assembling.
+
+    Raises:
+        ConfigError: a GPU has too little memory for it.
+    """
+    check = room_for(plan, device=place.device, preview=place.preview is not None, keeping=place.keeping)
+    where: dict[str, Any] = {"size": place.size, "device": place.device, "preview": place.preview, "check": check}
+    if isinstance(recipe, WanRecipe):
+        return wan.assemble_wan(recipe, plan, wan.load_parts(recipe, weights, **where), keeping=place.keeping)
+    parts = matrixgame.load_parts(recipe, weights, **where)
+    return matrixgame.assemble_matrixgame(recipe, plan, parts, keeping=place.keeping)
+
+
+def size_of(recipe: Recipe, size: str | None) -> tuple[int, int]:
+    """(height, width) in pixels of a text such as "832x480"; as published if None. ConfigError as parse_size."""
+    if size is not None:
+        return parse_size(size)
+    return wan.SIZE_PX if isinstance(recipe, WanRecipe) else matrixgame.SIZE_PX
+
+
+def fps_of(recipe: Recipe) -> int:
+    """Frames in one second of world time."""
+    return wan.FPS if isinstance(recipe, WanRecipe) else matrixgame.FPS
+
+
+def settings_of(recipe: Recipe, plan: Mapping[str, Any]) -> dict[str, Any]:
+    """What the plan in a log tells of a published model alone, as `load` takes it; LogError if it does not."""
+    match plan:
+        case {"size": [int(height), int(width)], "on_prompt": str(change)} if isinstance(recipe, WanRecipe):
+            return {"size": f"{width}x{height}", "on_prompt": change}
+        case {"size": [int(height), int(width)]} if isinstance(recipe, MatrixGameRecipe):
+            return {"size": f"{width}x{height}"}
+    raise LogError("that log of a published model does not tell its size, or what a new prompt leaves of its past")
+
+
+def fit_picture(picture: str | Path, world: World) -> NDArray[np.uint8]:
+    """A picture as that world begins from it, uint8 [1, H, W, 3]; ConfigError if it is none that can be read."""
+    fit = matrixgame.fit_picture if world.needs_picture else wan.fit_picture
+    return fit(picture, world.size)
