@@ -29,7 +29,7 @@ import worldsim
 from benchmarks.record import RESULTS, ROOT, commit, spread, write
 from benchmarks.tiles import CENTRE, COLUMNS, Frames, read_frames
 from benchmarks.walker import NAMES, Place, Walker, far
-from benchmarks.world_metrics import MOVES, Count
+from benchmarks.world_metrics import Count
 from benchmarks.world_quality import CONTEXT, Episode, contact_sheet, explore_many, share
 from worldsim.runtime.session import Session
 from worldsim.runtime.world import World
@@ -43,8 +43,6 @@ ABSENT_S = 2
 """A tile is judged if it was out of view for so long before it came back."""
 LEAST_RIGHT = 0.9
 SHOWN = 6
-BODY, WELL = 4, 5
-"""The first of a player's numbers are its health, food, drink and energy; it is well with so much of each."""
 NOON, BRIGHT = 60, 75
 """The brightest frame of a day, and how many frames before and after it tiles can be told."""
 FPS = 8
@@ -161,10 +159,9 @@ def _walk(
         if left <= 0 and walker.place == (0, 0) and number:
             break
         way = way if walker.goes_on(way) and rng.random() < STRAIGHT_ON else walker.away(rng)
-        onward = NAMES[home[0] if left <= 0 and home else way]
-        action = (walker.care(left) if left > 0 else None) or onward
-        last, at, before = session.step(world.controls.press(action)).frames[-1], at + 1, dict(walker.seen_at)
-        walker.see(read_frames(last[None]), at, MOVES.get(action, (0, 0)))
+        step = home[0] if left <= 0 and home else way
+        last, at, before = session.step(world.controls.press(NAMES[step])).frames[-1], at + 1, dict(walker.seen_at)
+        walker.see(read_frames(last[None]), at, step)
         for place, _, _ in walker.view():
             absent[place] = max(absent.get(place, 0), at - before.get(place, at) - 1)
         farthest = max(farthest, far(walker.place))
@@ -210,8 +207,7 @@ def strip(name: str, loops: Sequence[Loop]) -> list[Strip]:
 def points(seed: int, loops: int, away_s: float) -> list[tuple[Episode, int]]:
     """Where loops begin: one frame, the nearest to the middle that fits, of that many episodes of held-out seeds.
 
-    It is day there and will be when the walker comes home, so that what is found can be told; the player is awake and
-    well, since what is past its death no world was taught.
+    It is day there and will be when the walker comes home, so that what is found can be told; the player is awake.
     """
     found: list[tuple[Episode, int]] = []
     for episode in explore_many(seed, 8 * loops, frames_per_block=1):
@@ -221,7 +217,6 @@ def points(seed: int, loops: int, away_s: float) -> list[tuple[Episode, int]]:
             for at in range(CONTEXT, len(episode.frames))
             if by_day(episode.hour + at) and by_day(episode.hour + at + round(away_s * FPS))
             if shown.visible[at - 1].all() and not shown.sleeping[at - 1]
-            if shown.inventory[at - 1, :BODY].min() >= WELL
         ]
         if fit:
             found.append((episode, min(fit, key=lambda at: abs(at - middle))))

@@ -1,4 +1,4 @@
-"""A walker that plays Crafter by what it sees: it keeps its bearings, knows the land, finds ways, and keeps alive."""
+"""A walker that plays Crafter by what it sees: it keeps its bearings, knows the land, and finds its way."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from benchmarks.world_metrics import MOVES
 
 Place = tuple[int, int]
 FREE = {MATERIALS.index(name) for name in WALKABLE}
-WATER = MATERIALS.index("water")
 FARTHEST = 14
 """Places from home at which the walker goes no farther away: two views."""
 KNOWN = 20
@@ -23,10 +22,6 @@ SURE = 0.3
 OBVIOUS = 2
 """So many tiles tell better whether a player has moved than what stood ahead of it."""
 NEAR = tuple((row, column) for row in (0, -1, 1) for column in (0, -1, 1))
-LOW, FULL = 3, 8
-"""Food or drink at which a body asks for more, and at which it has enough."""
-TIRED, NIGHT = 2, 120
-"""Energy at which a body asks for sleep, and how many frames it has to have for that."""
 NAMES = {step: name for name, step in MOVES.items()}
 FACED = {f"player-{name.removeprefix('move_')}": step for name, step in MOVES.items()}
 
@@ -133,30 +128,6 @@ class Walker:
     def has(self, item: str) -> int:
         """How many of an item the newest frame shows, 0 where that cannot be read."""
         return 0 if self.shown is None else max(0, int(self.shown.inventory[0, ITEMS.index(item)]))
-
-    def care(self, left: int) -> str | None:
-        """The action that the body asks for, with so many frames left; None if it asks for nothing, or in vain."""
-        if self.shown is None:
-            return None
-        if self.shown.sleeping[0]:
-            return "sleep"
-        crowd = self.crowd()
-        beside = {way: crowd.get(self._next(way)) for way in NAMES}
-        if foes := [way for way, who in beside.items() if who == "zombie"]:
-            return "do" if self.faces() in foes else NAMES[foes[0]]
-        if self.has("energy") <= TIRED and left >= NIGHT and "zombie" not in crowd.values():
-            return "sleep"
-        if action := self._take("drink", lambda place: self.land.get(place) == WATER and place not in crowd):
-            return action
-        return self._take("food", lambda place: crowd.get(place) == "cow")
-
-    def _take(self, item: str, is_source: Callable[[Place], bool]) -> str | None:
-        """The action that leads to more of an item, if the body asks for it."""
-        ahead = self.faces()
-        if ahead and is_source(self._next(ahead)) and self.has(item) < FULL:
-            return "do"
-        path = self.path(is_source, self.crowd()) if self.has(item) <= LOW else []
-        return NAMES[path[0]] if path else None
 
     def _next(self, way: Place) -> Place:
         return self.place[0] + way[0], self.place[1] + way[1]

@@ -141,7 +141,7 @@ def test_a_world_goes_on_from_a_picture_or_a_video(folder: Path, name: str, pict
     world.replay(log)
 
 
-@pytest.mark.parametrize("change", [None, "keep", "flush:sink=1,recent=2", "recache:frames=4"])
+@pytest.mark.parametrize("change", [None, "keep", "flush:sink=1,recent=2", "cut", "recache:frames=4"])
 @pytest.mark.parametrize("over", [1, 3])
 def test_a_prompt_is_changed_at_any_block_and_lived_again(
     folder: Path, tmp_path: Path, change: str | None, over: int
@@ -153,6 +153,7 @@ def test_a_prompt_is_changed_at_any_block_and_lived_again(
             None: KEEP,
             "keep": KEEP,
             "flush:sink=1,recent=2": PromptChange(sink=1, recent=2),
+            "cut": PromptChange(sink=1, recent=2, gap=42),
             "recache:frames=4": PromptChange(anew=4),
         }[change]
     )
@@ -163,7 +164,7 @@ def test_a_prompt_is_changed_at_any_block_and_lived_again(
         changed, log = shown(session, 2), session.log
         assert not np.array_equal(changed, shown(twin, 2))
         held = session._moment.decoder.context.frames
-        assert held == ((0, 2, 3, 4, 5) if change == "flush:sink=1,recent=2" and over == 1 else held)
+        assert held == ((0, 2, 3, 4, 5) if change in ("flush:sink=1,recent=2", "cut") and over == 1 else held)
         twin.close()
     world.replay(log)
 

@@ -288,8 +288,8 @@ def load(
             on disk. On a GPU they lie in host memory, up to its own budget if it has one, as in "8GB,32GB".
         spill: the folder whose disk takes them, in a file that ends with the process; the system's if None.
         size: width and height in pixels, such as "832x480", of a published model.
-        on_prompt: what becomes of the past when the prompt changes: "keep", "flush:sink=1,recent=2" or
-            "recache:frames=12"; as the model was published if None.
+        on_prompt: what becomes of the past when the prompt changes: "keep", "flush:sink=1,recent=2",
+            "cut:gap=42" or "recache:frames=12"; as the model was published if None.
         preview: a file of the tiny decoder TAEHV, which shows frames of a published model faster and less well.
 
     Raises:

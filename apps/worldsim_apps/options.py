@@ -13,7 +13,7 @@ Seed = Annotated[int, typer.Option(min=0, help="Equal seeds give equal results."
 Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, or a GPU by torch's name for it.")]
 Weights = Annotated[
     Path | None,
-    typer.Option(help="A weights file of worldsim train in place of the shipped one; a folder, of the Wan family."),
+    typer.Option(help="A weights file of worldsim train in place of the shipped one; a folder, of a published model."),
 ]
 Script = Annotated[
     Path | None, typer.Option(help='JSON lines such as {"block": 12, "keys": ["KeyW"]}; without it, wait.')
@@ -51,13 +51,20 @@ Prompt = Annotated[str | None, typer.Option(help="What a world shows that is tol
 Prompts = Annotated[
     Path | None, typer.Option(help='JSON lines such as {"block": 12, "prompt": "a lake"}, for such a world.')
 ]
-Size = Annotated[str | None, typer.Option(help="Width x height of a world of the Wan family, by default 832x480.")]
+Size = Annotated[
+    str | None, typer.Option(help="Width x height of a published model, by default its own, such as 832x480.")
+]
 OnPrompt = Annotated[
     str | None,
-    typer.Option(help="What a new prompt leaves of the past: keep, flush:sink=1,recent=2 or recache:frames=12."),
+    typer.Option(
+        help="What a new prompt leaves of the past: keep, flush:sink=1,recent=2, cut:gap=42 or recache:frames=12."
+    ),
 ]
 Preview = Annotated[
-    Path | None, typer.Option(help="A file of the tiny decoder TAEHV, faster than the codec of the Wan family.")
+    Path | None, typer.Option(help="A file of the tiny decoder TAEHV, faster than the codec of published models.")
 ]
-Image = Annotated[Path | None, typer.Option(help="A picture to begin from, of any size, in place of a starting place.")]
+Image = Annotated[
+    Path | None,
+    typer.Option(help="A picture to begin from, of any size, in place of a starting place; some worlds need one."),
+]
 Video = Annotated[Path, typer.Option("--output", "-o", help="The video, an .mp4 file.")]

@@ -16,9 +16,8 @@ from benchmarks.world_quality import explore_many
 
 pytest.importorskip("crafter")
 GRASS, WATER = MATERIALS.index("grass"), MATERIALS.index("water")
-COW, ZOMBIE = SPRITES.index("cow"), SPRITES.index("zombie")
-ASLEEP = SPRITES.index("player-sleep")
-LOOKS = {way: SPRITES.index(f"player-{way}") for way in ("left", "right", "up", "down")}
+COW = SPRITES.index("cow")
+LOOKS = {"player-left": (0, -1), "player-right": (0, 1), "player-up": (-1, 0), "player-down": (1, 0)}
 
 
 @pytest.mark.parametrize("night", [False, True])
@@ -107,46 +106,16 @@ def beside(row: int, column: int) -> list[list[int]]:
     return land
 
 
-@pytest.mark.parametrize(("place", "way"), [((3, 6), "move_right"), ((1, 4), "move_up"), ((3, 1), "move_left")])
-def test_the_thirsty_go_to_water_turn_to_it_and_drink_their_fill(place: tuple[int, int], way: str) -> None:
+def test_a_walker_tells_who_stands_where_what_it_looks_at_and_what_it_has() -> None:
     walker = Walker()
-    walker.see(reading(beside(*place), drink=3), 0, (0, 0))
-    assert walker.care(0) == way
-    step = MOVES[way]
-    near = reading(beside(3 + step[0], 4 + step[1]), {(3, 4): LOOKS["down"]}, drink=3)
-    walker = Walker()
-    walker.see(near, 0, (0, 0))
-    assert walker.care(0) == way
-    for drink, action in ((3, "do"), (7, "do"), (8, None)):
-        looks = LOOKS[way.removeprefix("move_")]
-        walker.see(reading(beside(3 + step[0], 4 + step[1]), {(3, 4): looks}, drink=drink), 1, (0, 0))
-        assert walker.care(0) == action
-
-
-def test_the_hungry_go_for_a_cow_and_those_who_are_not_let_it_be() -> None:
-    for food, action in ((3, "move_down"), (4, None)):
-        walker = Walker()
-        walker.see(reading([[GRASS]], {(5, 4): COW}, food=food), 0, (0, 0))
-        assert walker.care(0) == action
-
-
-@pytest.mark.parametrize(
-    ("energy", "left", "creature", "sleeps"),
-    [(2, 120, COW, 1), (3, 120, COW, 0), (2, 119, COW, 0), (2, 120, ZOMBIE, 0)],
-)
-def test_the_tired_sleep_where_no_zombie_is_and_there_is_time(
-    energy: int, left: int, creature: int, sleeps: int
-) -> None:
-    walker = Walker()
-    walker.see(reading([[GRASS]], {(0, 0): creature}, energy=energy), 0, (0, 0))
-    assert (walker.care(left) == "sleep") == bool(sleeps)
-
-
-def test_a_sleeper_sleeps_on() -> None:
-    shown = reading([[GRASS]], {(3, 4): ASLEEP})
-    shown.sleeping[:] = True
-    assert Walker(shown=shown).care(0) == "sleep"
-    assert Walker(shown=shown).faces() is None
+    assert (walker.crowd(), walker.faces(), walker.has("wood")) == ({}, None, 0)
+    for way, step in LOOKS.items():
+        walker.see(reading([[GRASS]], {(3, 4): SPRITES.index(way), (1, 6): COW}, wood=5, coal=-1), 0, (0, 0))
+        assert walker.faces() == step
+        assert walker.crowd() == {(-2, 2): "cow"}
+        assert (walker.has("wood"), walker.has("coal"), walker.has("iron")) == (5, 0, 9)
+    walker.see(reading([[GRASS]], {(3, 4): SPRITES.index("player-sleep")}), 1, (0, 0))
+    assert walker.faces() is None
 
 
 def test_a_path_ends_on_its_goal_which_need_not_be_free() -> None:

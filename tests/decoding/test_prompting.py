@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from worldsim.cache.policy import Full, SinkWindow, Window
+from worldsim.cache.policy import Full, Seen, SinkWindow, Window, nothing_alike
 from worldsim.cache.pool import PagePool
 from worldsim.decoding.prompting import KEEP, PromptChange, newest_run, parse_prompt_change, prompt_change_text
 from worldsim.decoding.video import VideoDecoder, VideoPlan
@@ -19,6 +19,16 @@ from worldsim.testing.fakes import ToldBackbone, embed_words, tiny_backbone
 BACKBONE = ToldBackbone(inner=tiny_backbone(0))
 PLAN = VideoPlan(frames_per_block=2, sigmas=(1.0, 0.6), sampler=few_step, policy=Full(), from_nothing=True)
 HELD = torch.zeros(1, 2, BACKBONE.controls)
+
+
+@dataclass(frozen=True)
+class Distant(Full):
+    """Sees everything, further back than it is."""
+
+    by: int = 0
+
+    def see(self, held, block, alike=nothing_alike):
+        return [Seen(one.frame, one.position - self.by) for one in super().see(held, block, alike)]
 
 
 def heard(text: str) -> Tensor:
@@ -41,13 +51,16 @@ def live(video: VideoDecoder, blocks: int) -> list[Tensor]:
     return made
 
 
-@pytest.mark.parametrize("text", ["keep", "flush:sink=1,recent=2", "flush:sink=0,recent=5", "recache:frames=7"])
+@pytest.mark.parametrize(
+    "text", ["keep", "flush:sink=1,recent=2", "flush:sink=0,recent=5", "cut:gap=9,sink=2,recent=4", "recache:frames=7"]
+)
 def test_a_change_goes_by_its_text(text):
     assert prompt_change_text(parse_prompt_change(text)) == text
 
 
 def test_what_is_left_out_of_a_text_is_as_usual():
     assert parse_prompt_change("flush") == PromptChange(sink=1, recent=2)
+    assert parse_prompt_change("cut") == PromptChange(sink=1, recent=2, gap=42)
     assert parse_prompt_change("recache") == PromptChange(anew=12)
     assert parse_prompt_change("keep") == KEEP
 
@@ -58,6 +71,7 @@ def test_what_is_left_out_of_a_text_is_as_usual():
         ("forget", UnknownName),
         ("keep:frames=1", UnknownName),
         ("flush:recent=0", ConfigError),
+        ("cut:gap=-1", ConfigError),
         ("recache:frames=0", ConfigError),
         ("flush:sink=x", ConfigError),
     ],
@@ -162,3 +176,36 @@ def test_where_there_is_no_room_to_compute_anew_nothing_changes():
     video.tell(heard("a lake"))
     assert not torch.equal(video.state().keys, before.keys)
     video.pool.check_integrity([video.context])
+
+
+@pytest.mark.parametrize("gap", [1, 42])
+def test_a_cut_moves_the_past_back_for_one_block_and_that_block_alone(gap):
+    change = PromptChange(sink=1, recent=3, gap=gap)
+    video = decoder(replace(PLAN, on_prompt=change))
+    live(video, 4)
+    video.tell(heard("a storm"))
+    assert video.context.frames == (0, 5, 6, 7)
+    assert [one.position for one in video.view(2).seen] == [at - gap for at in (-8, -3, -2, -1)]
+    twin = video.fork()
+    assert all(torch.equal(one, other) for one, other in zip(live(video, 2), live(twin, 2), strict=True))
+    assert [one.position for one in video.view(2).seen] == [-12, -7, -6, -5, -4, -3, -2, -1]
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_cut_shows_another_block_than_a_flush_and_is_what_that_distance_shows(seed):
+    """The block after a cut is that of a past that truly lies so far back."""
+    made = []
+    for change, policy in (
+        (PromptChange(sink=1, recent=3), Full()),
+        (PromptChange(sink=1, recent=3, gap=5), Full()),
+        (PromptChange(sink=1, recent=3), Distant(by=5)),
+    ):
+        video = decoder(replace(PLAN, on_prompt=change))
+        video.seed = seed
+        live(video, 4)
+        video.plan = replace(video.plan, policy=policy)
+        video.tell(heard("a storm"))
+        made += live(video, 1)
+    flushed, cut, far = made
+    assert torch.equal(cut, far)
+    assert not torch.allclose(cut, flushed)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from worldsim.cache.options import parse_options
+from worldsim.cache.policy import Seen
 from worldsim.errors import ConfigError
 
 
@@ -17,18 +18,22 @@ class PromptChange:
     sink: of the first frames held, how many stay, beside the newest; all frames stay if recent is None.
     recent: of the newest frames, how many stay; None for all.
     anew: of the newest frames, how many are computed anew, in one pass in which they see each other whole.
+    gap: so many frames further back than else what stays stands for the next block alone, which so shows another scene.
 
-    Sources: recent and sink, the flush of infinity-RoPE, Yesiltepe et al. 2025 (arXiv:2511.20649); anew, the re-cache
-    of LongLive, Yang et al. 2025 (arXiv:2509.22622), section 3.1.
+    Sources: recent and sink, the flush of infinity-RoPE, and gap, its cut, Yesiltepe et al. 2025 (arXiv:2511.20649);
+    anew, the re-cache of LongLive, Yang et al. 2025 (arXiv:2509.22622), section 3.1.
     """
 
     sink: int = 0
     recent: int | None = None
     anew: int = 0
+    gap: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.sink, self.anew) < 0 or (self.recent is not None and self.recent < 1):
-            raise ConfigError(f"a change of the prompt keeps 1 or more recent frames, and sinks from 0 on, got {self}")
+        if min(self.sink, self.anew, self.gap) < 0 or (self.recent is not None and self.recent < 1):
+            raise ConfigError(
+                f"a change of the prompt keeps 1 or more recent frames, the rest is 0 or more, got {self}"
+            )
 
     def keep(self, held: Sequence[int]) -> Sequence[int]:
         """Which of the frames held, ascending, stay."""
@@ -36,13 +41,21 @@ class PromptChange:
             return held
         return sorted({*held[: self.sink], *held[-self.recent :]})
 
+    def distant(self, seen: Sequence[Seen]) -> Sequence[Seen]:
+        """What the next block sees, as far back as it then stands."""
+        return [Seen(one.frame, one.position - self.gap) for one in seen]
+
 
 KEEP = PromptChange()
-KNOWN = {"keep": (), "flush": ("sink", "recent"), "recache": ("frames",)}
+KNOWN = {"keep": (), "flush": ("sink", "recent"), "cut": ("gap", "sink", "recent"), "recache": ("frames",)}
+FLUSH: dict[str, Any] = {"sink": 1, "recent": 2}
+CUT = FLUSH | {"gap": 42}
+"""As infinity-RoPE has them: its newest three frames stand at 45 to 47 in place of 3 to 5."""
 
 
 def parse_prompt_change(text: str) -> PromptChange:
-    """The change that a text names: "keep", "flush:sink=1,recent=2", "recache:frames=12".
+    """The change that a text names: "keep", "flush:sink=1,recent=2", "cut:gap=42,sink=1,recent=2",
+    "recache:frames=12".
 
     Options left out are those of the examples.
 
@@ -56,14 +69,17 @@ def parse_prompt_change(text: str) -> PromptChange:
         if frames < 1:
             raise ConfigError(f"1 frame or more is computed anew, got frames={frames}; ask for keep otherwise")
         return PromptChange(anew=frames)
-    return KEEP if name == "keep" else PromptChange(**({"sink": 1, "recent": 2} | options))
+    return KEEP if name == "keep" else PromptChange(**((CUT if name == "cut" else FLUSH) | options))
 
 
 def prompt_change_text(change: PromptChange) -> str:
     """The text that parse_prompt_change reads as this change."""
     if change.anew:
         return f"recache:frames={change.anew}"
-    return "keep" if change.recent is None else f"flush:sink={change.sink},recent={change.recent}"
+    if change.recent is None:
+        return "keep"
+    kept = f"sink={change.sink},recent={change.recent}"
+    return f"cut:gap={change.gap},{kept}" if change.gap else f"flush:{kept}"
 
 
 def newest_run(held: Sequence[int], next_frame: int) -> list[int]:

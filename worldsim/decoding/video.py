@@ -202,11 +202,12 @@ class VideoDecoder:
         Raises:
             PoolFull: no memory to compute a past anew; nothing has changed.
         """
-        told, self.heard = self.heard, heard
+        change, told, self.heard = self.plan.on_prompt, self.heard, heard
         if told is None or not self._held:
             return
         try:
-            self._adapt(self.plan.on_prompt.keep(self._context.frames), self.plan.on_prompt.anew)
+            self._adapt(change.keep(self._context.frames), change.anew)
+            self._seen = {at: change.distant(seen) for at, seen in self._look_back().items()}
         except PoolFull:
             self.heard = told
             raise
