@@ -31,12 +31,14 @@ from worldsim.simulators.crafter import CONTROLS
 
 BLOCKS = 160
 STARTS = 8
-PATIENCE = 24
-"""So many blocks an errand may take."""
+PATIENCE = 6
+"""So many blocks more than the way an errand may take."""
 OFTEN = 3
 """So many times an errand is begun at most."""
 MOST = 9
 """Nobody has more of anything."""
+NIGHT, DIM = 0.1, 0.25
+"""A night that long is shown, as a share of all blocks; it is night where there is less daylight than that."""
 CROWDED = 4
 """More creatures in view than that are more than the engine shows."""
 
@@ -115,17 +117,20 @@ class Guest:
         if self.errand and (self.walker.has(self.errand.item) - self.had) * self.errand.by >= self.errand.by**2:
             self.done.append(self.errand.name)
             self.errand = None
-        return self.errand is None or self.patience <= 0
+        if self.patience <= 0:
+            self.errand = None
+        return self.errand is None
 
     def _begin(self) -> None:
         """Take up the errand that was begun least often, and of such the nearest."""
         open_ = [one for one in ERRANDS if self.begun.count(one.name) < OFTEN and self._can(one)]
         ways = [(self.begun.count(one.name), len(path), one) for one in open_ if (path := self._path(one))]
-        self.errand = min(ways, key=lambda one: one[:2])[2] if ways else None
-        self.patience = PATIENCE
-        if self.errand:
-            self.begun.append(self.errand.name)
-            self.had = self.walker.has(self.errand.item)
+        if not ways:
+            return
+        _, away, self.errand = min(ways, key=lambda one: one[:2])
+        self.patience = away + PATIENCE
+        self.begun.append(self.errand.name)
+        self.had = self.walker.has(self.errand.item)
 
     def _can(self, errand: Errand) -> bool:
         return self.walker.has(errand.needs) >= errand.least and self.walker.has(errand.item) + errand.by <= MOST
@@ -156,6 +161,7 @@ class Visit:
     places: on so many it stood.
     clean: the share of the tiles to be told that are textures of the engine.
     crowd: the most creatures that were in view at once.
+    dark: the share of the blocks in which it was night.
     """
 
     start: int
@@ -165,16 +171,17 @@ class Visit:
     places: int
     clean: float
     crowd: int
+    dark: float
 
     @property
     def score(self) -> float:
         """How much there was to see: an errand of another kind counts as much as thirty places."""
-        kinds, again = len({*self.done}), len(self.done)
-        return 4 * kinds + again + self.places / 8 - 100 * (1 - self.clean) - 4 * max(0, self.crowd - CROWDED)
+        shown = 4 * len({*self.done}) + len(self.done) + self.places / 8
+        return shown - 100 * (1 - self.clean) - 4 * max(0, self.crowd - CROWDED) - 100 * abs(self.dark - NIGHT)
 
     def __str__(self) -> str:
         told = f"start {self.start} seed {self.seed}: {self.score:.1f}, {self.places} places, {self.clean:.1%} clean"
-        return f"{told}, at most {self.crowd} creatures, {' '.join(self.done)}"
+        return f"{told}, at most {self.crowd} creatures, {self.dark:.0%} night, {' '.join(self.done)}"
 
 
 def visit(world: World, start: int, seed: int, blocks: int = BLOCKS) -> Visit:
@@ -194,6 +201,7 @@ def visit(world: World, start: int, seed: int, blocks: int = BLOCKS) -> Visit:
         places=len(places),
         clean=float(np.concatenate([one.clean[one.visible] for one in shown]).mean()),
         crowd=max(_creatures(one) for one in shown),
+        dark=float(np.mean([one.daylight[0] < DIM for one in shown])),
     )
 
 

@@ -29,7 +29,7 @@ def frames(session: Session, blocks: int) -> np.ndarray:
 
 def test_it_begins_from_a_picture_which_is_what_it_looks_like_before_its_first_block() -> None:
     assert WORLD.needs_picture
-    assert not (WORLD.is_told or told_world().needs_picture or tiny_world().needs_picture)
+    assert not any((WORLD.is_told, told_world().needs_picture, tiny_world().needs_picture))
     with WORLD.open(seed=3, frames=picture(1)) as session:
         assert np.array_equal(session.look(), picture(1)[0])
         assert session.prompt is None
