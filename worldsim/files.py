@@ -1,10 +1,11 @@
-"""Files of tensors that are written whole or not at all, and the folders that they lie in."""
+"""Files that are written whole or not at all, and the folders that they lie in."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -30,7 +31,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], fields: Mapping[str
         OSError: it could not be written, as on a full disk; what was there stays.
     """
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
+    unfinished = unfinished_name(path)
     try:
         with unfinished.open("wb") as file:
             locked(file.fileno())
@@ -43,6 +44,11 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], fields: Mapping[str
         raise OSError(f"{path} cannot be written ({error.strerror}); free some space or name another folder") from error
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def unfinished_name(path: Path) -> Path:
+    """The name under which this process writes a file before it takes its own, see drop_unfinished."""
+    return path.with_name(f"{path.name}.{os.getpid()}.part")
 
 
 def checksum(tensors: Mapping[str, Tensor], fields: Mapping[str, Any]) -> str:
@@ -68,11 +74,13 @@ def make_folder(folder: Path) -> None:
 
 
 def drop_unfinished(folder: Path) -> None:
-    """Remove what write_tensors was writing there when its process was killed, but for what cannot be deleted.
+    """Remove what was being written there when its process was killed, but for what cannot be deleted.
 
     Whoever writes holds a lock; the number of its process tells nothing, since it may be another one's by now.
     """
-    for path in folder.glob("*.safetensors.*.part"):
+    for path in folder.glob("*.part"):
+        if not re.fullmatch(r".+\.\d+\.part", path.name):  # nothing that unfinished_name names
+            continue
         with suppress(OSError), path.open("r+b") as file:
             if locked(file.fileno()):
                 path.unlink()

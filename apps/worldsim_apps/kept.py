@@ -14,8 +14,9 @@ from time import monotonic
 from typing import NamedTuple
 
 from worldsim.errors import ConfigError, LogError, ProtocolError, SnapshotError, WorldSimError
+from worldsim.files import drop_unfinished
 from worldsim.runtime.journal import read_log
-from worldsim.runtime.snapshot import Snapshot, drop_unfinished, read_snapshot, write_snapshot
+from worldsim.runtime.snapshot import Snapshot, read_snapshot, write_snapshot
 from worldsim.session.events import NAME
 from worldsim.session.log import SessionLog, Step
 from worldsim_apps.gate import SHARE, is_loopback

@@ -20,8 +20,9 @@ from worldsim.cache.policy import Window
 from worldsim.decoding.rolling import Rolling
 from worldsim.decoding.video import VideoState
 from worldsim.errors import ConfigError, LogError, SnapshotError
+from worldsim.files import drop_unfinished
 from worldsim.runtime import snapshot as module
-from worldsim.runtime.snapshot import drop_unfinished, glimpse_snapshot, read_snapshot
+from worldsim.runtime.snapshot import glimpse_snapshot, read_snapshot
 from worldsim.testing.fakes import tiny_world, told_world
 
 WALK = [{"KeyD"}, {"KeyD", "Space"}, set(), {"ArrowLeft"}, {"KeyA"}, {"Space"}, set()]

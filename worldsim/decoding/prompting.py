@@ -54,8 +54,7 @@ CUT = FLUSH | {"gap": 42}
 
 
 def parse_prompt_change(text: str) -> PromptChange:
-    """The change that a text names: "keep", "flush:sink=1,recent=2", "cut:gap=42,sink=1,recent=2",
-    "recache:frames=12".
+    """The change that a text names: "keep", "flush:sink=1,recent=2", "cut:gap=42,sink=1,recent=2", "recache:frames=12".
 
     Options left out are those of the examples.
 

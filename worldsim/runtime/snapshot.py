@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
-import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -20,11 +18,10 @@ from torch import Tensor
 
 from worldsim.decoding.video import VideoState
 from worldsim.errors import ConfigError, LogError, SnapshotError
+from worldsim.files import checksum, unfinished_name
+from worldsim.locks import locked
 from worldsim.runtime.chunk import Frames
 from worldsim.session.log import Opening, SessionLog, is_opening
-
-if sys.platform != "win32":
-    import fcntl
 
 FORMAT = 2
 Keep = Literal["log", "latents", "pages"]
@@ -87,31 +84,18 @@ def write_snapshot(path: Path, snapshot: Snapshot, log: bytes | None = None) -> 
         tensors |= {f"{_MEMORY}{name}": tensor for name, tensor in snapshot.state.memory.items()}
         tensors |= _codec_tensors(snapshot.codec_state)
         header |= {name: getattr(snapshot.state, name) for name in ("blocks", "next_frame", "frames")}
-    header["sha256"] = _checksum(tensors, header)
+    header["sha256"] = checksum(tensors, header)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
+    unfinished = unfinished_name(path)
     try:
         with unfinished.open("wb") as file:
-            _say_that_it_is_written(file.fileno())
+            locked(file.fileno())
             file.write(save(tensors, metadata={"worldsim": json.dumps(header)}))
             file.flush()
             os.fsync(file.fileno())
             _replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
-
-
-def drop_unfinished(folder: Path) -> None:
-    """Remove what was being written there when its writer was killed, but for what cannot be deleted.
-
-    Whoever writes holds a lock; the number of its process tells nothing, since a container gives each server the same.
-    """
-    if sys.platform == "win32":
-        return
-    for path in folder.glob("*.part"):
-        with suppress(OSError), path.open("r+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink()
 
 
 def read_snapshot(path: Path) -> Snapshot:
@@ -184,8 +168,7 @@ def _read(path: Path) -> Snapshot:
     with safe_open(path, framework="pt") as file:
         header = _header(file.metadata())
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    checksum = header.pop("sha256")
-    if checksum != _checksum(tensors, header):
+    if header.pop("sha256") != checksum(tensors, header):
         raise ValueError("its checksum is not that of its content")
     check_keep(header["keep"])
     text = tensors["log"].numpy().tobytes()
@@ -232,25 +215,9 @@ def _shown(frame: Tensor) -> Frames:
     return frame.numpy()
 
 
-def _say_that_it_is_written(descriptor: int) -> None:
-    """Hold a lock on an open file, which others that write hold too, where the file system has locks."""
-    if sys.platform != "win32":
-        with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_SH)
-
-
 def _is_log(path: Path) -> bool:
     with path.open("rb") as file:
         return is_opening(file.readline())
-
-
-def _checksum(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
-    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
-    return digest.hexdigest()
 
 
 def _present(state: VideoState) -> dict[str, Tensor]:
