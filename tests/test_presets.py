@@ -281,9 +281,12 @@ def test_a_gpu_trains_by_its_own_plan_where_there_is_one(recipe):
 def test_a_world_is_trained_by_the_plan_for_its_device_or_learns_to_recall():
     assert CRAFTER.plan_for(torch.device("cpu")) is CRAFTER.training
     assert CRAFTER.plan_for(torch.device("cuda")) is CRAFTER.training_on_gpu
-    assert CRAFTER.plan_for(torch.device("cpu"), recalling=True) is CRAFTER.recalling
+    assert CRAFTER.plan_for(torch.device("cpu"), "onward") is CRAFTER.onward
+    assert CRAFTER.plan_for(torch.device("cuda"), "onward") is CRAFTER.training_on_gpu
+    assert CRAFTER.plan_for(torch.device("cpu"), "recalling") is CRAFTER.recalling
+    assert MAZE.plan_for(torch.device("cpu"), "onward") is MAZE.training
     with pytest.raises(ConfigError, match="maze remembers no places"):
-        MAZE.plan_for(torch.device("cpu"), recalling=True)
+        MAZE.plan_for(torch.device("cpu"), "recalling")
 
 
 @pytest.mark.parametrize("scroll", [None, SMALL.scroll])

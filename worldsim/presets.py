@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from worldsim import plans
 from worldsim.cache.policies import parse_policy, policy_text
 from worldsim.cache.policy import Policy, Window
 from worldsim.cache.pool import PagePool, Storage
@@ -42,8 +43,8 @@ from worldsim.simulators.maze import Maze
 from worldsim.simulators.maze_explorer import MazeExplorer
 from worldsim.simulators.protocol import Explorer, Simulator
 from worldsim.training.data import Recording
-from worldsim.training.objectives import BeliefForcing, DiffusionForcing
-from worldsim.training.trainer import Stage, TrainingPlan
+from worldsim.training.run import Kind
+from worldsim.training.trainer import TrainingPlan
 
 ASSETS = Path(str(files("worldsim"))) / "assets"
 
@@ -58,6 +59,8 @@ class WorldRecipe:
         codec: its codec.
         backbone: size of its network.
         training: how it is trained.
+        onward: how weights that know the world learn more of it on a CPU; as they were trained if None. A stage that
+            shows a block one frame would undo what they learned of the past.
         recalling: how weights that know the world, but remember no places, learn to recall them; None if none can.
         training_on_gpu: how it is trained on a GPU, if otherwise: a CPU learns as fast from small batches as from large
             ones, a GPU idles on them.
@@ -76,6 +79,7 @@ class WorldRecipe:
     backbone: SmallConfig
     training: TrainingPlan
     policy: Policy
+    onward: TrainingPlan | None = None
     recalling: TrainingPlan | None = None
     training_on_gpu: TrainingPlan | None = None
     steps: int = 3
@@ -84,13 +88,15 @@ class WorldRecipe:
     blocks: tuple[int, ...] = (1, 2, 4)
     pages: int = 2_048
 
-    def plan_for(self, device: torch.device, *, recalling: bool = False) -> TrainingPlan:
+    def plan_for(self, device: torch.device, kind: Kind = "anew") -> TrainingPlan:
         """How it is trained on that device, or learns to recall on any; ConfigError if it cannot."""
-        if recalling:
+        if kind == "recalling":
             if self.recalling is None:
                 raise ConfigError(f"{self.name} remembers no places; train it without --recalling")
             return self.recalling
-        return self.training_on_gpu if self.training_on_gpu and is_gpu(device) else self.training
+        if is_gpu(device):
+            return self.training_on_gpu or self.training
+        return self.onward if kind == "onward" and self.onward else self.training
 
     def plan(self, frames_per_block: int | None, steps: int | None, *, recall: bool) -> VideoPlan:
         """How its blocks are made, of so many frames by so many calls; its own where None."""
@@ -127,11 +133,6 @@ def explore_crafter(simulator: Simulator, seed: int) -> Explorer:
     return CrafterExplorer(simulator, seed)
 
 
-CRAFTER_ROWS = (1.0,) * 7 + (12.0,) * 2
-"""Seven rows of the map, and two of the inventory."""
-CRAFTER_SPOTS = ((2, 4, 12.0), (4, 4, 12.0), (3, 3, 12.0), (3, 5, 12.0))
-"""The tiles around the player: what hands do shows there and in the inventory, and has to be believed in both."""
-CRAFTER_COUNTS: dict[str, Any] = {"rows": CRAFTER_ROWS, "spots": CRAFTER_SPOTS}
 CRAFTER_UNLIKELY = (0.02,) * 7 + (0.5,) * 2
 """What enters the view is drawn in all its variety; what follows from a key is what most likely follows."""
 
@@ -158,68 +159,10 @@ CRAFTER = WorldRecipe(
         glance=16,
         scroll=Scroll(rows=7, body=(3, 4), moves=CRAFTER_MOVES),
     ),
-    training=TrainingPlan(
-        stages=(
-            Stage(
-                updates=3_500,
-                objective=BeliefForcing(frames=4, first=0, window=0, **CRAFTER_COUNTS),
-                windows=4,
-                lr=(2e-3, 2e-3),
-            ),
-            Stage(
-                updates=17_000,
-                objective=BeliefForcing(frames=4, first=0, window=0, **CRAFTER_COUNTS),
-                windows=8,
-                lr=(2e-3, 1e-3),
-            ),
-            Stage(
-                updates=900,
-                objective=BeliefForcing(frames=8, first=4, copies=2, **CRAFTER_COUNTS),
-                windows=3,
-                lr=(1e-3, 1e-3),
-            ),
-            Stage(
-                updates=3_500,
-                objective=BeliefForcing(frames=24, first=8, blocks=(1, 1, 2, 4), **CRAFTER_COUNTS),
-                windows=2,
-                lr=(1e-3, 1e-5),
-            ),
-        ),
-        warmup=50,
-        seldom=0.5,
-    ),
-    recalling=TrainingPlan(
-        stages=(
-            Stage(
-                updates=1_500,
-                objective=BeliefForcing(frames=16, first=0, blocks=(1, 1, 1, 2, 4), rows=CRAFTER_ROWS, entering=6.0),
-                windows=2,
-                lr=(2e-3, 1e-4),
-            ),
-        ),
-        warmup=50,
-        average=0.995,
-        seldom=0.5,
-        only=("recollect.", "trust."),
-    ),
-    training_on_gpu=TrainingPlan(
-        stages=(
-            Stage(
-                updates=2_400,
-                objective=BeliefForcing(frames=4, first=0, blocks=(1,), window=0, **CRAFTER_COUNTS),
-                windows=256,
-                lr=(1.5e-3, 1.2e-3),
-            ),
-            Stage(
-                updates=6_600,
-                objective=BeliefForcing(frames=32, first=8, blocks=(1, 1, 2, 4), window=32, **CRAFTER_COUNTS),
-                windows=32,
-                lr=(1.2e-3, 1e-5),
-            ),
-        ),
-        warmup=100,
-        seldom=0.5,
-    ),
+    training=plans.CRAFTER_TRAINING,
+    onward=plans.CRAFTER_ONWARD,
+    recalling=plans.CRAFTER_RECALLING,
+    training_on_gpu=plans.CRAFTER_ON_GPU,
     policy=Window(frames=32),
     steps=2,
     shift=1.0,
@@ -238,12 +181,7 @@ MAZE = WorldRecipe(
     recording=Recording(world="maze", simulator=Maze, explorer=explore_maze),
     codec=PatchCodec(side=8),
     backbone=SmallConfig(channels=192, height=12, width=16, controls=len(Maze.controls), dim=384, layers=8, heads=6),
-    training=TrainingPlan(
-        stages=(
-            Stage(updates=20_000, objective=DiffusionForcing(frames=8, first=4, copies=2), windows=8, lr=(1e-3, 1e-3)),
-            Stage(updates=10_000, objective=DiffusionForcing(frames=16, first=4), windows=8, lr=(1e-3, 1e-5)),
-        ),
-    ),
+    training=plans.MAZE_TRAINING,
     policy=Window(frames=12),
 )
 

@@ -308,7 +308,7 @@ def train(
 ) -> int:
     """Train a world on what was recorded, judged on held-out episodes as it goes; Ctrl-C keeps how far it came."""
     from worldsim.runtime.devices import pick_device
-    from worldsim.training.run import Run, train_world
+    from worldsim.training.run import Run, plan_of, train_world
     from worldsim_apps.progress import progress
     from worldsim_apps.stopping import stoppable
 
@@ -323,9 +323,9 @@ def train(
         compiled=compiled,
         recalling=recalling,
     )
-    planned = recipe.plan_for(run.device, recalling=recalling).updates
-    last = min(planned, updates or planned)
     folder = out or Path("runs") / name
+    planned = plan_of(recipe, folder, run).updates
+    last = min(planned, updates or planned)
     began = monotonic()
     with progress(f"train {name}", 1.0, quiet=as_json) as bar:
 

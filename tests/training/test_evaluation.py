@@ -14,12 +14,14 @@ from worldsim.cache.policy import Window
 from worldsim.codec.patches import PatchCodec
 from worldsim.controls import Action, Controls, Keys
 from worldsim.decoding.video import VideoPlan
+from worldsim.errors import DataError
 from worldsim.models.protocol import Attend
 from worldsim.models.small.backbone import SmallBackbone, SmallConfig
 from worldsim.samplers import few_step
 from worldsim.training.data import Episodes, Recording, Series, record
 from worldsim.training.evaluation import SEED, Evaluation, LatentWindows, share_right
 from worldsim.training.objectives import DiffusionForcing
+from worldsim.training.trainer import Acting
 
 CODEC = PatchCodec(side=2)
 CONFIG = SmallConfig(channels=12, height=2, width=3, controls=1, dim=16, layers=1, heads=2)
@@ -110,6 +112,24 @@ def test_that_share_of_the_windows_is_drawn_for_what_seldom_happens(episodes, se
     assert play.latents.shape[:2] == play.controls.shape[:2] == (800, 3)
     assert sum(windows for windows, _ in drawn) == 800
     assert sum(windows for windows, rare in drawn if rare) == pytest.approx(800 * seldom, abs=50)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+def test_that_share_of_the_windows_ends_where_something_is_done(episodes: Episodes, share: float) -> None:
+    acting = Acting(share=share, controls=(0,))
+    windows = LatentWindows(episodes, CODEC, acting=acting)
+    play = windows.sample(np.random.default_rng(3), windows=800, frames=3)
+    acts = float(episodes.controls[:, 0].mean())
+    found = float(play.controls[:, -1, 0].mean())
+    assert play.latents.shape[:2] == (800, 3)
+    assert found == pytest.approx(share + (1 - share) * acts, abs=0.1)
+
+
+def test_no_window_ends_where_nothing_is_ever_done(episodes: Episodes) -> None:
+    episodes.controls = torch.zeros_like(episodes.controls)
+    with pytest.raises(DataError, match="no held-out window of 3 frames ends with such a key"):
+        episodes.check(3, under=(0,))
+    episodes.check(3)
 
 
 def test_who_repeats_the_last_frame_scores_as_if_it_had_stayed(episodes: Episodes) -> None:

@@ -32,8 +32,8 @@ from worldsim.training.distillation import FewStepDistillation
 from worldsim.training.evaluation import Evaluation
 from worldsim.training.objectives import BeliefForcing, DiffusionForcing
 from worldsim.training.recollection import Recollections
-from worldsim.training.run import Run, train_world
-from worldsim.training.trainer import Stage, Trainer, TrainingPlan, read_header
+from worldsim.training.run import Run, plan_of, train_world
+from worldsim.training.trainer import Acting, Stage, Trainer, TrainingPlan, read_header
 
 CPU = torch.device("cpu")
 
@@ -89,15 +89,17 @@ class Tiny:
         ),
         warmup=2,
     )
+    onward = None
+    recalling = None
     policy = Window(frames=3)
     steps = 2
     shift = 1.5
     sampler = staticmethod(few_step)
 
     @classmethod
-    def plan_for(cls, device, *, recalling=False):
+    def plan_for(cls, device, kind="anew"):
         assert device == CPU
-        return cls.recalling if recalling else cls.training
+        return {"anew": cls.training, "onward": cls.onward or cls.training, "recalling": cls.recalling}[kind]
 
 
 @pytest.fixture
@@ -156,7 +158,8 @@ def test_a_resumed_run_ends_with_the_same_bytes_as_one_that_was_never_stopped(re
 
 def begun(recipe: Tiny, folder: Path, run: Run) -> Trainer:
     """The trainer of a run before its first update."""
-    return runs._trainer(recipe, played(folder), run, runs._backbone(recipe, played(folder), run))
+    plan = replace(recipe.plan_for(run.device), seed=run.seed)
+    return runs._trainer(recipe, played(folder), plan, runs._backbone(recipe, played(folder), run))
 
 
 def test_the_seed_decides_the_first_weights(recorded: Path) -> None:
@@ -244,6 +247,27 @@ def test_weights_that_remember_nothing_learn_to_recall_and_stay_as_they_are_else
     train_world(Remembering(), recorded, parts, Run(device=CPU, weights=given, recalling=True, every=2, updates=2))
     train_world(Remembering(), recorded, parts, Run(device=CPU, resume=True, recalling=True, every=2))
     assert (parts / "weights.safetensors").read_bytes() == (second / "weights.safetensors").read_bytes()
+
+
+def test_weights_that_know_a_world_go_on_by_a_plan_of_their_own_also_when_they_are_resumed(recorded: Path) -> None:
+    class Onward(Tiny):
+        onward = TrainingPlan(
+            stages=(Stage(updates=4, objective=FORCING, windows=2, lr=(1e-3, 1e-4)),),
+            warmup=1,
+            acting=Acting(share=0.5, controls=(0,)),
+        )
+
+    first, whole, parts = (recorded.parent / name for name in ("first", "whole", "parts"))
+    train_world(Tiny(), recorded, first, Run(device=CPU, updates=1))
+    given = Run(device=CPU, weights=first / "weights.safetensors", every=2)
+    assert plan_of(Onward(), whole, given) == Onward.onward
+    assert plan_of(Onward(), whole, Run(device=CPU, seed=5)) == replace(Onward.training, seed=5)
+    assert train_world(Onward(), recorded, whole, given)["update"] == 4
+    train_world(Onward(), recorded, parts, replace(given, updates=2))
+    train_world(Onward(), recorded, parts, Run(device=CPU, resume=True, every=2))
+    assert (parts / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()
+    with pytest.raises(DataError, match="by another plan"):
+        train_world(Tiny(), recorded, parts, Run(device=CPU, resume=True))
 
 
 def test_only_weights_that_know_a_world_learn_to_recall_it() -> None:

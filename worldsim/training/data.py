@@ -351,9 +351,17 @@ class Episodes:
         self.episodes = tuple(bounds)
         self._kind, self._folder = kind, folder
         self._events = torch.cat([part["events"] for part in parts]).numpy()
-        self._laws: dict[tuple[int, bool], tuple[NDArray[np.int64], NDArray[np.float64]]] = {}
+        self._laws: dict[tuple[int, bool, tuple[int, ...]], tuple[NDArray[np.int64], NDArray[np.float64]]] = {}
 
-    def draw(self, rng: np.random.Generator, *, windows: int, frames: int, seldom: bool = False) -> Tensor:
+    def draw(
+        self,
+        rng: np.random.Generator,
+        *,
+        windows: int,
+        frames: int,
+        seldom: bool = False,
+        under: tuple[int, ...] = (),
+    ) -> Tensor:
         """Draw windows of consecutive frames of one episode each.
 
         Args:
@@ -363,25 +371,26 @@ class Episodes:
             seldom: off, every window is equally likely. On, one counts by the inverse root of how often the event of
                 its last frame was recorded: of two events, one seen a hundred times as often as the other, it is then
                 drawn ten times as often.
+            under: numbers of controls of which one has to steer the last frame; any, or none, if empty.
 
         Returns:
             the numbers of their frames, int64 [windows, frames], among `frames` and `controls`.
 
         Raises:
-            DataError: no episode is that long.
+            DataError: no episode is that long, or none is steered so.
         """
-        if (frames, seldom) not in self._laws:
-            self._laws[frames, seldom] = self._law(frames, seldom)
-        starts, reached = self._laws[frames, seldom]
+        if (frames, seldom, under) not in self._laws:
+            self._laws[frames, seldom, under] = self._law(frames, seldom, under)
+        starts, reached = self._laws[frames, seldom, under]
         picks = np.searchsorted(reached, rng.random(windows) * reached[-1], side="right")
         at = torch.from_numpy(starts[picks])[:, None] + torch.arange(frames)
         return at.to(self.frames.device)
 
-    def check(self, frames: int) -> None:
-        """Raise DataError unless windows of that many frames can be drawn."""
-        self._law(frames, seldom=False)
+    def check(self, frames: int, under: tuple[int, ...] = ()) -> None:
+        """Raise DataError unless windows of that many frames can be drawn, see draw."""
+        self._law(frames, seldom=False, under=under)
 
-    def _law(self, frames: int, seldom: bool) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    def _law(self, frames: int, seldom: bool, under: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """The first frames of all windows, and how much they count, summed up to each."""
         ranges = [np.arange(start, end - frames + 1) for start, end in self.episodes if end - start >= frames]
         if not ranges:
@@ -390,5 +399,10 @@ class Episodes:
                 "with another --seed"
             )
         starts = np.concatenate(ranges).astype(np.int64)
+        if under:
+            steered = self.controls[:, under].any(1).cpu().numpy()
+            starts = starts[steered[starts + frames - 1]]
+            if not len(starts):
+                raise DataError(f"in {self._folder} no {self._kind} window of {frames} frames ends with such a key")
         _, kinds, counts = np.unique(self._events[starts + frames - 1], return_inverse=True, return_counts=True)
         return starts, np.cumsum(counts[kinds] ** -0.5 if seldom else np.ones(len(starts)))

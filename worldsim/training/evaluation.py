@@ -15,7 +15,7 @@ from worldsim.models.protocol import Backbone, Codec
 from worldsim.training.data import Episodes
 from worldsim.training.passes import Play
 from worldsim.training.recollection import Recollections
-from worldsim.training.trainer import Objective
+from worldsim.training.trainer import Acting, Objective
 
 TOLERANCE = 5.0
 """A tile is right when its mean absolute error is below this, of 255. Crafter's terrain, creatures and facings differ
@@ -34,6 +34,7 @@ class LatentWindows:
         codec: of the world.
         seldom: the share of windows drawn for the event of their last frame, see Episodes.sample. What seldom happens
             is then learned sooner; what follows from what is not changed by being seen more often.
+        acting: a share of windows, of which seldom has no say, see Acting; none if None.
         recollections: of those episodes, for a backbone that remembers.
     """
 
@@ -42,20 +43,27 @@ class LatentWindows:
         episodes: Episodes,
         codec: Codec[Any],
         seldom: float = 0.0,
+        *,
+        acting: Acting | None = None,
         recollections: Recollections | None = None,
     ) -> None:
         self._episodes = episodes
         self._codec = codec
         self._seldom = seldom
+        self._acting = acting
         self._recollections = recollections
 
     def sample(self, rng: np.random.Generator, *, windows: int, frames: int) -> Play:
         """That many windows, of that many frames each."""
-        some = int(rng.binomial(windows, self._seldom))
+        acts = 0 if self._acting is None else int(rng.binomial(windows, self._acting.share))
+        some = int(rng.binomial(windows - acts, self._seldom))
         drawn = [
             self._episodes.draw(rng, windows=count, frames=frames, seldom=seldom)
-            for count, seldom in ((windows - some, False), (some, True))
+            for count, seldom in ((windows - acts - some, False), (some, True))
         ]
+        if self._acting is not None:
+            under = self._acting.controls
+            drawn.append(self._episodes.draw(rng, windows=acts, frames=frames, seldom=True, under=under))
         at = torch.cat(drawn)
         encode = torch.vmap(lambda window: self._codec.encode(window, self._codec.open())[0])
         return Play(

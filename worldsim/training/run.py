@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, TextIO, cast
+from typing import Any, Literal, Protocol, TextIO, cast
 
 import numpy as np
 import torch
@@ -37,6 +37,10 @@ PALETTE_FRAMES = 50_000
 CHECKPOINT, WEIGHTS, LOG = "checkpoint.safetensors", "weights.safetensors", "log.jsonl"
 
 
+Kind = Literal["anew", "onward", "recalling"]
+"""How a run begins: from random weights, from weights that know the world, or from such that are to recall it."""
+
+
 class Recipe(Protocol):
     """What training needs to know of a world; worldsim.presets.WorldRecipe is one."""
 
@@ -54,7 +58,7 @@ class Recipe(Protocol):
     def shift(self) -> float: ...
     @property
     def sampler(self) -> Sampler: ...
-    def plan_for(self, device: torch.device, *, recalling: bool) -> TrainingPlan: ...
+    def plan_for(self, device: torch.device, kind: Kind, /) -> TrainingPlan: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +111,28 @@ def never() -> AbstractContextManager[Callable[[], bool]]:
     return nullcontext(lambda: False)
 
 
+def plan_of(recipe: Recipe, out: Path, run: Run) -> TrainingPlan:
+    """By what plan a run into that folder is made.
+
+    Raises:
+        ConfigError: the world has no plan for that.
+        DataError: the folder is not as the run needs it, see train_world.
+    """
+    _check_folder(out, run)
+    return replace(recipe.plan_for(run.device, _kind(out, run)), seed=run.seed)
+
+
+def _kind(out: Path, run: Run) -> Kind:
+    """How a run begins, or did begin if it is resumed."""
+    if not run.resume:
+        return "recalling" if run.recalling else "onward" if run.weights else "anew"
+    kind = cast(Kind, read_header(out / CHECKPOINT).get("kind", "anew"))
+    if (kind == "recalling") != run.recalling:
+        how = "with" if kind == "recalling" else "without"
+        raise DataError(f"{out / CHECKPOINT} was trained {how} --recalling; resume it {how} it")
+    return kind
+
+
 def train_world(
     recipe: Recipe,
     data: Path,
@@ -142,19 +168,19 @@ def train_world(
             was kept before that stays.
         OSError: the folder cannot be written to.
     """
-    _check_folder(out, run)
+    plan = plan_of(recipe, out, run)
     if run.compiled:
         _check_compiler(run.device)
     held_out, episodes = (_episodes(recipe, data, held_out, run.device) for held_out in (True, False))
-    trainer = _trainer(recipe, episodes, run, _backbone(recipe, episodes, run))
+    trainer = _trainer(recipe, episodes, plan, _backbone(recipe, episodes, run))
     evaluation = _evaluation(recipe, held_out, trainer)
     evaluation.check()
-    for stage in trainer.plan.stages:
-        episodes.check(1 + stage.objective.frames)
+    for stage in plan.stages:
+        episodes.check(1 + stage.objective.frames, plan.acting.controls if plan.acting else ())
     with _opened(out, run) as log:
-        journal = _Journal(out, log, evaluation, recalling=run.recalling)
+        journal = _Journal(out, log, evaluation, kind=_kind(out, run))
         if run.resume:
-            _resume(trainer, out / CHECKPOINT, run)
+            trainer.load(out / CHECKPOINT)
         try:
             return _go_on(trainer, journal, run, on_update, stopping)
         except BrokenRun as error:
@@ -220,15 +246,6 @@ def _episodes(recipe: Recipe, data: Path, held_out: bool, device: torch.device) 
     return Episodes(data, world=recipe.name, held_out=held_out, device=device, frame=frame)
 
 
-def _resume(trainer: Trainer, checkpoint: Path, run: Run) -> None:
-    """Go on from the checkpoint, if it was begun as this run is."""
-    recalling = read_header(checkpoint).get("recalling", run.recalling)
-    if recalling != run.recalling:
-        how = "with" if recalling else "without"
-        raise DataError(f"{checkpoint} was trained {how} --recalling; resume it {how} it")
-    trainer.load(checkpoint)
-
-
 def _remedy(out: Path) -> str:
     """What to do about a run that broke."""
     if not (out / CHECKPOINT).exists():
@@ -253,12 +270,11 @@ def _backbone(recipe: Recipe, episodes: Episodes, run: Run) -> SmallBackbone:
     return backbone
 
 
-def _trainer(recipe: Recipe, episodes: Episodes, run: Run, backbone: SmallBackbone) -> Trainer:
+def _trainer(recipe: Recipe, episodes: Episodes, plan: TrainingPlan, backbone: SmallBackbone) -> Trainer:
     """A trainer at its first update."""
-    plan = recipe.plan_for(run.device, recalling=run.recalling)
     recollections = _recollections(recipe, episodes, backbone)
-    windows = LatentWindows(episodes, recipe.codec, plan.seldom, recollections)
-    return Trainer(backbone, replace(plan, seed=run.seed), windows)
+    windows = LatentWindows(episodes, recipe.codec, plan.seldom, acting=plan.acting, recollections=recollections)
+    return Trainer(backbone, plan, windows)
 
 
 def _recollections(recipe: Recipe, episodes: Episodes, backbone: SmallBackbone) -> Recollections | None:
@@ -324,11 +340,11 @@ def _opened(out: Path, run: Run) -> Iterator[TextIO]:
 class _Journal:
     """What a run leaves behind: a line in the log, a checkpoint and the weights, each time it is written to."""
 
-    def __init__(self, out: Path, log: TextIO, evaluation: Evaluation, *, recalling: bool) -> None:
+    def __init__(self, out: Path, log: TextIO, evaluation: Evaluation, *, kind: Kind) -> None:
         self.losses: list[float] = []
         self._out, self._log = out, log
         self._evaluation = evaluation
-        self._recalling = recalling
+        self._kind = kind
         self._start = time.monotonic()
 
     @property
@@ -338,7 +354,7 @@ class _Journal:
 
     def keep(self, trainer: Trainer) -> dict[str, Any]:
         """Write the checkpoint and the weights; returns what can be said of them unjudged."""
-        trainer.save(self._out / CHECKPOINT, recalling=self._recalling)
+        trainer.save(self._out / CHECKPOINT, kind=self._kind)
         config = cast(SmallBackbone, trainer.backbone).config
         save_weights(self._out / WEIGHTS, config, trainer.averaged(), dtype=torch.bfloat16)
         return {

@@ -90,6 +90,21 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Acting:
+    """Windows that end where something is done: a share of all, whose last frame is steered by one of these controls.
+
+    Such windows are drawn for their event, see LatentWindows.
+    """
+
+    share: float
+    controls: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1 or not self.controls:
+            raise ConfigError(f"a share of windows in [0, 1] ends with one of 1 control or more, got {self}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingPlan:
     """All that decides the weights beside the data.
 
@@ -101,6 +116,7 @@ class TrainingPlan:
         average: decay of the moving average of the weights, which is what is shipped; it grows into that value.
         clip: the largest norm of a gradient.
         seldom: the share of windows drawn for the event of their last frame, see LatentWindows.
+        acting: what windows are drawn before those; none if None.
         only: how the names of the parameters begin that are learned while all others stay as they are; all if empty.
     """
 
@@ -111,6 +127,7 @@ class TrainingPlan:
     average: float = 0.999
     clip: float = 1.0
     seldom: float = 0.0
+    acting: Acting | None = None
     only: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
