@@ -12,6 +12,7 @@ from PIL import Image
 from worldsim import matrixgame, wan
 from worldsim.errors import ConfigError, LogError
 from worldsim.published import PUBLISHED, fit_picture, fps_of, settings_of, size_of
+from worldsim.wan_memory import pages_of
 
 WAN, GAME = wan.SELF_FORCING, matrixgame.RECIPES["matrix-game-2-gta"]
 
@@ -27,6 +28,15 @@ def test_every_recipe_has_a_name_of_its_own_and_says_what_it_is() -> None:
         assert plan.policy.limit is not None
         assert plan.frames_per_block == recipe.frames_per_block
         assert plan.sigmas == recipe.sigmas
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("players", [1, 2, 5])
+def test_memory_that_is_planned_for_players_and_one_more_is_enough_to_serve_them(name: str, players: int) -> None:
+    plan = PUBLISHED[name].plan()
+    assert plan.policy.limit is not None
+    places = pages_of(plan, sessions=players + 1) // (plan.policy.limit + 2 * plan.frames_per_block)
+    assert places >= players + 1
 
 
 def test_sizes_and_speeds_are_those_of_the_family() -> None:

@@ -32,6 +32,7 @@ from worldsim.models.wan.backbone import WanBackbone
 from worldsim.models.wan.config import WanConfig, wan_config
 from worldsim.models.wan.stored import wanted_shapes
 from worldsim.noise import block_noise
+from worldsim.runtime.engine import Engine
 from worldsim.runtime.journal import read_log
 from worldsim.runtime.session import Session
 from worldsim.runtime.world import World
@@ -139,6 +140,18 @@ def test_a_world_goes_on_from_a_picture_or_a_video(folder: Path, name: str, pict
         assert len(made) == world.frames_per_block
         assert not np.array_equal(made[-1], shown(other, 1)[-1])
     world.replay(log)
+
+
+def test_as_many_play_at_once_as_memory_is_planned_for_but_one(folder: Path) -> None:
+    world = loaded("causal-forcing-framewise", folder, sessions=3)
+    with Engine(world) as engine:
+        assert engine.capacity == 2
+        sessions = [engine.open(seed=seed, prompt=PROMPT) for seed in range(2)]
+        assert {session.step(()).result().block for session in sessions} == {0}
+    with pytest.raises(ConfigError, match="planned for 1 session or more, got sessions=0"):
+        loaded("causal-forcing-framewise", folder, sessions=0)
+    with pytest.raises(ConfigError, match="sessions=2 cannot be chosen for crafter"):
+        worldsim.load("crafter", sessions=2)
 
 
 @pytest.mark.parametrize("change", [None, "keep", "flush:sink=1,recent=2", "cut", "recache:frames=4"])

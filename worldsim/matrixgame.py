@@ -312,9 +312,9 @@ def fit_picture(picture: str | Path | Image.Image, size: tuple[int, int]) -> NDA
     if isinstance(picture, str | Path):
         try:
             picture = Image.open(picture)
-        except (UnidentifiedImageError, OSError) as error:
+        except (UnidentifiedImageError, Image.DecompressionBombError, OSError) as error:
             raise ConfigError(
-                f"{picture} is no picture that can be read; give the path of a PNG, JPEG or WebP"
+                f"{picture} is no picture that can be read ({error}); give the path of a PNG, JPEG or WebP"
             ) from error
     return cut_picture(picture, size).numpy()[None]
 

@@ -205,6 +205,7 @@ def load(
     size: str | None = None,
     on_prompt: str | PromptChange | None = None,
     preview: Path | str | None = None,
+    sessions: int | None = None,
 ) -> World:
     """A world, ready to be opened.
 
@@ -228,6 +229,8 @@ def load(
         size: width and height in pixels, such as "832x480", of a published model.
         on_prompt: what becomes of the past when the prompt changes: "keep", "flush:sink=1,recent=2",
             "cut:gap=42" or "recache:frames=12"; as the model was published if None.
+        sessions: how many sessions at once the memory of a published model is planned for; 1 if None. An engine lets
+            one take the place of another, so it needs one more than are to play.
         preview: a file of the tiny decoder TAEHV, which shows frames of a published model faster and less well.
 
     Raises:
@@ -241,9 +244,12 @@ def load(
     keeping = _keeping(kv, tiers_of(budget, spill, where))
     if (recipe := PUBLISHED.get(name)) is not None:
         _refuse(name, steps=steps, frames_per_block=frames_per_block)
-        place = Place(size=size_of(recipe, size), device=where, preview=preview, keeping=keeping)
+        count = 1 if sessions is None else whole(sessions, "a number of sessions is 1 or more")
+        if count < 1:
+            raise ConfigError(f"memory is planned for 1 session or more, got sessions={count}")
+        place = Place(size=size_of(recipe, size), device=where, preview=preview, keeping=keeping, sessions=count)
         return load_published(recipe, recipe.plan(**chosen), weights, place)
-    _refuse(name, size=size, on_prompt=on_prompt, preview=preview)
+    _refuse(name, size=size, on_prompt=on_prompt, preview=preview, sessions=sessions)
     plan = replace(WORLDS[name].plan(frames_per_block, steps, recall=_switch("recall", recall)), **chosen)
     return assemble(WORLDS[name], plan, _weights(WORLDS[name], weights), device=where, keeping=keeping)
 

@@ -30,12 +30,14 @@ class Place:
     size: (height, width) of its pictures in pixels.
     preview: a file of the tiny decoder, in place of the codec's own.
     keeping: how its pool keeps keys and values.
+    sessions: how many its memory is planned for.
     """
 
     size: tuple[int, int]
     device: torch.device
     preview: str | Path | None = None
     keeping: Keeping = field(default_factory=Keeping)
+    sessions: int = 1
 
 
 def load_published(recipe: Recipe, plan: VideoPlan, weights: str | Path | None, place: Place) -> World:
@@ -44,12 +46,13 @@ def load_published(recipe: Recipe, plan: VideoPlan, weights: str | Path | None, 
     Raises:
         ConfigError: a GPU has too little memory for it.
     """
-    check = room_for(plan, device=place.device, preview=place.preview is not None, keeping=place.keeping)
+    planned: dict[str, Any] = {"keeping": place.keeping, "sessions": place.sessions}
+    check = room_for(plan, device=place.device, preview=place.preview is not None, **planned)
     where: dict[str, Any] = {"size": place.size, "device": place.device, "preview": place.preview, "check": check}
     if isinstance(recipe, WanRecipe):
-        return wan.assemble_wan(recipe, plan, wan.load_parts(recipe, weights, **where), keeping=place.keeping)
+        return wan.assemble_wan(recipe, plan, wan.load_parts(recipe, weights, **where), **planned)
     parts = matrixgame.load_parts(recipe, weights, **where)
-    return matrixgame.assemble_matrixgame(recipe, plan, parts, keeping=place.keeping)
+    return matrixgame.assemble_matrixgame(recipe, plan, parts, **planned)
 
 
 def size_of(recipe: Recipe, size: str | None) -> tuple[int, int]:

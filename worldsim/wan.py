@@ -252,7 +252,7 @@ def plan_memory(
     return memory_plan(recipe.config(size), plan, dtype=dtype, preview=preview, keeping=keeping)
 
 
-def room_for(plan: VideoPlan, *, device: torch.device, preview: bool, keeping: Keeping) -> Check:
+def room_for(plan: VideoPlan, *, device: torch.device, preview: bool, keeping: Keeping, sessions: int = 1) -> Check:
     """What raises ConfigError unless a GPU has room for a world that makes blocks so; of a CPU nothing is asked.
 
     The weights decide how large a backbone is, so that it is for load_parts to ask, when it has seen their shapes.
@@ -260,7 +260,9 @@ def room_for(plan: VideoPlan, *, device: torch.device, preview: bool, keeping: K
 
     def check(config: Config, dtype: torch.dtype) -> None:
         if (free := free_bytes(device)) is not None:
-            check_memory(memory_plan(config, plan, dtype=dtype, preview=preview, keeping=keeping), free)
+            check_memory(
+                memory_plan(config, plan, dtype=dtype, preview=preview, keeping=keeping, sessions=sessions), free
+            )
 
     return check
 

@@ -33,6 +33,8 @@ from worldsim.runtime.voice import KEPT
 
 SPARE_BLOCKS = 4
 """Blocks that a pool holds beyond what one session sees: for the one in the making, and for others and moments."""
+SESSION_BLOCKS = 2
+"""Blocks that an engine plans for each session beyond what it sees: the newest, and the one in the making."""
 TEXT_PARAMETERS = 5_680_910_336
 """Of the encoder of umT5-xxl: 24 layers of 4,096 numbers a token, and a vocabulary of 256,384."""
 SIGHT_PARAMETERS = 630_766_080
@@ -168,7 +170,8 @@ def pages_of(plan: VideoPlan, *, sessions: int) -> int:
     """The frames that a pool holds for so many sessions; ConfigError if there is no end to what one holds."""
     if plan.policy.limit is None:
         raise ConfigError("keys and values of this family take too much to hold all; choose a policy with a bound")
-    return sessions * plan.policy.limit + SPARE_BLOCKS * plan.frames_per_block + plan.on_prompt.anew
+    spare = max(SPARE_BLOCKS, SESSION_BLOCKS * sessions) * plan.frames_per_block
+    return sessions * plan.policy.limit + spare + plan.on_prompt.anew
 
 
 def _pages_bytes(

@@ -196,7 +196,7 @@ def serve(
     import webbrowser
 
     import worldsim
-    from worldsim.published import fit_picture
+    from worldsim.published import PUBLISHED, fit_picture
     from worldsim_apps.gate import Door
     from worldsim_apps.server import Settings, run
 
@@ -210,6 +210,8 @@ def serve(
         size=size,
         on_prompt=on_prompt,
         preview=preview,
+        # One more than may play, since a session may take the place of another.
+        sessions=(max_sessions or 1) + 1 if world in PUBLISHED else None,
     )
     picture = None if image is None else fit_picture(image, loaded)
     settings = Settings(door=door, folder=folder, sessions=max_sessions, picture=picture)
