@@ -344,7 +344,11 @@ def test_a_past_without_an_end_is_not_planned() -> None:
 
 def test_a_pool_has_pages_for_what_sessions_hold_and_for_blocks_and_pasts_in_the_making() -> None:
     plan = SELF_FORCING.plan(policy=Window(frames=5), on_prompt=PromptChange(anew=4))
-    assert pages_of(plan, sessions=3) == 3 * 5 + 4 * 3 + 4
+    assert [pages_of(plan, sessions=count) for count in (1, 2, 3)] == [
+        5 + 4 * 3 + 4,
+        2 * 5 + 4 * 3 + 4,
+        3 * 5 + 6 * 3 + 4,
+    ]
 
 
 def test_without_diffusers_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,7 +112,8 @@ def test_what_a_killed_process_left_is_in_nobodys_way(tmp_path: Path, old: bool)
     file = GrowingFile(path)
     file.write(b"new")
     file.close()
-    assert (path.read_bytes(), os.listdir(tmp_path)) == (b"new", ["a.mp4"])
+    left = ["a.unfinished.mp4"] if old else []  # somebody may want what was made
+    assert (path.read_bytes(), sorted(os.listdir(tmp_path))) == (b"new", ["a.mp4", *left])
 
 
 def test_a_link_stays_a_link_to_what_is_replaced(tmp_path: Path) -> None:
@@ -172,3 +173,28 @@ def test_a_file_that_was_dropped_is_in_nobodys_way(tmp_path: Path) -> None:
     with pytest.warns(ResourceWarning):
         del file
     GrowingFile(tmp_path / "a.mp4").close()
+
+
+def test_what_lies_under_the_name_beside_it_stays_and_no_link_is_followed(tmp_path: Path) -> None:
+    path, taken, mine = (tmp_path / name for name in ("a.mp4", "a.unfinished.mp4", "mine.txt"))
+    path.write_bytes(b"old")
+    mine.write_bytes(b"mine")
+    taken.symlink_to(mine)
+    (tmp_path / "a.unfinished-2.mp4").write_bytes(b"left by a kill")
+    file = GrowingFile(path)
+    assert file.path == tmp_path / "a.unfinished-3.mp4"
+    file.write(b"new")
+    file.close()
+    assert (path.read_bytes(), mine.read_bytes(), taken.is_symlink()) == (b"new", b"mine", True)
+    assert (tmp_path / "a.unfinished-2.mp4").read_bytes() == b"left by a kill"
+    assert not (tmp_path / "a.unfinished-3.mp4").exists()
+
+
+def test_a_file_that_grows_beside_another_is_not_taken_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"old")
+    file = GrowingFile(tmp_path / "a.mp4")
+    with pytest.raises(BlockingIOError):
+        GrowingFile(file.path)
+    file.write(b"new")
+    file.close()
+    assert (tmp_path / "a.mp4").read_bytes() == b"new"

@@ -234,8 +234,9 @@ def test_a_video_that_is_stopped_or_breaks_lies_beside_the_one_that_exists_and_p
 
     with pytest.raises(ZeroDivisionError) as raised:
         broken()
-    assert raised.value.__notes__ == [f"what had been made, 1 frame, is in {tmp_path / 'a.unfinished.mp4'}"]
-    assert len(decode(tmp_path / "a.unfinished.mp4")[0]) == 1
+    assert raised.value.__notes__ == [f"what had been made, 1 frame, is in {tmp_path / 'a.unfinished-2.mp4'}"]
+    assert len(decode(tmp_path / "a.unfinished-2.mp4")[0]) == 1
+    assert len(decode(tmp_path / "a.unfinished.mp4")[0]) == 5
     assert path.read_bytes() == old
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack, suppress
 from io import FileIO
+from itertools import count
 from pathlib import Path
 from stat import S_IMODE
 
@@ -15,7 +16,8 @@ class GrowingFile:
     """A file to which pieces are added, each there as soon as it is written.
 
     Where nothing lies under its name it grows under that name. Where a file does, that stays until `close`, and the new
-    one grows beside it, as `walk.unfinished.mp4` beside `walk.mp4`; what another one left there is replaced.
+    one grows beside it, as `walk.unfinished.mp4` beside `walk.mp4`, or `walk.unfinished-2.mp4` where something has that
+    name: what a killed process left there may be wanted.
 
     Only one at a time grows under a name: it has a lock on what lies there until it is closed or the process ends.
 
@@ -44,9 +46,9 @@ class GrowingFile:
             return
         with ExitStack() as undo:
             undo.callback(self._lock.close)
-            self._beside = path.with_name(f"{path.stem}.unfinished{path.suffix}")
-            self._file = FileIO(self._beside, "w")
-            os.chmod(self._beside, S_IMODE(os.fstat(descriptor).st_mode))
+            self._beside, beside = _made_beside(path)
+            self._file = FileIO(beside, "r+")
+            os.fchmod(beside, S_IMODE(os.fstat(descriptor).st_mode))
             undo.pop_all()
 
     @property
@@ -114,6 +116,17 @@ def _claimed(path: Path) -> tuple[int, bool]:
             if _lies_there(path, descriptor):
                 undo.pop_all()
                 return descriptor, is_new
+
+
+def _made_beside(path: Path) -> tuple[Path, int]:
+    """A new file beside that one, opened and locked, under the first name that nothing has."""
+    for number in count(1):
+        beside = path.with_name(f"{path.stem}.unfinished{'' if number == 1 else f'-{number}'}{path.suffix}")
+        with suppress(FileExistsError):
+            descriptor = os.open(beside, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
+            locked(descriptor)
+            return beside, descriptor
+    raise AssertionError("there are more names than files")
 
 
 def _lies_there(path: Path, descriptor: int) -> bool:

@@ -254,4 +254,4 @@ def _replace(unfinished: Path, path: Path) -> None:
 
 
 def _before(path: Path) -> Path:
-    return path.with_name(f"{path.name}.before")
+    return path.parent / f"{path.name}.before"
