@@ -28,7 +28,7 @@ from worldsim.models.protocol import Codec
 from worldsim.models.small.atlas import Scroll
 from worldsim.models.small.backbone import SmallConfig
 from worldsim.models.small.weights import load_weights
-from worldsim.published import PUBLISHED, Place, load_published, settings_of, size_of
+from worldsim.published import PUBLISHED, Place, Recipe, load_published, settings_of, size_of
 from worldsim.runtime.devices import is_gpu, pick_device
 from worldsim.runtime.session import Session, whole
 from worldsim.runtime.snapshot import read_snapshot
@@ -229,8 +229,7 @@ def load(
         size: width and height in pixels, such as "832x480", of a published model.
         on_prompt: what becomes of the past when the prompt changes: "keep", "flush:sink=1,recent=2",
             "cut:gap=42" or "recache:frames=12"; as the model was published if None.
-        sessions: how many sessions at once the memory of a published model is planned for; 1 if None. An engine lets
-            one take the place of another, so it needs one more than are to play.
+        sessions: for how many, one more than play in an engine, a published model's memory is planned; 1 if None.
         preview: a file of the tiny decoder TAEHV, which shows frames of a published model faster and less well.
 
     Raises:
@@ -244,10 +243,7 @@ def load(
     keeping = _keeping(kv, tiers_of(budget, spill, where))
     if (recipe := PUBLISHED.get(name)) is not None:
         _refuse(name, steps=steps, frames_per_block=frames_per_block)
-        count = 1 if sessions is None else whole(sessions, "a number of sessions is 1 or more")
-        if count < 1:
-            raise ConfigError(f"memory is planned for 1 session or more, got sessions={count}")
-        place = Place(size=size_of(recipe, size), device=where, preview=preview, keeping=keeping, sessions=count)
+        place = _published_place(recipe, where, keeping, size=size, preview=preview, sessions=sessions)
         return load_published(recipe, recipe.plan(**chosen), weights, place)
     _refuse(name, size=size, on_prompt=on_prompt, preview=preview, sessions=sessions)
     plan = replace(WORLDS[name].plan(frames_per_block, steps, recall=_switch("recall", recall)), **chosen)
@@ -259,6 +255,16 @@ def _place(name: str, device: str) -> torch.device:
     if name not in WORLDS and name not in PUBLISHED:
         raise UnknownName("world", name, (*WORLDS, *PUBLISHED))
     return pick_device(device)
+
+
+def _published_place(
+    recipe: Recipe, device: torch.device, keeping: Keeping, *, size: str | None, sessions: int | None, preview: Any
+) -> Place:
+    """Where a published model is loaded to; ConfigError if its memory is planned for no session."""
+    count = 1 if sessions is None else whole(sessions, "a number of sessions is 1 or more")
+    if count < 1:
+        raise ConfigError(f"memory is planned for 1 session or more, got sessions={count}")
+    return Place(size=size_of(recipe, size), device=device, preview=preview, keeping=keeping, sessions=count)
 
 
 def _keeping(kv: str | Storage | None, tiers: Tiers | None) -> Keeping:

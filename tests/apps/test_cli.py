@@ -556,10 +556,10 @@ def trained(monkeypatch):
 
 
 def test_train_hands_over_what_was_asked_and_reports_what_was_judged(trained, capsys):
-    options = "--data d --out o --minutes 2.5 --updates 40 --seed 6 --device cpu --compile --resume --json"
+    options = "--data d --out o --minutes 2.5 --updates 40 --seed 6 --device cpu --compile --json"
     code, out, err = run(capsys, "train", "crafter", *options.split())
     assert (code, err) == (0, "")
-    wanted = Run(device=torch.device("cpu"), seed=6, minutes=2.5, updates=40, resume=True, compiled=True)
+    wanted = Run(device=torch.device("cpu"), seed=6, minutes=2.5, updates=40, compiled=True)
     assert trained == {"name": "crafter", "data": Path("d"), "out": Path("o"), "run": wanted}
     told = {"world": "crafter", "output": "o", "seed": 6, "stopped": False, "update": 30, "tiles": 0.5, "still": 0.125}
     assert json.loads(out) == told

@@ -52,7 +52,7 @@ def test_a_picture_that_does_not_divide_is_told_the_nearest_that_does(given: tup
 
 
 def test_a_size_nobody_knows_is_answered_with_the_known() -> None:
-    with pytest.raises(UnknownName, match=r"'1\.3B'; known: 1\.3b, 14b, tiny; did you mean '1\.3b'"):
+    with pytest.raises(UnknownName, match=r"'1\.3B' of Wan; known: 1\.3b, 14b, tiny; did you mean '1\.3b'"):
         wan_config("1.3B")
 
 
