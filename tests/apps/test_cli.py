@@ -552,14 +552,15 @@ def trained(monkeypatch):
         return {"update": 30, "tiles": 0.5, "still": 0.125}
 
     monkeypatch.setattr("worldsim.training.run.train_world", train_world)
+    monkeypatch.setattr("worldsim.training.run.plan_of", lambda recipe, out, run: recipe.training)
     return asked
 
 
 def test_train_hands_over_what_was_asked_and_reports_what_was_judged(trained, capsys):
-    options = "--data d --out o --minutes 2.5 --updates 40 --seed 6 --device cpu --compile --json"
+    options = "--data d --out o --minutes 2.5 --updates 40 --seed 6 --device cpu --compile --resume --json"
     code, out, err = run(capsys, "train", "crafter", *options.split())
     assert (code, err) == (0, "")
-    wanted = Run(device=torch.device("cpu"), seed=6, minutes=2.5, updates=40, compiled=True)
+    wanted = Run(device=torch.device("cpu"), seed=6, minutes=2.5, updates=40, resume=True, compiled=True)
     assert trained == {"name": "crafter", "data": Path("d"), "out": Path("o"), "run": wanted}
     told = {"world": "crafter", "output": "o", "seed": 6, "stopped": False, "update": 30, "tiles": 0.5, "still": 0.125}
     assert json.loads(out) == told
