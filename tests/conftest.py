@@ -1,7 +1,9 @@
-"""What every test run needs: one thread, because the tensors of the tests are too small to share out."""
+"""What every test run needs: one thread, because its tensors are too small to share out, and a Ctrl-C that is heard."""
 
 from __future__ import annotations
 
 import os
+import signal
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch when it is first imported, and by subprocesses
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job begins with it ignored
