@@ -46,7 +46,7 @@ def tiers_of(budget: str | int | None, spill: Path | str | None, device: torch.d
 
 def check_pages(pool: PagePool, plan: VideoPlan) -> None:
     """Raise ConfigError if not even one session finds room for all that its policy holds."""
-    held, block = plan.policy.limit, 2 * plan.frames_per_block
+    held, block = plan.limit, 2 * plan.frames_per_block
     if held is not None and held + block > pool.pages:
         raise ConfigError(
             f"the policy holds up to {held} frames, beside {block} of two blocks, and all sessions of the world share "

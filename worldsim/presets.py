@@ -122,9 +122,13 @@ class WorldRecipe:
         return ASSETS / self.name
 
 
+AFTER_DEATH = 100
+"""How many frames without health an episode holds: three windows of training."""
+
+
 def crafter_for_recording() -> Crafter:
-    """Crafter with hours, places and inventories drawn anew for each episode, and calm nights."""
-    return Crafter(varied=True, calm=True)
+    """Crafter with hours, places and inventories drawn anew for each episode, calm nights, and deaths lived through."""
+    return Crafter(varied=True, calm=True, grace=AFTER_DEATH)
 
 
 def explore_crafter(simulator: Simulator, seed: int) -> Explorer:

@@ -168,10 +168,10 @@ def check_memory(needed: MemoryPlan | int, free: int, *, what: str = "this world
 
 def pages_of(plan: VideoPlan, *, sessions: int) -> int:
     """The frames that a pool holds for so many sessions; ConfigError if there is no end to what one holds."""
-    if plan.policy.limit is None:
+    if plan.limit is None:
         raise ConfigError("keys and values of this family take too much to hold all; choose a policy with a bound")
     spare = max(SPARE_BLOCKS, SESSION_BLOCKS * sessions) * plan.frames_per_block
-    return sessions * plan.policy.limit + spare + plan.on_prompt.anew
+    return sessions * plan.limit + spare + plan.on_prompt.anew
 
 
 def _pages_bytes(
@@ -193,9 +193,9 @@ def _coded_bytes(config: Config, storage: Storage | None) -> int:
 
 def _view_frames(plan: VideoPlan) -> int:
     """Frames of the largest view, with the block's own: of its calls, a joint window, or a past computed anew."""
-    block, limit = plan.frames_per_block, plan.policy.limit
-    assert limit is not None
-    frames = [limit + block, limit]
+    block, limit, held = plan.frames_per_block, plan.policy.limit, plan.limit
+    assert limit is not None and held is not None
+    frames = [limit + block, held]
     if plan.rolling is not None:
         seen = limit if plan.rolling.joint is None else plan.rolling.joint.limit
         frames.append((limit if seen is None else min(seen, limit)) + block + plan.ahead)
@@ -204,7 +204,7 @@ def _view_frames(plan: VideoPlan) -> int:
 
 def _backbone_work(config: Config, plan: VideoPlan, dtype: torch.dtype) -> int:
     """What is alive beside weights, pages and views while a block is made and written, at the most."""
-    limit = plan.policy.limit
+    limit = plan.limit
     assert limit is not None
     # A past that is computed anew is written like a block, all of it in one pass.
     written = max(plan.frames_per_block, min(plan.on_prompt.anew, limit))

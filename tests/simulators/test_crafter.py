@@ -341,6 +341,35 @@ def test_days_are_the_same_whether_calm_or_not():
         assert np.array_equal(plain.step(keys), calm.step(keys))
 
 
+def test_a_death_is_lived_through_for_as_many_frames_as_are_granted_and_nothing_else_changes():
+    granted, mortal = Crafter(varied=True, grace=5), Crafter(varied=True)
+    for simulator in (granted, mortal):
+        simulator.reset(8)
+        simulator.env._player.inventory["health"] = 0
+    assert np.array_equal(granted.step({"KeyW"}), mortal.step({"KeyW"}))
+    assert mortal.over and not granted.over
+    granted.env._player.inventory["health"] = 2  # he who has eaten gets well again, and may die again
+    granted.step({"KeyW"})
+    granted.env._player.inventory["health"] = 0
+    lived = 1
+    while not granted.over:
+        granted.step({"KeyD"})
+        lived += 1
+    assert lived == 6
+    granted.reset(8)
+    granted.env._player.inventory["health"] = 0
+    granted.step(())
+    assert not granted.over, "every episode has its own grace"
+
+
+def test_time_is_up_whatever_is_granted():
+    simulator = Crafter(grace=1000)
+    simulator.reset(8)
+    simulator.env._step = simulator.env._length - 1
+    simulator.step(())
+    assert simulator.over
+
+
 def test_an_episode_that_has_not_begun_a_seed_below_zero_and_an_unknown_key_are_refused(begun):
     with pytest.raises(ConfigError, match=r"no episode has begun; call reset"):
         Crafter().step(WAIT)

@@ -17,7 +17,8 @@ class PromptChange:
 
     sink: of the first frames held, how many stay, beside the newest; all frames stay if recent is None.
     recent: of the newest frames, how many stay; None for all.
-    anew: of the newest frames, how many are computed anew, in one pass in which they see each other whole.
+    anew: of the newest frames, how many are computed anew, in one pass in which they see each other whole. So many of
+        the past are held for it, those among them that no block sees too.
     gap: so many frames further back than else what stays stands for the next block alone, which so shows another scene.
 
     Sources: recent and sink, the flush of infinity-RoPE, and gap, its cut, Yesiltepe et al. 2025 (arXiv:2511.20649);
@@ -40,6 +41,12 @@ class PromptChange:
         if self.recent is None:
             return held
         return sorted({*held[: self.sink], *held[-self.recent :]})
+
+    def hold(self, held: Sequence[int], kept: Sequence[int]) -> Sequence[int]:
+        """Of the frames held, ascending, those that a policy keeps, and the newest beside them up to `anew` in all."""
+        others = [frame for frame in held if frame not in kept]
+        spare = min(max(self.anew - len(kept), 0), len(others))
+        return sorted([*kept, *others[len(others) - spare :]])
 
     def distant(self, seen: Sequence[Seen]) -> Sequence[Seen]:
         """What the next block sees, as far back as it then stands."""

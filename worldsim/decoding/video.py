@@ -93,6 +93,12 @@ class VideoPlan:
             )
 
     @property
+    def limit(self) -> int | None:
+        """The most frames of the past that are held; None without a bound."""
+        limit = self.policy.limit
+        return None if limit is None else max(limit, self.on_prompt.anew)
+
+    @property
     def ahead(self) -> int:
         """How many frames are ahead of the past between two blocks."""
         return 0 if self.rolling is None else (len(self.sigmas) - 1) * self.frames_per_block
@@ -435,7 +441,9 @@ class VideoDecoder:
         """Take a block and what its clean pass recorded into the past; PoolFull if there is no memory for it."""
         first, before = self._context.next_frame, self.tail(block.latents)
         self._context.append(recording.keys, recording.values, recording.salient)
-        self._context.keep(self.plan.policy.keep(self._context.frames, self._context.next_frame))
+        frames = self._context.frames
+        kept = self.plan.policy.keep(frames, self._context.next_frame)
+        self._context.keep(self.plan.on_prompt.hold(frames, kept))
         # Copied: a view would keep all that was prefilled alive.
         pieces = zip(block.latents.split(1, dim=1), block.controls.split(1, dim=1), strict=True)
         self._held |= {first + at: (frame.clone(), held.clone()) for at, (frame, held) in enumerate(pieces)}

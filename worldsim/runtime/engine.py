@@ -295,5 +295,5 @@ class LiveSession:
 
 def pages_of_session(world: World) -> int:
     """Pages that a session is planned with: what its blocks see, the block itself, and the one that is being made."""
-    seen = world.plan.policy.limit
-    return (world.remembered_frames if seen is None else seen) + 2 * world.plan.frames_per_block
+    held = world.plan.limit
+    return (world.remembered_frames if held is None else held) + 2 * world.plan.frames_per_block

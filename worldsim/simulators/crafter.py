@@ -63,15 +63,18 @@ class Crafter:
             of the map, empty hands.
         calm: draw the static of the night, random grey at every pixel, at its mean, as fog. Nothing else changes: the
             same seed and keys lead to the same world. No model can foretell the static.
+        grace: how many frames without health the player lives through, in all. A generated world never ends: it has to
+            have seen what follows. Nothing else changes, and whoever eats and drinks gets well again.
     """
 
     controls = CONTROLS
     fps = 8
     size = (GRID[0] * TILE_PX, GRID[1] * TILE_PX)
 
-    def __init__(self, *, varied: bool = False, calm: bool = False) -> None:
+    def __init__(self, *, varied: bool = False, calm: bool = False, grace: int = 0) -> None:
         self._varied = varied
         self._calm = calm
+        self._grace = self._left = grace
         self._env: Any = None
         self._over = True
         self._told = True
@@ -85,7 +88,7 @@ class Crafter:
         if self._calm:
             _calm_night(self._env._local_view)
         frame = self._env.reset()
-        self._over = False
+        self._over, self._left = False, self._grace
         self._event = ""
         if self._varied:
             self._vary(np.random.default_rng([seed, 1]))
@@ -99,7 +102,9 @@ class Crafter:
         name = held[0].name if held else "noop"
         asleep = self.env._player.sleeping
         faced, place, had = self._faced(), tuple(self.env._player.pos), dict(self.env._player.inventory)
-        frame, _, self._over, _ = self.env.step(self.env.action_names.index(name))
+        frame, _, over, _ = self.env.step(self.env.action_names.index(name))
+        self._left -= not self.env._player.health
+        self._over = over and (self._left < 0 or self.env._step >= self.env._length)
         moved = tuple(self.env._player.pos) != place
         have = {item: now for item, now in self._have().items() if item not in LEFT_TO_CHANCE}
         changes = [f"{item}{'+' if now > had[item] else '-'}" for item, now in have.items() if now != had[item]]
@@ -114,7 +119,7 @@ class Crafter:
 
     @property
     def over(self) -> bool:
-        """Whether the player has died or the engine's own time limit was reached."""
+        """Whether the player has died, its grace used up, or the engine's own time limit was reached."""
         return self._over
 
     @property
