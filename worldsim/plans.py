@@ -46,12 +46,14 @@ CRAFTER_TRAINING = TrainingPlan(
 )
 
 CRAFTER_ACTING = Acting(
-    share=0.6,
+    share=0.5,
     controls=tuple(
         at for at, action in enumerate(Crafter.controls.actions) if action.name.startswith(("make", "place", "do"))
     ),
+    objective=BeliefForcing(frames=6, first=4, copies=4, blocks=(1, 1, 2), **CRAFTER_COUNTS),
+    windows=6,
 )
-"""Three windows of five end with a key that does something to what lies ahead, or makes something."""
+"""Every other update learns what comes of keys that do something to what lies ahead, or make something."""
 
 CRAFTER_ONWARD = TrainingPlan(
     stages=(

@@ -339,17 +339,23 @@ def test_windows_lie_inside_one_episode_and_every_one_is_equally_likely(tmp_path
 
 
 @pytest.mark.usefixtures("small_shards")
-def test_drawn_for_what_seldom_happens_a_window_counts_by_the_inverse_root_of_how_often_its_event_did(tmp_path):
+@pytest.mark.parametrize(("seldom", "fewest"), [(0.5, 1), (1.0, 1), (1.0, 14)])
+def test_drawn_for_what_seldom_happens_a_window_counts_the_less_the_more_often_its_event_did(
+    tmp_path, monkeypatch, seldom, fewest
+):
+    monkeypatch.setattr(data, "FEWEST", fewest)
     record(RECORDING, tmp_path, Series(), frames=60)
     episodes = Episodes(tmp_path, world="counting", held_out=False, device=CPU)
     steps = episodes.frames[:, 0, 1, 0]
     ends = torch.tensor([at + 2 for start, end in episodes.episodes for at in range(start, end - 2)])
     thirds = int((steps[ends] == 3).sum())
-    at = episodes.draw(np.random.default_rng(1), windows=20_000, frames=3, seldom=True)
+    at = episodes.draw(np.random.default_rng(1), windows=20_000, frames=3, seldom=seldom)
     frames, controls = episodes.frames[at], episodes.controls[at]
     assert frames.shape[:2] == controls.shape[:2] == (20_000, 3)
     share = float((frames[:, -1, 0, 1, 0] == 3).double().mean())
-    expected = thirds**0.5 / (thirds**0.5 + (len(ends) - thirds) ** 0.5)
+    counts = [thirds, len(ends) - thirds]
+    third, other = (count * max(count, fewest) ** -seldom for count in counts)
+    expected = third / (third + other)
     assert share == pytest.approx(expected, abs=4 * (expected * (1 - expected) / 20_000) ** 0.5)
     assert share > thirds / len(ends) + 0.02
     assert len({frame.numpy().tobytes() for frame in frames}) == len(ends)

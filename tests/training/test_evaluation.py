@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,6 @@ from worldsim.samplers import few_step
 from worldsim.training.data import Episodes, Recording, Series, record
 from worldsim.training.evaluation import SEED, Evaluation, LatentWindows, share_right
 from worldsim.training.objectives import DiffusionForcing
-from worldsim.training.trainer import Acting
 
 CODEC = PatchCodec(side=2)
 CONFIG = SmallConfig(channels=12, height=2, width=3, controls=1, dim=16, layers=1, heads=2)
@@ -103,9 +103,9 @@ def test_that_share_of_the_windows_is_drawn_for_what_seldom_happens(episodes, se
     drawn = []
     draw = episodes.draw
 
-    def noted(rng, *, windows, frames, seldom=False):
+    def noted(rng, *, windows, frames, seldom, under):
         drawn.append((windows, seldom))
-        return draw(rng, windows=windows, frames=frames, seldom=seldom)
+        return draw(rng, windows=windows, frames=frames, seldom=seldom, under=under)
 
     monkeypatch.setattr(episodes, "draw", noted)
     play = LatentWindows(episodes, CODEC, seldom).sample(np.random.default_rng(2), windows=800, frames=3)
@@ -114,15 +114,22 @@ def test_that_share_of_the_windows_is_drawn_for_what_seldom_happens(episodes, se
     assert sum(windows for windows, rare in drawn if rare) == pytest.approx(800 * seldom, abs=50)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
-def test_that_share_of_the_windows_ends_where_something_is_done(episodes: Episodes, share: float) -> None:
-    acting = Acting(share=share, controls=(0,))
-    windows = LatentWindows(episodes, CODEC, acting=acting)
-    play = windows.sample(np.random.default_rng(3), windows=800, frames=3)
-    acts = float(episodes.controls[:, 0].mean())
-    found = float(play.controls[:, -1, 0].mean())
-    assert play.latents.shape[:2] == (800, 3)
-    assert found == pytest.approx(share + (1 - share) * acts, abs=0.1)
+def test_windows_that_end_where_something_is_done_show_each_event_as_often_as_every_other(
+    episodes: Episodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    draw = episodes.draw
+
+    def noted(rng: np.random.Generator, **how: Any) -> torch.Tensor:
+        asked.append(how)
+        return draw(rng, **how)
+
+    monkeypatch.setattr(episodes, "draw", noted)
+    windows = LatentWindows(episodes, CODEC, 0.5)
+    play = windows.sample(np.random.default_rng(3), windows=80, frames=3, under=(0,))
+    assert play.latents.shape[:2] == (80, 3)
+    assert (play.controls[:, -1, 0] > 0).all()
+    assert asked == [{"windows": 80, "frames": 3, "seldom": 1.0, "under": (0,)}]
 
 
 def test_no_window_ends_where_nothing_is_ever_done(episodes: Episodes) -> None:

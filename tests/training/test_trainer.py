@@ -20,7 +20,7 @@ from worldsim.models.small.backbone import SmallBackbone, SmallConfig
 from worldsim.training.distillation import FewStepDistillation
 from worldsim.training.objectives import DiffusionForcing
 from worldsim.training.passes import Play
-from worldsim.training.trainer import SEEDS, Distillation, Reweighted, Stage, Trainer, TrainingPlan, read_header
+from worldsim.training.trainer import SEEDS, Acting, Distillation, Reweighted, Stage, Trainer, TrainingPlan, read_header
 
 CONFIG = SmallConfig(channels=2, height=1, width=3, controls=1, dim=16, layers=1, heads=2)
 FORCING = DiffusionForcing(frames=3, first=1, blocks=(1,))
@@ -37,7 +37,7 @@ PLAN = TrainingPlan(stages=(stage(3), stage(4, FEW_STEP), stage(3, FEW_STEP), st
 class Noise:
     """Windows of nothing in particular, all different."""
 
-    def sample(self, rng: np.random.Generator, *, windows: int, frames: int) -> Play:
+    def sample(self, rng: np.random.Generator, *, windows: int, frames: int, under: tuple[int, ...] = ()) -> Play:
         latents = rng.standard_normal((windows, frames, 2, 1, 3), dtype=np.float32)
         controls = rng.random((windows, frames, 1), dtype=np.float32)
         return Play(torch.from_numpy(latents), torch.from_numpy(controls))
@@ -109,13 +109,39 @@ def test_equal_plans_give_equal_weights_and_another_seed_others(tmp_path: Path) 
 
 def test_a_few_updates_on_a_tiny_set_lower_the_loss() -> None:
     class Fixed(Noise):
-        def sample(self, rng: np.random.Generator, *, windows: int, frames: int) -> Play:
-            return super().sample(np.random.default_rng(0), windows=windows, frames=frames)
+        def sample(self, rng: np.random.Generator, *, windows: int, frames: int, under: tuple[int, ...] = ()) -> Play:
+            return super().sample(np.random.default_rng(0), windows=windows, frames=frames, under=under)
 
     plan = TrainingPlan(stages=(stage(60, lr=2e-2),), warmup=5)
     made = Trainer(SmallBackbone(CONFIG, torch.Generator().manual_seed(1)), plan, Fixed())
     losses = [made.step() for _ in range(60)]
     assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+def test_that_share_of_the_updates_learns_of_windows_that_end_where_something_is_done(share: float) -> None:
+    asked: list[tuple[int, int, tuple[int, ...]]] = []
+
+    class Noted(Noise):
+        def sample(self, rng: np.random.Generator, *, windows: int, frames: int, under: tuple[int, ...] = ()) -> Play:
+            asked.append((windows, frames, under))
+            return super().sample(rng, windows=windows, frames=frames, under=under)
+
+    short = DiffusionForcing(frames=1, first=0, blocks=(1,))
+    acting = Acting(share=share, controls=(0,), objective=short, windows=5)
+    plan = TrainingPlan(stages=(stage(60),), warmup=2, acting=acting)
+    made = Trainer(SmallBackbone(CONFIG, torch.Generator().manual_seed(1)), plan, Noted())
+    for _ in range(60):
+        made.step()
+    assert set(asked) <= {(5, 2, (0,)), (2, 4, ())}
+    assert asked.count((5, 2, (0,))) == pytest.approx(60 * share, abs=14 if 0 < share < 1 else 0)
+
+
+@pytest.mark.parametrize("wrong", [{"share": 1.5}, {"share": -0.1}, {"controls": ()}, {"windows": 0}])
+def test_updates_that_act_have_a_share_controls_and_windows(wrong: dict[str, Any]) -> None:
+    fits: dict[str, Any] = {"share": 0.5, "controls": (0,), "objective": FORCING, "windows": 1}
+    with pytest.raises(ConfigError, match="a share of updates in"):
+        Acting(**fits | wrong)
 
 
 def test_a_plan_may_learn_some_parameters_and_leave_the_others_as_they_are() -> None:
@@ -217,8 +243,8 @@ def test_another_plan_has_another_fingerprint_and_another_seed_the_same() -> Non
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
 def test_a_loss_that_is_no_number_ends_training_before_anything_is_learned_from_it(wrong: float) -> None:
     class Wrong(Noise):
-        def sample(self, rng: np.random.Generator, *, windows: int, frames: int) -> Play:
-            play = super().sample(rng, windows=windows, frames=frames)
+        def sample(self, rng: np.random.Generator, *, windows: int, frames: int, under: tuple[int, ...] = ()) -> Play:
+            play = super().sample(rng, windows=windows, frames=frames, under=under)
             play.latents[0, 2, 0, 0, 0] = wrong
             return play
 

@@ -308,6 +308,10 @@ def _check_alike(
             raise DataError(f"{path} holds frames of {found}, {needs} {fits}; move it elsewhere or record it again")
 
 
+FEWEST = 20
+"""Events recorded less often are drawn as if they had been."""
+
+
 class Episodes:
     """Recorded play in memory, on one device, from which windows of consecutive frames are drawn.
 
@@ -351,7 +355,7 @@ class Episodes:
         self.episodes = tuple(bounds)
         self._kind, self._folder = kind, folder
         self._events = torch.cat([part["events"] for part in parts]).numpy()
-        self._laws: dict[tuple[int, bool, tuple[int, ...]], tuple[NDArray[np.int64], NDArray[np.float64]]] = {}
+        self._laws: dict[tuple[int, float, tuple[int, ...]], tuple[NDArray[np.int64], NDArray[np.float64]]] = {}
 
     def draw(
         self,
@@ -359,7 +363,7 @@ class Episodes:
         *,
         windows: int,
         frames: int,
-        seldom: bool = False,
+        seldom: float = 0.0,
         under: tuple[int, ...] = (),
     ) -> Tensor:
         """Draw windows of consecutive frames of one episode each.
@@ -368,9 +372,10 @@ class Episodes:
             rng: the only source of randomness.
             windows: how many.
             frames: how long each is.
-            seldom: off, every window is equally likely. On, one counts by the inverse root of how often the event of
-                its last frame was recorded: of two events, one seen a hundred times as often as the other, it is then
-                drawn ten times as often.
+            seldom: a window counts by how often the event of its last frame was recorded, to the power of -seldom: with
+                0 every window is equally likely, with 1 every event, with 0.5 one that was seen a hundred times as
+                often as another is drawn ten times as often. Events seen less than FEWEST times count as if seen so
+                often, lest single windows be known by heart.
             under: numbers of controls of which one has to steer the last frame; any, or none, if empty.
 
         Returns:
@@ -388,9 +393,9 @@ class Episodes:
 
     def check(self, frames: int, under: tuple[int, ...] = ()) -> None:
         """Raise DataError unless windows of that many frames can be drawn, see draw."""
-        self._law(frames, seldom=False, under=under)
+        self._law(frames, seldom=0.0, under=under)
 
-    def _law(self, frames: int, seldom: bool, under: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    def _law(self, frames: int, seldom: float, under: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """The first frames of all windows, and how much they count, summed up to each."""
         ranges = [np.arange(start, end - frames + 1) for start, end in self.episodes if end - start >= frames]
         if not ranges:
@@ -405,4 +410,4 @@ class Episodes:
             if not len(starts):
                 raise DataError(f"in {self._folder} no {self._kind} window of {frames} frames ends with such a key")
         _, kinds, counts = np.unique(self._events[starts + frames - 1], return_inverse=True, return_counts=True)
-        return starts, np.cumsum(counts[kinds] ** -0.5 if seldom else np.ones(len(starts)))
+        return starts, np.cumsum(counts.clip(min=FEWEST)[kinds] ** -seldom)

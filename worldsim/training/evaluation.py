@@ -15,7 +15,7 @@ from worldsim.models.protocol import Backbone, Codec
 from worldsim.training.data import Episodes
 from worldsim.training.passes import Play
 from worldsim.training.recollection import Recollections
-from worldsim.training.trainer import Acting, Objective
+from worldsim.training.trainer import Objective
 
 TOLERANCE = 5.0
 """A tile is right when its mean absolute error is below this, of 255. Crafter's terrain, creatures and facings differ
@@ -32,9 +32,8 @@ class LatentWindows:
     Args:
         episodes: where they are drawn from.
         codec: of the world.
-        seldom: the share of windows drawn for the event of their last frame, see Episodes.sample. What seldom happens
-            is then learned sooner; what follows from what is not changed by being seen more often.
-        acting: a share of windows, of which seldom has no say, see Acting; none if None.
+        seldom: the share of windows drawn for the event of their last frame, see Episodes.draw. What seldom happens is
+            then learned sooner; what follows from what is not changed by being seen more often.
         recollections: of those episodes, for a backbone that remembers.
     """
 
@@ -44,26 +43,21 @@ class LatentWindows:
         codec: Codec[Any],
         seldom: float = 0.0,
         *,
-        acting: Acting | None = None,
         recollections: Recollections | None = None,
     ) -> None:
         self._episodes = episodes
         self._codec = codec
         self._seldom = seldom
-        self._acting = acting
         self._recollections = recollections
 
-    def sample(self, rng: np.random.Generator, *, windows: int, frames: int) -> Play:
-        """That many windows, of that many frames each."""
-        acts = 0 if self._acting is None else int(rng.binomial(windows, self._acting.share))
-        some = int(rng.binomial(windows - acts, self._seldom))
+    def sample(self, rng: np.random.Generator, *, windows: int, frames: int, under: tuple[int, ...] = ()) -> Play:
+        """See Windows."""
+        some = int(rng.binomial(windows, self._seldom))
+        kinds = [(windows, 1.0)] if under else [(windows - some, 0.0), (some, 0.5)]
         drawn = [
-            self._episodes.draw(rng, windows=count, frames=frames, seldom=seldom)
-            for count, seldom in ((windows - acts - some, False), (some, True))
+            self._episodes.draw(rng, windows=count, frames=frames, seldom=seldom, under=under)
+            for count, seldom in kinds
         ]
-        if self._acting is not None:
-            under = self._acting.controls
-            drawn.append(self._episodes.draw(rng, windows=acts, frames=frames, seldom=True, under=under))
         at = torch.cat(drawn)
         encode = torch.vmap(lambda window: self._codec.encode(window, self._codec.open())[0])
         return Play(

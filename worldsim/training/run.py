@@ -176,7 +176,9 @@ def train_world(
     evaluation = _evaluation(recipe, held_out, trainer)
     evaluation.check()
     for stage in plan.stages:
-        episodes.check(1 + stage.objective.frames, plan.acting.controls if plan.acting else ())
+        episodes.check(1 + stage.objective.frames)
+    if plan.acting is not None:
+        episodes.check(1 + plan.acting.objective.frames, plan.acting.controls)
     with _opened(out, run) as log:
         journal = _Journal(out, log, evaluation, kind=_kind(out, run))
         if run.resume:
@@ -273,7 +275,7 @@ def _backbone(recipe: Recipe, episodes: Episodes, run: Run) -> SmallBackbone:
 def _trainer(recipe: Recipe, episodes: Episodes, plan: TrainingPlan, backbone: SmallBackbone) -> Trainer:
     """A trainer at its first update."""
     recollections = _recollections(recipe, episodes, backbone)
-    windows = LatentWindows(episodes, recipe.codec, plan.seldom, acting=plan.acting, recollections=recollections)
+    windows = LatentWindows(episodes, recipe.codec, plan.seldom, recollections=recollections)
     return Trainer(backbone, plan, windows)
 
 

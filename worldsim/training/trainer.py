@@ -36,8 +36,12 @@ device."""
 class Windows(Protocol):
     """Where a trainer gets its windows from."""
 
-    def sample(self, rng: np.random.Generator, *, windows: int, frames: int) -> Play:
-        """That many windows, of that many frames each."""
+    def sample(self, rng: np.random.Generator, *, windows: int, frames: int, under: tuple[int, ...] = ()) -> Play:
+        """That many windows, of that many frames each.
+
+        Where controls are named, one of them steers the last frame of each window, and whatever came of it, each event
+        that was recorded, is drawn as often as every other.
+        """
         ...
 
 
@@ -91,17 +95,28 @@ class Stage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Acting:
-    """Windows that end where something is done: a share of all, whose last frame is steered by one of these controls.
+    """Updates that learn what hands do, of short windows that each end where something is done.
 
-    Such windows are drawn for their event, see LatentWindows.
+    What is done follows from the frame before it. A long window spends all its other frames on what is known by then,
+    and by the share of its frames one that takes a diamond would hardly ever be drawn.
+
+    share: of all updates.
+    controls: one of them steers the last frame of each window, see Windows.
+    objective: what is minimised, in place of that of the stage.
+    windows: windows in one update.
     """
 
     share: float
     controls: tuple[int, ...]
+    objective: Objective
+    windows: int
 
     def __post_init__(self) -> None:
-        if not 0 <= self.share <= 1 or not self.controls:
-            raise ConfigError(f"a share of windows in [0, 1] ends with one of 1 control or more, got {self}")
+        if not 0 <= self.share <= 1 or not self.controls or self.windows < 1:
+            raise ConfigError(
+                f"a share of updates in [0, 1] has windows, at least 1, that end with one of 1 control or more, got "
+                f"{self}"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +131,7 @@ class TrainingPlan:
         average: decay of the moving average of the weights, which is what is shipped; it grows into that value.
         clip: the largest norm of a gradient.
         seldom: the share of windows drawn for the event of their last frame, see LatentWindows.
-        acting: what windows are drawn before those; none if None.
+        acting: a share of updates that learn something else than their stage; none if None.
         only: how the names of the parameters begin that are learned while all others stay as they are; all if empty.
     """
 
@@ -232,9 +247,9 @@ class Trainer:
         stage, rate = self.plan.at(self.update)
         rng = np.random.default_rng([self.plan.seed, self.update])
         generator = torch.Generator(self._device).manual_seed(int(rng.integers(2**62)))
-        play = self._windows.sample(rng, windows=stage.windows, frames=1 + stage.objective.frames)
+        loss_of, play = self._draw(stage, rng)
         with torch.autocast(self._device.type, dtype=torch.bfloat16):
-            loss = self._loss(stage)(cast(Backbone, self.backbone), play, generator)
+            loss = loss_of(cast(Backbone, self.backbone), play, generator)
         self.backbone.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, self.plan.clip, foreach=True)
@@ -252,6 +267,14 @@ class Trainer:
         with torch.no_grad():
             torch._foreach_lerp_(self.average, self._parameters, 1 - decay)
         return float(loss.detach())
+
+    def _draw(self, stage: Stage, rng: np.random.Generator) -> tuple[Loss, Play]:
+        """What an update of that stage learns, and from what."""
+        acting = self.plan.acting
+        if acting is not None and rng.random() < acting.share:
+            frames, under = 1 + acting.objective.frames, acting.controls
+            return acting.objective.loss, self._windows.sample(rng, windows=acting.windows, frames=frames, under=under)
+        return self._loss(stage), self._windows.sample(rng, windows=stage.windows, frames=1 + stage.objective.frames)
 
     def averaged(self) -> dict[str, Tensor]:
         """The moving average of the weights, by name: what is judged and shipped."""
