@@ -52,6 +52,7 @@ POLICIES = (
     PLAIN,
     "blockvid:recent=16,top=2,run=8,tau=0.98",
     "sink:sink=4,window=28",
+    "adaptive:recent=28,run=4,like=0.9",
     "pages:recent=16,top=2,run=8,within=64",
     "random:recent=16,top=2,run=8,tau=1",
     "mismatched:recent=16,top=2,run=8,tau=1",

@@ -20,6 +20,8 @@ from worldsim.errors import ConfigError, UnknownName
         ("sink:window=5", SinkWindow(window=5)),
         ("sink:sink=0,window=5", SinkWindow(sink=0, window=5)),
         ("far-sink:sink=3,window=6", SinkWindow(sink=3, window=6, near=False)),
+        ("adaptive", Retrieval(pick="first", recent=20, top=1, run=4, bank=16, like=0.9)),
+        ("adaptive:like=0.75,run=2", Retrieval(pick="first", recent=20, top=1, run=2, bank=16, like=0.75)),
         ("blockvid", Retrieval(tau=0.98)),
         ("blockvid:tau=0.9,top=3", Retrieval(tau=0.9, top=3)),
         ("blockvid:tau=1", Retrieval()),
@@ -38,7 +40,7 @@ def test_a_policy_is_named_by_a_text(text: str, policy: Policy) -> None:
     [
         (
             "windows",
-            "there is no policy 'windows'; known: blockvid, far-sink, full, .*, sink, window; did you mean 'window'",
+            "there is no policy 'windows'; known: adaptive, blockvid, .*, window; did you mean 'window'",
         ),
         ("", "there is no policy ''"),
         ("window:frame=3", "there is no option 'frame' of policy 'window'; known: frames; did you mean 'frames'"),

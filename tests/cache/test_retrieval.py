@@ -14,7 +14,7 @@ from worldsim.errors import ConfigError
 from worldsim.testing.conformance import check_policy
 
 
-@pytest.mark.parametrize("pick", ["likest", "unlikest", "random"])
+@pytest.mark.parametrize("pick", ["likest", "unlikest", "random", "first"])
 @pytest.mark.parametrize("within", [0, 6])
 @pytest.mark.parametrize(("recent", "top", "run", "bank"), [(4, 2, 3, 5), (1, 1, 1, 1), (5, 3, 2, 4), (7, 1, 6, 2)])
 def test_retrieval_keeps_the_contract(recent: int, top: int, run: int, bank: int, within: int, pick: Any) -> None:
@@ -55,6 +55,16 @@ def test_mismatched_takes_the_runs_least_like_it() -> None:
     policy = Retrieval(recent=2, top=1, run=2, pick="unlikest")
     assert frames(policy.see(range(20), 20, lambda frame: -1.0 if frame == 7 else frame)) == [0, 1, 18, 19]
     assert frames(policy.see(range(20), 20, lambda frame: -1.0 if frame in (6, 7) else frame)) == [6, 7, 18, 19]
+
+
+def test_a_sink_that_adapts_is_given_up_for_a_later_one_that_the_world_still_looks_like() -> None:
+    policy = Retrieval(recent=4, top=1, run=3, pick="first", like=0.8)
+    likeness = {1: 0.9, 7: 0.85, 16: 0.95}
+    assert frames(policy.see(range(30), 30, lambda frame: likeness.get(frame, 0.1)))[:3] == [0, 1, 2]
+    likeness[1] = 0.5
+    assert frames(policy.see(range(30), 30, lambda frame: likeness.get(frame, 0.1)))[:3] == [6, 7, 8]
+    assert frames(policy.see(range(30), 30, lambda frame: 0.79)) == [26, 27, 28, 29]
+    assert frames(policy.see(range(30), 30)) == [26, 27, 28, 29], "of nothing that is known to be alike"
 
 
 def test_random_takes_every_run_now_and_then_and_the_same_when_asked_again() -> None:

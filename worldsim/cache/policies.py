@@ -37,10 +37,15 @@ POLICIES: dict[str, Named] = {
     "window": Named(Window, {}, {}),
     "sink": Named(SinkWindow, {"near": True}, {}),
     "far-sink": Named(SinkWindow, {"near": False}, {}),
-    "blockvid": Named(Retrieval, {"pick": "likest", "within": 0}, {"tau": 0.98}),
-    "pages": Named(Retrieval, {"pick": "likest", "tau": 1.0}, {"within": 64}),
-    "random": Named(Retrieval, {"pick": "random", "within": 0}, {}),
-    "mismatched": Named(Retrieval, {"pick": "unlikest", "within": 0}, {}),
+    "adaptive": Named(
+        Retrieval,
+        {"pick": "first", "tau": 1.0, "within": 0},
+        {"recent": 20, "top": 1, "run": 4, "bank": 16, "like": 0.9},
+    ),
+    "blockvid": Named(Retrieval, {"pick": "likest", "within": 0, "like": 0.0}, {"tau": 0.98}),
+    "pages": Named(Retrieval, {"pick": "likest", "tau": 1.0, "like": 0.0}, {"within": 64}),
+    "random": Named(Retrieval, {"pick": "random", "within": 0, "like": 0.0}, {}),
+    "mismatched": Named(Retrieval, {"pick": "unlikest", "within": 0, "like": 0.0}, {}),
 }
 
 
@@ -54,7 +59,7 @@ def parse_policy(text: str) -> Policy:
         ConfigError: an option is given twice, is no such number, or does not fit.
     """
     known = {name: named.options for name, named in POLICIES.items()}
-    name, options = parse_options(text, known, kind="policy", decimals=("tau",))
+    name, options = parse_options(text, known, kind="policy", decimals=("tau", "like"))
     named = POLICIES[name]
     return named.kind(**{**named.usual, **named.settled, **options})
 

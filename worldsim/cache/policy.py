@@ -9,11 +9,11 @@ from typing import Protocol
 from worldsim.errors import ConfigError
 
 Alike = Callable[[int], float]
-"""How like a held frame is to what a block is about to show; more is liker, and no number means anything by itself."""
+"""How like a held frame is to what a block is about to show, -1 to 1: in a decoder, the cosine of their looks."""
 
 
 def nothing_alike(frame: int) -> float:
-    """The likeness of frames of which nothing is known."""
+    """The likeness of frames of which nothing is known: none."""
     return 0.0
 
 

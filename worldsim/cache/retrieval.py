@@ -11,7 +11,7 @@ from typing import Literal
 from worldsim.cache.policy import Alike, Seen, Sparse, nothing_alike
 from worldsim.errors import ConfigError
 
-Pick = Literal["likest", "unlikest", "random"]
+Pick = Literal["likest", "unlikest", "random", "first"]
 Run = tuple[int, ...]
 DIGITS = 6
 """Decimals of tau: as many as its text has."""
@@ -32,12 +32,16 @@ class Retrieval:
     tau: share of the attention that the tokens which are kept of an old run hold; with 1 it is kept whole.
     bank: old runs that are held; the oldest is forgotten.
     within: the runs come from the likest stretch of so many frames alone; 0 is no such stretch.
-    pick: which runs are taken. All but the likest are controls: what helps must beat them.
+    pick: which runs are taken. The first of those that are alike is a sink that adapts: it is given up for a later one
+        once the world no longer looks like it. The unlikest and random ones are controls: what helps must beat them.
+    like: how like a run has to be to what is asked for, where the first are taken; none is brought back else.
 
     Sources: BlockVid, Zhang et al. 2025 (arXiv:2511.22973), its semantic sparse cache, which asks by prompts and when
     one changes; here the frame before the block asks, at every block, as the pooled queries and keys of WorldAttention
     do, whose two stages are `within` and `run`. Positions follow one another up to the block: neither says what
-    BlockVid does with them.
+    BlockVid does with them. The sink that adapts is that of StreamDiffusionV2, Feng et al. 2025 (arXiv:2511.07399),
+    which puts the newest frames in its place once their keys and values are less alike than a threshold; here looks are
+    compared, and a sink given up serves again where the world looks like it again.
     """
 
     recent: int = 16
@@ -47,9 +51,11 @@ class Retrieval:
     bank: int = 64
     within: int = 0
     pick: Pick = "likest"
+    like: float = 0.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "tau", round(self.tau, DIGITS))
+        for name in ("tau", "like"):
+            object.__setattr__(self, name, round(getattr(self, name), DIGITS))
         if min(self.recent, self.top, self.run, self.bank) < 1 or not 0 < self.tau <= 1:
             raise ConfigError(
                 f"retrieval needs recent, top, run and bank of at least 1 and tau from {10**-DIGITS:.{DIGITS}f} to 1, "
@@ -93,6 +99,8 @@ class Retrieval:
 
     def _picked(self, runs: list[Run], block: int, alike: Alike) -> list[Run]:
         """The runs that are brought back; of equal ones the latest."""
+        if self.pick == "first":
+            return [run for run in runs if _likest(alike, run) >= self.like][: self.top]
         marks = {run: _drawn(block, run) if self.pick == "random" else _likest(alike, run) for run in runs}
         sign = -1 if self.pick == "unlikest" else 1
         return sorted(runs, key=lambda run: (sign * marks[run], run))[-self.top :]
