@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -17,7 +18,16 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from worldsim.files import checksum, drop_unfinished, make_folder, write_tensors
+from worldsim.errors import ConfigError, WeightsError
+from worldsim.files import (
+    check_finite,
+    check_holds_weights,
+    checksum,
+    drop_unfinished,
+    make_folder,
+    path_of,
+    write_tensors,
+)
 
 TENSORS = {
     "turned": torch.arange(6, dtype=torch.int16).view(2, 3).T,
@@ -112,3 +122,56 @@ def test_what_a_killed_process_left_half_written_goes_and_what_is_being_written_
         writing.kill()
     drop_unfinished(tmp_path)
     assert sorted(tmp_path.iterdir()) == sorted(others)
+
+
+@pytest.mark.parametrize("given", [Path("a/b"), "a/b"])
+def test_a_path_is_a_text_or_a_path(given: Path | str) -> None:
+    assert path_of(given, "log") == Path("a/b")
+
+
+@pytest.mark.parametrize("given", [5, None, b"a", ["a"], ""])
+def test_what_is_no_path_is_told_by_the_name_of_its_argument(given: object) -> None:
+    with pytest.raises(ConfigError, match=rf"log is a path, as a text or a Path, got {re.escape(repr(given))}"):
+        path_of(given, "log")
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "is empty, as a download leaves it that failed; get it again"),
+        (
+            b"<!DOCTYPE html>\n<html>",
+            "holds no weights, but a web page that begins with '<!DOCTYPE html>'; get the file",
+        ),
+        (b"\n <html><head>", "a web page that begins with '<html><head>'"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "a pointer of Git LFS that begins with .*; run `git lfs"),
+        (b"Entry not found", "a text that begins with 'Entry not found'; get the file itself, with `hf download`"),
+        ('{"error": "größer"}'.encode(), "a text that begins with "),
+        (None, "is a folder, and weights are a file; name that"),
+    ],
+)
+def test_what_lies_in_place_of_weights_is_told(tmp_path: Path, content: bytes | None, told: str) -> None:
+    path = tmp_path / "a.pth"
+    path.mkdir() if content is None else path.write_bytes(content)
+    with pytest.raises(WeightsError, match=rf"a.pth {told}" if content is None else told):
+        check_holds_weights(path)
+
+
+def test_what_may_hold_weights_passes(tmp_path: Path) -> None:
+    write_tensors(tmp_path / "a.safetensors", TENSORS)
+    torch.save(TENSORS, tmp_path / "a.pt")
+    torch.save(TENSORS, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    for path in tmp_path.iterdir():
+        check_holds_weights(path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+def test_numbers_that_are_none_are_told_and_all_others_pass(dtype: torch.dtype) -> None:
+    tensor = torch.randn(7, 3, generator=torch.Generator().manual_seed(1)).to(dtype)
+    for fine in (tensor, tensor[:0], tensor[0, 0]):
+        assert check_finite(fine, "w", "a.pth") is fine
+    for wrong in ("nan", "inf", "-inf"):
+        spoilt = tensor.clone()
+        spoilt[5, 1] = float(wrong)
+        with pytest.raises(WeightsError, match=r"a\.pth is damaged: w holds numbers that are none"):
+            check_finite(spoilt, "w", "a.pth")

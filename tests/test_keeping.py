@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import torch
 from worldsim.cache.policy import Full, Policy, SinkWindow, Window
 from worldsim.cache.pool import PagePool, PageShape
 from worldsim.cache.quant import parse_storage
+from worldsim.decoding.prompting import PromptChange
 from worldsim.decoding.video import VideoPlan
 from worldsim.errors import ConfigError
-from worldsim.keeping import Keeping, check_budget, check_pages, tiers_of
+from worldsim.keeping import Keeping, check_budget, check_keeping, check_pages, tiers_of
 from worldsim.samplers import few_step
 
 CPU = torch.device("cpu")
@@ -91,6 +93,13 @@ def test_a_pool_has_room_for_what_a_policy_holds_and_two_blocks(policy: Policy, 
         check_pages(pool_of(least - 1), plan_of(policy, frames))
 
 
+def test_a_pool_has_room_for_the_frames_that_a_new_prompt_computes_anew() -> None:
+    plan = replace(plan_of(Window(frames=5), 1), on_prompt=PromptChange(anew=8))
+    check_pages(pool_of(10), plan)
+    with pytest.raises(ConfigError, match=r"holds up to 8 frames, beside 2 .* share 9 pages"):
+        check_pages(pool_of(9), plan)
+
+
 def test_a_policy_without_a_bound_is_given_any_pool() -> None:
     check_pages(pool_of(1), plan_of(Full()))
 
@@ -118,3 +127,12 @@ def test_a_budget_may_be_smaller_where_pages_are_coded() -> None:
     check_budget(pool, plan, least)
     with pytest.raises(ConfigError, match=f"needs {least} bytes"):
         check_budget(pool, plan, least - 1)
+
+
+def test_what_a_pool_has_no_room_for_is_told_before_there_is_one() -> None:
+    plan, least = plan_of(Window(frames=4), 2), pool_of(1).bytes_for(4, 2)
+    for pages, budget, told in ((7, least, "share 7 pages"), (8, least - 1, f"the budget is {least - 1}")):
+        tiers = tiers_of(budget, None, CPU)
+        with pytest.raises(ConfigError, match=told):
+            check_keeping(SHAPE, plan, Keeping(tiers=tiers), pages=pages, dtype=torch.float32)
+    check_keeping(SHAPE, plan, Keeping(tiers=tiers_of(least, None, CPU)), pages=8, dtype=torch.float32)

@@ -423,14 +423,29 @@ def without_image_encoder(folder: Path) -> None:
         (codec_for_transformer, r"is no Matrix-Game 2 transformer; it looks like a VAE \(16 latent channels\)"),
         (torn, r"distilled\.safetensors is torn"),
         (a_tensor_less, r"1 of \d+ tensors missing \(blocks\.1\.action_model\.t_qkv\.weight\)"),
-        (without_codec, r"nor Wan2\.1_VAE\.pth; there is: "),
-        (without_image_encoder, r"holds no image encoder; looked for models_clip\*\.pth"),
+        (without_codec, r"nor Wan2\.1_VAE\.pth; there is: .* get it by `hf download Wan-AI/"),
+        (without_image_encoder, r"holds no CLIP image encoder: looked for models_clip\*\.pth"),
     ],
 )
 def test_a_folder_in_which_something_is_wrong_is_refused_with_what_it_is(tmp_path: Path, spoil: Any, told: str) -> None:
     spoil(published(tmp_path, ["matrix-game-2-universal", "matrix-game-2-gta"]))
     with pytest.raises(WeightsError, match=told):
         loaded("matrix-game-2-universal", tmp_path)
+
+
+def test_weights_of_another_family_are_told_with_the_world_that_takes_them(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"name one: .*/distilled\.safetensors \(.* of the world matrix-game-2-univ"):
+        loaded("self-forcing", folder)
+    torch.save({"generator": {"a": torch.ones(2)}, "generator_ema": {"a": torch.ones(2)}}, tmp_path / "other.pt")
+    with pytest.raises(WeightsError, match=r"is no Matrix-Game 2 transformer; it looks like no model known here"):
+        loaded("matrix-game-2-gta", tmp_path / "other.pt")
+
+
+def test_noise_of_other_levels_is_refused_before_weights_are_read() -> None:
+    with pytest.raises(
+        ConfigError, match=r"has to begin as noise alone, got noise cosine:low=60.*; choose plain, shuf"
+    ):
+        worldsim.load("matrix-game-2-gta", noise="cosine")
 
 
 def test_weights_that_are_nowhere_are_asked_for() -> None:
@@ -490,8 +505,9 @@ def test_a_picture_of_any_size_and_aspect_fits(tmp_path: Path, height: int, widt
 
 
 @pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n" + bytes(40), None])
-def test_a_file_that_is_no_picture_is_refused(tmp_path: Path, content: bytes | None) -> None:
+def test_a_file_that_is_no_picture_is_refused_by_its_name(tmp_path: Path, content: bytes | None) -> None:
     if content is not None:
         (tmp_path / "a.png").write_bytes(content)
-    with pytest.raises(ConfigError, match=r"a\.png is no picture that can be read"):
+    told = r"there is no picture .*a\.png" if content is None else r"a\.png is no picture that can be read"
+    with pytest.raises(ConfigError, match=told):
         fit_picture(tmp_path / "a.png", SIZE)

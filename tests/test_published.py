@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from worldsim import matrixgame, wan
+from worldsim import matrixgame, pictures, wan
 from worldsim.errors import ConfigError, LogError
 from worldsim.published import PUBLISHED, fit_picture, fps_of, settings_of, size_of
 from worldsim.wan_memory import pages_of
@@ -34,8 +34,8 @@ def test_every_recipe_has_a_name_of_its_own_and_says_what_it_is() -> None:
 @pytest.mark.parametrize("players", [1, 2, 5])
 def test_memory_that_is_planned_for_players_and_one_more_is_enough_to_serve_them(name: str, players: int) -> None:
     plan = PUBLISHED[name].plan()
-    assert plan.policy.limit is not None
-    places = pages_of(plan, sessions=players + 1) // (plan.policy.limit + 2 * plan.frames_per_block)
+    assert plan.limit is not None
+    places = pages_of(plan, sessions=players + 1) // (plan.limit + 2 * plan.frames_per_block)
     assert places >= players + 1
 
 
@@ -65,6 +65,6 @@ def test_a_picture_is_cut_as_its_family_takes_it(tmp_path: Path, *, needs_pictur
     pixels = np.random.default_rng(1).integers(0, 256, (50, 70, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     world = SimpleNamespace(needs_picture=needs_picture, size=(16, 32))
-    family = matrixgame if needs_picture else wan
+    family = matrixgame if needs_picture else pictures
     found = fit_picture(tmp_path / "a.png", world)  # type: ignore[arg-type]
     assert np.array_equal(found, family.fit_picture(tmp_path / "a.png", (16, 32)))

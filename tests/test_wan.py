@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -26,17 +25,18 @@ from worldsim.cache.pool import PagePool
 from worldsim.codec.taehv import TaehvConfig
 from worldsim.decoding.prompting import KEEP, PromptChange
 from worldsim.decoding.video import VideoDecoder
-from worldsim.errors import ConfigError, NotShipped, WeightsError
+from worldsim.errors import ConfigError, NotShipped, UnknownName, WeightsError
 from worldsim.keeping import Keeping
 from worldsim.models.wan.backbone import WanBackbone
 from worldsim.models.wan.config import WanConfig, wan_config
 from worldsim.models.wan.stored import wanted_shapes
 from worldsim.noise import block_noise
+from worldsim.pictures import fit_picture
 from worldsim.runtime.engine import Engine
 from worldsim.runtime.journal import read_log
 from worldsim.runtime.session import Session
 from worldsim.runtime.world import World
-from worldsim.wan import RECIPES, WanRecipe, fit_picture, load_parts, parse_size, plan_memory, room_for
+from worldsim.wan import RECIPES, WanRecipe, load_parts, parse_size, plan_memory, room_for
 from worldsim.wan_memory import pages_of
 
 pytest.importorskip("diffusers")
@@ -457,7 +457,9 @@ def test_the_changes_of_longlive_are_merged_whatever_else_lies_there(tmp_path: P
     merged = found.backbone.state_dict()["blocks.1.self_attn.q.weight"]
     assert torch.allclose(merged, state(WIDE, seed=0)["blocks.1.self_attn.q.weight"] + up @ down, atol=1e-6)
     (folder / "lora.pt").unlink()
-    with pytest.raises(WeightsError, match=r"lora\.pt"):
+    with pytest.raises(
+        WeightsError, match=r"lacks lora\.pt, .*; put models/lora\.pt of Efficient-Large-Model/LongLive"
+    ):
         load_parts(RECIPES["longlive"], folder, size=SIZE, device=CPU)
 
 
@@ -517,12 +519,43 @@ def torn(folder: Path) -> None:
     file.write_bytes(file.read_bytes()[:-9])
 
 
+def damaged(folder: Path) -> None:
+    spoilt = state(TINY, seed=1)
+    spoilt["blocks.1.ffn.0.weight"][3, 2] = torch.nan
+    save_file(spoilt, folder / "model.safetensors")
+
+
+def quantised(folder: Path) -> None:
+    tensors = state(TINY, seed=1).items()
+    coded = {name: (99 * tensor).to(torch.int8) if tensor.ndim > 1 else tensor for name, tensor in tensors}
+    save_file(coded, folder / "model.safetensors")
+
+
+def without_card(folder: Path) -> None:
+    (folder / "card.json").unlink()
+
+
+def without_config(folder: Path) -> None:
+    (folder / "config.json").unlink()
+
+
+def for_longlive(folder: Path) -> None:
+    told = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**told, "recipe": "longlive"}))
+
+
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
         (without_codec, r"nor Wan2\.1_VAE\.pth; there is: .*model\.safetensors"),
-        (without_text, r"is no umT5 text encoder; it looks like a Wan 2\.1 transformer"),
-        (without_tokenizer, r"there is no tokenizer; looked for tokenizer\.json or spiece\.model in .*umt5-xxl"),
+        (
+            without_text,
+            r"holds no umT5 text encoder: what is there looks like a Wan 2\.1 .*; get it by `hf download Wan-AI",
+        ),
+        (
+            without_tokenizer,
+            r"there is no tokenizer; looked for tokenizer\.json .*; get it by `hf download Wan-AI/\S+ google",
+        ),
         (without_transformer, r"holds no weights of a transformer .*; files of weights there: Wan2\.1_VAE\.pth"),
         (
             codec_for_transformer,
@@ -531,6 +564,14 @@ def torn(folder: Path) -> None:
         (another_size, r"27 of 96 tensors missing .*9? of another shape .*ffn"),
         (text_for_codec, r"does not hold the weights of this codec: .*a text encoder and no codec"),
         (torn, r"model\.safetensors is torn"),
+        (damaged, r"model\.safetensors is damaged: blocks\.1\.ffn\.0\.weight holds numbers that are none"),
+        (quantised, r"holds whole numbers \(\S+ in torch\.int8, .*; get the model in float32"),
+        (without_card, r"card\.json is missing, which `worldsim convert` writes beside the tensors"),
+        (without_config, r"config\.json is missing, which `worldsim convert` writes beside the tensors"),
+        (
+            for_longlive,
+            r"was converted for longlive, and self-forcing takes gdhe17/.*; load it as longlive, longlive-inf",
+        ),
     ],
 )
 def test_a_folder_in_which_something_is_wrong_is_refused_with_what_it_is(tmp_path: Path, spoil: Any, told: str) -> None:
@@ -626,7 +667,7 @@ def test_nothing_is_read_before_there_is_found_to_be_room(folder: Path, tmp_path
     assert asked == [(replace(TINY, frames_per_block=1), torch.float32)]
 
 
-def test_a_gpu_with_too_little_memory_is_told_and_a_cpu_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_memory_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = RECIPES["self-forcing"].plan()
     check = room_for(plan, device=CPU, preview=True, keeping=Keeping())
     check(TINY, torch.bfloat16)
@@ -647,9 +688,54 @@ def test_a_plan_of_memory_is_of_the_published_size() -> None:
     assert plan.view == 6_038_323_200
 
 
-def test_a_policy_without_a_bound_is_refused(folder: Path) -> None:
-    with pytest.raises(ConfigError, match="choose a policy with a bound"):
-        loaded("self-forcing", folder, policy="full")
+def test_a_size_beyond_all_memory_is_refused_before_any_of_it_is_taken(folder: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"takes about \d+\.\d GB on the device, where \d+\.\d GB are free; choose a sm"
+    ):
+        worldsim.load("infinity-rope", weights=folder, size="99984x99984", device="cpu")
+
+
+def test_a_small_model_on_a_cpu_is_not_planned_for_seconds(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worldsim.wan.memory_plan", None)
+    room_for(RECIPES["self-forcing"].plan(), device=CPU, preview=False, keeping=Keeping())(TINY, torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"policy": "full"}, "choose a policy with a bound, such as window:frames=18"),
+        ({"budget": "1B"}, "the budget is 1; choose one of"),
+    ],
+)
+def test_what_cannot_be_kept_is_refused_before_weights_are_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], told: str
+) -> None:
+    monkeypatch.setattr("worldsim.wan.load_text", None)
+    with pytest.raises(ConfigError, match=told):
+        loaded("self-forcing", folder, **settings)
+
+
+@pytest.mark.parametrize("recipe", ["self-forcing", "infinity-rope", None, "of another version"])
+def test_what_was_converted_is_loaded_as_every_world_of_its_weights(tmp_path: Path, recipe: str | None) -> None:
+    folder = converted(tmp_path)
+    told = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**told, "recipe": recipe}))
+    for name in ("self-forcing", "infinity-rope"):
+        assert load_parts(RECIPES[name], folder, size=SIZE, device=CPU).backbone.config.layers == TINY.layers
+
+
+def test_a_first_block_without_a_frame_before_it_begins_as_noise_alone(folder: Path) -> None:
+    world = loaded("causal-forcing-framewise", folder, noise="cosine:low=60")
+    with pytest.raises(ConfigError, match="begins a block from the frame before it, and a session that begins from no"):
+        world.open(prompt=PROMPT)
+    world.open(prompt=PROMPT, frames=np.zeros((1, *SIZE, 3), np.uint8)).close()
+
+
+def test_a_world_that_is_told_in_words_has_no_keys(folder: Path) -> None:
+    told = "there is no key 'KeyW' of a world that has none, and is told in words"
+    world = loaded("causal-forcing-framewise", folder)
+    with world.open(prompt=PROMPT) as session, pytest.raises(UnknownName, match=told):
+        session.step({"KeyW"})
 
 
 @pytest.mark.parametrize(
@@ -662,112 +748,9 @@ def test_keys_and_values_are_kept_as_asked(folder: Path, keeping: dict[str, str]
         assert world.pool.tier_bytes.device <= (7 * 10**5 if "budget" in keeping else 10**9)
 
 
-RAMP = np.tile(np.linspace(0, 255, 120).round().astype(np.uint8), (50, 1))
-"""Grey [50, 120], brighter from left to right."""
-
-
-def as_modes() -> Mapping[str, np.ndarray]:
-    colour = np.stack((RAMP, RAMP, RAMP), axis=-1)
-    return {
-        "grey": RAMP,
-        "grey with an axis": RAMP[..., None],
-        "colour": colour,
-        "opaque": np.concatenate((colour, np.full_like(colour[..., :1], 255)), axis=-1),
-        "16 bit": RAMP.astype(np.uint16) * 257,
-        "float": RAMP.astype(np.float32) / 255,
-        "double": RAMP / 255,
-    }
-
-
-@pytest.mark.parametrize("mode", as_modes())
-def test_an_array_of_any_mode_becomes_the_same_picture(mode: str) -> None:
-    fitted = fit_picture(as_modes()[mode], SIZE)
-    assert (fitted.shape, fitted.dtype) == ((1, *SIZE, 3), np.uint8)
-    assert np.array_equal(fitted, fit_picture(RAMP, SIZE))
-    # Its middle: 75 of 120 columns, which are 96 then.
-    assert abs(int(fitted[0, 32, 0, 0]) - int(RAMP[0, 22])) <= 3
-    assert abs(int(fitted[0, 32, -1, 0]) - int(RAMP[0, 97])) <= 3
-
-
-@pytest.mark.parametrize(
-    ("name", "stored"),
-    [
-        ("a.png", RAMP),
-        ("a.png", np.stack((RAMP, RAMP, RAMP), axis=-1)),
-        ("a.png", np.stack((RAMP, RAMP, RAMP, np.full_like(RAMP, 255)), axis=-1)),
-        ("a.png", RAMP.astype(np.uint16) * 257),
-        ("a.tiff", RAMP.astype(np.float32) / 255),
-        ("a.bmp", RAMP),
-        ("a.webp", np.stack((RAMP, RAMP, RAMP), axis=-1)),
-        ("ä b.jpg", RAMP),
-    ],
-)
-def test_a_file_of_any_mode_becomes_the_same_picture(tmp_path: Path, name: str, stored: np.ndarray) -> None:
-    (tmp_path / name).write_bytes(cv2.imencode(Path(name).suffix, stored)[1].tobytes())
-    fitted = fit_picture(tmp_path / name, SIZE)
-    assert np.abs(fitted.astype(int) - fit_picture(RAMP, SIZE)).max() <= (6 if name.endswith(("jpg", "webp")) else 0)
-    assert np.array_equal(fitted, fit_picture(str(tmp_path / name), SIZE))
-
-
-def test_colours_keep_their_order_and_what_is_not_there_is_white(tmp_path: Path) -> None:
-    red = np.zeros((7, 9, 4), np.uint8)
-    red[..., 0], red[..., 3] = 255, 255
-    red[:, :, 3] = np.where(np.arange(9) < 4, 255, 0)
-    cv2.imwrite(str(tmp_path / "a.png"), cv2.cvtColor(red, cv2.COLOR_RGBA2BGRA))
-    for given in (red, tmp_path / "a.png"):
-        fitted = fit_picture(given, (7, 9))
-        assert fitted[0, 3, 0].tolist() == [255, 0, 0]
-        assert fitted[0, 3, 8].tolist() == [255, 255, 255]
-
-
-def test_a_picture_with_a_palette_and_one_held_upright_are_read(tmp_path: Path) -> None:
-    pillow = pytest.importorskip("PIL.Image")
-    stripes = np.zeros((40, 20, 3), np.uint8)
-    stripes[:20] = (200, 30, 10)
-    image = pillow.fromarray(stripes)
-    image.quantize(4).save(tmp_path / "palette.png")
-    turned_round = pillow.Exif()
-    turned_round[0x0112] = 6  # the camera was held upright: what is stored lies on its left side
-    pillow.fromarray(np.rot90(stripes).copy()).save(tmp_path / "upright.jpg", exif=turned_round, quality=95)
-    for name in ("palette.png", "upright.jpg"):
-        fitted = fit_picture(tmp_path / name, (40, 20))[0].astype(int)
-        assert np.abs(fitted - stripes)[[3, 36]].max() <= 12, name
-
-
-@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 3000), (3000, 1), (33, 47), (720, 1280)])
-def test_a_picture_of_any_size_and_aspect_fits(height: int, width: int) -> None:
-    fitted = fit_picture(np.full((height, width, 3), 77, np.uint8), SIZE)
-    assert fitted.shape == (1, *SIZE, 3)
-    assert (fitted == 77).all()
-
-
-@pytest.mark.parametrize(
-    ("given", "told"),
-    [
-        (np.zeros((2, 3, 5)), r"got float64 \[2, 3, 5\]"),
-        (np.zeros(7, np.uint8), r"got uint8 \[7\]"),
-        (np.zeros((0, 4, 3), np.uint8), r"got uint8 \[0, 4, 3\]"),
-        (np.zeros((1, 4, 4, 3), np.uint8), r"got uint8 \[1, 4, 4, 3\]"),
-        (np.full((4, 4), "x"), r"of numbers, got <U1 \[4, 4\]"),
-        (np.full((4, 4), np.nan), "numbers that are none"),
-        ("nowhere.png", "there is no picture nowhere.png"),
-    ],
-)
-def test_what_is_no_picture_is_refused(given: Any, told: str) -> None:
-    with pytest.raises(ConfigError, match=told):
-        fit_picture(given, SIZE)
-
-
-@pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n" + bytes(40)])
-def test_a_file_that_is_no_picture_is_refused(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "a.png").write_bytes(content)
-    with pytest.raises(ConfigError, match=r"a\.png (is no picture that|cannot) .*be read"):
-        fit_picture(tmp_path / "a.png", SIZE)
-
-
 def test_a_world_begins_from_a_fitted_picture(folder: Path) -> None:
     world = loaded("self-forcing", folder)
-    with world.open(seed=1, prompt=PROMPT, frames=fit_picture(RAMP, world.size)) as session:
+    with world.open(seed=1, prompt=PROMPT, frames=fit_picture(np.full((50, 120), 77, np.uint8), world.size)) as session:
         assert session.step().frames.shape == (12, *SIZE, 3)
 
 
@@ -824,10 +807,9 @@ class Kept:
 
 
 def recached(video: Kept, done: int) -> None:
-    """As LongLive does it, sinks as they were; of its last frames those that are still held, which are six."""
-    video.again(
-        range(max(0 if done <= 9 else 3, done - (9 if done <= 9 else 6)), done), [(f, f) for f in range(3 * (done > 9))]
-    )
+    """As LongLive does it: all of its last twelve frames; once older ones are gone, its sinks stay and nine follow."""
+    first, sinks = (0, 0) if done <= 12 else (done - 9, 3)
+    video.again(range(first, done), [(frame, frame) for frame in range(sinks)])
 
 
 def untouched(video: Kept, done: int) -> None:
@@ -842,7 +824,7 @@ def untouched(video: Kept, done: int) -> None:
         ("longlive", longlive, recached),
     ],
 )
-@pytest.mark.parametrize("before", [1, 5])
+@pytest.mark.parametrize("before", [1, 4, 5])
 def test_other_words_change_the_past_as_published(name: str, look: Any, change: Any, before: int) -> None:
     recipe, seed = RECIPES[name], 9
     decoder = decoder_of(recipe, seed=seed)

@@ -39,6 +39,7 @@ from worldsim.wan_memory import (
     _backbone_work,
     check_memory,
     codec_bytes,
+    least_bytes,
     memory_plan,
     pages_of,
 )
@@ -109,8 +110,9 @@ def test_other_settings_take_what_differs() -> None:
     rolling = memory_plan(FULL, ROLLING_FORCING.plan(), dtype=BFLOAT16)
     assert rolling.view == (21 + 3) * PAGE
     anew = memory_plan(FULL, LONGLIVE.plan(), dtype=BFLOAT16, preview=True)
-    assert anew.pages == (9 + 12 + 12) * PAGE
-    assert anew.work == 2 * 9 * PAGE, "nine frames, kept and put together"
+    assert anew.pages == (12 + 12 + 12) * PAGE
+    assert anew.view == 12 * PAGE
+    assert anew.work == 18 * PAGE, "twelve frames, kept and half of that put together"
     assert memory_plan(FULL, SELF_FORCING.plan(), dtype=FLOAT32).device > 1.9 * plain.device
 
 
@@ -315,12 +317,23 @@ def test_a_plan_is_read_in_lines_that_leave_out_what_there_is_not() -> None:
     lines = memory_plan(TINY, SELF_FORCING.plan(), dtype=FLOAT32).lines()
     assert all(re.fullmatch(r"\S.* +\d+\.\d\d GB", line) for line in lines)
     assert len({len(line) for line in lines}) == 1
+    endless = replace(memory_plan(TINY, SELF_FORCING.plan(), dtype=FLOAT32), pages=10**18).lines()
+    assert all(len(line.split("  ", 1)) == 2 for line in endless)
     assert [line.split("  ")[0].strip() for line in lines][-3:] == [
         "text or image encoder, mapped from its file",
         "together, on the device",
         "together, in host memory",
     ]
     assert not any("beyond the budget" in line for line in lines)
+
+
+@pytest.mark.parametrize("keeping", [Keeping(), Keeping(storage=parse_storage("int8"))])
+def test_what_lies_there_for_good_is_told_without_making_a_call(keeping: Keeping, monkeypatch: Any) -> None:
+    plan = SELF_FORCING.plan()
+    whole = memory_plan(TINY, plan, dtype=FLOAT32, keeping=keeping, sessions=2)
+    monkeypatch.setattr("worldsim.wan_memory._peak", None)
+    least = least_bytes(TINY, plan, dtype=FLOAT32, keeping=keeping, sessions=2)
+    assert least == whole.weights + whole.pages + whole.view
 
 
 def test_too_little_memory_is_told_with_what_would_take_less() -> None:

@@ -102,7 +102,8 @@ class Controls:
         held = list(keys)
         for key in sorted(held, key=str):
             if not isinstance(key, str) or key not in self.keys:
-                raise UnknownName("key", key, self.keys)
+                owner = "" if self.keys else "a world that has none, and is told in words what to show"
+                raise UnknownName("key", key, self.keys, of=owner)
         return frozenset(held)
 
     def held(self, keys: Iterable[str]) -> tuple[Action, ...]:

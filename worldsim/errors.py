@@ -26,6 +26,7 @@ WorldSimError
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -50,6 +51,11 @@ def counted(number: int, what: str) -> str:
 def installing(extra: str) -> str:
     """The command that installs an optional part of worldsim, in its folder."""
     return f".venv/bin/pip install --constraint constraints.txt --editable '.[{extra}]'"
+
+
+def fetching(repository: str, *names: str, into: object) -> str:
+    """The command that brings files of a repository on the Hugging Face hub into a folder."""
+    return f"`{shlex.join(['hf', 'download', repository, *names, '--local-dir', str(into)])}`"
 
 
 class WorldSimError(Exception):

@@ -16,7 +16,60 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from worldsim.errors import ConfigError, WeightsError, shown
 from worldsim.locks import locked
+
+HEAD_BYTES = 256
+"""So much of a file tells whether it is a text."""
+
+
+def path_of(given: object, name: str) -> Path:
+    """The path that was given for an argument of that name; ConfigError if it is none, or an empty text."""
+    if isinstance(given, str | Path) and given != "":
+        return Path(given)
+    raise ConfigError(f"{name} is a path, as a text or a Path, got {shown(given)}")
+
+
+def check_holds_weights(path: Path) -> None:
+    """Raise WeightsError if what lies at a path holds no tensors: a folder, nothing, or a text in its place.
+
+    A link to a page about a file, a pointer of Git LFS and what a server answers in place of a file are such texts.
+    """
+    if path.exists() and not path.is_file():
+        kind = "folder" if path.is_dir() else "device or a pipe"
+        raise WeightsError(f"{path} is a {kind}, and weights are a file; name that, or put it in its place")
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    if not head:
+        raise WeightsError(
+            f"{path} is empty, as a download leaves it that failed; get it again from where it comes from"
+        )
+    if any(byte < 9 or 13 < byte < 32 for byte in head):
+        return
+    kind, remedy = "a text", "get the file itself, with `hf download` or by the link that downloads it"
+    if head.startswith(b"version https://git-lfs"):
+        kind, remedy = "a pointer of Git LFS", "run `git lfs pull` in its folder, or get the file itself"
+    elif head.lstrip().startswith(b"<"):
+        kind = "a web page"
+    text = head.decode("utf-8", "replace").strip().partition("\n")[0]
+    raise WeightsError(f"{path} holds no weights, but {kind} that begins with {shown(text)}; {remedy}")
+
+
+def check_finite(tensor: Tensor, name: str, source: object) -> Tensor:
+    """The tensor, of floating-point numbers; WeightsError if one of them is none, NaN or without end.
+
+    Args:
+        tensor: of weights, as they are computed with.
+        name: of the tensor.
+        source: where it is from, for the message.
+    """
+    # Without a tensor of answers, and in a tenth of the time of isfinite: NaN is the least and the most of all.
+    if tensor.numel() and not torch.stack(tensor.aminmax()).isfinite().all():
+        raise WeightsError(
+            f"{source} is damaged: {name} holds numbers that are none (NaN or infinite); get it again from where it "
+            "comes from"
+        )
+    return tensor
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], fields: Mapping[str, Any] | None = None) -> None:

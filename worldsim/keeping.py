@@ -9,11 +9,12 @@ from pathlib import Path
 import torch
 
 from worldsim.cache.budget import parse_budget
-from worldsim.cache.pool import PagePool, Storage
+from worldsim.cache.pool import PagePool, PageShape, Storage
 from worldsim.cache.spill import SpillFile
 from worldsim.cache.tiers import Tiers
 from worldsim.decoding.video import VideoPlan
 from worldsim.errors import ConfigError
+from worldsim.files import path_of
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -39,9 +40,17 @@ def tiers_of(budget: str | int | None, spill: Path | str | None, device: torch.d
     return Tiers(
         parse_budget(budget, device),
         device=device,
-        disk=SpillFile(None if spill is None else Path(spill)),
+        disk=SpillFile(None if spill is None else path_of(spill, "spill")),
         run=ThreadPoolExecutor(1, thread_name_prefix="worldsim-pages").submit,
     )
+
+
+def check_keeping(shape: PageShape, plan: VideoPlan, keeping: Keeping, *, pages: int, dtype: torch.dtype) -> None:
+    """Raise ConfigError as check_pages and check_budget would of a pool of so many pages; nothing is allocated."""
+    pool = PagePool(shape, pages=pages, dtype=dtype, device=torch.device("meta"), storage=keeping.storage)
+    check_pages(pool, plan)
+    if keeping.tiers is not None:
+        check_budget(pool, plan, keeping.tiers.budget.device)
 
 
 def check_pages(pool: PagePool, plan: VideoPlan) -> None:

@@ -27,18 +27,20 @@ from worldsim.codec.taehv import load_taehv_codec
 from worldsim.codec.tail import ForgetfulCodec, TailCodec
 from worldsim.codec.wan_weights import load_wan_codec
 from worldsim.controls import Action, Controls, Rows
-from worldsim.decoding.noise_plan import PLAIN, NoisePlan
+from worldsim.decoding.noise_plan import PLAIN, NoisePlan, noise_text
 from worldsim.decoding.video import VideoPlan
-from worldsim.errors import ConfigError, MissingDependency, NotShipped, WeightsError, installing
+from worldsim.errors import ConfigError, NotShipped, WeightsError
 from worldsim.keeping import Keeping
 from worldsim.models.matrixgame.backbone import MatrixGameBackbone
 from worldsim.models.matrixgame.condition import MOST, PictureCodec, cut_picture, picture_condition
 from worldsim.models.matrixgame.config import ROWS, MatrixGameConfig, matrixgame_config
 from worldsim.models.matrixgame.kinds import matrixgame_config_of, wanted_shapes
-from worldsim.models.matrixgame.sight import Sight, load_sight
+from worldsim.models.matrixgame.sight import PUBLISHED as CLIP
+from worldsim.models.matrixgame.sight import REPOSITORY, Sight, load_sight
 from worldsim.models.wan.config import STRIDE_PX
-from worldsim.models.wan.hub import HUB_ID, local_path
-from worldsim.models.wan.weights import Weights, check_state, load_tensors
+from worldsim.models.wan.hub import hub_name, local_path
+from worldsim.models.wan.weights import Weights, load_tensors
+from worldsim.pictures import open_picture
 from worldsim.runtime.starts import Starts
 from worldsim.runtime.voice import Eye
 from worldsim.runtime.world import Origin, World
@@ -57,8 +59,7 @@ GROUP = 4
 """Moments that a latent frame stands for."""
 TURN = 0.1
 """How far the mouse moves in one moment while a key turns the view, as the published program takes it."""
-REPOSITORY = "Skywork/Matrix-Game-2.0"
-BESIDE = ("Wan2.1_VAE.pth", "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth")
+BESIDE = ("Wan2.1_VAE.pth", CLIP)
 """What the transformers have in common."""
 
 
@@ -143,8 +144,13 @@ class MatrixGameRecipe:
         """How its blocks are made, but for what was chosen otherwise; noise in the published order is its own.
 
         Raises:
-            ConfigError: on_prompt was chosen.
+            ConfigError: on_prompt was chosen, or noise of other levels.
         """
+        if not noise.is_level:
+            raise ConfigError(
+                f"{self.name} begins with no frame before its first, so that it has to begin as noise alone, got noise "
+                f"{noise_text(noise)}; choose plain, shuffled or published"
+            )
         if "on_prompt" in changed:
             raise ConfigError(
                 f"{self.name} is steered by keys alone, so that no prompt changes it; leave on_prompt out"
@@ -259,9 +265,10 @@ def load_parts(
 def open_backbone(recipe: MatrixGameRecipe, path: Path, *, size: tuple[int, int]) -> tuple[Weights, MatrixGameConfig]:
     """The tensors of a recipe's backbone, none of them read yet, and its size; errors as load_parts."""
     path = path / recipe.folder if (path / recipe.folder).is_dir() else path
-    weights = load_tensors(path)
+    # A file of two sets is of another family, and is told as that.
+    weights = load_tensors(path, ema=False)
     config = matrixgame_config_of(weights.shapes, recipe.kind, path)
-    check_state(weights.shapes, wanted_shapes(config), path)
+    weights.check(wanted_shapes(config), path)
     height, width = (side // STRIDE_PX for side in size)
     return weights, replace(config, wan=replace(config.wan, height=height, width=width))
 
@@ -305,17 +312,8 @@ def fit_picture(picture: str | Path | Image.Image, size: tuple[int, int]) -> NDA
         ConfigError: it is no picture, or none that can be read.
         MissingDependency: Pillow is not installed.
     """
-    try:
-        from PIL import Image, UnidentifiedImageError
-    except ImportError as error:
-        raise MissingDependency(f"pictures need Pillow: {installing('wan')}") from error
     if isinstance(picture, str | Path):
-        try:
-            picture = Image.open(picture)
-        except (UnidentifiedImageError, Image.DecompressionBombError, OSError) as error:
-            raise ConfigError(
-                f"{picture} is no picture that can be read ({error}); give the path of a PNG, JPEG or WebP"
-            ) from error
+        picture = open_picture(Path(picture))
     return cut_picture(picture, size).numpy()[None]
 
 
@@ -338,8 +336,7 @@ def _seeing(config: MatrixGameConfig, sight: Sight, path: Path) -> MatrixGameCon
 
 def _brought(recipe: MatrixGameRecipe, source: str | Path) -> Path:
     """The path of a source, which is brought from the hub with what lies beside it if it is a name there."""
-    named = HUB_ID.fullmatch(str(source))
-    if Path(source).expanduser().exists() or named is None or str(source).startswith("."):
+    if (named := hub_name(source)) is None:
         return local_path(source)
     repository = named["repository"]
     path = local_path(source if named["file"] else f"{repository}:{recipe.folder}")
@@ -351,4 +348,4 @@ def _brought(recipe: MatrixGameRecipe, source: str | Path) -> Path:
 def _home(path: Path) -> Path:
     """The folder of codec and image encoder: that of the transformer, or the one above."""
     near = path if path.is_dir() else path.parent
-    return next((place for place in (near, near.parent) if (place / BESIDE[0]).is_file()), near)
+    return next((place for place in (near, near.parent) if any((place / file).exists() for file in BESIDE)), near)

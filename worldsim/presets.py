@@ -23,7 +23,8 @@ from worldsim.decoding.noise_plan import NoisePlan, parse_noise
 from worldsim.decoding.prompting import PromptChange, parse_prompt_change
 from worldsim.decoding.video import VideoPlan
 from worldsim.errors import ConfigError, LogError, NotShipped, UnknownName, WeightsError, shown
-from worldsim.keeping import Keeping, check_budget, check_pages, tiers_of
+from worldsim.files import path_of
+from worldsim.keeping import Keeping, check_keeping, tiers_of
 from worldsim.models.protocol import Codec
 from worldsim.models.small.atlas import Scroll
 from worldsim.models.small.backbone import SmallConfig
@@ -255,7 +256,11 @@ def load(
 
 
 def _place(name: str, device: str) -> torch.device:
-    """The device of that name; UnknownName unless there is such a world to load there."""
+    """The device of that name; UnknownName unless there is such a world to load there, ConfigError if it is no name."""
+    if not isinstance(name, str):
+        raise ConfigError(
+            f"a world is chosen by its name, one of {', '.join((*WORLDS, *PUBLISHED))}, got {shown(name)}"
+        )
     if name not in WORLDS and name not in PUBLISHED:
         raise UnknownName("world", name, (*WORLDS, *PUBLISHED))
     return pick_device(device)
@@ -268,7 +273,8 @@ def _published_place(
     count = 1 if sessions is None else whole(sessions, "a number of sessions is 1 or more")
     if count < 1:
         raise ConfigError(f"memory is planned for 1 session or more, got sessions={count}")
-    return Place(size=size_of(recipe, size), device=device, preview=preview, keeping=keeping, sessions=count)
+    tiny = None if preview is None else path_of(preview, "preview")
+    return Place(size=size_of(recipe, size), device=device, preview=tiny, keeping=keeping, sessions=count)
 
 
 def _keeping(kv: str | Storage | None, tiers: Tiers | None) -> Keeping:
@@ -352,12 +358,10 @@ def assemble(
         starts=Starts.load(places) if places.exists() else Starts.none(),
     )
     keeping = keeping or Keeping()
+    check_keeping(backbone.pages, plan, keeping, pages=recipe.pages, dtype=dtype)
     pool = PagePool(
         backbone.pages, pages=recipe.pages, dtype=dtype, device=device, storage=keeping.storage, tiers=keeping.tiers
     )
-    check_pages(pool, plan)
-    if keeping.tiers is not None:
-        check_budget(pool, plan, keeping.tiers.budget.device)
     return World(origin, backbone=backbone, codec=recipe.codec, plan=plan, pool=pool)
 
 
@@ -377,7 +381,7 @@ def restore(
         NotReproduced: only the log was kept, and a block came out otherwise than it was recorded.
         PoolFull: no memory for another session.
     """
-    snapshot = read_snapshot(Path(path))
+    snapshot = read_snapshot(path)
     if world is None:
         world = world_of(snapshot.log, device=device, weights=weights)
     return world.restore(snapshot)
@@ -433,7 +437,7 @@ def card(name: str) -> dict[str, Any]:
 def _weights(recipe: WorldRecipe, given: Path | str | None) -> Path:
     """The weights file to load: the given one, or the one in the package if it is there."""
     if given is not None:
-        return Path(given)
+        return path_of(given, "weights")
     path = recipe.folder / "weights.safetensors"
     if not path.is_file():
         raise NotShipped(

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from worldsim import matrixgame, wan
+from worldsim import matrixgame, pictures, wan
+from worldsim.controls import Controls
 from worldsim.decoding.video import VideoPlan
 from worldsim.errors import LogError
+from worldsim.files import path_of
 from worldsim.keeping import Keeping
 from worldsim.matrixgame import MatrixGameRecipe
 from worldsim.runtime.world import World
@@ -46,6 +48,8 @@ def load_published(recipe: Recipe, plan: VideoPlan, weights: str | Path | None, 
     Raises:
         ConfigError: a GPU has too little memory for it.
     """
+    if weights is not None:
+        path_of(weights, "weights")  # checked alone: as a path ./a/b would be a/b, which may be a name on the hub
     planned: dict[str, Any] = {"keeping": place.keeping, "sessions": place.sessions}
     check = room_for(plan, device=place.device, preview=place.preview is not None, **planned)
     where: dict[str, Any] = {"size": place.size, "device": place.device, "preview": place.preview, "check": check}
@@ -67,6 +71,11 @@ def fps_of(recipe: Recipe) -> int:
     return wan.FPS if isinstance(recipe, WanRecipe) else matrixgame.FPS
 
 
+def controls_of(recipe: Recipe) -> Controls:
+    """What can be done in its world; nothing in one that is told in words."""
+    return wan.CONTROLS if isinstance(recipe, WanRecipe) else recipe.controls
+
+
 def settings_of(recipe: Recipe, plan: Mapping[str, Any]) -> dict[str, Any]:
     """What the plan in a log tells of a published model alone, as `load` takes it; LogError if it does not."""
     match plan:
@@ -77,7 +86,21 @@ def settings_of(recipe: Recipe, plan: Mapping[str, Any]) -> dict[str, Any]:
     raise LogError("that log of a published model does not tell its size, or what a new prompt leaves of its past")
 
 
-def fit_picture(picture: str | Path, world: World) -> NDArray[np.uint8]:
+class Fitting(Protocol):
+    """A world, or what is known of one, as far as pictures have to fit it."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of a frame in pixels."""
+        ...
+
+    @property
+    def needs_picture(self) -> bool:
+        """Whether every session begins from a picture of its own."""
+        ...
+
+
+def fit_picture(picture: str | Path, world: Fitting) -> NDArray[np.uint8]:
     """A picture as that world begins from it, uint8 [1, H, W, 3]; ConfigError if it is none that can be read."""
-    fit = matrixgame.fit_picture if world.needs_picture else wan.fit_picture
+    fit = matrixgame.fit_picture if world.needs_picture else pictures.fit_picture
     return fit(picture, world.size)

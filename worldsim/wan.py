@@ -16,9 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from worldsim.cache.policy import Policy, SinkWindow, Window
@@ -31,26 +29,31 @@ from worldsim.controls import Controls
 from worldsim.decoding.prompting import KEEP, PromptChange
 from worldsim.decoding.rolling import Rolling
 from worldsim.decoding.video import VideoPlan
-from worldsim.errors import ConfigError, NotShipped
-from worldsim.keeping import Keeping, check_budget, check_pages
+from worldsim.errors import ConfigError, NotShipped, WeightsError, shown
+from worldsim.files import check_finite
+from worldsim.keeping import Keeping, check_keeping
 from worldsim.models.matrixgame.backbone import MatrixGameBackbone
 from worldsim.models.wan.backbone import WanBackbone
 from worldsim.models.wan.config import STRIDE_PX, WanConfig, wan_config
 from worldsim.models.wan.hub import local_path
 from worldsim.models.wan.kinds import wan_config_of
-from worldsim.models.wan.stored import CARD, CONFIG, read_card, read_config, wanted_shapes
+from worldsim.models.wan.stored import read_stored, wanted_shapes
 from worldsim.models.wan.text import LENGTH, WanText, load_text
-from worldsim.models.wan.weights import Weights, check_state, load_tensors
+from worldsim.models.wan.weights import Weights, load_tensors
 from worldsim.runtime.devices import free_bytes, is_gpu
 from worldsim.runtime.starts import Starts
 from worldsim.runtime.voice import Voice
 from worldsim.runtime.world import Origin, World
 from worldsim.samplers import few_step
 from worldsim.schedules import few_step_sigmas
-from worldsim.wan_memory import Config, MemoryPlan, check_memory, memory_plan, pages_of
+from worldsim.wan_memory import Config, MemoryPlan, check_memory, least_bytes, memory_plan, pages_of
 
 FPS = 16
 SIZE_PX = (480, 832)
+CONTROLS = Controls(actions=(), exclusive=False)
+"""None: these worlds are told in words."""
+SPARED = 8
+"""A model of which so many times what it keeps fits into memory is not planned, where it computes on a CPU."""
 Check = Callable[[Config, torch.dtype], None]
 """Told the size of a backbone and what it computes in before anything is allocated; what it raises ends the loading."""
 Network = TypeVar("Network", bound=nn.Module)
@@ -218,9 +221,9 @@ def parse_size(text: str) -> tuple[int, int]:
     Raises:
         ConfigError: it is no such text, or the pictures do not divide into tokens of the family.
     """
-    found = re.fullmatch(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", text)
+    found = re.fullmatch(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", text) if isinstance(text, str) else None
     if not found:
-        raise ConfigError(f"a size is a width and a height in pixels, such as 832x480, got {text!r:.80}")
+        raise ConfigError(f"a size is a width and a height in pixels, such as 832x480, got {shown(text)}")
     width, height = int(found[1]), int(found[2])
     wan_config("tiny", height_px=height, width_px=width)
     return height, width
@@ -253,16 +256,19 @@ def plan_memory(
 
 
 def room_for(plan: VideoPlan, *, device: torch.device, preview: bool, keeping: Keeping, sessions: int = 1) -> Check:
-    """What raises ConfigError unless a GPU has room for a world that makes blocks so; of a CPU nothing is asked.
+    """What raises ConfigError unless there is room for a world that makes blocks so, and a budget that fits.
 
     The weights decide how large a backbone is, so that it is for load_parts to ask, when it has seen their shapes.
     """
 
     def check(config: Config, dtype: torch.dtype) -> None:
-        if (free := free_bytes(device)) is not None:
-            check_memory(
-                memory_plan(config, plan, dtype=dtype, preview=preview, keeping=keeping, sessions=sessions), free
-            )
+        check_keeping(config.pages, plan, keeping, pages=pages_of(plan, sessions=sessions), dtype=dtype)
+        given: dict[str, Any] = {"dtype": dtype, "keeping": keeping, "sessions": sessions}
+        least = least_bytes(config, plan, **given)
+        free = free_bytes(device)
+        # The plan takes seconds, of which small models on a CPU are spared.
+        if free is not None and (is_gpu(device) or SPARED * least > free):
+            check_memory(memory_plan(config, plan, preview=preview, **given), free)
 
     return check
 
@@ -314,7 +320,7 @@ def load_parts(
         backbone=fill_backbone(_empty(config), weights, device=device, dtype=dtype),
         codec=codec,
         embed=partial(_embedded, text),
-        identity=identity_of(weights, read_card(home) if _is_converted(home) else None),
+        identity=identity_of(weights, None if (stored := read_stored(home)) is None else stored.card),
     )
 
 
@@ -331,11 +337,35 @@ def _embedded(text: WanText, prompt: str) -> Tensor:
 def open_backbone(recipe: WanRecipe, path: Path, *, size: tuple[int, int]) -> tuple[Weights, WanConfig]:
     """The tensors of a recipe's backbone, none of them read yet, and its size; arguments and errors as load_parts."""
     home = path if path.is_dir() else path.parent
-    told = _is_converted(home)
-    weights = load_tensors(path, ema=recipe.ema, lora=None if told or recipe.lora is None else home / recipe.lora)
-    config = _sized(read_config(home)[0] if told else wan_config_of(weights.shapes, path), size, recipe)
-    check_state(weights.shapes, wanted_shapes(config), path)
+    stored = read_stored(home)
+    if stored is not None:
+        _check_recipe(recipe, stored.recipe, home)
+    weights = load_tensors(path, ema=recipe.ema, lora=None if stored is not None else _lora_of(recipe, home))
+    config = _sized(wan_config_of(weights.shapes, path) if stored is None else stored.config, size, recipe)
+    weights.check(wanted_shapes(config), path)
     return weights, config
+
+
+def _check_recipe(recipe: WanRecipe, converted: str | None, home: Path) -> None:
+    """Raise WeightsError if weights were converted for a recipe that has others."""
+    theirs = RECIPES.get(converted or "", recipe).weights
+    if theirs != recipe.weights:
+        fits = ", ".join(name for name, other in RECIPES.items() if other.weights == theirs)
+        raise WeightsError(
+            f"{home} was converted for {converted}, and {recipe.name} takes {recipe.weights}; load it as {fits}, or "
+            'set "recipe" to null in its config.json, and it is loaded as any'
+        )
+
+
+def _lora_of(recipe: WanRecipe, home: Path) -> Path | None:
+    """The changes that are merged into public weights; WeightsError if they are not there."""
+    if recipe.lora is None or (home / recipe.lora).exists():
+        return None if recipe.lora is None else home / recipe.lora
+    repository, _, file = recipe.weights.partition(":")
+    raise WeightsError(
+        f"{home} lacks {recipe.lora}, which {recipe.name} merges into its weights; put "
+        f"{Path(file).with_name(recipe.lora)} of {repository} there"
+    )
 
 
 def _empty(config: WanConfig) -> WanBackbone:
@@ -344,14 +374,15 @@ def _empty(config: WanConfig) -> WanBackbone:
 
 
 def fill_backbone(backbone: Network, weights: Weights, *, device: torch.device, dtype: torch.dtype) -> Network:
-    """A backbone that was made on the meta device, with those weights, for evaluation, one tensor after the other."""
-    backbone.load_state_dict({name: weights[name].to(device, dtype) for name in weights}, assign=True)
+    """A backbone that was made on the meta device, with those weights, for evaluation, one tensor after the other.
+
+    Raises:
+        WeightsError: they hold numbers that are none.
+    """
+    source = ", ".join(map(str, weights.origin.files))
+    state = {name: check_finite(weights[name].to(device, dtype), name, source) for name in weights}
+    backbone.load_state_dict(state, assign=True)
     return backbone.eval().requires_grad_(False)
-
-
-def _is_converted(home: Path) -> bool:
-    """Whether `worldsim convert` wrote that folder: a config.json alone lies beside many a public model."""
-    return (home / CONFIG).is_file() and (home / CARD).is_file()
 
 
 def _sized(config: WanConfig, size: tuple[int, int], recipe: WanRecipe) -> WanConfig:
@@ -391,7 +422,7 @@ def assemble_wan(
     origin = Origin(
         name=recipe.name,
         weights=parts.identity,
-        controls=Controls(actions=(), exclusive=False),
+        controls=CONTROLS,
         fps=FPS,
         size=(backbone.config.height * STRIDE_PX, backbone.config.width * STRIDE_PX),
         starts=Starts.none(),
@@ -405,84 +436,13 @@ def pool_for(
     backbone: WanBackbone | MatrixGameBackbone, plan: VideoPlan, *, sessions: int, keeping: Keeping
 ) -> PagePool:
     """The pages of a world of that backbone, where it lies; arguments and errors as assemble_wan."""
-    weight = backbone.head.head.weight
-    pool = PagePool(
+    weight, pages = backbone.head.head.weight, pages_of(plan, sessions=sessions)
+    check_keeping(backbone.pages, plan, keeping, pages=pages, dtype=weight.dtype)
+    return PagePool(
         backbone.pages,
-        pages=pages_of(plan, sessions=sessions),
+        pages=pages,
         dtype=weight.dtype,
         device=weight.device,
         storage=keeping.storage,
         tiers=keeping.tiers,
     )
-    check_pages(pool, plan)
-    if keeping.tiers is not None:
-        check_budget(pool, plan, keeping.tiers.budget.device)
-    return pool
-
-
-def fit_picture(picture: str | Path | NDArray[Any], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """A picture as a world begins from it, uint8 [1, H, W, 3]: its middle, cut to the aspect of the world and resized.
-
-    Args:
-        picture: a file, turned as it says it was held; or an array [H, W], [H, W, 1], [H, W, 3] in RGB or [H, W, 4]
-            with how much of a pixel is there, of whole numbers to the end of their type or of floats in [0, 1].
-        size: (height, width) in pixels.
-
-    Raises:
-        ConfigError: it is no picture, or none that can be read.
-    """
-    import cv2
-
-    colours = _colours(_read_picture(Path(picture)) if isinstance(picture, str | Path) else picture)
-    height, width = colours.shape[:2]
-    tall, wide = min(height, width * size[0] / size[1]), min(width, height * size[1] / size[0])
-    rows, columns = max(1, round(tall)), max(1, round(wide))
-    top, left = (height - rows) // 2, (width - columns) // 2
-    shrinks = rows * columns > size[0] * size[1]
-    resized = cv2.resize(
-        np.ascontiguousarray(colours[top : top + rows, left : left + columns]),
-        (size[1], size[0]),
-        interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC,
-    )
-    return (resized.clip(0, 1) * 255).round().astype(np.uint8)[None]
-
-
-def _read_picture(path: Path) -> NDArray[Any]:
-    """What a file shows, [H, W], or [H, W, 3 or 4] in RGB."""
-    import cv2
-
-    if not path.is_file():
-        raise ConfigError(f"there is no picture {path}; give the path of a file, or an array")
-    data = np.frombuffer(path.read_bytes(), np.uint8)
-    found = None
-    if len(data):
-        try:
-            found = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
-            if found is not None and found.dtype.kind == "u" and found.shape[2:] != (4,):
-                # Only so it is turned as the camera was held.
-                found = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
-        except cv2.error as error:
-            raise ConfigError(f"{path} cannot be read as a picture: {error.err}") from error
-    if found is None:
-        raise ConfigError(f"{path} is no picture that can be read; save it as PNG, JPEG or WebP")
-    if found.ndim == 2:
-        return found
-    return cv2.cvtColor(found, cv2.COLOR_BGRA2RGBA if found.shape[2] == 4 else cv2.COLOR_BGR2RGB)
-
-
-def _colours(given: NDArray[Any]) -> NDArray[np.float32]:
-    """RGB in [0, 1], [H, W, 3], over white where the picture is not there."""
-    array = np.asarray(given)
-    channels = {2: 1, 3: array.shape[-1]}.get(array.ndim, 0) if array.size else 0
-    if channels not in (1, 3, 4) or array.dtype.kind not in "buif":
-        raise ConfigError(
-            f"a picture is an array [H, W], [H, W, 3] or [H, W, 4] of numbers, got {array.dtype} {list(array.shape)}"
-        )
-    full = np.iinfo(array.dtype).max if array.dtype.kind in "ui" else 1
-    levels = (array.reshape(*array.shape[:2], channels) / np.float32(full)).astype(np.float32)
-    if not np.isfinite(levels).all():
-        raise ConfigError("a picture has numbers that are none in it; give levels from 0 to 1")
-    if channels == 4:
-        there = levels[..., 3:]
-        return levels[..., :3] * there + (1 - there)
-    return np.broadcast_to(levels, (*array.shape[:2], 3))

@@ -99,9 +99,9 @@ class MemoryPlan:
         """What a user reads of it, a line for each part that there is, and the sums."""
         width = max(map(len, _ROWS.values()))
         rows = [(_ROWS[part.name], getattr(self, part.name)) for part in fields(self)]
-        parts = [f"{name:<{width}} {size / 1e9:8.2f} GB" for name, size in rows if size]
+        parts = [f"{name:<{width}}  {size / 1e9:7.2f} GB" for name, size in rows if size]
         sums = (("together, on the device", self.device), ("together, in host memory", self.host))
-        return [*parts, *(f"{name:<{width}} {size / 1e9:8.2f} GB" for name, size in sums)]
+        return [*parts, *(f"{name:<{width}}  {size / 1e9:7.2f} GB" for name, size in sums)]
 
 
 def memory_plan(
@@ -147,6 +147,14 @@ def memory_plan(
     )
 
 
+def least_bytes(
+    config: Config, plan: VideoPlan, *, dtype: torch.dtype, keeping: Keeping | None = None, sessions: int = 1
+) -> int:
+    """Of what a world takes where it computes, what lies there for good; told at once. Arguments as memory_plan."""
+    pages, _ = _pages_bytes(config, plan, dtype, keeping or Keeping(), sessions)
+    return _bytes_of(_meta_backbone(config, dtype)) + pages + _view_frames(plan) * config.pages.bytes(dtype)
+
+
 def check_memory(needed: MemoryPlan | int, free: int, *, what: str = "this world") -> None:
     """Raise ConfigError if the device has too little memory, with what would take less.
 
@@ -161,15 +169,18 @@ def check_memory(needed: MemoryPlan | int, free: int, *, what: str = "this world
         return
     raise ConfigError(
         f"{what} takes about {wanted / 1e9:.1f} GB on the device, where {free / 1e9:.1f} GB are free; choose a smaller "
-        "window (policy), a budget for keys and values with the rest in host memory, kv=int8 beside a budget, the tiny "
-        "decoder (preview) or a smaller size; `worldsim info` says what each part takes"
+        "window (policy), a budget for keys and values with the rest in host memory or on disk, kv=int8 beside a "
+        "budget, the tiny decoder (preview) or a smaller size; `worldsim info` says what each part takes"
     )
 
 
 def pages_of(plan: VideoPlan, *, sessions: int) -> int:
     """The frames that a pool holds for so many sessions; ConfigError if there is no end to what one holds."""
     if plan.limit is None:
-        raise ConfigError("keys and values of this family take too much to hold all; choose a policy with a bound")
+        raise ConfigError(
+            "a policy that forgets nothing takes more memory without end, and a frame of these models takes up to "
+            "hundreds of megabytes of keys and values; choose a policy with a bound, such as window:frames=18"
+        )
     spare = max(SPARE_BLOCKS, SESSION_BLOCKS * sessions) * plan.frames_per_block
     return sessions * plan.limit + spare + plan.on_prompt.anew
 
@@ -194,7 +205,8 @@ def _coded_bytes(config: Config, storage: Storage | None) -> int:
 def _view_frames(plan: VideoPlan) -> int:
     """Frames of the largest view, with the block's own: of its calls, a joint window, or a past computed anew."""
     block, limit, held = plan.frames_per_block, plan.policy.limit, plan.limit
-    assert limit is not None and held is not None
+    assert limit is not None
+    assert held is not None
     frames = [limit + block, held]
     if plan.rolling is not None:
         seen = limit if plan.rolling.joint is None else plan.rolling.joint.limit
@@ -210,8 +222,9 @@ def _backbone_work(config: Config, plan: VideoPlan, dtype: torch.dtype) -> int:
     written = max(plan.frames_per_block, min(plan.on_prompt.anew, limit))
     own = written * config.pages.bytes(dtype)
     calls = [plan.frames_per_block + plan.ahead]
-    # The clean pass keeps all keys and values until its end, and then puts them together in a copy.
-    return max(2 * own, own + _call_work(config, written, dtype), *(_call_work(config, n, dtype) for n in calls))
+    # The clean pass keeps all keys and values until its end, and then puts first those and then these together.
+    together = 2 * own if config.pages.streams else own * 3 // 2
+    return max(together, own + _call_work(config, written, dtype), *(_call_work(config, n, dtype) for n in calls))
 
 
 def _call_work(config: Config, frames: int, dtype: torch.dtype) -> int:

@@ -3,12 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from worldsim.controls import Controls
     from worldsim.presets import WorldRecipe
     from worldsim.published import Recipe
     from worldsim.wan import WanRecipe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ahead:
+    """What is known of a world before its weights are read, which may take minutes.
+
+    size: (height, width) of a frame in pixels.
+    is_told: whether it is told in words what to show.
+    needs_picture: whether a walk through it begins from a picture.
+    has_starts: whether it may come with starting places.
+    """
+
+    name: str
+    controls: Controls
+    size: tuple[int, int]
+    is_told: bool
+    needs_picture: bool
+    has_starts: bool
+
+
+def ahead_of(name: str, size: str | None) -> Ahead:
+    """What is known of a world of that size, its own if None; UnknownName or ConfigError as `describe`."""
+    from worldsim.published import PUBLISHED, controls_of, size_of
+    from worldsim.wan import WanRecipe
+
+    if (recipe := PUBLISHED.get(name)) is None:
+        engine = _bundled(name).simulator()
+        controls, pixels, is_told, needs_picture = engine.controls, engine.size, False, False
+    else:
+        controls, pixels, is_told = controls_of(recipe), size_of(recipe, size), isinstance(recipe, WanRecipe)
+        needs_picture = not is_told
+    return Ahead(
+        name=name,
+        controls=controls,
+        size=pixels,
+        is_told=is_told,
+        needs_picture=needs_picture,
+        has_starts=recipe is None,
+    )
+
+
+def _bundled(name: str) -> WorldRecipe:
+    from worldsim.errors import UnknownName
+    from worldsim.presets import WORLDS
+    from worldsim.published import PUBLISHED
+
+    if name not in WORLDS:
+        raise UnknownName("world", name, (*WORLDS, *PUBLISHED))
+    return WORLDS[name]
 
 
 def recipe_of(name: str) -> WorldRecipe:
@@ -32,17 +83,16 @@ def describe(name: str, size: str | None = None) -> dict[str, Any]:
         UnknownName: there is no such world.
         ConfigError: it is no size, or one that the world cannot have.
     """
-    from worldsim.errors import ConfigError, NotShipped, UnknownName
-    from worldsim.presets import WORLDS, card
+    from worldsim.errors import ConfigError, NotShipped
+    from worldsim.presets import card
     from worldsim.published import PUBLISHED
 
     if name in PUBLISHED:
         return _describe_published(PUBLISHED[name], size)
-    if name not in WORLDS:
-        raise UnknownName("world", name, (*WORLDS, *PUBLISHED))
+    recipe = _bundled(name)
     if size is not None:
         raise ConfigError(f"{name} has one size, got size={size}; leave it out")
-    engine = recipe_of(name).simulator()
+    engine = recipe.simulator()
     try:
         known = card(name)
     except NotShipped as error:

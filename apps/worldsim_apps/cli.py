@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from worldsim_apps.about import describe, lines_of, recipe_of, wan_recipe
+from worldsim_apps.about import Ahead, ahead_of, describe, lines_of, recipe_of, wan_recipe
 from worldsim_apps.options import (
     Budget,
     Device,
@@ -44,7 +44,7 @@ from worldsim_apps.options import (
 from worldsim_apps.telling import STOPPED, Refused, Stopped, misused, refusals, report, say, write_anything
 
 if TYPE_CHECKING:
-    from worldsim.runtime.world import World
+    from worldsim.runtime.chunk import Frames
     from worldsim_apps.actions import Actions
 
 # Importing torch takes seconds, so everything that needs it is imported inside the commands: --help and a mistyped
@@ -88,21 +88,21 @@ def generate(
 ) -> int:
     """Walk through a learned world under scripted keys, and write what is seen as a video."""
     import worldsim
-    from worldsim.published import fit_picture
     from worldsim_apps.explain import Explained
     from worldsim_apps.generate import film, film_file, length_of
     from worldsim_apps.progress import progress
     from worldsim_apps.results import check_files, check_seconds
 
     check_seconds(seconds)
-    read = {"the picture": image, "the actions": actions, "the prompts": prompts, "the weights": weights}
+    read = {"the picture": image, "the actions": actions, "the prompts": prompts}
+    read |= {"the weights": None if weights is None else Path(weights)}
     check_files({"the video": output, "the log": log, "what is explained": explain}, read)
     chosen: dict[str, Any] = {"policy": policy, "steps": steps, "frames_per_block": frames_per_block, "noise": noise}
     chosen |= {"kv": kv, "budget": budget, "spill": spill, "clean_pass": not no_clean_pass}
     chosen |= {"size": size, "on_prompt": on_prompt, "preview": preview}
+    ahead = ahead_of(world, size)
+    script, begun = _script(ahead, actions, prompt, prompts), _beginning(ahead, image, start)
     place = worldsim.load(world, device=device, weights=weights, **chosen)
-    script = _script(place, actions, prompt, prompts)
-    begun = None if image is None else fit_picture(image, place)
     explained = Explained(place, explain)
     frames = length_of(place, seconds, start=start, begun=begun)
     _remark({actions: script.blocks, prompts: [*script.prompts]}, blocks=-(-frames // place.frames_per_block))
@@ -200,6 +200,7 @@ def serve(
     from worldsim_apps.gate import Door
     from worldsim_apps.server import Settings, run
 
+    picture = None if image is None else fit_picture(image, ahead_of(world, size))
     door = Door(host=host, port=port, token=token, origins=tuple(origin or ()), hosts=tuple(name or ()))
     loaded = worldsim.load(
         world,
@@ -213,7 +214,6 @@ def serve(
         # One more than may play, since a session may take the place of another.
         sessions=(max_sessions or 1) + 1 if world in PUBLISHED else None,
     )
-    picture = None if image is None else fit_picture(image, loaded)
     settings = Settings(door=door, folder=folder, sessions=max_sessions, picture=picture)
 
     def on_ready(port: int) -> None:
@@ -407,7 +407,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(code)
 
 
-def _script(world: World, actions: Path | None, prompt: str | None, prompts: Path | None) -> Actions:
+def _beginning(world: Ahead, image: Path | None, start: int | None) -> Frames | None:
+    """The frames of a picture that a walk begins from; None if it begins otherwise."""
+    from worldsim.published import fit_picture
+
+    if image is None and world.needs_picture:
+        raise Refused(f"{world.name} begins from a picture, and none was given; name one with --image")
+    if start is not None and not world.has_starts:
+        raise Refused(f"{world.name} comes without starting places; leave --start out, or name a picture with --image")
+    return None if image is None else fit_picture(image, world)
+
+
+def _script(world: Ahead, actions: Path | None, prompt: str | None, prompts: Path | None) -> Actions:
     """What is held and told at which block; the prompt stands for the beginning."""
     from worldsim_apps.actions import Actions, read_actions, read_prompts
 
@@ -416,8 +427,7 @@ def _script(world: World, actions: Path | None, prompt: str | None, prompts: Pat
     given = "--prompt" if prompt is not None else "--prompts" if prompts is not None else None
     if given is not None and not world.is_told:
         raise Refused(
-            f"{world.origin.name} is steered by keys alone and takes no prompts; leave {given} out, and give it "
-            "--actions"
+            f"{world.name} is steered by keys alone and takes no prompts; leave {given} out, and give it --actions"
         )
     if prompt is not None and 0 in told:
         raise Refused(f"both --prompt and {prompts} say what block 0 shows; leave one out")

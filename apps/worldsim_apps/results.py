@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from itertools import permutations
 from pathlib import Path
 
+from worldsim.runtime.growing import is_beside
 from worldsim_apps.telling import Refused
 
 LONGEST_S = 366 * 24 * 3600
@@ -19,7 +21,7 @@ def check_seconds(seconds: float) -> None:
 
 
 def check_files(results: Mapping[str, Path | None], read: Mapping[str, Path | None]) -> None:
-    """Refuse two results in one file, and a result in a file that is read.
+    """Refuse two results in one file, one where another grows, and a result in a file that is read.
 
     Args:
         results: what is written where, by what it is called; None if it is not.
@@ -30,6 +32,10 @@ def check_files(results: Mapping[str, Path | None], read: Mapping[str, Path | No
         other = taken.setdefault(_identity(path), what) if path is not None else what
         if other != what:
             raise Refused(f"{other} and {what} are both {path}; give each a file of its own")
+    written = [(what, path) for what, path in results.items() if path is not None]
+    for (what, path), (other, target) in permutations(written, 2):
+        if is_beside(path, target):
+            raise Refused(f"{what} is {path}, where {other} grows until it is whole; give it another name")
 
 
 def _identity(path: Path) -> tuple[int, int] | str:

@@ -7,7 +7,7 @@ import pytest
 from worldsim.errors import ConfigError, UnknownName
 from worldsim.presets import WORLDS
 from worldsim.wan import RECIPES
-from worldsim_apps.about import describe, lines_of, recipe_of, wan_recipe
+from worldsim_apps.about import ahead_of, describe, lines_of, recipe_of, wan_recipe
 
 
 def test_a_world_that_is_learned_here_is_told_with_its_keys_and_its_card():
@@ -40,6 +40,28 @@ def test_a_published_model_is_told_with_the_memory_that_it_takes():
         describe("crafter", "640x352")
     with pytest.raises(ConfigError, match="the nearest that does is 352x640"):
         describe("self-forcing", "640x350")
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "keys", "is_told", "needs_picture"),
+    [
+        ("crafter", (72, 72), True, False, False),
+        ("self-forcing", (480, 832), False, True, False),
+        ("matrix-game-2-gta", (352, 640), True, False, True),
+    ],
+)
+def test_much_is_known_of_a_world_before_it_is_loaded(name, size, keys, is_told, needs_picture):
+    ahead = ahead_of(name, None)
+    assert (ahead.name, ahead.size, bool(ahead.controls.keys)) == (name, size, keys)
+    assert (ahead.is_told, ahead.needs_picture, ahead.has_starts) == (is_told, needs_picture, name == "crafter")
+    with pytest.raises(UnknownName, match="there is no world 'nowhere'"):
+        ahead_of("nowhere", None)
+
+
+def test_a_published_model_is_ahead_in_the_size_that_is_asked_for():
+    assert ahead_of("self-forcing", "640x352").size == (352, 640)
+    with pytest.raises(ConfigError, match="such as 832x480, got 'large'"):
+        ahead_of("self-forcing", "large")
 
 
 def test_every_recipe_goes_by_its_name():

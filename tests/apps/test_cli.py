@@ -200,7 +200,7 @@ def test_the_settings_of_a_world_reach_it(untrained, capsys, monkeypatch):
         "policy": "full",
         "steps": 2,
         "frames_per_block": None,
-        "weights": Path("w.safetensors"),
+        "weights": "w.safetensors",
         "kv": "fp8",
         "noise": "shuffled",
         "clean_pass": False,
@@ -221,6 +221,7 @@ def test_what_is_chosen_of_a_published_model_reaches_it(untrained, capsys, monke
         return told_world()
 
     monkeypatch.setattr("worldsim.load", load)
+    monkeypatch.setattr("worldsim.published.parse_size", lambda text: told_world().size)
     prompts = untrained / "prompts.jsonl"
     prompts.write_text('{"block": 2, "prompt": "a lake by night"}\n')
     walk = ["generate", "--seconds", "2", "--world", "self-forcing", "--weights", "public", "--prompt", "a wood"]
@@ -236,7 +237,7 @@ def test_what_is_chosen_of_a_published_model_reaches_it(untrained, capsys, monke
     chosen = {name: given[name] for name in ("name", "weights", "size", "on_prompt", "preview")}
     assert chosen == {
         "name": "self-forcing",
-        "weights": Path("public"),
+        "weights": "public",
         "size": "96x64",
         "on_prompt": "flush",
         "preview": Path("tiny.pth"),

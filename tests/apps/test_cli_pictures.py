@@ -40,15 +40,15 @@ def test_a_walk_from_a_picture_is_filmed_and_lived_again(folder: Path, tmp_path:
 @pytest.mark.parametrize(
     ("more", "told"),
     [
-        ([], "begins from one picture, before anything is held"),
-        (["--image", "nowhere.png"], "nowhere.png is no picture that can be read"),
+        ([], "begins from a picture, and none was given; name one with --image"),
+        (["--image", "nowhere.png"], "there is no picture nowhere.png"),
         (["--prompt", "a lake"], "is steered by keys alone"),
-        (["--on-prompt", "keep"], "leave on_prompt out"),
+        (["--image", "{}/street.png", "--on-prompt", "keep"], "leave on_prompt out"),
     ],
 )
 def test_what_it_cannot_begin_from_is_told_in_a_line(folder: Path, tmp_path: Path, capsys, more, told: str) -> None:
     walk = ["generate", "--world", NAME, "--weights", str(folder), "--device", "cpu", "--size", "48x32"]
-    assert main([*walk, "--output", str(tmp_path / "walk.mp4"), *more]) == 2
+    assert main([*walk, "--output", str(tmp_path / "walk.mp4"), *(text.format(folder) for text in more)]) == 2
     assert told in capsys.readouterr().err
 
 
@@ -61,3 +61,31 @@ def test_its_card_says_its_keys_what_it_begins_from_and_what_it_takes(capsys) ->
     assert card["weights"] == "Skywork/Matrix-Game-2.0:gta_distilled_model"
     assert card["published"] == "nothing of its speed"
     assert set(card["memory"]) == {"with its codec", "with a preview"}
+
+
+@pytest.mark.parametrize(
+    ("world", "more", "told"),
+    [
+        (NAME, ["--image", "nowhere.png"], "there is no picture nowhere.png"),
+        (NAME, ["--image", "{}/street.png", "--actions", "{}/keys.jsonl"], "line 1: there is no key 'KeyX'"),
+        ("self-forcing", ["--actions", "{}/keys.jsonl"], "line 1: there is no key 'KeyX' of a world that has none"),
+        ("self-forcing", ["--prompts", "{}/keys.jsonl"], "line 1: a line has the two fields block and prompt"),
+        ("self-forcing", ["--start", "2"], "self-forcing comes without starting places; leave --start out"),
+        ("self-forcing", ["--image", "{}/none.png"], "none.png is no picture that can be read"),
+    ],
+)
+def test_what_can_be_known_of_a_walk_is_told_before_weights_are_read(
+    folder: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch, world: str, more: list[str], told: str
+) -> None:
+    monkeypatch.setattr("worldsim.load", None)
+    (folder / "keys.jsonl").write_text('{"block": 0, "keys": ["KeyX"]}\n')
+    (folder / "none.png").write_bytes(b"none")
+    given = [text.format(folder) for text in more]
+    assert main(["generate", "--world", world, "--output", str(tmp_path / "walk.mp4"), *given]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_a_picture_to_serve_is_read_before_the_weights(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worldsim.load", None)
+    assert main(["serve", "--world", NAME, "--image", "nowhere.png"]) == 2
+    assert "there is no picture nowhere.png" in capsys.readouterr().err

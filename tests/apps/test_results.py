@@ -43,3 +43,13 @@ def test_two_results_have_two_files_also_where_none_is_there_yet(
     with pytest.raises(Refused, match=r"the log and what is explained are both b\.png"):
         check_files({"the log": Path("new/../b.png"), "what is explained": Path("b.png")}, {})
     check_files({"the log": Path("b"), "the video": Path("loop")}, {"the picture": Path("c"), "the weights": Path("c")})
+
+
+@pytest.mark.parametrize("name", ["a.unfinished.mp4", "new/../a.unfinished-2.mp4"])
+def test_a_log_is_not_where_the_video_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("new").mkdir()
+    with pytest.raises(Refused, match=r"the log is .*, where the video grows until it is whole; give it another name"):
+        check_files({"the video": Path("a.mp4"), "the log": Path(name)}, {})
+    check_files({"the video": Path("a.mp4"), "the log": Path("new/a.unfinished.mp4")}, {})
+    check_files({"the video": Path("b.mp4"), "the log": Path(name)}, {})

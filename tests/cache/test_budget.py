@@ -49,5 +49,5 @@ def test_a_budget_has_as_many_sizes_as_there_are_kinds_of_memory() -> None:
 
 @pytest.mark.parametrize("given", [0, -5, "0MB", "0.1B"])
 def test_a_budget_of_nothing_is_refused(given: str | int) -> None:
-    with pytest.raises(ConfigError, match="at least 1 byte"):
+    with pytest.raises(ConfigError, match=r"1 byte or more on the device and .*; choose one such as 256MB"):
         parse_budget(given, CPU)

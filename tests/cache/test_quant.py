@@ -269,7 +269,7 @@ def test_a_code_that_nobody_named_is_written_as_what_it_is():
         ("int8:recent=-1", ConfigError, "takes recent once, as a whole number"),
         ("int8:", UnknownName, "no option '' of code for keys and values 'int8'"),
         ("kivi4:group=0", ConfigError, "at least 1 number, got group=0"),
-        ("gear2:rank=0", ConfigError, "at least 1, got .*rank=0.*use kivi2 for no repair"),
+        ("gear2:rank=0", ConfigError, "at least 1, got group=32, rank=0 and outliers=1; use kivi2 for no repair"),
     ],
 )
 def test_a_text_that_names_no_storage_is_refused_with_what_does(text, error, told):

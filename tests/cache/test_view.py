@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.functional import scaled_dot_product_attention
 
 from worldsim.cache.context import Context
@@ -242,6 +243,25 @@ def test_a_recording_attends_like_its_view_and_keeps_exactly_what_was_passed() -
     assert torch.equal(recording.values, torch.stack([own[2, 0].view(frames) for own in passed]))
     context.append(recording.keys, recording.values)
     assert torch.equal(context.read(4)[0], recording.keys[:, 1])
+
+
+def test_a_recording_holds_nothing_twice_and_a_second_pass_takes_the_place_of_the_first() -> None:
+    recording = Recording(view_of(past(1)[0], Full(), 2))
+    frames = (2, SHAPE.tokens, SHAPE.heads, SHAPE.head_dim)
+    for seed in (60, 70):
+        passed = [block(2, seed=seed + layer) for layer in range(SHAPE.layers)]
+        wanted = torch.stack([own[1, 0].view(frames) for own in passed])
+        held = []
+        for layer, own in enumerate(passed):
+            q, k, v = own.unbind()
+            k = k.clone()
+            held.append(StorageWeakRef(k.untyped_storage()))
+            recording.attend(layer, q, k, v)
+        del k
+        assert not any(one.expired() for one in held)
+        assert torch.equal(recording.keys, wanted)
+        assert all(one.expired() for one in held)
+        assert torch.equal(recording.keys, wanted)
 
 
 def test_a_recording_of_half_a_pass_is_refused() -> None:

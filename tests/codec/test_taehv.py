@@ -230,3 +230,11 @@ def test_a_state_of_another_size_or_codec_is_refused(tmp_path: Path) -> None:
 def test_a_decoder_without_channels_is_refused(sizes: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match="at least one channel"):
         TaehvConfig(**sizes)
+
+
+def test_a_file_of_numbers_that_are_none_is_refused(tmp_path: Path) -> None:
+    tensors = {name: torch.zeros(shape) for name, shape in published(TaehvConfig()).items()}
+    tensors["decoder.22.weight"].view(-1)[1] = torch.inf
+    torch.save(tensors, tmp_path / "taew2_1.pth")
+    with pytest.raises(WeightsError, match=r"taew2_1\.pth is damaged: decoder\.22\.weight holds numbers that are none"):
+        load_taehv_codec(tmp_path / "taew2_1.pth", device=torch.device("cpu"), dtype=torch.float32)

@@ -88,6 +88,31 @@ def test_a_flush_keeps_the_first_and_the_newest():
     assert list(KEEP.keep(range(5))) == [0, 1, 2, 3, 4]
 
 
+def test_so_many_frames_are_held_as_are_computed_anew():
+    change = PromptChange(anew=5)
+    assert change.hold([0, 1, 2, 3], [0, 3]) == [0, 1, 2, 3]
+    assert change.hold(range(9), [0, 7, 8]) == [0, 5, 6, 7, 8]
+    assert change.hold(range(9), [3, 4, 5, 6, 7, 8]) == [3, 4, 5, 6, 7, 8]
+    assert KEEP.hold(range(9), [0, 8]) == [0, 8]
+
+
+def test_frames_that_are_held_to_be_computed_anew_are_seen_by_no_block_before_that():
+    policy = SinkWindow(sink=1, window=2, near=False)
+    video, plain = (
+        decoder(replace(PLAN, policy=policy, on_prompt=PromptChange(anew=6))),
+        decoder(replace(PLAN, policy=policy)),
+    )
+    assert video.plan.limit == 6
+    assert plain.plan.limit == 3
+    assert decoder(replace(PLAN, on_prompt=PromptChange(anew=6))).plan.limit is None
+    assert all(torch.equal(one, other) for one, other in zip(live(video, 5), live(plain, 5), strict=True))
+    assert video.context.frames == (0, 5, 6, 7, 8, 9)
+    assert [one.frame for one in video.view(2).seen] == [0, 8, 9]
+    video.tell(heard("a lake"))
+    assert video.context.frames == (0, 5, 6, 7, 8, 9)
+    assert [one.frame for one in video.view(2).seen] == [0, 8, 9]
+
+
 def test_the_newest_run_ends_at_a_gap():
     assert newest_run([0, 1, 4, 5, 6], 7) == [4, 5, 6]
     assert newest_run([0, 1, 4], 7) == []

@@ -336,12 +336,16 @@ def test_those_at_their_beginning_go_apart_from_those_with_blocks_ahead():
 
 
 @pytest.mark.parametrize(
-    "options",
-    [{"sampler": heun}, {"noise": NoisePlan(low=40)}, {"clean_pass": False}],
-    ids=lambda given: next(iter(given)),
+    ("options", "told"),
+    [
+        ({"sampler": heun}, "the sampler heun"),
+        ({"noise": NoisePlan(low=40)}, "noise linear:low=40,high=100,period=32,window=0"),
+        ({"clean_pass": False, "sampler": heun}, "the sampler heun and no clean pass"),
+    ],
+    ids=["sampler", "noise", "clean_pass"],
 )
-def test_a_plan_that_cannot_roll_is_refused(options):
-    with pytest.raises(ConfigError, match="a window that rolls moves every block a level on"):
+def test_a_plan_that_cannot_roll_is_refused(options, told):
+    with pytest.raises(ConfigError, match=rf"a window that rolls moves every block a level on .*, got {told}; choose"):
         plan_of(**options)
     plan_of(rolling=None, **options)
     plan_of(noise=NoisePlan(window=4))

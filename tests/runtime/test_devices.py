@@ -75,4 +75,18 @@ def test_what_is_free_on_a_gpu_is_what_the_driver_has_and_what_torch_holds_ready
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 20)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 8)
     assert free_bytes(torch.device("cuda", 1)) == 70 + 20 - 8
-    assert free_bytes(torch.device("cpu")) is None
+
+
+@pytest.mark.parametrize(
+    ("told", "free"),
+    [
+        ("MemTotal:  9 kB\nMemAvailable:   7 kB\nHugePages_Total:  3\nSwapFree:    2 kB\n", 9 * 1024),
+        ("MemTotal:  9 kB\n", None),
+        (None, None),
+    ],
+)
+def test_what_is_free_on_a_cpu_is_what_the_system_can_give_up_if_it_tells(monkeypatch, tmp_path, told, free):
+    monkeypatch.setattr("worldsim.runtime.devices.MEMINFO", tmp_path / "meminfo")
+    if told is not None:
+        (tmp_path / "meminfo").write_text(told)
+    assert free_bytes(torch.device("cpu")) == free

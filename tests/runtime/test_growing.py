@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from worldsim.runtime.growing import GrowingFile
+from worldsim.runtime.growing import GrowingFile, is_beside
 
 KILLED = """
 import os, signal, sys
@@ -198,3 +198,14 @@ def test_a_file_that_grows_beside_another_is_not_taken_by_its_name(tmp_path: Pat
     file.write(b"new")
     file.close()
     assert (tmp_path / "a.mp4").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("taken", [[], ["a.unfinished.mp4"]])
+def test_the_names_that_a_file_grows_under_are_known(tmp_path: Path, taken: list[str]) -> None:
+    for name in ("a.mp4", *taken):
+        (tmp_path / name).touch()
+    file = GrowingFile(tmp_path / "a.mp4")
+    assert is_beside(file.path, tmp_path / "a.mp4")
+    file.discard()
+    for other in ("a.mp4", "b.unfinished.mp4", "a.unfinished.log", "a.unfinished-x.mp4", "below/a.unfinished.mp4"):
+        assert not is_beside(tmp_path / other, tmp_path / "a.mp4")

@@ -22,6 +22,7 @@ from worldsim.decoding.video import VideoState
 from worldsim.errors import ConfigError, LogError, SnapshotError
 from worldsim.files import drop_unfinished
 from worldsim.runtime import snapshot as module
+from worldsim.runtime.journal import read_log
 from worldsim.runtime.snapshot import glimpse_snapshot, read_snapshot
 from worldsim.testing.fakes import tiny_world, told_world
 
@@ -260,10 +261,34 @@ def test_a_log_is_told_from_a_saved_session(tmp_path):
 
 def test_a_session_is_not_saved_over_a_folder(tmp_path):
     session = lived(tiny_world(), 1)
-    with pytest.raises(IsADirectoryError, match="a session is saved to a file, and this is a folder") as refused:
+    with pytest.raises(
+        ConfigError, match=rf"a session is saved to a file, and {tmp_path} is a folder; name a file in it"
+    ):
         session.save(tmp_path)
-    assert str(tmp_path) in str(refused.value)
     assert [*tmp_path.iterdir()] == []
+
+
+def test_what_is_no_path_is_refused_wherever_one_is_given(tmp_path):
+    world = tiny_world()
+    with lived(world, 1) as session:
+        for call in (
+            lambda: session.save(7),
+            lambda: session.record(7),
+            lambda: session.fork(log=7),
+            lambda: world.open(log=7),
+            lambda: world.go_on(7),
+            lambda: worldsim.restore(7),
+            lambda: read_log(7),
+        ):
+            with pytest.raises(ConfigError, match=r"(path|log) is a path, as a text or a Path, got 7"):
+                call()
+        session.record(tmp_path / "a.mp4")
+        with pytest.raises(ConfigError, match=r"path is a path, as a text or a Path, got 7"):
+            session.record(7)
+        session.fork(log=str(tmp_path / "a.log")).close()
+        assert read_log(str(tmp_path / "a.log")) == read_log(tmp_path / "a.log")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.log", "a.mp4"]
+    assert world.pool.used == 0
 
 
 def test_what_sessions_remember_makes_room_for_one_that_is_restored(tmp_path):

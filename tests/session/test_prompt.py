@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from worldsim.errors import ConfigError
-from worldsim.session.events import MOST_PROMPT
+from worldsim.session.events import MOST_OVER, MOST_PROMPT
 from worldsim.session.prompt import Told, check_over, check_prompt, first_told
 
 
@@ -26,11 +26,11 @@ def test_what_is_no_prompt_is_refused(prompt):
         check_prompt(prompt)
 
 
-@pytest.mark.parametrize("over", [0, -1, 1.5, True, "2", None])
+@pytest.mark.parametrize("over", [0, -1, 1.5, True, "2", None, MOST_OVER + 1, 10**9])
 def test_a_prompt_takes_effect_over_whole_blocks(over):
     with pytest.raises(ConfigError, match="1 block or more"):
         check_over(over)
-    assert check_over(2) == 2
+    assert (check_over(2), check_over(MOST_OVER)) == (2, MOST_OVER)
 
 
 def test_a_prompt_may_be_as_long_as_a_client_may_say_and_in_any_letters():

@@ -347,7 +347,8 @@ def test_a_death_is_lived_through_for_as_many_frames_as_are_granted_and_nothing_
         simulator.reset(8)
         simulator.env._player.inventory["health"] = 0
     assert np.array_equal(granted.step({"KeyW"}), mortal.step({"KeyW"}))
-    assert mortal.over and not granted.over
+    assert mortal.over
+    assert not granted.over
     granted.env._player.inventory["health"] = 2  # he who has eaten gets well again, and may die again
     granted.step({"KeyW"})
     granted.env._player.inventory["health"] = 0

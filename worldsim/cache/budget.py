@@ -26,7 +26,11 @@ class Budget:
 
     def __post_init__(self) -> None:
         if self.device < 1 or self.host < 0:
-            raise ConfigError(f"a budget is at least 1 byte on the device and 0 beside it, got {self}")
+            beside = f" and {self.host} bytes beside it" if self.host else ""
+            raise ConfigError(
+                f"a budget is 1 byte or more on the device and 0 or more beside it, got {self.device} bytes{beside}; "
+                "choose one such as 256MB, or none for all there is"
+            )
 
 
 def parse_budget(given: str | int, device: torch.device) -> Budget:

@@ -153,7 +153,10 @@ class Gear:
 
     def __post_init__(self) -> None:
         if min(self.group, self.rank, self.outliers) < 1:
-            raise ConfigError(f"group, rank and outliers are at least 1, got {self}; use kivi{self.bits} for no repair")
+            raise ConfigError(
+                f"group, rank and outliers are at least 1, got group={self.group}, rank={self.rank} and "
+                f"outliers={self.outliers}; use kivi{self.bits} for no repair"
+            )
 
     @property
     def base(self) -> Kivi:

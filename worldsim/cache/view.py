@@ -182,13 +182,15 @@ class Recording:
         self._probes = probes
         self._tau = tau
         self._salience: list[Tensor] = []
-        self._own: dict[int, tuple[Tensor, Tensor]] = {}
+        self._own: tuple[dict[int, Tensor], dict[int, Tensor]] = ({}, {})
+        self._whole: dict[int, Tensor] = {}
         self._shares: list[Tensor] = []
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """As ContextView.attend; k and v are kept, not copied."""
         attended = self._view.attend(layer, q, k, v)
-        self._own[layer] = k.detach(), v.detach()
+        self._own[0][layer], self._own[1][layer] = k.detach(), v.detach()
+        self._whole.clear()
         if layer >= self._view.shape.main:
             return attended
         if self._probes:
@@ -220,17 +222,23 @@ class Recording:
         return self._stack(1)
 
     def _stack(self, which: int) -> Tensor:
+        if which not in self._whole:
+            self._whole[which] = self._stacked(self._own[which])
+            # Of a long pass these take gigabytes: they go before the others are put together.
+            self._own[which].clear()
+        return self._whole[which]
+
+    def _stacked(self, own: dict[int, Tensor]) -> Tensor:
         shape, frames = self._view.shape, self._view.frames
-        if sorted(self._own) != list(range(shape.attentions)):
+        if sorted(own) != list(range(shape.attentions)):
             raise ShapeError(
-                f"a pass attends in each of {shape.attentions} layers, this one did in {sorted(self._own)}; "
+                f"a pass attends in each of {shape.attentions} layers, this one did in {sorted(own)}; "
                 f"read the recording after the backbone has run"
             )
-        own = torch.cat([self._own[layer][which] for layer in range(shape.main)])
-        parts, start = [own], shape.main
+        parts, start = [torch.cat([own[layer] for layer in range(shape.main)])], shape.main
         for stream in shape.streams:
             end = start + stream.layers
-            rows = torch.cat([self._own[layer][which] for layer in range(start, end)])
+            rows = torch.cat([own[layer] for layer in range(start, end)])
             start = end
             parts.append(fold(rows, shape.heads, shape.head_dim))
         whole = parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -214,5 +214,5 @@ def load_taehv_codec(
         if name.endswith(".conv.weight") and tensors[name].ndim == 4:
             tensors[name] = tensors[name][-wanted[name].shape[0] :]
     check_tensors(path, network, tensors, looks=original)
-    fill(network, tensors, device=device, dtype=dtype)
+    fill(network, tensors, path, device=device, dtype=dtype)
     return TaehvCodec(network)

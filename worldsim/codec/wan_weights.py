@@ -16,12 +16,14 @@ from torch import Tensor, nn
 
 from worldsim.codec.wan import LATENT_MEAN, LATENT_STD, SETTINGS, WanCodec
 from worldsim.codec.wan_tiles import Tiling
-from worldsim.errors import MissingDependency, WeightsError, installing
+from worldsim.errors import MissingDependency, WeightsError, fetching, installing
+from worldsim.files import check_finite, check_holds_weights
 
 Shapes = Mapping[str, list[int]]
 
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 _ORIGINAL = "Wan2.1_VAE.pth"
+_REPOSITORY = "Wan-AI/Wan2.1-T2V-1.3B"
 _RESIDUAL = {"0": "norm1", "2": "conv1", "3": "norm2", "6": "conv2"}
 """Layers of a residual block by their place in the original; the others have no weights."""
 _PARTS = {
@@ -73,7 +75,7 @@ def load_wan_codec(path: Path, *, device: torch.device, dtype: torch.dtype, tili
         settings = {} if first is None or first.ndim != 5 else {"base_dim": first.shape[0]}
     model = _empty(path, settings)
     check_tensors(file, model, tensors, looks=original)
-    fill(model, tensors, device=device, dtype=dtype)
+    fill(model, tensors, file, device=device, dtype=dtype)
     return WanCodec(model, tiling=tiling)
 
 
@@ -84,11 +86,12 @@ def _found(path: Path) -> tuple[Path, dict[str, Any] | None]:
     for folder in (path, path / "vae"):
         if (folder / "config.json").is_file() and (folder / _WEIGHTS).is_file():
             return folder / _WEIGHTS, _read_settings(folder / "config.json")
-    if (path / _ORIGINAL).is_file():
+    if (path / _ORIGINAL).exists():
         return path / _ORIGINAL, None
     there = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
     raise WeightsError(
-        f"{path} has neither config.json with {_WEIGHTS} (in itself or in vae/) nor {_ORIGINAL}; there is: {there}"
+        f"{path} holds no codec: neither config.json with {_WEIGHTS} (in itself or in vae/) nor {_ORIGINAL}; there is: "
+        f"{there}; get it by {fetching(_REPOSITORY, _ORIGINAL, into=path)}"
     )
 
 
@@ -131,8 +134,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: there is no such file, it is torn, or it holds anything but named tensors.
     """
-    if not path.is_file():
+    if not path.exists():
         raise WeightsError(f"there is no weights file {path}; give the path of one, or of its folder")
+    check_holds_weights(path)
     with path.open("rb") as file:
         start = file.read(9)
     # The header of a safetensors file, which begins behind its length, may have a length that looks like a pickle.
@@ -199,9 +203,18 @@ def _up_block(found: re.Match[str]) -> str:
     return f"up_blocks.{block}.{part}."
 
 
-def fill(network: nn.Module, tensors: Mapping[str, Tensor], *, device: torch.device, dtype: torch.dtype) -> None:
-    """Give a network on the meta device its weights, copied one after the other, for evaluation only."""
-    own = {name: tensor.to(device=device, dtype=dtype, copy=True) for name, tensor in tensors.items()}
+def fill(
+    network: nn.Module, tensors: Mapping[str, Tensor], source: Path, *, device: torch.device, dtype: torch.dtype
+) -> None:
+    """Give a network on the meta device its weights, copied one after the other, for evaluation only.
+
+    Raises:
+        WeightsError: they hold numbers that are none; source is where they are from.
+    """
+    own = {
+        name: check_finite(tensor.to(device=device, dtype=dtype, copy=True), name, source)
+        for name, tensor in tensors.items()
+    }
     network.load_state_dict(own, assign=True)
     network.eval().requires_grad_(requires_grad=False)
 

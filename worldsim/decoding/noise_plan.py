@@ -71,7 +71,7 @@ class NoisePlan:
         if self.curve not in CURVES or not 1 <= self.low <= self.high <= 100 or self.period < 2:
             raise ConfigError(
                 f"noise rises linear or cosine, from low to high with 1 <= low <= high <= 100 percent, over a period "
-                f"of at least 2 blocks, got {self}"
+                f"of at least 2 blocks, got {self.curve}:low={self.low},high={self.high},period={self.period}"
             )
         if not 0 <= self.window <= WIDEST or self.window % 2:
             raise ConfigError(
@@ -79,8 +79,8 @@ class NoisePlan:
             )
         if self.published < 0 or (self.published and (self.window or not self.is_level)):
             raise ConfigError(
-                "noise in the published order is of 1 frame or more, and neither shuffled nor of other levels, "
-                f"got {self}"
+                "noise in the published order is of 1 frame or more, and neither shuffled nor of other levels, got "
+                f"frames={self.published}, window={self.window} and low={self.low}"
             )
 
     @property
@@ -133,7 +133,12 @@ def parse_noise(text: str) -> NoisePlan:
     """
     name, options = parse_options(text, KNOWN, kind="noise")
     if name == "published":
-        return NoisePlan(published=options.get("frames", VIDEO))
+        frames: Any = options.get("frames", VIDEO)
+        if frames < 1:
+            raise ConfigError(
+                f"a video has 1 frame or more, got frames={frames}; ask for plain if it has no such order"
+            )
+        return NoisePlan(published=frames)
     usual: dict[str, Any] = {"plain": {}, "shuffled": {"window": WINDOW}}.get(name, {"curve": name, "low": LOW})
     return NoisePlan(**(usual | options))
 

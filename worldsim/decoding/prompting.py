@@ -33,7 +33,8 @@ class PromptChange:
     def __post_init__(self) -> None:
         if min(self.sink, self.anew, self.gap) < 0 or (self.recent is not None and self.recent < 1):
             raise ConfigError(
-                f"a change of the prompt keeps 1 or more recent frames, the rest is 0 or more, got {self}"
+                "a change of the prompt keeps 1 or more recent frames, the rest is 0 or more, got "
+                f"sink={self.sink}, recent={self.recent}, anew={self.anew} and gap={self.gap}"
             )
 
     def keep(self, held: Sequence[int]) -> Sequence[int]:

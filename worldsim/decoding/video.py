@@ -19,7 +19,7 @@ from worldsim.decoding.batch import propose_together, write_together
 from worldsim.decoding.draws import Draws
 from worldsim.decoding.likeness import Looks
 from worldsim.decoding.loop import Guarantee
-from worldsim.decoding.noise_plan import PLAIN, NoisePlan
+from worldsim.decoding.noise_plan import PLAIN, NoisePlan, noise_text
 from worldsim.decoding.prompting import KEEP, PromptChange, newest_run
 from worldsim.decoding.rolling import Ahead, Rolling, WindowCanvas, open_window
 from worldsim.decoding.state import VideoState as VideoState
@@ -84,12 +84,21 @@ class VideoPlan:
         check_sigmas(self.sigmas)
         if self.frames_per_block < 1:
             raise ConfigError(f"a block has at least 1 frame, got {self.frames_per_block}")
-        apart = self.noise.published or not self.noise.is_level
-        if self.rolling is not None and (self.sampler is heun or apart or not self.clean_pass):
+        if self.rolling is not None:
+            self._check_rolling()
+
+    def _check_rolling(self) -> None:
+        """Raise ConfigError unless a window can roll so."""
+        wrong = {
+            "the sampler heun": self.sampler is heun,
+            f"noise {noise_text(self.noise)}": self.noise.published > 0 or not self.noise.is_level,
+            "no clean pass": not self.clean_pass,
+        }
+        if any(wrong.values()):
             raise ConfigError(
                 "a window that rolls moves every block a level on by one call, from noise alone, and ends in a clean "
-                f"pass, got sampler={self.sampler}, {self.noise} and clean_pass={self.clean_pass}; choose few_step or "
-                "euler, noise that is plain or shuffled, and a clean pass"
+                f"pass, got {' and '.join(name for name, is_so in wrong.items() if is_so)}; choose few_step or euler, "
+                "noise that is plain or shuffled, and a clean pass"
             )
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import torch
 
@@ -10,6 +11,8 @@ from worldsim.errors import ConfigError, UnknownName, counted, shown
 
 LONGEST = 16
 """Characters of the name of a device: more than any machine needs, fewer than Python refuses to read."""
+MEMINFO = Path("/proc/meminfo")
+"""What Linux tells of its memory."""
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -40,8 +43,16 @@ def is_gpu(device: torch.device) -> bool:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """How much memory can still be had on a GPU, what torch holds ready there included; None of a CPU, which pages."""
-    if not is_gpu(device):
+    """How much memory can still be had there.
+
+    Of a GPU with what torch holds ready on it; of a CPU with what the system can give up, and what it can swap to. None
+    where the system does not tell that.
+    """
+    if is_gpu(device):
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    try:
+        told = dict(re.findall(r"^(\w+): +([0-9]+) kB$", MEMINFO.read_text(), re.MULTILINE))
+        return 1024 * (int(told["MemAvailable"]) + int(told["SwapFree"]))
+    except (OSError, KeyError):
         return None
-    free, _ = torch.cuda.mem_get_info(device)
-    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

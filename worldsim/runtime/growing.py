@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from contextlib import ExitStack, suppress
 from io import FileIO
 from itertools import count
@@ -99,6 +100,13 @@ class GrowingFile:
     def _release(self) -> None:
         self._file.close()
         self._lock.close()
+
+
+def is_beside(path: Path, target: Path) -> bool:
+    """Whether a path has a name that a file grows under which is to take the place of another, see GrowingFile."""
+    stem, ending = re.escape(target.stem), re.escape(target.suffix)
+    alike = re.fullmatch(rf"{stem}\.unfinished(-[0-9]+)?{ending}", path.name)
+    return alike is not None and os.path.realpath(path.parent) == os.path.realpath(target.parent)
 
 
 def _claimed(path: Path) -> tuple[int, bool]:

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from worldsim.errors import ConfigError, LogError
+from worldsim.files import path_of
 from worldsim.locks import locked
 from worldsim.runtime.snapshot import is_snapshot
 from worldsim.session.log import Record, SessionLog, encode
@@ -42,12 +43,13 @@ class Journal:
             undo.pop_all()
 
     @classmethod
-    def begin(cls, path: Path, log: SessionLog) -> Journal:
+    def begin(cls, path: Path | str, log: SessionLog) -> Journal:
         """A new file with that log in it.
 
         Raises:
-            ConfigError: there is such a file already; a log is never overwritten.
+            ConfigError: there is such a file already; a log is never overwritten. Or it is no path.
         """
+        path = path_of(path, "log")
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND, 0o600)
@@ -63,12 +65,14 @@ class Journal:
         return journal
 
     @classmethod
-    def go_on(cls, path: Path) -> Journal:
+    def go_on(cls, path: Path | str) -> Journal:
         """The file of an earlier session, to be added to; a record that was torn at its end is cut off.
 
         Raises:
             LogError: it is no log, or another session writes to it, in this process or another.
+            ConfigError: it is no path.
         """
+        path = path_of(path, "log")
         read_log(path)
         journal = cls(path, os.open(path, os.O_WRONLY | os.O_APPEND))
         with ExitStack() as undo:
@@ -105,12 +109,14 @@ class Journal:
             raise
 
 
-def read_log(path: Path) -> SessionLog:
+def read_log(path: Path | str) -> SessionLog:
     """The log in a file, up to where it is torn.
 
     Raises:
         LogError: there is no such file, or it is no log.
+        ConfigError: it is no path.
     """
+    path = path_of(path, "log")
     try:
         text = path.read_bytes()
     except OSError as error:

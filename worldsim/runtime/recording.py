@@ -7,6 +7,7 @@ from pathlib import Path
 import av
 
 from worldsim.controls import Keys
+from worldsim.files import path_of
 from worldsim.runtime.chunk import Frames
 from worldsim.runtime.video import VideoWriter, shown_scale
 
@@ -30,8 +31,8 @@ class Recording:
     """
 
     def __init__(self, path: Path | str, *, size: tuple[int, int], fps: int) -> None:
-        self.path = Path(path)
-        self._video = VideoWriter(path, size=size, fps=fps, scale=shown_scale(size))
+        self.path = path_of(path, "path")
+        self._video = VideoWriter(self.path, size=size, fps=fps, scale=shown_scale(size))
         self._error: OSError | av.FFmpegError | None = None
         self._ended = False
 

@@ -16,6 +16,7 @@ from worldsim.cache.sight import Sight
 from worldsim.controls import Controls, Keys
 from worldsim.decoding.video import VideoState
 from worldsim.errors import ConfigError, NotReproduced, PoolFull, SessionClosed, SessionPaused, SpillError, shown
+from worldsim.files import path_of
 from worldsim.models.protocol import Codec
 from worldsim.runtime.batching import step_together
 from worldsim.runtime.chunk import Chunk, Frames
@@ -227,7 +228,7 @@ class Session:
         """
         self._check_open()
         self._come_back()
-        journal = None if log is None else Journal.begin(Path(log), self.log)
+        journal = None if log is None else Journal.begin(log, self.log)
         twin = Session(self._home, self._moment.fork(), self._opening, journal)
         twin._line = self._line
         twin._history = self._home.histories.fork(self._history)
@@ -242,11 +243,11 @@ class Session:
             keep: as for `snapshot`.
 
         Raises:
-            ConfigError: no such keep, or a codec whose state cannot be written.
+            ConfigError: no such keep, a codec whose state cannot be written, or it is no path, or that of a folder.
             SessionClosed: the session was closed.
-            OSError: it could not be written, or the path is a folder; what was there stays.
+            OSError: it could not be written; what was there stays.
         """
-        write_snapshot(Path(path), self.snapshot(keep=keep))
+        write_snapshot(path, self.snapshot(keep=keep))
 
     def snapshot(self, *, keep: Keep = "pages") -> Snapshot:
         """All that `save` writes, copied, so that another thread can write it.
@@ -301,6 +302,7 @@ class Session:
             SessionClosed: the session was closed.
         """
         self._check_open()
+        path = path_of(path, "path")
         self._recordings = [recording for recording in self._recordings if not recording.over]
         if any(os.path.realpath(recording.path) == os.path.realpath(path) for recording in self._recordings):
             raise ConfigError(f"this session is being recorded to {path} already; close that recording first")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from worldsim.decoding.video import VideoState
 from worldsim.errors import ConfigError, LogError, SnapshotError
-from worldsim.files import checksum, unfinished_name
+from worldsim.files import checksum, path_of, unfinished_name
 from worldsim.locks import locked
 from worldsim.runtime.chunk import Frames
 from worldsim.session.log import Opening, SessionLog, is_opening
@@ -57,7 +56,7 @@ class Snapshot:
     shown: Frames | None = None
 
 
-def write_snapshot(path: Path, snapshot: Snapshot, log: bytes | None = None) -> None:
+def write_snapshot(path: Path | str, snapshot: Snapshot, log: bytes | None = None) -> None:
     """Write a snapshot to a file: under another name, to the disk, and only then under its own.
 
     The snapshot that was there before stays beside it, with ".before" at the end of its name.
@@ -68,11 +67,12 @@ def write_snapshot(path: Path, snapshot: Snapshot, log: bytes | None = None) -> 
         log: the log that leads there as a log file has it, for a snapshot that has none of its steps.
 
     Raises:
-        ConfigError: the codec has a state that cannot be written.
-        OSError: it could not be written, or the path is a folder; what was there stays.
+        ConfigError: the codec has a state that cannot be written, or it is no path, or that of a folder.
+        OSError: it could not be written; what was there stays.
     """
+    path = path_of(path, "path")
     if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, "a session is saved to a file, and this is a folder", str(path))
+        raise ConfigError(f"a session is saved to a file, and {path} is a folder; name a file in it")
     text = snapshot.log.encode() if log is None else log
     tensors = {"log": torch.frombuffer(bytearray(text), dtype=torch.uint8)}
     header: dict[str, Any] = {"format": FORMAT, "keep": snapshot.keep}
@@ -98,12 +98,14 @@ def write_snapshot(path: Path, snapshot: Snapshot, log: bytes | None = None) -> 
         unfinished.unlink(missing_ok=True)
 
 
-def read_snapshot(path: Path) -> Snapshot:
+def read_snapshot(path: Path | str) -> Snapshot:
     """Read what `write_snapshot` wrote.
 
     Raises:
         SnapshotError: there is no such file, or it is torn or foreign; it says so if the one before it is still there.
+        ConfigError: it is no path.
     """
+    path = path_of(path, "path")
     with _whole(path):
         return _read(path)
 

@@ -192,7 +192,7 @@ class World:
         Raises:
             ConfigError: a start, a seed or an hour that is none or outside the range, both start and frames, keys or
                 an hour without frames, a prompt for a world that is steered by keys alone, no picture where one is
-                needed, or a log file that exists.
+                needed, noise of other levels where there is no past, or a log file that exists.
             UnknownName: a key that the world does not understand.
             ShapeError: frames of another size or dtype, or another number of keys.
             PoolFull: no memory for another session; nothing was opened.
@@ -207,6 +207,7 @@ class World:
             raise ConfigError(f"{self.origin.name} is steered by keys alone; leave the prompt out")
         given = None if frames is None else self._given(frames, keys, hour)
         self._check_picture(given)
+        self._check_noise(given)
         opening = Opening(
             world=self.origin.name,
             weights=self.origin.weights,
@@ -227,7 +228,7 @@ class World:
                 writes to it.
             NotReproduced: a block came out otherwise than it was recorded.
         """
-        journal = Journal.go_on(Path(log))
+        journal = Journal.go_on(log)
         with ExitStack() as undo:
             undo.callback(journal.close)
             read = read_log(journal.path)
@@ -379,7 +380,7 @@ class World:
         """A session at that moment, with that log in a new file if there is a path; it holds nothing if that fails."""
         with ExitStack() as undo:
             undo.callback(moment.decoder.close)
-            journal = None if path is None else Journal.begin(Path(path), log)
+            journal = None if path is None else Journal.begin(path, log)
             undo.pop_all()
         return Session(self._home, moment, log.opening, journal)
 
@@ -444,6 +445,15 @@ class World:
                 f"{self.origin.name} begins from one picture, before anything is held: pass it as frames=..., uint8 "
                 f"[1, {height}, {width}, 3], which worldsim.published.fit_picture makes of a file, or as --image on "
                 f"the command line; got {found}"
+            )
+
+    def _check_noise(self, given: Given | None) -> None:
+        """Raise ConfigError if a first block would begin from a frame, and there is none."""
+        if given is None and self._begins_from_nothing and not self.plan.noise.is_level:
+            raise ConfigError(
+                f"noise {noise_text(self.plan.noise)} begins a block from the frame before it, and a session that "
+                "begins from nothing has none; begin from a picture, as frames=... or --image on the command line, or "
+                "choose noise that is plain or shuffled"
             )
 
     def _held(self, keys: Sequence[Iterable[str]]) -> list[Keys]:

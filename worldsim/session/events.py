@@ -20,6 +20,8 @@ MOST_TEXT = 64 * 1024
 """Bytes of the longest message that a server reads."""
 MOST_PROMPT = 4_000
 """Characters of a prompt, at the most, wherever it comes from."""
+MOST_OVER = 10**6
+"""Blocks that a prompt takes effect over, at the most."""
 
 Role = Literal["player", "spectator"]
 Codec = Literal["jpeg", "h264", "raw"]
@@ -95,7 +97,7 @@ class Prompt:
     """
 
     text: str = field(metadata={"most": MOST_PROMPT})
-    over: int = field(default=1, metadata={"most": 10**6})
+    over: int = field(default=1, metadata={"most": MOST_OVER})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

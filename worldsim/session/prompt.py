@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from worldsim.errors import ConfigError
-from worldsim.session.events import MOST_PROMPT
+from worldsim.errors import ConfigError, shown
+from worldsim.session.events import MOST_OVER, MOST_PROMPT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +51,6 @@ def check_prompt(text: object) -> str:
 
 def check_over(blocks: object) -> int:
     """Blocks until a prompt is heard alone; ConfigError if they are none."""
-    if not isinstance(blocks, int) or isinstance(blocks, bool) or blocks < 1:
-        raise ConfigError(f"a prompt takes effect over 1 block or more, got {blocks!r:.80}")
+    if not isinstance(blocks, int) or isinstance(blocks, bool) or not 1 <= blocks <= MOST_OVER:
+        raise ConfigError(f"a prompt takes effect over 1 block or more, and {MOST_OVER:,} at most, got {shown(blocks)}")
     return blocks

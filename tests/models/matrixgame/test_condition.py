@@ -281,7 +281,7 @@ def test_a_picture_held_upright_is_turned() -> None:
     ("picture", "told"),
     [
         (pillow.new("I", (4, 4)), "a picture of 4x4 pixels of mode I shows no colours; give one"),
-        (pillow.new("F", (4, 4)), "of mode F shows no colours"),
+        (pillow.new("F", (4, 4), 2), "from 0, black, to 1, white, got 2 to 2"),
         (pillow.new("RGB", (0, 4)), "a picture of 0x4 pixels"),
         (pillow.new("La", (4, 4)), "the picture cannot be read .*La"),
         ("picture.png", "expected an opened picture of Pillow, got a str; open it first"),

@@ -284,11 +284,11 @@ def without(state: State, *names: str) -> State:
     ("state", "told"),
     [
         ({"patch_embedding.weight": torch.ones(1536, 16, 1, 2, 2), "head.head.weight": torch.ones(64, 1536)},
-         "is no CLIP image encoder; it looks like a Wan 2.1 transformer 1.3B"),
+         "holds no CLIP image encoder: what is there looks like a Wan 2.1 transformer 1.3B"),
         ({"decoder.conv1.weight": torch.ones(4, 16, 3, 3, 3), "conv2.weight": torch.ones(16, 16, 1, 1, 1)},
-         "is no CLIP image encoder; it looks like a VAE"),
+         "holds no CLIP image encoder: what is there looks like a VAE"),
         ({"text_model.final_layer_norm.weight": torch.ones(4)},
-         "is no CLIP image encoder; it looks like no model known here; its tensors begin with text_model"),
+         "holds no CLIP image encoder: .* looks like no model known here; its tensors begin with text_model"),
         ({**original(5), "visual.cls_embedding": torch.ones(1, 1, 96)},
          "is a CLIP image encoder that is 96 wide and sees 9 parts; Matrix-Game 2 sees with ViT-H"),
         ({**original(5), "visual.pos_embedding": torch.ones(1, 12, WIDTH)}, "160 wide and sees 11 parts"),
@@ -308,11 +308,24 @@ def test_a_wrong_file_is_told_with_what_it_looks_like(tmp_path: Path, state: Sta
 
 def test_a_folder_without_an_encoder_says_what_was_looked_for(tmp_path: Path) -> None:
     with pytest.raises(
-        WeightsError, match=r"holds no image encoder; looked for models_clip\*\.pth, image_encoder/ and"
+        WeightsError,
+        match=r"holds no CLIP image encoder: looked for models_clip\*\.pth, .*; get it by `hf download Skywork/",
     ):
         load_sight(tmp_path, dtype=torch.float32, device=CPU)
     with pytest.raises(WeightsError, match="there is no file"):
         load_sight(tmp_path / "nowhere.pth", dtype=torch.float32, device=CPU)
+
+
+def test_an_encoder_that_sees_no_numbers_is_told(tmp_path: Path) -> None:
+    spoilt = original(9)
+    spoilt["visual.transformer.0.norm1.weight"] = torch.full_like(
+        spoilt["visual.transformer.0.norm1.weight"], torch.nan
+    )
+    sight = load_sight(as_published(tmp_path, spoilt), dtype=torch.float32, device=CPU)
+    with pytest.raises(
+        WeightsError, match="the image encoder is damaged: what it sees of a picture holds numbers that"
+    ):
+        sight.see(torch.zeros(8, 9, 3, dtype=torch.uint8))
 
 
 def test_a_file_that_would_run_code_is_refused(tmp_path: Path) -> None:

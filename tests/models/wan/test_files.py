@@ -34,8 +34,12 @@ def test_the_transformer_is_chosen_by_what_files_are_called(names: list[str], ch
 
 
 def test_more_than_one_transformer_is_told_by_name() -> None:
-    with pytest.raises(WeightsError, match=r"here holds weights of more than one transformer; name one: a.pt, b.pt"):
+    with pytest.raises(
+        WeightsError, match=r"here holds weights of more than one transformer; name one: here:a.pt, here:b.pt"
+    ):
         choose(["b.pt", "a.pt", "vae.pt"], "here")
+    with pytest.raises(WeightsError, match=r"name one: here/a.pt is one, here/b.pt is one$"):
+        choose(["b.pt", "a.pt"], Path("here"), looks=lambda name: " is one")
 
 
 def test_a_folder_without_a_transformer_says_what_is_there() -> None:

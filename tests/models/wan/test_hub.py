@@ -97,13 +97,28 @@ def test_an_index_comes_with_its_shards(served: Hub) -> None:
 
 def test_more_than_one_transformer_is_told(served: Hub) -> None:
     served.files["checkpoints/ode_init.pt"] = ""
-    with pytest.raises(WeightsError, match=r"name one: checkpoints/ode_init.pt, checkpoints/self_forcing_dmd.pt"):
+    with pytest.raises(
+        WeightsError, match=r"name one: gdhe17/Self-Forcing:checkpoints/ode_init.pt, gdhe17/Self-Forcing:"
+    ):
         local_path("gdhe17/Self-Forcing")
 
 
 @pytest.mark.parametrize("name", ["nowhere", "./a/b", "../a", "a/b/c", "C:\\a", "/no/such/file.pt", "a b/c"])
 def test_what_is_neither_path_nor_name_is_told(served: Hub, name: str) -> None:
     with pytest.raises(WeightsError, match=r"there is no .*; give a file, a folder, or a name on the hub"):
+        local_path(name)
+    assert not served.asked
+
+
+@pytest.mark.parametrize("name", ["here/nowhere", "here/nowhere:a.pt", "some/weights.pt", "~/a", "~nobody/a"])
+def test_a_path_is_told_from_a_name_without_asking_the_hub(
+    served: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        WeightsError, match=r"there is no .*; give a file, a folder, or .* OWNER/NAME or OWNER/NAME:FILE"
+    ):
         local_path(name)
     assert not served.asked
 

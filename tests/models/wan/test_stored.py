@@ -15,7 +15,7 @@ from torch import Tensor
 from worldsim.errors import ConfigError, WeightsError
 from worldsim.models.wan import stored
 from worldsim.models.wan.config import WanConfig, wan_config
-from worldsim.models.wan.stored import check_free, read_card, read_config, wanted_shapes, write_model
+from worldsim.models.wan.stored import check_free, read_card, read_config, read_stored, wanted_shapes, write_model
 from worldsim.models.wan.weights import Weights, load_tensors
 
 SMALL = replace(wan_config("1.3b"), dim=128, ffn_dim=40, layers=2, heads=1, freq_dim=16, text_dim=24)
@@ -127,5 +127,32 @@ def test_a_folder_that_is_no_converted_model_is_told(tmp_path: Path, text: str, 
 
 
 def test_a_folder_without_a_card_is_told(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"card.json cannot be read .*worldsim convert writes such a folder"):
+    with pytest.raises(WeightsError, match=r"card.json cannot be read .*; copy the whole folder again, or convert"):
         read_card(tmp_path)
+
+
+def test_a_folder_says_what_it_was_converted_for_and_any_other_says_nothing(weights: Weights, tmp_path: Path) -> None:
+    out = write_model(tmp_path / "out", weights, recipe="causvid")
+    stored = read_stored(out)
+    assert stored is not None
+    assert (stored.config, stored.recipe, stored.card) == (SMALL, "causvid", read_card(out))
+    assert read_stored(tmp_path) is None
+    (tmp_path / "config.json").write_text(json.dumps({"_class_name": "WanModel"}))
+    assert read_stored(tmp_path) is None
+
+
+@pytest.mark.parametrize("missing", ["card.json", "config.json"])
+def test_a_converted_folder_that_lacks_a_file_is_told(weights: Weights, tmp_path: Path, missing: str) -> None:
+    out = write_model(tmp_path / "out", weights)
+    (out / missing).unlink()
+    with pytest.raises(
+        WeightsError, match=rf"{missing} is missing, which `worldsim convert` writes .*; copy the whole"
+    ):
+        read_stored(out)
+
+
+def test_a_quantised_model_is_not_converted(tmp_path: Path) -> None:
+    coded = {name: tensor.to(torch.int8) if tensor.ndim > 1 else tensor for name, tensor in state(1).items()}
+    torch.save(coded, tmp_path / "a.pt")
+    with pytest.raises(WeightsError, match=r"a.pt holds whole numbers \(.* in torch.int8.*; get the model in float32"):
+        write_model(tmp_path / "out", load_tensors(tmp_path / "a.pt"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import json
 import re
 import sys
 from collections.abc import Callable
@@ -176,14 +177,14 @@ def test_a_tokenizer_is_read_as_it_is_whatever_its_folder_calls_it(tmp_path: Pat
 
 
 def test_what_is_no_text_encoder_is_told(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"holds no text encoder; looked for models_t5\*"):
+    with pytest.raises(WeightsError, match=r"holds no umT5 text encoder: looked for models_t5\*"):
         load_text(tmp_path, dtype=torch.float32, device=CPU)
     save_tokenizer(tmp_path)
     path = tmp_path / "models_t5.pth"
     torch.save(
         {"patch_embedding.weight": torch.ones(1536, 16, 1, 2, 2), "head.head.weight": torch.ones(64, 1536)}, path
     )
-    with pytest.raises(WeightsError, match=r"is no umT5 text encoder; it looks like a Wan 2.1 transformer 1.3B"):
+    with pytest.raises(WeightsError, match=r"holds no umT5 text encoder: .* looks like a Wan 2.1 transformer 1.3B"):
         load_text(tmp_path, dtype=torch.float32, device=CPU)
     state = published(encoder(1))
     torch.save({name: tensor for name, tensor in state.items() if name != "blocks.1.norm2.weight"}, path)
@@ -198,6 +199,44 @@ def test_weights_in_their_own_dtype_stay_in_their_file(tmp_path: Path) -> None:
     assert str(path) in Path("/proc/self/maps").read_text()
     assert not any(parameter.requires_grad for parameter in text.encoder.parameters())
     assert not text.encoder.training
+
+
+def spoilt(settings: dict[str, Any]) -> dict[str, Any]:
+    return {**settings, "model": {"type": "Nix"}}
+
+
+def without_end(settings: dict[str, Any]) -> dict[str, Any]:
+    return {**settings, "post_processor": None}
+
+
+def longer(settings: dict[str, Any]) -> dict[str, Any]:
+    model = {**settings["model"], "vocab": [*settings["model"]["vocab"], *([f"{at}", -9.0] for at in range(60))]}
+    return {**settings, "model": model}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (spoilt, r"holds no tokenizer that can be read \(.*put google/umt5-xxl/tokenizer\.json of Wan-AI"),
+        (without_end, r"a damaged one: .* puts \[\] behind a prompt, which ends with \[1\]; put google/umt5"),
+        (longer, r"of another text encoder, .* has \d+ tokens, of which the encoder knows 60"),
+    ],
+)
+def test_a_tokenizer_that_is_damaged_or_of_another_encoder_is_told(tmp_path: Path, change: Any, told: str) -> None:
+    as_transformers(tmp_path, encoder(1, layers=1))
+    file = tmp_path / "tokenizer.json"
+    file.write_text(json.dumps(change(json.loads(file.read_text()))))
+    with pytest.raises(WeightsError, match=told):
+        load_text(tmp_path, dtype=torch.float32, device=CPU)
+
+
+def test_an_encoder_that_answers_with_no_numbers_is_told(tmp_path: Path) -> None:
+    broken = encoder(1, layers=1)
+    with torch.no_grad():
+        next(broken.parameters())[:] = torch.nan
+    text = load_text(as_transformers(tmp_path, broken), dtype=torch.float32, device=CPU)
+    with pytest.raises(WeightsError, match="the text encoder is damaged: what it makes of a prompt holds numbers"):
+        text.encode("a calm sea")
 
 
 class Words:

@@ -56,14 +56,19 @@ def test_averaged_weights_are_taken_when_asked_for_and_doubt_is_told(tmp_path: P
     found = load_tensors(path, ema=True)
     assert_same(found, tensors(2))
     assert (found.origin.part, found.origin.left) == ("generator_ema", ("critic", "generator"))
-    with pytest.raises(WeightsError, match=r"holds generator_ema and generator: say whether"):
+    with pytest.raises(WeightsError, match=r"holds generator_ema and generator: say whether .* --ema or --no-ema"):
         load_tensors(path)
+    torch.save({"generator_ema": tensors(2)}, path)
+    with pytest.raises(WeightsError, match=r"holds generator_ema and no weights that are not averaged; .* --ema`"):
+        load_tensors(path, ema=False)
 
 
 def test_a_part_that_is_not_there_is_no_other(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
     torch.save({"generator": tensors(1), "critic": tensors(2)}, path)
-    with pytest.raises(WeightsError, match=r"has none of the parts generator_ema, .*; it holds critic, generator"):
+    with pytest.raises(
+        WeightsError, match=r"holds generator and no averaged weights; .* `worldsim convert .*a.pt NEW --no-ema`"
+    ):
         load_tensors(path, ema=True)
     torch.save({"critic": tensors(2)}, path)
     with pytest.raises(WeightsError, match=r"has none of the parts generator, .*; it holds critic"):
@@ -238,7 +243,7 @@ def test_a_pickle_of_more_than_tensors_is_refused_and_not_run(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("ending", [".pt", ".safetensors"])
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.9])
+@pytest.mark.parametrize("share", [0.1, 0.9])
 def test_a_torn_file_is_told(tmp_path: Path, ending: str, share: float) -> None:
     path = tmp_path / f"a{ending}"
     save_file(tensors(1), path) if ending == ".safetensors" else torch.save(tensors(1), path)
@@ -259,8 +264,26 @@ def test_a_file_that_is_not_there_or_cannot_be_read_is_told(tmp_path: Path) -> N
         load_tensors(tmp_path / "a.pt")
     with refused("cannot be read: No such file"):
         open_tensors([tmp_path / "a.pt"])
-    with refused("cannot be read: Is a directory"):
+    with refused("is a folder, and weights are a file"):
         open_tensors([tmp_path])
+
+
+def test_of_several_files_each_is_told_by_what_it_looks_like(tmp_path: Path) -> None:
+    torch.save({"generator": tensors(1)}, tmp_path / "a.pt")
+    save_file({"patch_embedding.weight": torch.ones(1536, 16, 1, 2, 2), "head.head.weight": torch.ones(64, 1536)},
+              tmp_path / "b.safetensors")  # fmt: skip
+    with refused(r"name one: .*a.pt \(no model known here; .*\), .*b.safetensors \(a Wan 2.1 transformer 1.3B \("):
+        load_tensors(tmp_path)
+
+
+def test_weights_are_checked_to_be_numbers_with_a_fraction(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    save_file({"a": torch.ones(2), "b": torch.ones(3, dtype=torch.int8)}, path)
+    found = open_tensors([path])
+    with refused(r"a.safetensors holds whole numbers \(b in torch.int8\), .*; get the model in float32, bfloat16 or"):
+        found.check({"a": [2], "b": [3]}, path)
+    save_file({"a": torch.ones(2), "b": torch.ones(3).to(torch.float8_e4m3fn)}, path)
+    open_tensors([path]).check({"a": [2], "b": [3]}, path)
 
 
 def test_a_state_that_fits_passes_and_any_other_is_listed() -> None:

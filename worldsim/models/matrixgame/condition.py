@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from worldsim.errors import ConfigError, MissingDependency, ShapeError, installing
+from worldsim.pictures import colours, upright
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -122,7 +123,7 @@ def cut_picture(picture: Image.Image, size: tuple[int, int]) -> Tensor:
 
     Args:
         picture: of any size, turned as it says it was held. It may have 16 bits of grey; other modes of more than 8
-            bits ("I" and "F") do not say what their white is.
+            bits do not say what their white is, but for floats, whose white is 1.
         size: (height, width) in pixels.
 
     Raises:
@@ -133,9 +134,9 @@ def cut_picture(picture: Image.Image, size: tuple[int, int]) -> Tensor:
         from PIL import Image
     except ImportError as error:
         raise MissingDependency(f"pictures need Pillow: {installing('wan')}") from error
-    colours = _colours(picture)
-    box = _middle(colours.size, size)
-    resized = colours.crop(box).resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    whole = upright(picture)
+    middle = colours(whole.crop(_middle(whole.size, size)))
+    resized = middle.resize((size[1], size[0]), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.array(resized))
 
 
@@ -154,29 +155,3 @@ def _middle(given: tuple[int, int], size: tuple[int, int]) -> tuple[int, int, in
     left, top = round((width - across) / 2), round((height - down) / 2)
     # Both ends are rounded, as published, so that odd rests make the middle a pixel larger or smaller.
     return left, top, max(left + 1, round((width + across) / 2)), max(top + 1, round((height + down) / 2))
-
-
-def _colours(picture: Image.Image) -> Image.Image:
-    """The picture upright in RGB, over white."""
-    from PIL import Image, ImageOps
-
-    if not isinstance(picture, Image.Image):
-        raise ConfigError(f"expected an opened picture of Pillow, got a {type(picture).__name__}; open it first")
-    if not picture.width or not picture.height or picture.mode in ("I", "F"):
-        raise ConfigError(
-            f"a picture of {picture.width}x{picture.height} pixels of mode {picture.mode} shows no colours; give one "
-            "of 1x1 or more in RGB, or in grey of 8 or 16 bits"
-        )
-    try:
-        upright = ImageOps.exif_transpose(picture)
-        if upright.mode.startswith("I;16"):
-            upright = Image.fromarray((np.asarray(upright) / 257).round().astype(np.uint8))
-        if not upright.has_transparency_data:
-            return upright.convert("RGB")
-        there = upright.convert("RGBA")
-    except (OSError, ValueError, SyntaxError) as error:
-        raise ConfigError(
-            f"the picture cannot be read ({error}); save it again, as PNG, JPEG or WebP in RGB"
-        ) from error
-    white = Image.new("RGBA", there.size, "white")
-    return Image.alpha_composite(white, there).convert("RGB")

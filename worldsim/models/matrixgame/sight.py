@@ -17,12 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from worldsim.errors import MissingDependency, WeightsError, installing
+from worldsim.errors import MissingDependency, WeightsError, fetching, installing
+from worldsim.files import check_finite
 from worldsim.models.matrixgame.condition import picture_levels
 from worldsim.models.wan.files import ENDINGS, INDEX, shards
 from worldsim.models.wan.keymap import renamed
 from worldsim.models.wan.kinds import looks_like
-from worldsim.models.wan.weights import Weights, check_state, open_tensors
+from worldsim.models.wan.weights import Weights, open_tensors
 
 Change = Callable[[Tensor], Tensor]
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -51,6 +52,8 @@ OUTSIDE: Mapping[str, str] = {
     "visual.post_norm.bias": "post_layernorm.bias",
 }
 """Outside the layers, likewise."""
+REPOSITORY = "Skywork/Matrix-Game-2.0"
+PUBLISHED = "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth"
 TOWER = "vision_model."
 """What stands before every name of transformers but in what some of its versions save of the image encoder alone."""
 FUSED = "attn.to_qkv."
@@ -95,6 +98,7 @@ class Sight:
 
         Raises:
             ShapeError: it is no picture.
+            WeightsError: what is seen are no numbers.
         """
         weight = next(self.encoder.parameters())
         levels = picture_levels(picture).to(weight.device).movedim(-1, 0)[None]
@@ -104,7 +108,7 @@ class Sight:
         with torch.no_grad():
             pixels = square.mul(0.5).add(0.5).sub(mean).div(std).to(weight.dtype)
             seen: Tensor = self.encoder(pixels, output_hidden_states=True).hidden_states[-2][0]
-        return seen
+        return check_finite(seen, "what it sees of a picture", "the image encoder")
 
 
 def load_sight(path: Path, *, dtype: torch.dtype, device: torch.device) -> Sight:
@@ -133,7 +137,7 @@ def load_sight(path: Path, *, dtype: torch.dtype, device: torch.device) -> Sight
         encoder = CLIPVisionModel(CLIPVisionConfig(**_sizes(weights.shapes, path)))
     own = {TOWER + name.removeprefix(TOWER): name for name in encoder.state_dict()}
     wanted = {name: list(encoder.get_parameter(its).shape) for name, its in own.items()}
-    check_state(weights.shapes, wanted, path)
+    weights.check(wanted, path)
     encoder.load_state_dict({its: weights[name].to(device, dtype) for name, its in own.items()}, assign=True)
     # Which position is which is in no file, and what stands in its place was made on "meta" too.
     ((place, _, numbers),) = (name.rpartition(".") for name, _ in encoder.named_buffers())
@@ -154,10 +158,15 @@ def _find(path: Path) -> tuple[Path, ...]:
     """The files of the encoder."""
     file = next(_candidates(path), None) if path.is_dir() else path
     if file is None:
-        raise WeightsError(
-            f"{path} holds no image encoder; looked for models_clip*.pth, image_encoder/ and model.safetensors there"
-        )
+        raise _lacking(path, "looked for models_clip*.pth, image_encoder/ and model.safetensors there")
     return shards(file)
+
+
+def _lacking(path: Path, why: str) -> WeightsError:
+    into = path if path.is_dir() else path.parent
+    return WeightsError(
+        f"{path} holds no CLIP image encoder: {why}; get it by {fetching(REPOSITORY, PUBLISHED, into=into)}"
+    )
 
 
 def _candidates(folder: Path) -> Iterator[Path]:
@@ -201,7 +210,7 @@ def _check_kind(shapes: Mapping[str, Sequence[int]], found: Mapping[str, Sequenc
     """Raise WeightsError unless there is an image encoder among these shapes; those found are what the file holds."""
     wanted = {CLASS: 1, POSITIONS: 2, PATCHES: 4, INNER: 2}
     if any(len(shapes.get(name, ())) != axes or 0 in shapes[name] for name, axes in wanted.items()):
-        raise WeightsError(f"{source} is no CLIP image encoder; it looks like {looks_like(found)}")
+        raise _lacking(source, f"what is there looks like {looks_like(found)}")
 
 
 def _sizes(shapes: Mapping[str, Sequence[int]], source: Path) -> dict[str, Any]:
@@ -212,7 +221,7 @@ def _sizes(shapes: Mapping[str, Sequence[int]], source: Path) -> dict[str, Any]:
     if width % HEAD_DIM or side * side != parts or not side:
         raise WeightsError(
             f"{source} is a CLIP image encoder that is {width} wide and sees {parts} parts; Matrix-Game 2 sees with "
-            "ViT-H, 1280 wide and 256 parts: get models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth"
+            f"ViT-H, 1280 wide and 256 parts: get {PUBLISHED} of {REPOSITORY}"
         )
     return {
         "hidden_size": width,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 
 from worldsim.errors import WeightsError
@@ -28,7 +28,7 @@ def listed(folder: Path) -> list[str]:
     return sorted(name for name in names if name.endswith((*ENDINGS, INDEX)))
 
 
-def choose(names: Iterable[str], source: object) -> str:
+def choose(names: Iterable[str], source: Path | str, *, looks: Callable[[str], str] = lambda name: "") -> str:
     """The one file, or index of shards, that holds a transformer.
 
     What other parts are stored in (text encoder, codec, CLIP, LoRA) is passed over by its name. A folder transformer/
@@ -36,7 +36,8 @@ def choose(names: Iterable[str], source: object) -> str:
 
     Args:
         names: paths relative to the source, with "/" between their parts.
-        source: the folder or repository, for the message.
+        source: the folder, or the name of the repository, for the message.
+        looks: what one of several looks like, likewise.
 
     Raises:
         WeightsError: there is none, or more than one.
@@ -51,7 +52,9 @@ def choose(names: Iterable[str], source: object) -> str:
             f"{source} holds no weights of a transformer ({' '.join(ENDINGS)}); files of weights there: {there}"
         )
     if len(found) > 1:
-        raise WeightsError(f"{source} holds weights of more than one transformer; name one: {', '.join(sorted(found))}")
+        whole = f"{source}/" if isinstance(source, Path) else f"{source}:"
+        each = ", ".join(f"{whole}{name}{looks(name)}" for name in sorted(found))
+        raise WeightsError(f"{source} holds weights of more than one transformer; name one: {each}")
     return found.pop()
 
 
@@ -61,7 +64,7 @@ def shards(path: Path) -> tuple[Path, ...]:
     Raises:
         WeightsError: there is no such file, the index cannot be read, or a shard is missing.
     """
-    if not path.is_file():
+    if not path.exists():
         raise WeightsError(f"there is no file {path}; give the file, or the folder, that the weights are in")
     if not path.name.endswith(INDEX):
         return (path,)
@@ -93,13 +96,19 @@ def shard_names(index: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def find_transformer(path: Path) -> tuple[Path, ...]:
+def find_transformer(path: Path, *, looks: Callable[[Path], str] = lambda path: "") -> tuple[Path, ...]:
     """The files that hold a transformer: those of a folder, the shards of an index, or the file itself.
+
+    Args:
+        path: of the folder, the index or the file.
+        looks: what a file or an index of several looks like, for the message.
 
     Raises:
         WeightsError: there is nothing at the path, none in the folder or more than one, or a shard is missing.
     """
-    return shards(path / choose(listed(path), path) if path.is_dir() else path)
+    if not path.is_dir():
+        return shards(path)
+    return shards(path / choose(listed(path), path, looks=lambda name: looks(path / name)))
 
 
 def _may_hold_transformer(name: str) -> bool:

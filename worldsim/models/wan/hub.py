@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path, PurePosixPath
 
@@ -24,15 +25,29 @@ def local_path(source: str | Path) -> Path:
             one transformer.
         MissingDependency: huggingface_hub is needed and not installed.
     """
-    path = Path(source).expanduser()
-    if path.exists():
-        return path
-    named = HUB_ID.fullmatch(str(source))
-    if named is None or str(source).startswith("."):
-        raise WeightsError(
-            f"there is no {source}; give a file, a folder, or a name on the hub such as gdhe17/Self-Forcing"
-        )
+    if (named := hub_name(source)) is None:
+        return Path(os.path.expanduser(source))
     return _brought(named["repository"], named["file"])
+
+
+def hub_name(source: str | Path) -> re.Match[str] | None:
+    """The repository and the file of a source that names something on the hub; None if it is a path.
+
+    Raises:
+        WeightsError: it is a path at which nothing is, so that nobody waits for the hub to say that: one that no
+            repository has, or one of a file of weights or in a folder that is there.
+    """
+    path = Path(os.path.expanduser(source))
+    if path.exists():
+        return None
+    named = HUB_ID.fullmatch(str(source))
+    beside = path.parent != Path() and path.parent.is_dir()
+    if named is None or beside or str(source).startswith(".") or named["repository"].endswith(ENDINGS):
+        raise WeightsError(
+            f"there is no {source}; give a file, a folder, or a name on the hub, OWNER/NAME or OWNER/NAME:FILE such as "
+            "gdhe17/Self-Forcing"
+        )
+    return named
 
 
 def _brought(repository: str, file: str | None) -> Path:

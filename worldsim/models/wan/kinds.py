@@ -100,7 +100,8 @@ def _matrix_game(shapes: Shapes) -> str:
     acting = sum(name.endswith("action_model.keyboard_embed.0.weight") for name in shapes)
     kind = KEYBOARDS.get(keys, "of another keyboard")
     grown = ", the model before distillation" if acting >= FOUNDATION_LAYERS else ""
-    return f"a Matrix-Game 2 transformer, {kind} ({keys} keys{grown})"
+    world = f", of the world matrix-game-2-{kind}" if keys in KEYBOARDS and not grown else ""
+    return f"a Matrix-Game 2 transformer, {kind} ({keys} keys{grown}){world}"
 
 
 def _other(shapes: Shapes) -> str:

@@ -7,8 +7,9 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,11 +18,51 @@ from worldsim.models.wan.backbone import WanBackbone
 from worldsim.models.wan.config import WanConfig
 from worldsim.models.wan.kinds import looks_like, wan_config_of
 from worldsim.models.wan.shards import write_shards
-from worldsim.models.wan.weights import Weights, check_state
+from worldsim.models.wan.weights import Weights
 
 CONFIG = "config.json"
 CARD = "card.json"
 FAMILY = "wan"
+AGAIN = "copy the whole folder again, or convert its source once more"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """What a folder that `worldsim convert` wrote says of itself.
+
+    config: the size of its model.
+    recipe: the name of the recipe that it was converted for; None if it was for none.
+    card: see card_of.
+    """
+
+    config: WanConfig
+    recipe: str | None
+    card: Mapping[str, Any]
+
+
+def read_stored(folder: Path) -> Stored | None:
+    """What a folder says of itself if `worldsim convert` wrote it; None of any other, such as one of a public model.
+
+    Raises:
+        WeightsError: config.json or card.json is missing, the other being there, or cannot be read.
+    """
+    config, card = (folder / name for name in (CONFIG, CARD))
+    if not card.exists() and not _is_ours(config):
+        return None
+    for path in (config, card):
+        if not path.exists():
+            raise WeightsError(f"{path} is missing, which `worldsim convert` writes beside the tensors; {AGAIN}")
+    size, recipe = read_config(folder)
+    return Stored(config=size, recipe=recipe, card=read_card(folder))
+
+
+def _is_ours(config: Path) -> bool:
+    """Whether a config.json is one of a converted model: one lies beside many a public model."""
+    try:
+        found = json.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and found.get("family") == FAMILY
 
 
 def wanted_shapes(config: WanConfig) -> dict[str, list[int]]:
@@ -47,7 +88,7 @@ def write_model(out: Path, weights: Weights, *, recipe: str | None = None) -> Pa
     check_free(out)
     source = ", ".join(map(str, weights.origin.files))
     config = wan_config_of(weights.shapes, source)
-    check_state(weights.shapes, wanted_shapes(config), source)
+    weights.check(wanted_shapes(config), source)
     out.parent.mkdir(parents=True, exist_ok=True)
     unfinished = out.with_name(f".{out.name}.{os.getpid()}.part")
     unfinished.mkdir()
@@ -95,7 +136,7 @@ def read_config(folder: Path) -> tuple[WanConfig, str | None]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise WeightsError(f"{path} cannot be read ({error}); worldsim convert writes such a folder") from error
+        raise WeightsError(f"{path} cannot be read ({error}); {AGAIN}") from error
     if not isinstance(found, Mapping) or found.get("family") != FAMILY:
         raise WeightsError(f"{path} is not of a model that worldsim convert wrote; convert it first")
     sizes = {name: value for name, value in found.items() if name not in ("family", "recipe")}
@@ -112,7 +153,7 @@ def read_card(folder: Path) -> dict[str, object]:
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
-        raise WeightsError(f"{path} cannot be read ({error}); worldsim convert writes such a folder") from error
+        raise WeightsError(f"{path} cannot be read ({error}); {AGAIN}") from error
 
 
 def _file(path: Path) -> dict[str, object]:

@@ -16,17 +16,22 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from worldsim.errors import ConfigError, MissingDependency, WeightsError, installing
+from worldsim.errors import ConfigError, MissingDependency, WeightsError, fetching, installing
+from worldsim.files import check_finite
 from worldsim.models.wan.files import ENDINGS, INDEX, shards
 from worldsim.models.wan.keymap import renamed, text_name
 from worldsim.models.wan.kinds import looks_like
-from worldsim.models.wan.weights import Weights, check_state, open_tensors
+from worldsim.models.wan.weights import Weights, open_tensors
 
 LENGTH = 512
 """So many tokens of a prompt are heard, its end mark included."""
 REMEMBERED = 32
 """So many prompts are remembered; the longest takes 4 MiB in bfloat16."""
 TOKENIZER_FILES = ("tokenizer.json", "spiece.model")
+REPOSITORY = "Wan-AI/Wan2.1-T2V-1.3B"
+PUBLISHED = ("models_t5_umt5-xxl-enc-bf16.pth", "google/umt5-xxl/tokenizer.json")
+END = 1
+"""The token behind every prompt."""
 BIAS = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
 QUERIES = "encoder.block.0.layer.0.SelfAttention.q.weight"
 INNER = "encoder.block.0.layer.1.DenseReluDense.wi_0.weight"
@@ -70,7 +75,7 @@ class WanText:
         """The embeddings of its tokens, [L, width] on the encoder's device, L at most `length`, without padding.
 
         They are shared by all who ask for this prompt: leave them as they are. Of a longer prompt the beginning is
-        embedded, with the end mark; `left_out` tells how much was not.
+        embedded, with the end mark; `left_out` tells how much was not. WeightsError if they are no numbers.
 
         A published pipeline pads to 512 tokens, which are masked, and sets what comes out for them to zero: for the
         real tokens that is the same up to rounding, and most prompts have fewer than a quarter as many.
@@ -80,7 +85,9 @@ class WanText:
             ids = self._tokenizer(text, truncation=True, max_length=self._length)["input_ids"]
             device = next(self.encoder.parameters()).device
             with torch.no_grad():
-                self._known[text] = self.encoder(torch.tensor([ids], device=device)).last_hidden_state[0]
+                embedded = self.encoder(torch.tensor([ids], device=device)).last_hidden_state[0]
+            # Not its weights: they are mapped, and reading eleven gigabytes would take longer than all else.
+            self._known[text] = check_finite(embedded, "what it makes of a prompt", "the text encoder")
         self._known.move_to_end(text)
         while len(self._known) > self._most:
             self._known.popitem(last=False)
@@ -128,42 +135,59 @@ def load_text(path: Path, *, dtype: torch.dtype, device: torch.device, tokenizer
     except ImportError as error:
         raise MissingDependency(f"prompts need transformers: {installing('wan')}") from error
     files, places = _find(path)
-    where = _tokenizer_folder(places if tokenizer is None else (tokenizer,))
+    where = _tokenizer_folder(places if tokenizer is None else (tokenizer,), files[0].parent)
     weights = _encoder_weights(open_tensors(files), path)
     with torch.device("meta"):
         encoder = UMT5EncoderModel(UMT5Config(**_sizes(weights.shapes, path)))
     wanted = {name: list(tensor.shape) for name, tensor in encoder.state_dict().items() if name != TIED}
-    check_state(weights.shapes, wanted, path)
+    weights.check(wanted, path)
     state = {name: weights[name].to(device, dtype) for name in wanted}
     encoder.load_state_dict({**state, TIED: state[EMBEDDED]}, assign=True)
-    return WanText(encoder, _tokenizer(where))
+    return WanText(encoder, _tokenizer(where, state[EMBEDDED].shape[0]))
 
 
-def _tokenizer(folder: Path) -> Tokenizer:
+def _tokenizer(folder: Path, known: int) -> Tokenizer:
+    """The tokenizer in a folder, of an encoder of so many tokens; WeightsError if it is damaged, or of another one."""
+    found = _read_tokenizer(folder)
+    if len(found) > known or found("")["input_ids"][-1:] != [END]:
+        raise WeightsError(
+            f"{folder} holds a tokenizer of another text encoder, or a damaged one: it has {len(found)} tokens, of "
+            f"which the encoder knows {known}, and puts {found('')['input_ids']} behind a prompt, which ends with "
+            f"[{END}]; put {PUBLISHED[1]} of {REPOSITORY} there"
+        )
+    tokenizer: Tokenizer = found
+    return tokenizer
+
+
+def _read_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     file = folder / TOKENIZER_FILES[0]
     try:
         if not file.is_file():
-            found: Tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            return found
+            return AutoTokenizer.from_pretrained(folder, local_files_only=True)
         if not {"model", "version"} <= {*json.loads(file.read_text(encoding="utf-8"))}:
             raise ValueError(f"{file.name} describes none")
         # As it is: what transformers 5 makes of the class that the folder names may split text in another way.
         read: Any = PreTrainedTokenizerFast
-        found = read(tokenizer_file=str(file))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"{folder} holds no tokenizer that can be read ({error}); get google/umt5-xxl's") from error
-    return found
+        return read(tokenizer_file=str(file))
+    except Exception as error:
+        # The library has no error of its own: what it cannot read is an Exception and nothing more.
+        if (
+            not isinstance(error, OSError | ValueError | LookupError | TypeError | AttributeError)
+            and type(error) is not Exception
+        ):
+            raise
+        raise WeightsError(
+            f"{folder} holds no tokenizer that can be read ({error}); put {PUBLISHED[1]} of {REPOSITORY} there"
+        ) from error
 
 
 def _find(path: Path) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
     """The files of the encoder, and where its tokenizer may be."""
     file = next(_candidates(path), None) if path.is_dir() else path
     if file is None:
-        raise WeightsError(
-            f"{path} holds no text encoder; looked for models_t5*.pth, text_encoder/ and model.safetensors there"
-        )
+        raise _lacking(path, "looked for models_t5*.pth, text_encoder/ and model.safetensors there")
     beside, above = file.parent, file.parent.parent
     named = ("google/umt5-xxl", "umt5-xxl", "tokenizer")
     places = (*(beside / name for name in named), beside, *((above / "tokenizer",) if path.is_dir() else ()))
@@ -177,13 +201,20 @@ def _candidates(folder: Path) -> Iterator[Path]:
             yield from (each for each in (place / (name + INDEX), place / name) if each.is_file())
 
 
-def _tokenizer_folder(places: Sequence[Path]) -> Path:
+def _tokenizer_folder(places: Sequence[Path], home: Path) -> Path:
     for place in places:
         if any((place / name).is_file() for name in TOKENIZER_FILES):
             return place
     raise WeightsError(
-        f"there is no tokenizer; looked for {' or '.join(TOKENIZER_FILES)} in {', '.join(map(str, places))}; get the "
-        f"folder google/umt5-xxl that lies beside the published weights, or say where it is"
+        f"there is no tokenizer; looked for {' or '.join(TOKENIZER_FILES)} in {', '.join(map(str, places))}; get it by "
+        f"{fetching(REPOSITORY, PUBLISHED[1], into=home)}"
+    )
+
+
+def _lacking(path: Path, why: str) -> WeightsError:
+    into = path if path.is_dir() else path.parent
+    return WeightsError(
+        f"{path} holds no umT5 text encoder: {why}; get it by {fetching(REPOSITORY, *PUBLISHED, into=into)}"
     )
 
 
@@ -200,7 +231,7 @@ def _encoder_weights(raw: Weights, source: Path) -> Weights:
 def _sizes(shapes: Mapping[str, Sequence[int]], source: Path) -> dict[str, Any]:
     """The arguments of UMT5Config that make an encoder of these shapes."""
     if any(len(shapes.get(name, ())) != 2 or 0 in shapes[name] for name in (EMBEDDED, BIAS, QUERIES, INNER)):
-        raise WeightsError(f"{source} is no umT5 text encoder; it looks like {looks_like(shapes)}")
+        raise _lacking(source, f"what is there looks like {looks_like(shapes)}")
     buckets, heads = shapes[BIAS]
     return {
         "vocab_size": shapes[EMBEDDED][0],

@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from worldsim.errors import WeightsError
+from worldsim.files import check_holds_weights
 from worldsim.models.wan.files import find_transformer, shards
 from worldsim.models.wan.keymap import bare, is_diffusers, public_name, renamed
 from worldsim.models.wan.kinds import looks_like
@@ -90,6 +91,20 @@ class Weights(Mapping[str, Tensor]):
     def __contains__(self, name: object) -> bool:
         return name in self.lazy
 
+    def check(self, wanted: Mapping[str, Sequence[int]], source: object) -> None:
+        """Raise WeightsError unless they are those wanted, in floating-point numbers; none of them is read.
+
+        Args:
+            wanted, source: see check_state.
+        """
+        check_state(self.shapes, wanted, source)
+        coded = [f"{name} in {meta.dtype}" for name, meta in self.metas.items() if not meta.is_floating_point()]
+        if coded:
+            raise WeightsError(
+                f"{source} holds whole numbers{_some(coded)}, as a quantised model does, and is not computed with; "
+                "get the model in float32, bfloat16 or float16"
+            )
+
     def under(self, names: Mapping[str, str]) -> Weights:
         """The same under other names.
 
@@ -117,7 +132,7 @@ def load_tensors(
         WeightsError: nothing is there, or more than one transformer; a file is torn, or holds more than tensors; it has
             no such part; the changes do not fit. What the tensors are of is not checked, see check_state.
     """
-    raw = open_tensors(find_transformer(path), ema=ema)
+    raw = open_tensors(find_transformer(path, looks=_looks), ema=ema)
     foreign = is_diffusers(raw)
     names = renamed(((public_name(name) if foreign else name, name) for name in raw), path)
     found = raw.under(names)
@@ -175,6 +190,11 @@ def _some(names: Sequence[str]) -> str:
     return f" ({', '.join(names[:SHOWN])}{more})" if names else ""
 
 
+def _looks(path: Path) -> str:
+    """What a file or an index of several looks like, in words behind its name; one of its parts stands for all."""
+    return f" ({looks_like(_open(shards(path), lambda parts: min(parts.tensors)).shapes)})"
+
+
 def _merged(weight: Lazy, change: Callable[[Tensor], Tensor]) -> Tensor:
     return change(weight())
 
@@ -220,10 +240,17 @@ def _chosen(parts: _Parts, ema: bool | None) -> str:
     plain = [name for name in PLAIN if name in parts.tensors]
     if ema is None and averaged and plain:
         raise WeightsError(
-            f"{parts.path} holds {averaged[0]} and {plain[0]}: say whether to take the averaged weights (ema)"
+            f"{parts.path} holds {averaged[0]} and {plain[0]}: say whether to take the averaged weights, by "
+            "`worldsim convert` with --ema or --no-ema, and name the folder that it writes"
         )
     if ema is None:
         return _part_of(parts, (*averaged, *plain) or (*PLAIN, *AVERAGED))
+    if (others := plain if ema else averaged) and not (averaged if ema else plain):
+        lacking, option = ("averaged weights", "--no-ema") if ema else ("weights that are not averaged", "--ema")
+        raise WeightsError(
+            f"{parts.path} holds {others[0]} and no {lacking}; get the file that has them, or take what it has by "
+            f"`worldsim convert {parts.path} NEW {option}`, with --lora if it has one, and name the folder NEW"
+        )
     return _part_of(parts, AVERAGED if ema else PLAIN)
 
 
@@ -236,8 +263,9 @@ def _part_of(parts: _Parts, wanted: Iterable[str]) -> str:
 
 
 def _is_safetensors(path: Path) -> bool:
-    """Whether a file begins as safetensors do: the length of a header, and a brace."""
+    """Whether a file begins as safetensors do, with the length of a header and a brace; WeightsError as for reading."""
     try:
+        check_holds_weights(path)
         with path.open("rb") as file:
             return file.read(9)[8:] == b"{"
     except OSError as error:
