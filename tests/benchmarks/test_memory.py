@@ -141,4 +141,4 @@ def test_every_world_of_the_benchmark_can_be_loaded() -> None:
         if "policy" in settings:
             assert policy_text(parse_policy(settings["policy"])).startswith(settings["policy"].partition(":")[0])
     budgets = [parse_policy(policy) for policy in memory.POLICIES[:-1]]
-    assert {len(policy.see(range(1_000), 1_000)) for policy in budgets} == {32}
+    assert {len(policy.see(range(1_000), 1_000, lambda frame: 1.0)) for policy in budgets} == {32}

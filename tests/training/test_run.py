@@ -254,7 +254,7 @@ def test_weights_that_know_a_world_go_on_by_a_plan_of_their_own_also_when_they_a
         onward = TrainingPlan(
             stages=(Stage(updates=4, objective=FORCING, windows=2, lr=(1e-3, 1e-4)),),
             warmup=1,
-            acting=Acting(share=0.5, controls=(0,)),
+            acting=Acting(share=0.5, controls=(0,), objective=FORCING, windows=1),
         )
 
     first, whole, parts = (recorded.parent / name for name in ("first", "whole", "parts"))
