@@ -25,7 +25,7 @@ from worldsim.cache.policy import Window
 from worldsim.codec.taehv import TaehvCodec, TaehvConfig, TaehvDecoder
 from worldsim.codec.tail import ForgetfulCodec, TailCodec
 from worldsim.codec.wan import WanCodec
-from worldsim.decoding.video import VideoPlan
+from worldsim.decoding.plan import VideoPlan
 from worldsim.models.wan.backbone import WanBackbone
 from worldsim.models.wan.config import WanConfig, wan_config
 from worldsim.runtime.devices import is_gpu, pick_device

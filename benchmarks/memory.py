@@ -56,6 +56,7 @@ POLICIES = (
     "pages:recent=16,top=2,run=8,within=64",
     "random:recent=16,top=2,run=8,tau=1",
     "mismatched:recent=16,top=2,run=8,tau=1",
+    "recompute:frames=32",
     "full",
 )
 """All but the last show a block as many tokens of the past, or a few less."""

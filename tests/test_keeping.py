@@ -12,8 +12,8 @@ import torch
 from worldsim.cache.policy import Full, Policy, SinkWindow, Window
 from worldsim.cache.pool import PagePool, PageShape
 from worldsim.cache.quant import parse_storage
+from worldsim.decoding.plan import VideoPlan
 from worldsim.decoding.prompting import PromptChange
-from worldsim.decoding.video import VideoPlan
 from worldsim.errors import ConfigError
 from worldsim.keeping import Keeping, check_budget, check_keeping, check_pages, tiers_of
 from worldsim.samplers import few_step

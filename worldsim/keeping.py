@@ -12,7 +12,7 @@ from worldsim.cache.budget import parse_budget
 from worldsim.cache.pool import PagePool, PageShape, Storage
 from worldsim.cache.spill import SpillFile
 from worldsim.cache.tiers import Tiers
-from worldsim.decoding.video import VideoPlan
+from worldsim.decoding.plan import VideoPlan
 from worldsim.errors import ConfigError
 from worldsim.files import path_of
 

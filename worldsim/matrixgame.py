@@ -28,7 +28,7 @@ from worldsim.codec.tail import ForgetfulCodec, TailCodec
 from worldsim.codec.wan_weights import load_wan_codec
 from worldsim.controls import Action, Controls, Rows
 from worldsim.decoding.noise_plan import PLAIN, NoisePlan, noise_text
-from worldsim.decoding.video import VideoPlan
+from worldsim.decoding.plan import VideoPlan
 from worldsim.errors import ConfigError, NotShipped, WeightsError
 from worldsim.keeping import Keeping
 from worldsim.models.matrixgame.backbone import MatrixGameBackbone

@@ -50,11 +50,10 @@ CRAFTER_ACTING = Acting(
     controls=tuple(
         at for at, action in enumerate(Crafter.controls.actions) if action.name.startswith(("make", "place", "do"))
     ),
-    objective=BeliefForcing(frames=6, first=4, copies=4, blocks=(1, 1, 2), entering=0.0, **CRAFTER_COUNTS),
+    objective=BeliefForcing(frames=6, first=4, copies=4, blocks=(1, 1, 2), **CRAFTER_COUNTS),
     windows=6,
 )
-"""Every other update learns what comes of keys that do something to what lies ahead, or make something. Not what enters
-the view on the way: hands are used where ores and tables are, and the land is not like that."""
+"""Every other update learns what comes of keys that do something to what lies ahead, or make something."""
 
 CRAFTER_ONWARD = TrainingPlan(
     stages=(
@@ -82,7 +81,6 @@ CRAFTER_RECALLING = TrainingPlan(
     ),
     warmup=50,
     average=0.995,
-    seldom=0.5,
     only=("recollect.", "trust."),
 )
 

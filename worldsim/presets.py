@@ -20,8 +20,8 @@ from worldsim.cache.quant import parse_storage
 from worldsim.cache.tiers import Tiers
 from worldsim.codec.patches import PatchCodec
 from worldsim.decoding.noise_plan import NoisePlan, parse_noise
+from worldsim.decoding.plan import VideoPlan
 from worldsim.decoding.prompting import PromptChange, parse_prompt_change
-from worldsim.decoding.video import VideoPlan
 from worldsim.errors import ConfigError, LogError, NotShipped, UnknownName, WeightsError, shown
 from worldsim.files import path_of
 from worldsim.keeping import Keeping, check_keeping, tiers_of
@@ -160,7 +160,6 @@ CRAFTER = WorldRecipe(
         head_dim=32,
         palette=576,
         unlikely=CRAFTER_UNLIKELY,
-        few=3.0,
         glance=16,
         scroll=Scroll(rows=7, body=(3, 4), moves=CRAFTER_MOVES),
     ),

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from worldsim import matrixgame, pictures, wan
 from worldsim.controls import Controls
-from worldsim.decoding.video import VideoPlan
+from worldsim.decoding.plan import VideoPlan
 from worldsim.errors import LogError
 from worldsim.files import path_of
 from worldsim.keeping import Keeping

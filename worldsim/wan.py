@@ -26,9 +26,9 @@ from worldsim.codec.taehv import load_taehv_codec
 from worldsim.codec.tail import ForgetfulCodec, TailCodec
 from worldsim.codec.wan_weights import load_wan_codec
 from worldsim.controls import Controls
+from worldsim.decoding.plan import VideoPlan
 from worldsim.decoding.prompting import KEEP, PromptChange
 from worldsim.decoding.rolling import Rolling
-from worldsim.decoding.video import VideoPlan
 from worldsim.errors import ConfigError, NotShipped, WeightsError, shown
 from worldsim.files import check_finite
 from worldsim.keeping import Keeping, check_keeping

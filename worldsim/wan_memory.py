@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 from worldsim.cache.pool import Storage
 from worldsim.codec.taehv import TaehvCodec, TaehvConfig, TaehvDecoder
 from worldsim.codec.wan import WanCodec
-from worldsim.decoding.video import VideoPlan
+from worldsim.decoding.plan import VideoPlan
 from worldsim.errors import ConfigError, MissingDependency, installing
 from worldsim.keeping import Keeping
 from worldsim.models.matrixgame.backbone import MatrixGameBackbone

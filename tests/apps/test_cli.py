@@ -479,8 +479,8 @@ def test_ctrl_c_before_the_first_block_exits_with_130_too(untrained, capsys, mon
         ("convert nowhere out --recipe selfforcing", "did you mean 'self-forcing'?"),
         (
             "generate --policy windows:frames=3",
-            "there is no policy 'windows'; known: adaptive, blockvid, far-sink, full, mismatched, pages, random, sink, "
-            "window; did you mean 'window'?",
+            "there is no policy 'windows'; known: adaptive, blockvid, far-sink, full, mismatched, pages, random, "
+            "recompute, sink, window; did you mean 'window'?",
         ),
         ("generate --policy window:frame=3", "there is no option 'frame' of policy 'window'; known: frames"),
         ("generate --policy window:frames=0", "0"),

@@ -19,6 +19,7 @@ from worldsim.errors import ConfigError, UnknownName
         ("sink", SinkWindow()),
         ("sink:window=5", SinkWindow(window=5)),
         ("sink:sink=0,window=5", SinkWindow(sink=0, window=5)),
+        ("recompute:frames=6", Window(frames=6, anew=True)),
         ("far-sink:sink=3,window=6", SinkWindow(sink=3, window=6, near=False)),
         ("adaptive", Retrieval(pick="first", recent=20, top=1, run=4, bank=16, like=0.9)),
         ("adaptive:like=0.75,run=2", Retrieval(pick="first", recent=20, top=1, run=2, bank=16, like=0.75)),
@@ -81,6 +82,7 @@ def test_an_option_that_does_not_fit_is_refused_by_the_policy() -> None:
     [
         Full(),
         Window(frames=3),
+        Window(frames=3, anew=True),
         SinkWindow(sink=0, window=9),
         SinkWindow(sink=1, window=2, near=False),
         Retrieval(tau=0.75, bank=3),

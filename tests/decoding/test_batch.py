@@ -13,9 +13,10 @@ from worldsim.cache.policy import Full, Policy, SinkWindow, Window
 from worldsim.cache.pool import PagePool
 from worldsim.decoding.batch import RowsAttend, RowsCanvas, propose_together, write_together
 from worldsim.decoding.noise_plan import NoisePlan
+from worldsim.decoding.plan import VideoPlan
 from worldsim.decoding.prompting import PromptChange
 from worldsim.decoding.rolling import WindowCanvas
-from worldsim.decoding.video import LatentBlock, VideoDecoder, VideoPlan
+from worldsim.decoding.video import LatentBlock, VideoDecoder
 from worldsim.errors import ConfigError, PoolFull
 from worldsim.noise import block_noise, uniforms
 from worldsim.samplers import LatentCanvas, few_step, heun

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from worldsim.cache.policy import Full, Seen, SinkWindow, Window, nothing_alike
 from worldsim.cache.pool import PagePool
+from worldsim.decoding.plan import VideoPlan
 from worldsim.decoding.prompting import KEEP, PromptChange, newest_run, parse_prompt_change, prompt_change_text
-from worldsim.decoding.video import VideoDecoder, VideoPlan
+from worldsim.decoding.video import VideoDecoder
 from worldsim.errors import ConfigError, PoolFull, UnknownName
 from worldsim.samplers import few_step
 from worldsim.testing.fakes import ToldBackbone, embed_words, tiny_backbone

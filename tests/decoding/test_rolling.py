@@ -16,9 +16,10 @@ from worldsim.cache.retrieval import Retrieval
 from worldsim.cache.rotary import Rotary
 from worldsim.decoding.batch import propose_together
 from worldsim.decoding.noise_plan import NoisePlan
+from worldsim.decoding.plan import VideoPlan
 from worldsim.decoding.prompting import PromptChange
 from worldsim.decoding.rolling import Ahead, Rolling, WindowCanvas, open_window, rolling_text
-from worldsim.decoding.video import LatentBlock, VideoDecoder, VideoPlan
+from worldsim.decoding.video import LatentBlock, VideoDecoder
 from worldsim.errors import ConfigError, ShapeError
 from worldsim.geometry import LatentGeometry
 from worldsim.models.protocol import Attend, Backbone

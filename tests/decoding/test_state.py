@@ -11,8 +11,9 @@ import torch
 
 from worldsim.cache.policy import Full
 from worldsim.cache.pool import PagePool
+from worldsim.decoding.plan import VideoPlan
 from worldsim.decoding.state import VideoState, check_state, state_of_nothing
-from worldsim.decoding.video import VideoDecoder, VideoPlan
+from worldsim.decoding.video import VideoDecoder
 from worldsim.errors import ConfigError, ShapeError
 from worldsim.noise import block_noise
 from worldsim.samplers import few_step

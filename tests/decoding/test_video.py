@@ -19,7 +19,8 @@ from worldsim.cache.retrieval import Retrieval
 from worldsim.cache.sight import Sight
 from worldsim.decoding.loop import Guarantee, decode_blocks
 from worldsim.decoding.noise_plan import NoisePlan, parse_noise
-from worldsim.decoding.video import LatentBlock, VideoDecoder, VideoPlan
+from worldsim.decoding.plan import VideoPlan
+from worldsim.decoding.video import LatentBlock, VideoDecoder
 from worldsim.errors import ConfigError, PoolFull, SessionClosed, ShapeError
 from worldsim.models.small.backbone import SmallBackbone
 from worldsim.noise import block_noise, frame_noise, frame_uniforms, uniforms
@@ -30,7 +31,13 @@ from worldsim.testing.fakes import CONTROLS, tiny_backbone
 from worldsim.testing.recompute import RecomputingDecoder
 
 BACKBONE = tiny_backbone(7)
-POLICIES = [Full(), Window(frames=5), SinkWindow(sink=2, window=3), Retrieval(recent=3, top=2, run=2, bank=5)]
+POLICIES = [
+    Full(),
+    Window(frames=5),
+    Window(frames=5, anew=True),
+    SinkWindow(sink=2, window=3),
+    Retrieval(recent=3, top=2, run=2, bank=5),
+]
 ALL_POLICIES = [*POLICIES, Retrieval(recent=3, top=2, run=2, tau=0.6)]
 FINGERPRINT = """
 import runpy, sys
@@ -100,6 +107,37 @@ def test_generation_through_the_cache_is_as_exact_as_recomputing_the_whole_conte
             decoder.commit(replace(block, latents=block.latents.to(dtype)))
     error, limit = (float((torch.cat(found).double() - torch.cat(truth)).abs().max()) for found in (ours, plain))
     assert error <= 2 * limit, f"max error {error:.3g} is over twice that of recomputing plainly, {limit:.3g}"
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+def test_a_past_computed_anew_tells_nothing_of_what_was_before_it(frames):
+    """After any past the next block is that of a decoder that was given the frames seen, and nothing before them."""
+    decoder = decoder_with(9, plan_of(Window(frames=5, anew=True), frames), pages=64)
+    plain = decoder_with(9, plan_of(Window(frames=5), frames), pages=64)
+    for number in range(4):
+        controls, state = controls_for(frames, number), decoder.state()
+        used = decoder.pool.used
+        block = decoder.propose(controls)
+        assert decoder.pool.used == used
+        fresh = VideoDecoder(BACKBONE, pool_of(64), plan_of(Window(frames=5), frames), 5, blocks=number)
+        fresh.prefill(state.latents, state.controls)
+        assert torch.equal(fresh.propose(controls).latents, block.latents)
+        assert not torch.allclose(plain.propose(controls).latents, block.latents, atol=1e-3)
+        decoder.commit(block)
+        plain.commit(block)
+    assert decoder.calls - plain.calls == 4 * (5 if frames == 1 else 3)
+
+
+def test_a_block_that_finds_no_pages_to_compute_its_past_anew_changes_nothing():
+    decoder = decoder_with(5, plan_of(Window(frames=5, anew=True)), pages=10)
+    wanted = decoder.propose(controls_for(1, 0))
+    other = decoder.fork()
+    other.commit(wanted)
+    with pytest.raises(PoolFull):
+        decoder.view(2)
+    decoder.pool.check_integrity([decoder.context, other.context])
+    other.close()
+    assert torch.equal(decoder.propose(controls_for(1, 0)).latents, wanted.latents)
 
 
 def test_a_sparse_past_takes_fewer_pages_and_goes_on_from_its_state():
@@ -463,13 +501,6 @@ def test_a_decoder_without_a_past_or_with_controls_of_another_length_proposes_no
 def test_a_seed_outside_its_range_is_refused_at_once(seed):
     with pytest.raises(ConfigError, match=f"from 0 to .*got {seed}"):
         VideoDecoder(BACKBONE, pool_of(8), plan_of(), seed)
-
-
-def test_a_plan_that_cannot_work_is_refused():
-    with pytest.raises(ConfigError, match="at least 1 frame, got 0"):
-        plan_of(frames=0)
-    with pytest.raises(ConfigError, match="noise levels"):
-        VideoPlan(frames_per_block=1, sigmas=(), sampler=few_step, policy=Full())
 
 
 def noisy_with(noise: str, *, frames: int = 2, draw: bool = False) -> VideoDecoder:

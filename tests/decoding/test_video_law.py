@@ -14,7 +14,8 @@ from worldsim.cache.policy import Full, Policy, SinkWindow, Window
 from worldsim.cache.pool import PagePool, PageShape
 from worldsim.cache.rotary import Rotary
 from worldsim.decoding.loop import decode_blocks
-from worldsim.decoding.video import VideoDecoder, VideoPlan
+from worldsim.decoding.plan import VideoPlan
+from worldsim.decoding.video import VideoDecoder
 from worldsim.geometry import LatentGeometry
 from worldsim.models.protocol import Attend
 from worldsim.noise import block_noise

@@ -14,8 +14,9 @@ from worldsim.cache.retrieval import Retrieval
 from worldsim.cache.rotary import Rotary, rotate
 from worldsim.cache.stream import Stream
 from worldsim.decoding.noise_plan import NoisePlan
+from worldsim.decoding.plan import VideoPlan
 from worldsim.decoding.rolling import Rolling
-from worldsim.decoding.video import LatentBlock, VideoPlan
+from worldsim.decoding.video import LatentBlock
 from worldsim.errors import ConfigError
 from worldsim.noise import block_noise
 from worldsim.samplers import few_step

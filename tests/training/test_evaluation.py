@@ -14,7 +14,7 @@ from torch import Tensor
 from worldsim.cache.policy import Window
 from worldsim.codec.patches import PatchCodec
 from worldsim.controls import Action, Controls, Keys
-from worldsim.decoding.video import VideoPlan
+from worldsim.decoding.plan import VideoPlan
 from worldsim.errors import DataError
 from worldsim.models.protocol import Attend
 from worldsim.models.small.backbone import SmallBackbone, SmallConfig
@@ -112,6 +112,27 @@ def test_that_share_of_the_windows_is_drawn_for_what_seldom_happens(episodes, se
     assert play.latents.shape[:2] == play.controls.shape[:2] == (800, 3)
     assert sum(windows for windows, _ in drawn) == 800
     assert sum(windows for windows, rare in drawn if rare) == pytest.approx(800 * seldom, abs=50)
+
+
+class Remembered:
+    """Stands for what is recalled: nothing, of two places."""
+
+    def of(self, frames: Tensor) -> Tensor:
+        return torch.full((len(frames), 4, frames.shape[1], 1, 2), -1)
+
+
+def test_with_what_is_recalled_it_is_told_which_windows_were_chosen(episodes: Episodes) -> None:
+    windows = LatentWindows(episodes, CODEC, 0.5, recollections=Remembered())  # type: ignore[arg-type]
+    play = windows.sample(np.random.default_rng(2), windows=40, frames=3)
+    some = int(np.random.default_rng(2).binomial(40, 0.5))
+    assert play.recalled is not None
+    assert play.chosen is not None
+    assert play.chosen.tolist() == [False] * (40 - some) + [True] * some
+    acting = windows.sample(np.random.default_rng(3), windows=5, frames=3, under=(0,))
+    assert acting.chosen is not None
+    assert acting.chosen.all()
+    forgetful = LatentWindows(episodes, CODEC, 0.5).sample(np.random.default_rng(2), windows=4, frames=3)
+    assert forgetful.chosen is None
 
 
 def test_windows_that_end_where_something_is_done_show_each_event_as_often_as_every_other(

@@ -226,6 +226,27 @@ def test_what_a_move_brings_into_view_counts_as_much_as_it_is_told_to() -> None:
     assert torch.allclose(thrice - nothing, 3 * (once - nothing), rtol=1e-4)
 
 
+@pytest.mark.parametrize("entering", [1.0, 3.0])
+def test_what_comes_into_view_counts_nothing_in_windows_chosen_for_what_happens_in_them(entering: float) -> None:
+    backbone = Entering(replace(CONFIG, palette=3), torch.Generator().manual_seed(11))
+    assert backbone.palette is not None
+    backbone.palette.fill(PATCHES)
+    latents, controls = tiles(3, 5, seed=12), torch.zeros(3, 5, 2)
+    controls[:, 3:, 0] = 1
+
+    def loss(chosen: list[bool] | None, entering: float = entering) -> Tensor:
+        objective = BeliefForcing(frames=4, first=2, blocks=(1,), entering=entering)
+        play = Play(latents, controls, chosen=None if chosen is None else torch.tensor(chosen))
+        return objective.loss(backbone, play, torch.Generator().manual_seed(13)).detach()
+
+    none, some, all_ = loss([False] * 3), loss([False, True, False]), loss([True] * 3)
+    assert torch.equal(none, loss(None))
+    assert torch.allclose(all_, loss(None, entering=0.0))
+    assert all_ < some < none
+    singles = [none - loss([at == other for other in range(3)]) for at in range(3)]
+    assert torch.allclose(sum(singles), none - all_, rtol=1e-4)  # type: ignore[arg-type]
+
+
 def test_as_many_rows_must_count_as_there_are() -> None:
     objective = BeliefForcing(frames=4, first=2, blocks=(1,), rows=(1, 1, 1))
     play = Play(tiles(1, 5, seed=12), torch.zeros(1, 5, 2))

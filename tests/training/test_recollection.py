@@ -16,7 +16,7 @@ from worldsim.models.protocol import UNKNOWN
 from worldsim.models.small.atlas import Scroll
 from worldsim.models.small.backbone import SmallBackbone, SmallConfig
 from worldsim.training.data import Episodes, Recording, Series, record
-from worldsim.training.recollection import AHEAD, Recollections
+from worldsim.training.recollection import AHEAD, Recollections, find_restless
 
 CODEC = PatchCodec(side=2)
 ROWS, COLUMNS = 4, 3
@@ -50,6 +50,29 @@ class Strip:
         shown = np.concatenate((self._land[:, self._at : self._at + COLUMNS], np.full((1, COLUMNS), 255, np.uint8)))
         shown[1, 1] = 255
         return np.repeat(np.repeat(shown, 2, 0), 2, 1)[..., None].repeat(3, -1)
+
+
+class Beetle(Strip):
+    """The same, of seven greys, over which something of the eighth hops along: to the next place in two steps of three.
+
+    It hops in the top row, from the left of the view to its right and on.
+    """
+
+    def reset(self, seed: int) -> NDArray[np.uint8]:
+        self._hops = 0
+        super().reset(seed)
+        self._land %= 7 * 32
+        return self._show()
+
+    def step(self, keys: Keys) -> NDArray[np.uint8]:
+        self._hops += 1
+        return super().step(keys)
+
+    def _show(self) -> NDArray[np.uint8]:
+        frame = super()._show()
+        place = 2 * ((self._hops * 2 // 3) % COLUMNS)
+        frame[:2, place : place + 2] = 7 * 32
+        return frame
 
 
 class Wanderer:
@@ -126,3 +149,28 @@ def test_nothing_is_recalled_below_the_land_or_before_the_first_frame(episodes: 
 def test_who_has_no_scroll_recalls_nothing(episodes: Episodes) -> None:
     with pytest.raises(ConfigError, match="without a scroll"):
         Recollections(episodes, CODEC, backbone(None))
+
+
+def test_a_patch_that_is_often_gone_from_its_place_is_restless_and_land_that_scrolls_by_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a view of so few places that hops over each of them often."""
+    monkeypatch.setattr("worldsim.training.data.SHARD_FRAMES", 400)
+    monkeypatch.setattr("worldsim.training.recollection.OFTEN", 0.4)
+    record(Recording(world="strip", simulator=Beetle, explorer=Wanderer, longest=40), tmp_path, Series(), frames=400)
+    episodes = Episodes(tmp_path, world="strip", held_out=False, device=torch.device("cpu"))
+    assert find_restless(episodes, CODEC, backbone(SCROLL)).tolist() == [False] * 7 + [True, False]
+
+
+def test_a_patch_that_turns_into_a_shade_of_itself_rests_and_so_does_one_hardly_ever_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worldsim.training.data.SHARD_FRAMES", 400)
+    record(Recording(world="strip", simulator=Beetle, explorer=Wanderer, longest=40), tmp_path, Series(), frames=400)
+    episodes = Episodes(tmp_path, world="strip", held_out=False, device=torch.device("cpu"))
+    alike = backbone(SCROLL)
+    assert alike.palette is not None
+    alike.palette.kin.fill_(1)
+    assert not find_restless(episodes, CODEC, alike).any()
+    monkeypatch.setattr("worldsim.training.recollection.SEEN", 10_000)
+    assert not find_restless(episodes, CODEC, backbone(SCROLL)).any()

@@ -203,6 +203,7 @@ def test_a_run_begins_from_given_weights_and_their_palette(recorded: Path) -> No
     assert [name for name, p in trainer.backbone.named_parameters() if not p.requires_grad] == [
         "palette.centres",
         "palette.codes",
+        "palette.restless",
     ]
     train_world(Believing(), recorded, second, Run(device=CPU, seed=4, weights=given))
     after = load_weights(second / "weights.safetensors", dtype=torch.float32, device=CPU).state_dict()

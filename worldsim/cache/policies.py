@@ -34,7 +34,8 @@ class Named:
 
 POLICIES: dict[str, Named] = {
     "full": Named(Full, {}, {}),
-    "window": Named(Window, {}, {}),
+    "window": Named(Window, {"anew": False}, {}),
+    "recompute": Named(Window, {"anew": True}, {}),
     "sink": Named(SinkWindow, {"near": True}, {}),
     "far-sink": Named(SinkWindow, {"near": False}, {}),
     "adaptive": Named(

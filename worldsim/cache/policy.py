@@ -60,6 +60,11 @@ class Policy(Protocol):
         """How old frames are held; None for whole."""
         ...
 
+    @property
+    def anew(self) -> bool:
+        """Whether the keys and values of what a block sees are computed anew for it, from the clean frames alone."""
+        ...
+
     def see(self, held: Sequence[int], block: int, alike: Alike = nothing_alike) -> Sequence[Seen]:
         """What a block sees.
 
@@ -90,6 +95,10 @@ class Full:
     def sparse(self) -> None:
         return None
 
+    @property
+    def anew(self) -> bool:
+        return False
+
     def see(self, held: Sequence[int], block: int, alike: Alike = nothing_alike) -> Sequence[Seen]:
         return [Seen(frame, frame - block) for frame in held]
 
@@ -99,9 +108,18 @@ class Full:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """See the latest `frames` frames, at their true distance."""
+    """See the latest `frames` frames, at their true distance.
+
+    anew: as if nothing had been before them: for every block their keys and values are computed anew, block by block,
+        the first of them seeing none. What they once knew of frames that have left the window does not linger in them,
+        and neither do its errors.
+
+    Source: anew, Krea realtime, 2025, which computes its last three latents anew before every block. Departure: there
+        the first of them is encoded anew too, from its pixels.
+    """
 
     frames: int = 24
+    anew: bool = False
 
     def __post_init__(self) -> None:
         if self.frames < 1:
@@ -151,6 +169,10 @@ class SinkWindow:
     @property
     def sparse(self) -> None:
         return None
+
+    @property
+    def anew(self) -> bool:
+        return False
 
     def see(self, held: Sequence[int], block: int, alike: Alike = nothing_alike) -> Sequence[Seen]:
         kept = self.keep(held, block)

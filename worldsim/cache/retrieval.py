@@ -72,6 +72,10 @@ class Retrieval:
     def sparse(self) -> Sparse | None:
         return Sparse(recent=self.recent, run=self.run, tau=self.tau) if self.tau < 1 else None
 
+    @property
+    def anew(self) -> bool:
+        return False
+
     def see(self, held: Sequence[int], block: int, alike: Alike = nothing_alike) -> Sequence[Seen]:
         old, recent = self._parts(held, block)
         brought = sorted(self._picked(self._nearest_stretch(old, alike), block, alike))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import cast
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from worldsim.cache.context import Context
-from worldsim.cache.policy import Policy, Seen
+from worldsim.cache.policy import Full, Seen
 from worldsim.cache.pool import PagePool
 from worldsim.cache.sight import Sight
 from worldsim.cache.view import ContextView, Recording
@@ -19,15 +20,15 @@ from worldsim.decoding.batch import propose_together, write_together
 from worldsim.decoding.draws import Draws
 from worldsim.decoding.likeness import Looks
 from worldsim.decoding.loop import Guarantee
-from worldsim.decoding.noise_plan import PLAIN, NoisePlan, noise_text
-from worldsim.decoding.prompting import KEEP, PromptChange, newest_run
-from worldsim.decoding.rolling import Ahead, Rolling, WindowCanvas, open_window
+from worldsim.decoding.plan import VideoPlan
+from worldsim.decoding.prompting import newest_run
+from worldsim.decoding.rolling import Ahead, WindowCanvas, open_window
 from worldsim.decoding.state import VideoState as VideoState
 from worldsim.decoding.state import check_state, state_of_nothing
 from worldsim.errors import ConfigError, PoolFull, ShapeError
 from worldsim.models.protocol import Backbone, Chart, Memory, RememberingBackbone, SteeredBackbone
-from worldsim.samplers import LatentCanvas, Sampler, heun
-from worldsim.schedules import check_sigmas, mix
+from worldsim.samplers import LatentCanvas
+from worldsim.schedules import mix
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -41,76 +42,6 @@ class LatentBlock:
     latents: Tensor
     controls: Tensor
     recording: Recording | Ahead | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VideoPlan:
-    """How a video decoder makes a block.
-
-    Args:
-        frames_per_block: frames decided together.
-        sigmas: noise levels at which the backbone is called, see LatentCanvas.
-        sampler: takes the block from one level to the next.
-        policy: what a block sees of the past.
-        draw: ask the backbone, which must be a DrawingBackbone, for draws from its beliefs in place of their mean. It
-            is what few_step needs; euler and heun follow means.
-        recall: let the backbone, which must be a RememberingBackbone, recall what it remembers of a block to come.
-        probes: how many queries of every finished block are asked how much attention each frame that it sees receives,
-            see VideoDecoder.sight; none if 0.
-        noise: how much noise each block begins with, and which.
-        clean_pass: write what later blocks see of a block by a call on its clean frames. Off, they see the keys and
-            values of the last call that made it, which were computed from what was still noisy at the last level: a
-            call less, and a past that is a little blurred.
-        from_nothing: let a video begin without any past.
-        on_prompt: what becomes of the past when a video is told something else.
-        rolling: denoise as many blocks as there are sigmas jointly, each a level behind the one before it, so that a
-            block takes one call and its clean pass.
-    """
-
-    frames_per_block: int
-    sigmas: tuple[float, ...]
-    sampler: Sampler
-    policy: Policy
-    draw: bool = False
-    recall: bool = False
-    probes: int = 0
-    noise: NoisePlan = PLAIN
-    clean_pass: bool = True
-    from_nothing: bool = False
-    on_prompt: PromptChange = KEEP
-    rolling: Rolling | None = None
-
-    def __post_init__(self) -> None:
-        check_sigmas(self.sigmas)
-        if self.frames_per_block < 1:
-            raise ConfigError(f"a block has at least 1 frame, got {self.frames_per_block}")
-        if self.rolling is not None:
-            self._check_rolling()
-
-    def _check_rolling(self) -> None:
-        """Raise ConfigError unless a window can roll so."""
-        wrong = {
-            "the sampler heun": self.sampler is heun,
-            f"noise {noise_text(self.noise)}": self.noise.published > 0 or not self.noise.is_level,
-            "no clean pass": not self.clean_pass,
-        }
-        if any(wrong.values()):
-            raise ConfigError(
-                "a window that rolls moves every block a level on by one call, from noise alone, and ends in a clean "
-                f"pass, got {' and '.join(name for name, is_so in wrong.items() if is_so)}; choose few_step or euler, "
-                "noise that is plain or shuffled, and a clean pass"
-            )
-
-    @property
-    def limit(self) -> int | None:
-        """The most frames of the past that are held; None without a bound."""
-        limit = self.policy.limit
-        return None if limit is None else max(limit, self.on_prompt.anew)
-
-    @property
-    def ahead(self) -> int:
-        """How many frames are ahead of the past between two blocks."""
-        return 0 if self.rolling is None else (len(self.sigmas) - 1) * self.frames_per_block
 
 
 @dataclass(slots=True, eq=False)
@@ -402,17 +333,41 @@ class VideoDecoder:
     def view(self, frames: int, *, joint: bool = False) -> ContextView:
         """What a block of that many frames sees, or a window of them; the latest is kept until the next commit."""
         if self._view is None or (self._view.frames, self._is_joint) != (frames, joint):
-            geometry, self._view, self._is_joint = self.backbone.geometry, None, joint
-            seen = (self._look_back() if self._seen is None else self._seen)[joint]
-            self._view = ContextView(
-                self._context,
-                seen,
-                rotary=self.backbone.rotary,
-                grid=(geometry.rows, geometry.columns),
-                frames=frames,
-                steered=self._steered(seen),
-            )
+            self._view, self._is_joint = None, joint
+            with self._renewed() as context:
+                self._view = self._looking(context, frames)
         return self._view
+
+    def _looking(self, context: Context, frames: int) -> ContextView:
+        geometry, seen = self.backbone.geometry, self._in_sight(self._is_joint)
+        return ContextView(
+            context,
+            seen,
+            rotary=self.backbone.rotary,
+            grid=(geometry.rows, geometry.columns),
+            frames=frames,
+            steered=self._steered(seen),
+        )
+
+    def _in_sight(self, joint: bool) -> Sequence[Seen]:
+        return (self._look_back() if self._seen is None else self._seen)[joint]
+
+    @contextmanager
+    def _renewed(self) -> Iterator[Context]:
+        """Its context, or another in which what a block sees was computed anew, if that is the policy."""
+        seen = self._in_sight(False)
+        if not self.plan.policy.anew or not seen:
+            yield self._context
+            return
+        plan = replace(self.plan, policy=Full(), recall=False, probes=0)
+        twin = VideoDecoder(self.backbone, self.pool, plan, self.seed)
+        twin.heard = self.heard
+        twin._context.skip(seen[0].frame)
+        with closing(twin):
+            held = [self._held[one.frame] for one in seen]
+            twin.prefill(*(torch.cat([frame[part] for frame in held], dim=1) for part in (0, 1)))
+            self.calls += twin.calls
+            yield twin.context
 
     def _steered(self, seen: Sequence[Seen]) -> Tensor | None:
         """Keys and values that follow from what steered the frames seen, of a backbone that has such."""
@@ -443,8 +398,9 @@ class VideoDecoder:
 
     def recording(self, frames: int) -> Recording:
         """What records the clean pass of a block of that many frames, for `absorb`."""
-        sparse = self.plan.policy.sparse
-        return Recording(self.view(frames), probes=self.plan.probes, tau=1.0 if sparse is None else sparse.tau)
+        sparse, anew = self.plan.policy.sparse, self.plan.policy.anew and self._view is None
+        view = self._looking(self._context, frames) if anew else self.view(frames)  # of what is written nothing is seen
+        return Recording(view, probes=self.plan.probes, tau=1.0 if sparse is None else sparse.tau)
 
     def absorb(self, block: LatentBlock, recording: Recording) -> None:
         """Take a block and what its clean pass recorded into the past; PoolFull if there is no memory for it."""

@@ -18,9 +18,10 @@ from worldsim.cache.pool import PagePool
 from worldsim.cache.quant import storage_text
 from worldsim.controls import Controls, Keys
 from worldsim.decoding.noise_plan import noise_text
+from worldsim.decoding.plan import VideoPlan
 from worldsim.decoding.prompting import prompt_change_text
 from worldsim.decoding.rolling import rolling_text
-from worldsim.decoding.video import VideoDecoder, VideoPlan, VideoState
+from worldsim.decoding.video import VideoDecoder, VideoState
 from worldsim.errors import ConfigError, LogError, PoolFull, ShapeError, SnapshotError, shown
 from worldsim.models.protocol import Backbone, Codec
 from worldsim.runtime.chunk import Chunk, Frames

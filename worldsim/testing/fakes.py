@@ -15,8 +15,8 @@ from worldsim.cache.pool import PagePool, PageShape
 from worldsim.cache.rotary import Rotary
 from worldsim.codec.patches import PatchCodec
 from worldsim.controls import Action, Controls, Keys
+from worldsim.decoding.plan import VideoPlan
 from worldsim.decoding.prompting import KEEP, PromptChange
-from worldsim.decoding.video import VideoPlan
 from worldsim.errors import ConfigError
 from worldsim.geometry import LatentGeometry
 from worldsim.models.protocol import Attend

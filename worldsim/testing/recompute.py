@@ -14,14 +14,15 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from worldsim.cache.policy import Alike, Policy, nothing_alike
+from worldsim.cache.policy import Alike, Full, Policy, nothing_alike
 from worldsim.cache.pool import PageShape
 from worldsim.cache.rotary import Rotary
 from worldsim.decoding.likeness import Looks
 from worldsim.decoding.loop import decide
 from worldsim.decoding.noise_plan import PLAIN
+from worldsim.decoding.plan import VideoPlan
 from worldsim.decoding.rolling import Ahead
-from worldsim.decoding.video import LatentBlock, VideoPlan
+from worldsim.decoding.video import LatentBlock
 from worldsim.errors import ConfigError
 from worldsim.models.protocol import Attend, Backbone, Memory, RememberingBackbone
 from worldsim.noise import block_noise, uniforms
@@ -214,20 +215,33 @@ class RecomputingDecoder:
 
     @property
     def _frames(self) -> int:
-        return sum(one.latents.shape[1] for one in self.past)
+        return sum(one.latents.shape[1] for one in self._beginning)
+
+    @property
+    def _beginning(self) -> list[LatentBlock]:
+        """The past, of which nothing was before the first frame seen if the policy is that it is computed anew."""
+        if not self.plan.policy.anew:
+            return self.past
+        parts = [torch.cat([getattr(one, part) for one in self.past], dim=1) for part in ("latents", "controls")]
+        frames, whole = parts[0].shape[1], self.plan.frames_per_block
+        seen = len(self.plan.policy.see(range(frames), frames))
+        lengths = [1] * (seen % whole) + [whole] * (seen // whole)
+        pieces = zip(*(part[:, -seen:].split(lengths, dim=1) for part in parts), strict=True)
+        return [LatentBlock(latents=latents, controls=controls) for latents, controls in pieces]
 
     def _estimate(self, block: LatentBlock, levels: Sequence[float], dice: Sequence[Tensor]) -> Tensor:
         """The clean estimate of block, equal parts of it at these levels, with all of the past clean beside it."""
-        blocks = [*self.past, block]
+        blocks = [*self._beginning, block]
         geometry, rolling = self.backbone.geometry, self.plan.rolling
+        policy = Full() if self.plan.policy.anew else self.plan.policy
         values = torch.cat([one.latents for one in blocks], dim=1)
         attend = WholeAttention(
             [one.latents.shape[1] for one in blocks],
-            self.plan.policy if rolling is None or rolling.clean is None else rolling.clean,
+            policy if rolling is None or rolling.clean is None else rolling.clean,
             rotary=self.backbone.rotary,
             grid=(geometry.rows, geometry.columns),
             alike=lambda start: _likeness(values[0], start),
-            last=self.plan.policy if rolling is None or rolling.joint is None else rolling.joint,
+            last=policy if rolling is None or rolling.joint is None else rolling.joint,
         )
         previous = torch.cat((values[:, :1], values[:, :-1]), dim=1)
         frames = block.latents.shape[1]

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from worldsim.cache.pool import PagePool
-from worldsim.decoding.video import VideoDecoder, VideoPlan
+from worldsim.decoding.plan import VideoPlan
+from worldsim.decoding.video import VideoDecoder
 from worldsim.models.protocol import Backbone, Codec
 from worldsim.training.data import Episodes
 from worldsim.training.passes import Play
@@ -34,7 +35,8 @@ class LatentWindows:
         codec: of the world.
         seldom: the share of windows drawn for the event of their last frame, see Episodes.draw. What seldom happens is
             then learned sooner; what follows from what is not changed by being seen more often.
-        recollections: of those episodes, for a backbone that remembers.
+        recollections: of those episodes, for a backbone that remembers. Of what comes into its view is then told too
+            which windows were drawn for an event.
     """
 
     def __init__(
@@ -59,11 +61,13 @@ class LatentWindows:
             for count, seldom in kinds
         ]
         at = torch.cat(drawn)
+        chosen = torch.tensor([seldom > 0 for count, seldom in kinds for _ in range(count)], device=at.device)
         encode = torch.vmap(lambda window: self._codec.encode(window, self._codec.open())[0])
         return Play(
             latents=encode(self._episodes.frames[at]),
             controls=self._episodes.controls[at],
             recalled=None if self._recollections is None else self._recollections.of(at),
+            chosen=None if self._recollections is None else chosen,
         )
 
 

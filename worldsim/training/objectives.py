@@ -82,7 +82,8 @@ class BeliefForcing:
             much and change seldom, such as a count: of all surprises theirs are too few to be learned from.
         spots: (row, column, how much) of tokens that count otherwise than their row, such as those that hands reach.
         entering: how much a token counts that a move may bring into view, against one that is in view; over 1 it is for
-            a RememberingBackbone that learns to recall. It depends on the controls alone, as rows do on the place.
+            a RememberingBackbone that learns to recall. It depends on the controls alone, as rows do on the place. Of
+            chosen windows, see Play, such tokens do not count at all.
         noise: see DiffusionForcing.
         forcing: see BlockForcing; none if None. Its gamma is 1, because a code has no size; and its two terms are not
             summed, which would take the backbone twice, but one of them is drawn for each token, see drawn.
@@ -126,13 +127,18 @@ class BeliefForcing:
             target = self.forcing.drawn(target, alike, sigma, grid, generator)
         inputs = window.inputs(backbone, noisy, sigma)
         surprise = cast(DrawingBackbone, window.recalling(backbone)).surprise(*inputs, target)
-        if self.entering != 1:
+        if self.entering != 1 or play.chosen is not None:
             entering = cast(RememberingBackbone, backbone).enters(window.steering)
-            surprise = surprise * torch.where(entering, self.entering, 1.0)
+            surprise = surprise * torch.where(entering, self._entering(play), 1.0)
         if not self.rows and not self.spots:
             return surprise.mean()
         counts = self._counts(surprise)
         return (surprise.mean((0, 1)) * counts).sum() / counts.sum()
+
+    def _entering(self, play: Play) -> Tensor:
+        """How much tokens count that may come into view, [B, 1, 1, 1] or [1, 1, 1, 1]."""
+        chosen = torch.zeros(1, dtype=torch.bool) if play.chosen is None else play.chosen
+        return torch.where(chosen, 0.0, self.entering).to(play.latents)[:, None, None, None]
 
     def _counts(self, surprise: Tensor) -> Tensor:
         """How much each token of a frame counts, [rows, columns], of surprise [..., rows, columns]."""

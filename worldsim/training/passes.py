@@ -27,11 +27,14 @@ class Play:
     controls: what steered each frame, [B, F, A].
     recalled: what is recalled of each frame when it is the first, the second ... of its block, int64
         [B, ahead, F, rows, columns], see worldsim.training.recollection; None if nothing is.
+    chosen: which windows were drawn for what happens in them, bool [B]; None if that is all the same. What happens
+        depends on what lies around, so of that such windows do not tell how likely it is.
     """
 
     latents: Tensor
     controls: Tensor
     recalled: Tensor | None = None
+    chosen: Tensor | None = None
 
 
 class PassPlan(Protocol):

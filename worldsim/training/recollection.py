@@ -1,4 +1,7 @@
-"""What a backbone that remembers places recalls of every recorded frame, as it would have when that was to be made."""
+"""What recorded play tells of places: which patches do not rest, and what a backbone that remembers would recall.
+
+That is told of every recorded frame, as it would have been when that was to be made.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,9 @@ from worldsim.training.data import Episodes
 
 AHEAD = 4
 """The longest block, in frames: how far ahead of what was seen a frame may lie."""
+OFTEN, SEEN = 0.1, 10
+"""A patch is restless that is gone a frame later that often, if it was seen so many times. Of Crafter's palette these
+are 97 of 576 patches, each of them a creature or an arrow by day or night."""
 PORTION = 512
 """Frames that are looked at together."""
 
@@ -66,6 +72,29 @@ class Recollections:
                     recalled[ahead, now + ahead] = atlas.recall(move)
                 atlas = atlas.see(codes[now], made[now])
         return torch.from_numpy(recalled).to(self._episodes.frames.device)
+
+
+def find_restless(episodes: Episodes, codec: Codec[Any], backbone: SmallBackbone) -> Tensor:
+    """Which patches of the palette of a backbone with a scroll are often gone from their place a frame later, bool [K].
+
+    A shade of the same patch is the same. Where the body stands, and what only ever is there, nothing is told of.
+    """
+    assert backbone.palette is not None
+    assert backbone.config.scroll is not None
+    codes, made = _looked_at(episodes, codec, backbone)
+    scroll, kin = backbone.config.scroll, backbone.palette.kin.bool().cpu().numpy()
+    follows = np.ones(len(codes), np.bool_)
+    follows[[begin for begin, _ in episodes.episodes]] = False
+    seen, gone = np.zeros((2, len(kin)), np.int64)
+    for move in {(0, 0), *((rows, columns) for _, rows, columns in scroll.moves)}:
+        now = np.flatnonzero(follows & (made == move).all(-1))
+        old, new, land = scroll.shared(codes.shape[2], move)
+        there = land.numpy()
+        before, after = codes[now - 1, : scroll.rows], codes[now, : scroll.rows]
+        before, after = before[:, *old][:, there], after[:, *new][:, there]
+        seen += np.bincount(before.ravel(), minlength=len(kin))
+        gone += np.bincount(before[~kin[before, after]], minlength=len(kin))
+    return torch.from_numpy((seen >= SEEN) & (gone >= OFTEN * seen))
 
 
 @torch.no_grad()

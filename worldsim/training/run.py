@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from worldsim.cache.policy import Policy
-from worldsim.decoding.video import VideoPlan
+from worldsim.decoding.plan import VideoPlan
 from worldsim.errors import BrokenRun, ConfigError, DataError, WeightsError, shown
 from worldsim.files import drop_unfinished, make_folder
 from worldsim.locks import locked
@@ -29,7 +29,7 @@ from worldsim.schedules import few_step_sigmas
 from worldsim.training.data import Episodes
 from worldsim.training.evaluation import Evaluation, LatentWindows
 from worldsim.training.palette import fit_palette
-from worldsim.training.recollection import Recollections
+from worldsim.training.recollection import Recollections, find_restless
 from worldsim.training.trainer import SEEDS, Distillation, Trainer, TrainingPlan, read_header
 
 PALETTE_FRAMES = 50_000
@@ -265,6 +265,8 @@ def _backbone(recipe: Recipe, episodes: Episodes, run: Run) -> SmallBackbone:
         _begin_from(backbone, run.weights)
     elif backbone.palette is not None and not run.resume:
         backbone.palette.fill(_palette(recipe, episodes, backbone, run.seed))
+        if recipe.backbone.scroll:
+            backbone.palette.restless.copy_(find_restless(episodes, recipe.codec, backbone))
     if run.compiled:
         for layer in backbone.layers:
             for part in ("before", "after"):

@@ -16,8 +16,9 @@ from worldsim.cache.policy import Policy, SinkWindow, Window
 from worldsim.cache.pool import PagePool
 from worldsim.cache.quant import parse_storage
 from worldsim.decoding.batch import propose_together, write_together
+from worldsim.decoding.plan import VideoPlan
 from worldsim.decoding.prompting import PromptChange
-from worldsim.decoding.video import LatentBlock, VideoDecoder, VideoPlan
+from worldsim.decoding.video import LatentBlock, VideoDecoder
 from worldsim.errors import ConfigError, ShapeError
 from worldsim.models.matrixgame.backbone import MatrixGameBackbone, Pictured
 from worldsim.models.matrixgame.config import KINDS, MatrixGameConfig, matrixgame_config

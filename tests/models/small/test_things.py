@@ -10,8 +10,7 @@ from worldsim.models.small.things import settle
 
 ROWS, COLUMNS = 5, 7
 GRASS, SAND, COW, DUSKY_COW = range(4)
-KIN = torch.eye(4)
-KIN[COW, DUSKY_COW] = KIN[DUSKY_COW, COW] = 1
+RESTLESS = torch.tensor([False, False, True, True])
 
 
 def meadow(chances: dict[tuple[int, int], float], ground: int = GRASS) -> Tensor:
@@ -23,10 +22,11 @@ def meadow(chances: dict[tuple[int, int], float], ground: int = GRASS) -> Tensor
     return law.view(1, 1, -1, 4)
 
 
-def cows(law: Tensor, draws: int, *, seed: int, fields: tuple[int, ...] = (ROWS,), few: float = 3.0) -> Tensor:
-    """Which tokens show a thing in so many frames of that law, bool [draws, rows, columns]."""
+def cows(law: Tensor, draws: int, *, seed: int, fields: tuple[int, ...] = (ROWS,), before: int = 99) -> Tensor:
+    """Which tokens show a thing in so many frames of that law, after one with so many, [draws, rows, columns]."""
     dice = torch.rand(draws, 1, ROWS, COLUMNS, generator=torch.Generator().manual_seed(seed))
-    settled = settle(law.expand(draws, -1, -1, -1), KIN, dice, few=few, fields=fields)
+    crowds = torch.full((draws,), before)
+    settled = settle(law.expand(draws, -1, -1, -1), RESTLESS, crowds, dice, fields=fields)
     return (settled[..., COW:].sum(-1) > 0).view(draws, ROWS, COLUMNS)
 
 
@@ -59,7 +59,7 @@ def test_chances_of_any_sum_are_kept_and_the_number_is_the_whole_one_below_or_ab
     places = [(2, 3), (2, 4), (3, 3), (3, 4)]
     chances = dict(zip(places, torch.rand(4, generator=generator).tolist(), strict=True))
     whole = int(sum(chances.values()))
-    found = cows(meadow(chances), 4_000, seed=4, few=10.0)
+    found = cows(meadow(chances), 4_000, seed=4)
     assert set(found.sum((1, 2)).tolist()) == {whole, whole + 1}
     for (row, column), chance in chances.items():
         assert off(found[:, row, column], chance) < 4
@@ -76,7 +76,7 @@ def test_a_thing_is_one_on_whatever_ground_it_stands() -> None:
 def test_which_thing_and_which_ground_stays_as_it_was_believed() -> None:
     law = torch.tensor([0.5, 0.3, 0.12, 0.08]).expand(2, 1, 4, 4) * torch.tensor([1.0, 3.0]).view(2, 1, 1, 1)
     dice = torch.rand(2, 1, 2, 2, generator=torch.Generator().manual_seed(6))
-    settled = settle(law, KIN, dice, few=1.0, fields=(2,))
+    settled = settle(law, RESTLESS, torch.tensor([99, 99]), dice, fields=(2,))
     shown = settled[..., COW:].sum(-1) > 0
     assert 0 < shown.sum() < 8
     things, grounds = torch.tensor([0.0, 0.0, 1.0, 1.0]), torch.tensor([1.0, 1.0, 0.0, 0.0])
@@ -107,17 +107,45 @@ def test_at_the_edge_of_a_field_things_come_and_go_each_by_itself(
     assert (off(both, 0.25) < 4) if apart else not both.any()
 
 
-def test_what_many_tokens_are_believed_to_show_is_no_thing_and_neither_are_its_shades() -> None:
-    """Where four of five tokens may show a cow of one of two shades, cows are ground: all is left as it was."""
-    law = torch.tensor([0.4, 0.0, 0.3, 0.3]).expand(3, 2, ROWS * COLUMNS, 4)
-    dice = torch.rand(3, 2, ROWS, COLUMNS, generator=torch.Generator().manual_seed(9))
-    assert torch.equal(settle(law, KIN, dice, few=12.0, fields=(ROWS,)), law)
-    assert not torch.equal(settle(law, torch.eye(4), dice, few=12.0, fields=(ROWS,)), law)
+@pytest.mark.parametrize("before", [0, 3, 5, 11])
+def test_away_from_the_edge_a_crowd_never_grows_beyond_three_and_those_believed_least_go(before: int) -> None:
+    """Fifteen places away from the edge, each with a cow by a chance of its own."""
+    chances = {(row, column): 0.5 + 0.02 * (5 * row + column) for row in range(1, 4) for column in range(1, 6)}
+    law = meadow(chances | {(0, 0): 0.9, (4, 6): 0.9})
+    free, held = (cows(law, 500, seed=12, before=crowd) for crowd in (99, before))
+    inside = torch.zeros(ROWS, COLUMNS, dtype=torch.bool)
+    inside[1:-1, 1:-1] = True
+    assert torch.equal(held & ~inside, free & ~inside)
+    assert not (held & ~free).any()
+    count = (free & inside).sum((1, 2))
+    assert torch.equal((held & inside).sum((1, 2)), count.clamp(max=max(before, 3)))
+    believed = law[0, 0, :, COW].view(ROWS, COLUMNS)
+    for drawn, shown in zip(free & inside, held & inside, strict=True):
+        gone = drawn & ~shown
+        assert not gone.any() or believed[gone].max() <= believed[shown].min()
+
+
+def test_what_is_sure_is_never_held_down() -> None:
+    law = meadow(dict.fromkeys([(1, 1), (1, 2), (2, 1), (2, 2), (3, 3)], 1.0) | {(3, 4): 0.6})
+    found = cows(law, 50, seed=13, before=0)
+    assert (found.sum((1, 2)) == 5).all()
+
+
+def test_within_a_block_every_frame_is_held_to_the_one_before_it() -> None:
+    """Five cows, one of which leaves in the second frame: the third has no five again."""
+    places = [(1, 1), (1, 3), (1, 5), (3, 1), (3, 3)]
+    frames = [dict.fromkeys(places, 1.0), dict.fromkeys(places[1:], 1.0), dict.fromkeys(places, 0.998)]
+    law = torch.cat([meadow(frame) for frame in frames], dim=1)
+    dice = torch.rand(1, 3, ROWS, COLUMNS, generator=torch.Generator().manual_seed(14))
+    settled = settle(law, RESTLESS, torch.tensor([5]), dice, fields=(ROWS,))
+    assert (settled[..., COW:].sum(-1) > 0).sum(-1).tolist() == [[5, 4, 4]]
 
 
 def test_equal_dice_settle_alike_whatever_else_is_in_the_batch() -> None:
     law = torch.cat((meadow(CROSS), meadow({(2, 2): 0.5, (2, 3): 0.5}, ground=SAND)))
     dice = torch.rand(2, 1, ROWS, COLUMNS, generator=torch.Generator().manual_seed(10))
-    together = settle(law, KIN, dice, few=3.0, fields=(ROWS,))
-    alone = [settle(law[at : at + 1], KIN, dice[at : at + 1], few=3.0, fields=(ROWS,)) for at in range(2)]
+    together = settle(law, RESTLESS, torch.tensor([1, 2]), dice, fields=(ROWS,))
+    alone = [
+        settle(law[at : at + 1], RESTLESS, torch.tensor([99]), dice[at : at + 1], fields=(ROWS,)) for at in range(2)
+    ]
     assert torch.equal(together, torch.cat(alone))

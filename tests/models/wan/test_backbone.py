@@ -15,7 +15,8 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 from worldsim.cache.policy import Window
 from worldsim.cache.pool import PagePool
 from worldsim.cache.rotary import rotate
-from worldsim.decoding.video import LatentBlock, VideoDecoder, VideoPlan
+from worldsim.decoding.plan import VideoPlan
+from worldsim.decoding.video import LatentBlock, VideoDecoder
 from worldsim.errors import ConfigError, ShapeError
 from worldsim.models.wan.backbone import Prompted, WanBackbone
 from worldsim.models.wan.config import WanConfig, wan_config

@@ -106,6 +106,16 @@ class Scroll:
             made[picks[moved]] = asked[picks[moved]]
         return made
 
+    def shared(self, columns: int, move: Move) -> tuple[Window, Window, Tensor]:
+        """Where a view shows before a move, and after it, what it shows at both times.
+
+        And in which of these places the body stands at neither time, bool.
+        """
+        old, new = _overlap(self.rows, columns, move)
+        body = torch.zeros(self.rows, columns, dtype=torch.bool)
+        body[self.body] = True
+        return old, new, ~(body[old] | body[new])
+
     def dim(self, before: Tensor, after: Tensor, moves: Sequence[Sequence[int]], sorts: Tensor) -> list[Dim | None]:
         """What may be told of places by night, for each patches after, [N, rows, columns, P]; None by day.
 
@@ -124,12 +134,11 @@ class Scroll:
 
     def _dim(self, before: Tensor, after: Tensor, move: Move, sorts: Tensor) -> Dim:
         fog = _fog(after)
-        rows, columns = before.shape[:2]
-        old, new = _overlap(rows, columns, move)
+        old, new, land = self.shared(before.shape[1], move)
         shown, contrast = after[*new] - fog, _contrast(after[*self.body])
         changed = torch.zeros(after.shape[:2], dtype=torch.bool)
         apart = _apart(_faded(before[*old] - fog, shown), shown) > CHANGED * contrast
-        changed[*new] = (apart & self._land(before, old, new)).cpu()
+        changed[*new] = apart.cpu() & land
         left = self.body[0] - move[0], self.body[1] - move[1]
         if move != (0, 0) and _contrast(before[*self.body]) >= DIM:
             changed[left] = True  # by day the body itself was seen there
@@ -137,25 +146,17 @@ class Scroll:
 
     def _moved(self, before: Tensor, after: Tensor, move: Move) -> Tensor:
         """Whether frames [N, rows, columns, P] moved, [N]: judged by the places that show something either way."""
-        rows, columns = before.shape[1:3]
-        old, new = _overlap(rows, columns, move)
-        land = self._land(before[0], old, new)
+        old, new, land = self.shared(before.shape[2], move)
         fog = _fog(before)[:, None, None]
         shown, contrast = after[:, *new] - fog, _contrast(before[:, *self.body])
         shade = SHADE * contrast[:, None, None]
         stayed, moved = (
-            ((_apart(_faded(before[:, *part] - fog, shown), shown) - shade).clamp_min(0) * land).sum((1, 2))
+            ((_apart(_faded(before[:, *part] - fog, shown), shown) - shade).clamp_min(0) * land.to(shade)).sum((1, 2))
             for part in (new, old)
         )
         doubt = torch.where(self._open(before, contrast, move), OPEN, DOUBT) * contrast
         told: Tensor = stayed + doubt >= STAYED * moved
         return told
-
-    def _land(self, frame: Tensor, old: Window, new: Window) -> Tensor:
-        """Where the body was neither before nor after, of what a frame [rows, columns, P] shows as well."""
-        body = torch.zeros(frame.shape[:2], dtype=torch.bool, device=frame.device)
-        body[self.body] = True
-        return ~(body[old] | body[new])
 
     def _open(self, before: Tensor, contrast: Tensor, move: Move) -> Tensor:
         """Whether the place ahead of the body looks like most of the others around it, [N]: it came over one of them.

@@ -43,8 +43,8 @@ class SmallConfig:
     """The size of one small backbone. Lengths are in tokens, channels or layers; controls in numbers a frame.
 
     palette and unlikely are those of worldsim.models.small.palette; a palette of 0 is none, and unlikely is one share
-    for all tokens or one for each of their rows. few is that of worldsim.models.small.things, rows of one share being a
-    field; with 0 every token is drawn by itself. glance is how many numbers of each patch of the previous frame every
+    for all tokens or one for each of their rows, rows of one share being a field of worldsim.models.small.things.
+    glance is how many numbers of each patch of the previous frame every
     token is told, all patches at once; 0 is none. scroll is how its view moves over a land, see
     worldsim.models.small.atlas: the backbone then remembers places, for which it needs a palette; None is no such view.
     """
@@ -62,7 +62,6 @@ class SmallConfig:
     theta: float = 100.0
     palette: int = 0
     unlikely: float | tuple[float, ...] = 0.0
-    few: float = 0.0
     glance: int = 0
     scroll: Scroll | None = None
 
@@ -71,15 +70,9 @@ class SmallConfig:
         sizes += [self.head_dim, self.mlp_ratio]
         if any(type(number) is not int for number in (*sizes, self.palette, self.glance)):
             raise ConfigError(f"sizes, palette and glance are whole numbers, got {self}")
-        if not (
-            min(sizes) >= 1
-            and min(self.palette, self.glance) >= 0
-            and 0 < self.theta <= LARGEST
-            and 0 <= self.few <= LARGEST
-        ):
+        if not (min(sizes) >= 1 and min(self.palette, self.glance) >= 0 and 0 < self.theta <= LARGEST):
             raise ConfigError(
-                f"sizes are at least 1, palette and glance 0 or more, theta over 0 and few from 0 to {LARGEST:.0e}, "
-                f"got {self}"
+                f"sizes are at least 1, palette and glance 0 or more, theta from 0 to {LARGEST:.0e}, got {self}"
             )
         rows = self.height // self.patch
         if not isinstance(self.unlikely, float | int):  # a weights file has a list
@@ -292,13 +285,14 @@ class SmallBackbone(nn.Module):
             tokens = layer(tokens, modulation, index, attend)
         shift, scale = self.head_modulation(level).chunk(2, dim=-1)
         tokens = _modulate(tokens, shift, scale).unflatten(1, (frames, -1))
-        return Run(tokens=tokens, numbers=self.head(tokens), codes=codes)
+        before = self.patchify(previous[:, :1])[:, 0]
+        return Run(tokens=tokens, numbers=self.head(tokens), before=before, codes=codes)
 
     def answer(self, run: Run, dice: Tensor | None) -> Tensor:
         """The frames estimated or drawn, [B, F, C, H, W]."""
         if self.palette is None:
             return self._unpatchify(run.numbers)
-        return self._unpatchify(self._believe(self.palette, self._logits(self.palette, run), run.numbers, dice))
+        return self._unpatchify(self._believe(self.palette, run, dice))
 
     def missed(self, run: Run, clean: Tensor) -> Tensor:
         """See surprise."""
@@ -310,16 +304,19 @@ class SmallBackbone(nn.Module):
         each: Tensor = found.unflatten(2, (self.geometry.rows, self.geometry.columns))
         return each
 
-    def _believe(self, palette: Palette, logits: Tensor, offset: Tensor, dice: Tensor | None) -> Tensor:
+    def _believe(self, palette: Palette, run: Run, dice: Tensor | None) -> Tensor:
         """The patches believed in, [B, F, tokens, P]: their mean, or a draw."""
+        logits = self._logits(palette, run)
         if dice is None:
-            return palette.mean(logits, offset)
+            return palette.mean(logits, run.numbers)
         shares = torch.tensor(self.config.shares, device=logits.device)
         likely = palette.likely(logits, shares.repeat_interleave(self.geometry.columns))
-        if self.config.few:
+        restless = palette.restless > 0.5
+        if restless.any():
             fields = [len(list(rows)) for _, rows in groupby(self.config.shares)]
-            likely = settle(likely, palette.kin, dice, few=self.config.few, fields=fields)
-        return palette.draw(logits, offset, likely, dice.flatten(2))
+            before = restless[palette.nearest(run.before)].sum(-1)
+            likely = settle(likely, restless, before, dice, fields=fields)
+        return palette.draw(logits, run.numbers, likely, dice.flatten(2))
 
     def _surroundings(self, previous: Tensor) -> Tensor:
         """What lay around every token one frame before, [B, F, C, H, W] to [B, F, tokens, D]."""
@@ -381,11 +378,13 @@ class Run:
 
     tokens: the last, [B, F, tokens, D].
     numbers: read off them, [B, F, tokens, C * patch * patch].
+    before: the frame before the first, [B, tokens, C * patch * patch].
     codes: what was recalled, [B, F, tokens], if anything was.
     """
 
     tokens: Tensor
     numbers: Tensor
+    before: Tensor
     codes: Tensor | None
 
 

@@ -35,6 +35,8 @@ classes."""
 class Palette(nn.Module):
     """K patches [K, P] and how to believe in them.
 
+    Of each it is known whether it is restless, as what stands on the ground is and ground is not: 1 or 0, [K].
+
     Args:
         size: K.
         patch_values: P.
@@ -45,6 +47,7 @@ class Palette(nn.Module):
         super().__init__()
         self.centres = nn.Parameter(torch.zeros(size, patch_values), requires_grad=False)
         self.codes = nn.Parameter(torch.zeros(size, patch_values), requires_grad=False)
+        self.restless = nn.Parameter(torch.zeros(size), requires_grad=False)
         self.aim = nn.Linear(dim, patch_values)
         self.bias = nn.Parameter(torch.zeros(size))
         self.register_load_state_dict_post_hook(lambda module, _: module._forget_kin())  # type: ignore[no-untyped-call]
@@ -61,6 +64,7 @@ class Palette(nn.Module):
         codes = apart @ whiten
         self.codes.copy_(codes * (SHARPNESS / codes.square().sum(-1).mean()).sqrt())
         self.bias.copy_(self.codes.square().sum(-1) / -2)
+        self.restless.zero_()
         self._forget_kin()
 
     def logits(self, tokens: Tensor, drawn: Tensor | None = None) -> Tensor:

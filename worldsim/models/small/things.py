@@ -5,6 +5,9 @@ show none in a third of all frames, and two in a sixth. So neighbours meet in du
 their chances stays, and one of the two comes out settled. Each token shows a thing as often as it is believed to, and
 of five tokens that share one thing exactly one does.
 
+What is believed of a crowd may still add up to more than it is, and then it grows, and the larger it is the faster. But
+into a view things come at its edge: away from there a crowd never grows.
+
 Source: the local pivotal method, Grafström, Lundström & Schelin 2012 (Biometrics 68, 514-520), algorithm LPM2, after
 the pivotal method of Deville & Tillé 1998. Departures: the nearest partner is taken in reading order, not by dice, and
 who finds none nearby is settled alone.
@@ -21,41 +24,51 @@ from torch import Tensor
 
 REACH = 2
 """How far apart, in steps along rows and columns, two places of one thing may be: it moves by one in any direction."""
+CROWD = 3
+"""Of so few things more may come to be in the midst of a view, as when one lets another fly."""
 SURE = 1e-3
 """Chances that are nearer to 0 or 1 than this are taken for it."""
 
 
-def settle(likely: Tensor, kin: Tensor, dice: Tensor, *, few: float, fields: Sequence[int]) -> Tensor:
+def settle(likely: Tensor, restless: Tensor, before: Tensor, dice: Tensor, *, fields: Sequence[int]) -> Tensor:
     """What is likely once every token has settled whether it shows a thing, like likely.
 
-    A thing is what few tokens of the frame are believed to show, shades of it included; all else is ground. Which
-    thing or which ground it is stays as it was believed.
+    Things are the restless patches; all else is ground. Which thing or which ground it is stays as it was believed.
 
     Args:
         likely: how likely each of K patches is, [B, F, tokens, K], not normalised.
-        kin: 1 where one patch is a shade of the other, else 0, [K, K].
+        restless: which patches are things, bool [K].
+        before: how many tokens of the frame before the first showed a thing, [B].
         dice: uniform numbers in [0, 1), [B, F, rows, columns], which decide the duels.
-        few: of up to how many tokens a thing is believed.
         fields: how many rows of tokens belong together, from the top; things enter and leave at the edge of a field, so
             two tokens there have nothing to share.
     """
     law = likely / likely.sum(-1, keepdim=True)
-    rare = (law.sum(2) @ kin.to(law) < few)[:, :, None]  # [B, F, 1, K]
-    chances = (law * rare).sum(-1)
-    edge = _edge(fields, dice.shape[-1])
+    chances = (law @ restless.to(law)).double().cpu().unflatten(-1, dice.shape[-2:]).numpy()
     rolled = dice.float().cpu().numpy()
-    shows = np.stack(
-        [
-            _duels(frame.reshape(edge.shape), edge, _coins(rolled[at]))
-            for at, frame in _frames(chances.double().cpu().numpy())
-        ]
-    )
-    thing = torch.from_numpy(shows).to(likely.device).view(*chances.shape, 1)
-    return likely * (rare == thing)
+    edge = _edge(fields, dice.shape[-1])
+    shows = np.zeros(chances.shape, np.bool_)
+    for video, crowd in enumerate(before.tolist()):
+        for frame, chance in enumerate(chances[video]):
+            settled = _duels(chance, edge, _coins(rolled[video, frame]))
+            shows[video, frame] = _held_down(settled, chance, edge, max(crowd, CROWD))
+            crowd = int(shows[video, frame].sum())
+    things = torch.from_numpy(shows).to(likely.device).flatten(2)[..., None]
+    return likely * (restless == things)
 
 
-def _frames(chances: NDArray[np.float64]) -> list[tuple[tuple[int, int], NDArray[np.float64]]]:
-    return [(at, chances[at]) for at in np.ndindex(*chances.shape[:2])]
+def _held_down(
+    shows: NDArray[np.bool_], chances: NDArray[np.float64], edge: NDArray[np.bool_], most: int
+) -> NDArray[np.bool_]:
+    """Which tokens show a thing, away from the edge no more than so many: those go that were believed least."""
+    inside = np.argwhere(shows & ~edge)
+    if len(inside) <= most:
+        return shows
+    unsure = sorted((chances[row, column], row, column) for row, column in inside)[: len(inside) - most]
+    held = shows.copy()
+    for chance, row, column in unsure:
+        held[row, column] = chance >= 1 - SURE
+    return held
 
 
 def _edge(fields: Sequence[int], columns: int) -> NDArray[np.bool_]:
