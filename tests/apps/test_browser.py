@@ -467,6 +467,7 @@ class FarAndNear:
 
     limit = 12
     sparse = None
+    anew = False
 
     def see(self, held: Sequence[int], block: int, alike: Any = None) -> list[Seen]:
         return [Seen(frame, frame - block) for frame in held if block - frame in (9, 8, 3, 2, 1)]
