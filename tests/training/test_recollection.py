@@ -174,3 +174,10 @@ def test_a_patch_that_turns_into_a_shade_of_itself_rests_and_so_does_one_hardly_
     assert not find_restless(episodes, CODEC, alike).any()
     monkeypatch.setattr("worldsim.training.recollection.SEEN", 10_000)
     assert not find_restless(episodes, CODEC, backbone(SCROLL)).any()
+
+
+def test_where_one_episode_follows_another_nothing_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worldsim.training.data.SHARD_FRAMES", 400)
+    record(Recording(world="strip", simulator=Strip, explorer=Wanderer, longest=4), tmp_path, Series(), frames=400)
+    episodes = Episodes(tmp_path, world="strip", held_out=False, device=torch.device("cpu"))
+    assert not find_restless(episodes, CODEC, backbone(SCROLL)).any()

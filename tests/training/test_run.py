@@ -22,7 +22,7 @@ from worldsim.codec.patches import PatchCodec
 from worldsim.controls import Action, Controls, Keys
 from worldsim.errors import BrokenRun, ConfigError, DataError, WeightsError
 from worldsim.models.small.atlas import Scroll
-from worldsim.models.small.backbone import SmallConfig
+from worldsim.models.small.backbone import SmallBackbone, SmallConfig
 from worldsim.models.small.weights import load_weights
 from worldsim.presets import CRAFTER
 from worldsim.samplers import few_step
@@ -31,7 +31,7 @@ from worldsim.training.data import Episodes, Recording, Series, record
 from worldsim.training.distillation import FewStepDistillation
 from worldsim.training.evaluation import Evaluation
 from worldsim.training.objectives import BeliefForcing, DiffusionForcing
-from worldsim.training.recollection import Recollections
+from worldsim.training.recollection import Recollections, find_restless
 from worldsim.training.run import Run, plan_of, train_world
 from worldsim.training.trainer import Acting, Stage, Trainer, TrainingPlan, read_header
 
@@ -227,6 +227,18 @@ class Remembering(Believing):
         warmup=2,
         only=("recollect.", "trust."),
     )
+
+
+def test_which_patches_are_restless_is_measured_when_a_palette_is_made_of_a_view_that_moves(recorded: Path) -> None:
+    one, other = (begun(recipe, recorded, Run(device=CPU, seed=3)).backbone for recipe in (Remembering(), Believing()))
+    assert isinstance(one, SmallBackbone)
+    assert isinstance(other, SmallBackbone)
+    assert one.palette is not None
+    assert other.palette is not None
+    found = find_restless(played(recorded), Tiny.codec, one)
+    assert found.any()
+    assert torch.equal(one.palette.restless, found.float())
+    assert not other.palette.restless.any()
 
 
 def test_weights_that_remember_nothing_learn_to_recall_and_stay_as_they_are_else(

@@ -297,3 +297,29 @@ def test_a_memory_of_sorts_that_the_palette_does_not_have_is_refused(sort: int) 
     memory["tiles"][0, 0] = sort
     with pytest.raises(ConfigError, match="not among 6"):
         backbone.chart(memory)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("restless", "shown", "most"), [(True, 0, 3), (True, 16, 16), (False, 0, 16)])
+def test_what_is_restless_settles_together_and_does_not_multiply_after_a_frame_that_shows_little_of_it(
+    restless: bool, shown: int, most: int
+) -> None:
+    """Four patches, equally likely on each of 6 x 6 tokens, of which the last may be restless."""
+    config = SmallConfig(channels=4, height=6, width=6, controls=1, dim=16, layers=1, heads=2, head_dim=8, palette=4)
+    backbone = SmallBackbone(config, torch.Generator().manual_seed(31))
+    assert backbone.palette is not None
+    backbone.palette.fill(torch.eye(4))
+    backbone.palette.restless[3] = float(restless)
+    before = torch.zeros(100, 1, 36, 4)
+    before[:, :, :, 0] = 1
+    before[:, :, :shown] = torch.eye(4)[3]
+    frames = before.view(100, 1, 6, 6, 4).movedim(-1, 2)
+    dice = torch.rand(100, 1, 6, 6, generator=torch.Generator().manual_seed(32))
+    layout = StreamLayout(frames=1, block=1, window=1, copies=0)
+    attend = StreamAttention(layout, rotary=backbone.rotary, grid=(6, 6), device=torch.device("cpu"))
+    made = backbone(torch.zeros_like(frames), frames, torch.ones(100, 1), torch.zeros(100, 1, 1), attend, dice)
+    inside = backbone.palette.nearest(backbone.patchify(made)).view(100, 6, 6)[:, 1:-1, 1:-1]
+    counts = (inside == 3).sum((1, 2))
+    assert counts.max() <= most
+    assert (counts.float().std() < 1.5) == restless  # drawn each by itself it is 1.7
+    assert (counts.float().mean() > 3.2) == (most > 3)
