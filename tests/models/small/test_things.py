@@ -10,6 +10,8 @@ from worldsim.models.small.things import settle
 
 ROWS, COLUMNS = 5, 7
 GRASS, SAND, COW, DUSKY_COW = range(4)
+KIN = torch.eye(4)
+KIN[COW, DUSKY_COW] = KIN[DUSKY_COW, COW] = 1
 RESTLESS = torch.tensor([False, False, True, True])
 
 
@@ -26,7 +28,7 @@ def cows(law: Tensor, draws: int, *, seed: int, fields: tuple[int, ...] = (ROWS,
     """Which tokens show a thing in so many frames of that law, after one with so many, [draws, rows, columns]."""
     dice = torch.rand(draws, 1, ROWS, COLUMNS, generator=torch.Generator().manual_seed(seed))
     crowds = torch.full((draws,), before)
-    settled = settle(law.expand(draws, -1, -1, -1), RESTLESS, crowds, dice, fields=fields)
+    settled = settle(law.expand(draws, -1, -1, -1), KIN, RESTLESS, crowds, dice, fields=fields)
     return (settled[..., COW:].sum(-1) > 0).view(draws, ROWS, COLUMNS)
 
 
@@ -74,11 +76,11 @@ def test_a_thing_is_one_on_whatever_ground_it_stands() -> None:
 
 
 def test_which_thing_and_which_ground_stays_as_it_was_believed() -> None:
-    law = torch.tensor([0.5, 0.3, 0.12, 0.08]).expand(2, 1, 4, 4) * torch.tensor([1.0, 3.0]).view(2, 1, 1, 1)
-    dice = torch.rand(2, 1, 2, 2, generator=torch.Generator().manual_seed(6))
-    settled = settle(law, RESTLESS, torch.tensor([99, 99]), dice, fields=(2,))
+    law = torch.tensor([0.5, 0.3, 0.12, 0.08]).expand(2, 1, 16, 4) * torch.tensor([1.0, 3.0]).view(2, 1, 1, 1)
+    dice = torch.rand(2, 1, 4, 4, generator=torch.Generator().manual_seed(6))
+    settled = settle(law, KIN, RESTLESS, torch.tensor([99, 99]), dice, fields=(4,))
     shown = settled[..., COW:].sum(-1) > 0
-    assert 0 < shown.sum() < 8
+    assert 0 < shown.sum() < 32
     things, grounds = torch.tensor([0.0, 0.0, 1.0, 1.0]), torch.tensor([1.0, 1.0, 0.0, 0.0])
     assert torch.equal(settled, law * torch.where(shown[..., None], things, grounds))
 
@@ -125,6 +127,25 @@ def test_away_from_the_edge_a_crowd_never_grows_beyond_three_and_those_believed_
         assert not gone.any() or believed[gone].max() <= believed[shown].min()
 
 
+def test_what_rests_is_a_thing_too_where_few_tokens_may_show_it_and_never_held_down() -> None:
+    """A patch of sand that is in one place or in the next, and five more of which it is not sure whether they are."""
+    law = meadow({}).view(ROWS, COLUMNS, 4)
+    for place in ((1, 2), (1, 3)):
+        law[place] = torch.tensor([0.5, 0.5, 0.0, 0.0])
+    dice = torch.rand(500, 1, ROWS, COLUMNS, generator=torch.Generator().manual_seed(15))
+
+    def sand(law: Tensor) -> Tensor:
+        many = law.view(1, 1, -1, 4).expand(500, -1, -1, -1)
+        settled = settle(many, KIN, RESTLESS, torch.zeros(500), dice, fields=(ROWS,))
+        picked = dice.flatten(2)[..., None] * settled.sum(-1, keepdim=True) < settled.cumsum(-1)
+        return (picked.int().argmax(-1) == SAND).sum(-1)
+
+    assert (sand(law) == 1).all()
+    for row, column in ((3, 1), (3, 3), (3, 5), (2, 4), (2, 1)):
+        law[row, column] = torch.tensor([0.6, 0.4, 0.0, 0.0])
+    assert sand(law).max() > 4  # of three tokens and more it is ground, drawn each by itself
+
+
 def test_what_is_sure_is_never_held_down() -> None:
     law = meadow(dict.fromkeys([(1, 1), (1, 2), (2, 1), (2, 2), (3, 3)], 1.0) | {(3, 4): 0.6})
     found = cows(law, 50, seed=13, before=0)
@@ -137,15 +158,14 @@ def test_within_a_block_every_frame_is_held_to_the_one_before_it() -> None:
     frames = [dict.fromkeys(places, 1.0), dict.fromkeys(places[1:], 1.0), dict.fromkeys(places, 0.998)]
     law = torch.cat([meadow(frame) for frame in frames], dim=1)
     dice = torch.rand(1, 3, ROWS, COLUMNS, generator=torch.Generator().manual_seed(14))
-    settled = settle(law, RESTLESS, torch.tensor([5]), dice, fields=(ROWS,))
+    settled = settle(law, KIN, RESTLESS, torch.tensor([5]), dice, fields=(ROWS,))
     assert (settled[..., COW:].sum(-1) > 0).sum(-1).tolist() == [[5, 4, 4]]
 
 
 def test_equal_dice_settle_alike_whatever_else_is_in_the_batch() -> None:
     law = torch.cat((meadow(CROSS), meadow({(2, 2): 0.5, (2, 3): 0.5}, ground=SAND)))
     dice = torch.rand(2, 1, ROWS, COLUMNS, generator=torch.Generator().manual_seed(10))
-    together = settle(law, RESTLESS, torch.tensor([1, 2]), dice, fields=(ROWS,))
-    alone = [
-        settle(law[at : at + 1], RESTLESS, torch.tensor([99]), dice[at : at + 1], fields=(ROWS,)) for at in range(2)
-    ]
+    together = settle(law, KIN, RESTLESS, torch.tensor([1, 2]), dice, fields=(ROWS,))
+    ones = (slice(at, at + 1) for at in range(2))
+    alone = [settle(law[one], KIN, RESTLESS, torch.tensor([99]), dice[one], fields=(ROWS,)) for one in ones]
     assert torch.equal(together, torch.cat(alone))

@@ -315,7 +315,7 @@ class SmallBackbone(nn.Module):
         if restless.any():
             fields = [len(list(rows)) for _, rows in groupby(self.config.shares)]
             before = restless[palette.nearest(run.before)].sum(-1)
-            likely = settle(likely, restless, before, dice, fields=fields)
+            likely = settle(likely, palette.kin, restless, before, dice, fields=fields)
         return palette.draw(logits, run.numbers, likely, dice.flatten(2))
 
     def _surroundings(self, previous: Tensor) -> Tensor:

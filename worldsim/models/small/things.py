@@ -24,44 +24,59 @@ from torch import Tensor
 
 REACH = 2
 """How far apart, in steps along rows and columns, two places of one thing may be: it moves by one in any direction."""
+FEW = 3.0
+"""Of fewer tokens than this a thing is believed that rests. Where a move may fail, that it is in one place or in the
+next is then one draw, and not two."""
 CROWD = 3
 """Of so few things more may come to be in the midst of a view, as when one lets another fly."""
 SURE = 1e-3
 """Chances that are nearer to 0 or 1 than this are taken for it."""
 
 
-def settle(likely: Tensor, restless: Tensor, before: Tensor, dice: Tensor, *, fields: Sequence[int]) -> Tensor:
+def settle(
+    likely: Tensor, kin: Tensor, restless: Tensor, before: Tensor, dice: Tensor, *, fields: Sequence[int]
+) -> Tensor:
     """What is likely once every token has settled whether it shows a thing, like likely.
 
-    Things are the restless patches; all else is ground. Which thing or which ground it is stays as it was believed.
+    A thing is what is restless, and what FEW tokens of the frame are believed to show, shades of it included, such as a
+    lone tree; all else is ground. Which thing or which ground it is stays as it was believed.
 
     Args:
         likely: how likely each of K patches is, [B, F, tokens, K], not normalised.
-        restless: which patches are things, bool [K].
-        before: how many tokens of the frame before the first showed a thing, [B].
+        kin: 1 where one patch is a shade of the other, else 0, [K, K].
+        restless: which patches are, bool [K].
+        before: how many tokens of the frame before the first showed what is restless, [B].
         dice: uniform numbers in [0, 1), [B, F, rows, columns], which decide the duels.
         fields: how many rows of tokens belong together, from the top; things enter and leave at the edge of a field, so
             two tokens there have nothing to share.
     """
     law = likely / likely.sum(-1, keepdim=True)
-    chances = (law @ restless.to(law)).double().cpu().unflatten(-1, dice.shape[-2:]).numpy()
+    things = (law.sum(2) @ kin.to(law) < FEW)[:, :, None] | restless  # [B, F, 1, K]
+    chances, alive = (
+        (law * those).sum(-1).double().cpu().unflatten(-1, dice.shape[-2:]).numpy() for those in (things, restless)
+    )
     rolled = dice.float().cpu().numpy()
     edge = _edge(fields, dice.shape[-1])
     shows = np.zeros(chances.shape, np.bool_)
     for video, crowd in enumerate(before.tolist()):
         for frame, chance in enumerate(chances[video]):
             settled = _duels(chance, edge, _coins(rolled[video, frame]))
-            shows[video, frame] = _held_down(settled, chance, edge, max(crowd, CROWD))
-            crowd = int(shows[video, frame].sum())
-    things = torch.from_numpy(shows).to(likely.device).flatten(2)[..., None]
-    return likely * (restless == things)
+            lively = alive[video, frame] > chance / 2
+            shows[video, frame] = _held_down(settled, lively, chance, edge, max(crowd, CROWD))
+            crowd = int((shows[video, frame] & lively).sum())
+    shown = torch.from_numpy(shows).to(likely.device).flatten(2)[..., None]
+    return likely * (things == shown)
 
 
 def _held_down(
-    shows: NDArray[np.bool_], chances: NDArray[np.float64], edge: NDArray[np.bool_], most: int
+    shows: NDArray[np.bool_],
+    lively: NDArray[np.bool_],
+    chances: NDArray[np.float64],
+    edge: NDArray[np.bool_],
+    most: int,
 ) -> NDArray[np.bool_]:
-    """Which tokens show a thing, away from the edge no more than so many: those go that were believed least."""
-    inside = np.argwhere(shows & ~edge)
+    """Which tokens show a thing, away from the edge no more than so many lively ones: those believed least go."""
+    inside = np.argwhere(shows & lively & ~edge)
     if len(inside) <= most:
         return shows
     unsure = sorted((chances[row, column], row, column) for row, column in inside)[: len(inside) - most]
