@@ -44,8 +44,8 @@ class SmallConfig:
 
     palette and unlikely are those of worldsim.models.small.palette; a palette of 0 is none, and unlikely is one share
     for all tokens or one for each of their rows, rows of one share being a field of worldsim.models.small.things.
-    glance is how many numbers of each patch of the previous frame every
-    token is told, all patches at once; 0 is none. scroll is how its view moves over a land, see
+    glance is how many numbers of each patch of the previous frame every token is told, all patches at once; 0 is none.
+    scroll is how its view moves over a land, see
     worldsim.models.small.atlas: the backbone then remembers places, for which it needs a palette; None is no such view.
     """
 
@@ -72,7 +72,7 @@ class SmallConfig:
             raise ConfigError(f"sizes, palette and glance are whole numbers, got {self}")
         if not (min(sizes) >= 1 and min(self.palette, self.glance) >= 0 and 0 < self.theta <= LARGEST):
             raise ConfigError(
-                f"sizes are at least 1, palette and glance 0 or more, theta from 0 to {LARGEST:.0e}, got {self}"
+                f"sizes are at least 1, palette and glance 0 or more, theta over 0 to {LARGEST:.0e}, got {self}"
             )
         rows = self.height // self.patch
         if not isinstance(self.unlikely, float | int):  # a weights file has a list
