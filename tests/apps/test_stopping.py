@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 
 import pytest
@@ -24,13 +23,13 @@ def test_the_first_stops_when_it_is_asked_and_the_second_does_as_ever(which: sig
     try:
         with stoppable() as is_stopped:
             assert not is_stopped()
-            os.kill(os.getpid(), which)
+            signal.raise_signal(which)
             assert is_stopped()
             with pytest.raises(Usual):
-                os.kill(os.getpid(), which)
+                signal.raise_signal(which)
         assert signal.getsignal(which) is handler
         with pytest.raises(Usual):
-            os.kill(os.getpid(), which)
+            signal.raise_signal(which)
     finally:
         signal.signal(which, before)
 
@@ -47,5 +46,5 @@ def test_work_that_nobody_stops_leaves_signals_as_they_were(which: signal.Signal
 def test_sigterm_interrupts_as_ctrl_c_does_for_as_long_as_it_is_to() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt), terminable():
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) is before
