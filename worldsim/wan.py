@@ -209,12 +209,14 @@ class WanParts:
     codec: pixels to latents and back.
     embed: the embeddings of the words of a prompt, [L, text_dim].
     identity: SHA-256 that tells its weights from others.
+    left_out: how many tokens at the end of a prompt are not embedded.
     """
 
     backbone: WanBackbone
     codec: ForgetfulCodec
     embed: Callable[[str], Tensor]
     identity: str
+    left_out: Callable[[str], int] = lambda _: 0
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -322,6 +324,7 @@ def load_parts(
         backbone=fill_backbone(_empty(config), weights, device=device, dtype=dtype),
         codec=codec,
         embed=partial(_embedded, text),
+        left_out=text.left_out,
         identity=identity_of(weights, None if (stored := read_stored(home)) is None else stored.card),
     )
 
@@ -430,7 +433,7 @@ def assemble_wan(
         starts=Starts.none(),
     )
     codec = TailCodec(parts.codec, lively=sessions)
-    hears = Voice(parts.embed, backbone, pool.device)
+    hears = Voice(parts.embed, backbone, pool.device, left_out=parts.left_out)
     return World(origin, backbone=backbone, codec=codec, plan=plan, pool=pool, hears=hears)
 
 

@@ -268,6 +268,7 @@ class Room:
             "recording": self._stage.recording,
             "film": self._stage.film,
             "prompt": self._stage.prompt,
+            "left_out": self._hall.engine.world.left_out(self._stage.prompt or ""),
             **({"damage": self._stage.damage} if self._stage.damage else {}),
         }
 

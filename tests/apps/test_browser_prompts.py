@@ -12,7 +12,7 @@ import pytest
 from tests.apps.browsing import Served, Shown, browsing
 from tests.apps.serving import doubled_world
 from worldsim.session.events import MOST_PROMPT
-from worldsim.testing.fakes import tiny_world, told_world
+from worldsim.testing.fakes import MOST_WORDS, tiny_world, told_world
 from worldsim_apps.stage import Stage
 
 pytestmark = pytest.mark.timeout(120)
@@ -91,6 +91,18 @@ def test_keys_that_are_typed_steer_nothing_and_escape_leaves_what_was_typed_unsa
     page.until(lambda: page.page.evaluate("worldsim.link.keys")[:1] == ["KeyD"])
     page.page.keyboard.up("d")
     assert stage_of(served).prompt == WOOD
+
+
+def test_a_prompt_that_is_too_long_to_be_heard_whole_is_said_to_be_once(page, served):
+    page.page.click("#prompt")
+    page.page.keyboard.insert_text("tree " * (MOST_WORDS + 7))
+    page.page.keyboard.press("Enter")
+    page.until(lambda: "its last 7 tokens are not heard" in page.page.inner_text("#notice"))
+    page.pause()
+    assert page.told == ""
+    page.page.click("#pause")
+    page.until(lambda: page.page.get_attribute("#pause", "aria-pressed") == "false")
+    assert page.told == ""
 
 
 def test_nothing_typed_tells_nothing(page, served):

@@ -633,6 +633,7 @@ async def test_after_a_jump_nothing_from_before_is_sent_again(tmp_path):
             "recording": None,
             "film": None,
             "prompt": None,
+            "left_out": 0,
         }
         room.leave(one)
         assert spectator.told[-1]["waiting"]

@@ -14,7 +14,7 @@ from worldsim.decoding.prompting import PromptChange
 from worldsim.runtime.session import Session
 from worldsim.runtime.world import World
 from worldsim.session.events import MOST_PROMPT
-from worldsim.testing.fakes import tiny_world, told_world
+from worldsim.testing.fakes import MOST_WORDS, tiny_world, told_world
 
 WOOD, LAKE, HILL = "a wood", "a lake by night", "a bare hill under the moon"
 KEYS = frozenset({"KeyD"})
@@ -64,6 +64,21 @@ async def test_a_session_begins_with_a_prompt_and_hears_another_from_the_next_bl
         shown += await walk(one, 2)
         assert shown == lived((WOOD, 1, 2), (LAKE, 1, 2))
         assert shown[4:] != lived((WOOD, 1, 4))[4:]
+
+
+@bounded
+async def test_how_much_of_a_prompt_is_not_heard_is_told_to_whoever_says_or_sees_it(tmp_path):
+    long = "tree " * (MOST_WORDS + 7)
+    async with (
+        serving(tmp_path, world=told_world()) as (_, url),
+        player(url, prompt=long) as one,
+        talk(url, role="spectator", session=one.session) as other,
+    ):
+        assert (await other.hear("watching"))["left_out"] == 7
+        assert (await one.ask("look"))["left_out"] == 7
+        assert (await tell(one, LAKE))["left_out"] == 0
+        assert (await tell(one, f"{long} and a lake"))["left_out"] == 10
+        assert [(await other.hear("state"))["left_out"] for _ in range(2)] == [0, 10]
 
 
 @bounded

@@ -32,6 +32,7 @@ PROMISED = {
     "World.calls_per_block": "property",
     "World.remembered_frames": "property",
     "World.is_told": "property",
+    "World.left_out": "(self, prompt)",
     "World.needs_picture": "property",
     "Session.block": "property",
     "Session.latest": "property",

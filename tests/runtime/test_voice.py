@@ -47,6 +47,19 @@ def test_the_latest_prompts_are_embedded_once():
     assert asked[-1] == "a"
 
 
+def test_how_much_of_a_prompt_is_left_out_is_counted_once():
+    counted: list[str] = []
+
+    def left_out(text: str) -> int:
+        counted.append(text)
+        return len(text) - 1
+
+    heard = Voice(embed_words, BACKBONE, torch.device("cpu"), left_out=left_out)
+    assert [heard.left_out(text) for text in ("a lake", "a", "a lake")] == [5, 0, 5]
+    assert counted == ["a lake", "a"]
+    assert voice()[0].left_out("a lake") == 0
+
+
 def given(*levels: int) -> Given:
     """Frames of 2 x 3 pixels, each of one level."""
     pixels = b"".join(bytes([level]) * 18 for level in levels)

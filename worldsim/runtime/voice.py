@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from functools import lru_cache
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -17,6 +18,8 @@ from worldsim.session.prompt import Told
 
 KEPT = 4
 """What was heard last, so many times: a prompt of a model with 1.3 billion parameters takes 94 MB."""
+ASKED = 256
+"""Prompts of which it is kept how much is left out: each state of each session asks."""
 Wanted = TypeVar("Wanted", bound=Hashable)
 
 
@@ -45,9 +48,18 @@ class Voice:
         embed: the embeddings of a prompt's words, [L, E]; called again for a prompt that was not heard of for a while.
         backbone: who hears.
         device: where.
+        left_out: how many tokens at the end of a prompt `embed` leaves out, because it is too long.
     """
 
-    def __init__(self, embed: Callable[[str], Tensor], backbone: PromptedBackbone, device: torch.device) -> None:
+    def __init__(
+        self,
+        embed: Callable[[str], Tensor],
+        backbone: PromptedBackbone,
+        device: torch.device,
+        *,
+        left_out: Callable[[str], int] = lambda _: 0,
+    ) -> None:
+        self.left_out = lru_cache(maxsize=ASKED)(left_out)
         self._embed = embed
         self._backbone = backbone
         self._device = device

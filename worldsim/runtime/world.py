@@ -105,6 +105,7 @@ class World:
         self.pool = pool
         self._begun: dict[int, tuple[VideoState, Any, Frames]] = {}
         self._sees = hears if isinstance(hears, Eye) else None
+        self._voice = hears if isinstance(hears, Voice) else None
         self._home = Home(
             codec=codec,
             controls=origin.controls,
@@ -112,7 +113,7 @@ class World:
             longest=-(-REMEMBERED_S * origin.fps // (plan.frames_per_block * codec.group)),
             size=origin.size,
             fps=origin.fps,
-            hear=hears if isinstance(hears, Voice) else None,
+            hear=self._voice,
         )
 
     def __repr__(self) -> str:
@@ -158,6 +159,10 @@ class World:
     def is_told(self) -> bool:
         """Whether it is told in words what to show."""
         return self._home.hear is not None
+
+    def left_out(self, prompt: str) -> int:
+        """How many tokens at the end of a prompt are not heard, because it is too long; 0 where none is heard."""
+        return 0 if self._voice is None else self._voice.left_out(prompt)
 
     @property
     def needs_picture(self) -> bool:

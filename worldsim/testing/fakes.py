@@ -32,6 +32,8 @@ from worldsim.simulators.protocol import Frame
 
 SIDE_PX = 2
 GRID = (3, 5)
+MOST_WORDS = 64
+"""So many words of a prompt are heard."""
 
 CONTROLS = Controls(
     exclusive=False,
@@ -243,8 +245,9 @@ class ToldBackbone:
 
 
 def embed_words(text: str) -> Tensor:
-    """Embeddings of words for a ToldBackbone, float32 [L, 2], at least one."""
-    return torch.tensor([[len(word), sum(map(ord, word)) % 17] for word in text.split() or [""]]).float() / 8
+    """Embeddings of the first MOST_WORDS words for a ToldBackbone, float32 [L, 2], at least one."""
+    words = text.split()[:MOST_WORDS] or [""]
+    return torch.tensor([[len(word), sum(map(ord, word)) % 17] for word in words]).float() / 8
 
 
 def told_world(*, policy: Policy | None = None, on_prompt: PromptChange = KEEP, pages: int = 64) -> World:
@@ -265,7 +268,7 @@ def told_world(*, policy: Policy | None = None, on_prompt: PromptChange = KEEP, 
         codec=DifferenceCodec(patches=PatchCodec(side=SIDE_PX)),
         plan=plan,
         pool=pool,
-        hears=Voice(embed_words, backbone, pool.device),
+        hears=Voice(embed_words, backbone, pool.device, left_out=lambda text: max(0, len(text.split()) - MOST_WORDS)),
     )
 
 

@@ -269,14 +269,15 @@ class Player {
     this.#veil(`Living it again: ${blocks} of ${of} blocks.`, [], blocks / of);
   }
 
-  #situate({ epoch, blocks, paused, world, waiting, damage, recording, prompt }) {
+  #situate({ epoch, blocks, paused, world, waiting, damage, recording, prompt, left_out: leftOut }) {
     if (epoch !== this.epoch) this.blocks = blocks;
     if (epoch > this.epoch) this.#look();
     this.epoch = epoch;
     this.timeline.cut(this.blocks);
     this.memory.cut(this.blocks * this.perBlock);
     this.paused = paused;
-    this.words.show(prompt);
+    const remark = this.words.show(prompt, leftOut);
+    if (remark) this.notice(remark, null, true);
     if (damage && world !== this.world) this.notice(`Not all of what was kept could be read: ${damage}`, null, true);
     this.world = world;
     this.away = waiting;
@@ -383,9 +384,10 @@ class Player {
   }
 
   async #do(ask, done) {
+    this.notice("");
     try {
       const told = await ask();
-      this.notice(done);
+      if (done) this.notice(done);
       return told;
     } catch (error) {
       this.notice(error.message ?? String(error), null, true, error.isAway);

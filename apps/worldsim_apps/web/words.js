@@ -9,6 +9,7 @@ export class Words {
     this.say = say;
     this.leave = leave;
     this.prompt = "";
+    this.remarked = "";
     [this.input, this.told] = [form.querySelector("input"), form.querySelector("label span")];
     form.addEventListener("submit", (event) => {
       event.preventDefault();
@@ -27,10 +28,16 @@ export class Words {
     this.input.maxLength = limits.prompt_characters;
   }
 
-  /** What the world shows from its next block on; null if it is steered by keys alone. */
-  show(prompt) {
+  /**
+   * What the world shows from its next block on; null if it is steered by keys alone. `leftOut` says how many tokens at
+   * its end are not heard. Gives what there is to say about that, once for each prompt.
+   */
+  show(prompt, leftOut = 0) {
     this.prompt = prompt ?? "";
     this.told.textContent = this.told.title = this.prompt || NOTHING;
+    if (!leftOut || this.remarked === this.prompt) return "";
+    this.remarked = this.prompt;
+    return `What you said is too long: its last ${leftOut} tokens are not heard.`;
   }
 
   /** What was typed goes to the world, and stays here if it does not arrive. */
