@@ -13,6 +13,7 @@ from av.video.frame import PictureType
 from numpy.typing import NDArray
 
 from worldsim.errors import ProtocolError
+from worldsim.pictures import fit_picture
 from worldsim.session.events import Codec
 
 JPEG = [cv2.IMWRITE_JPEG_QUALITY, 92, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
@@ -132,7 +133,7 @@ def png_of(pixels: NDArray[np.uint8], known: NDArray[np.bool_]) -> bytes:
 
 
 def picture_of(data: bytes, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """A PNG or JPEG that a client sent, as a frame uint8 [H, W, 3] of that (height, width).
+    """A PNG or JPEG that a client sent, as a frame uint8 [H, W, 3] of that (height, width), see fit_picture.
 
     Raises:
         ProtocolError: it is neither, torn, or larger than 1,280 pixels a side; its header is read before anything is
@@ -148,8 +149,8 @@ def picture_of(data: bytes, size: tuple[int, int]) -> NDArray[np.uint8]:
     decoded = cv2.imdecode(np.frombuffer(_plain(data), np.uint8), cv2.IMREAD_COLOR)
     if decoded is None:
         raise ProtocolError("bad_image", TORN)
-    fitted = cv2.resize(decoded, (size[1], size[0]), interpolation=cv2.INTER_AREA)
-    return np.asarray(cv2.cvtColor(fitted, cv2.COLOR_BGR2RGB), np.uint8)
+    fitted: NDArray[np.uint8] = fit_picture(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), size)[0]
+    return fitted
 
 
 def _declared(data: bytes) -> tuple[int, int]:

@@ -18,9 +18,10 @@ from worldsim.session.events import Ack, Act, Codec, Control, Hello, Prompt
 from worldsim.session.machine import Play, Sample
 from worldsim.session.wire import Flag, Media
 from worldsim_apps.encoding import ENCODERS, Encoder
+from worldsim_apps.hall import Hall
 from worldsim_apps.kept import size_of
 from worldsim_apps.packing import pack
-from worldsim_apps.stage import Hall, Stage, refusal_of, words_of
+from worldsim_apps.stage import Stage, refusal_of, words_of
 from worldsim_apps.viewer import Viewer
 
 MOST_VERBS = 64
@@ -465,11 +466,8 @@ class Room:
                 await stage.become(await Stage.load(self._hall, verb.world, instead=True, wanted=stage.wanted))
                 self._jump()
             case "reset":
-                anew = await stage.again(verb.prompt)
-                begun = await Stage.open(
-                    self._hall, stage.owner, seed=verb.seed, start=verb.start, instead=True, **anew
-                )
-                await stage.become(begun)
+                anew = {"seed": verb.seed, "start": verb.start, **await stage.again(verb.prompt, verb.image)}
+                await stage.become(await Stage.open(self._hall, stage.owner, instead=True, **anew))
                 self._jump()
         return "state", self._situation()
 

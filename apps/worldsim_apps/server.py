@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import logging
 import os
 import signal
@@ -46,13 +45,14 @@ from worldsim.session.events import (
     type_of,
 )
 from worldsim.session.machine import SILENCE_S, WINDOW, Budget, Dialogue, Limits
-from worldsim_apps.encoding import ENCODERS, picture_of
+from worldsim_apps.encoding import ENCODERS
 from worldsim_apps.gate import Door, Gate
 from worldsim_apps.gauges import Gauges
+from worldsim_apps.hall import Hall
 from worldsim_apps.kept import Kept
 from worldsim_apps.pages import player_pages
 from worldsim_apps.room import Room
-from worldsim_apps.stage import Hall, Stage, refusal_of
+from worldsim_apps.stage import Stage, refusal_of
 from worldsim_apps.viewer import Viewer
 
 PING_S = 10
@@ -253,6 +253,7 @@ class Server:
             "actions": actions,
             "starts": len(world.origin.starts),
             "prompts": world.is_told,
+            "pictures": world.needs_picture,
             "codecs": list(ENCODERS),
             "limits": {
                 **asdict(limits),
@@ -332,9 +333,11 @@ class Visit:
                 if heard.image and heard.start is not None:
                     raise ProtocolError("bad_field", "start: begin from a start or from an image, not from both")
                 if heard.image:
-                    beginning["frames"] = await self._hall.unpack(lambda: self._picture(heard.image))
+                    beginning["frames"] = await self._hall.picture_of(heard.image)
                 elif heard.start is None and self._hall.picture is not None:
                     beginning["frames"] = self._hall.picture
+                else:
+                    self._hall.check_picture()
                 self._begin(await Stage.open(self._hall, self.address, **beginning), heard.pace)
             case Control() if room is None:
                 self._hall.check_place()
@@ -390,13 +393,6 @@ class Visit:
     def _enter(self, room: Room) -> None:
         self._room = room
         self._dialogue.live = True
-
-    def _picture(self, image: str) -> Any:
-        try:
-            data = base64.b64decode(image, validate=True)
-        except ValueError as error:  # binascii.Error is one
-            raise ProtocolError("bad_image", f"an image is a PNG or JPEG in base64 ({error})") from error
-        return picture_of(data, self._hall.engine.world.size)[None]
 
 
 async def run(world: World, settings: Settings, on_ready: Callable[[int], None]) -> None:

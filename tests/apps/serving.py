@@ -26,9 +26,10 @@ from worldsim.session.wire import Flag, Media
 from worldsim.testing.fakes import DifferenceCodec, embed_words, tiny_world, told_world
 from worldsim_apps.gate import Door
 from worldsim_apps.gauges import Gauges
+from worldsim_apps.hall import Hall
 from worldsim_apps.kept import Kept
 from worldsim_apps.server import Server, Settings
-from worldsim_apps.stage import Hall
+from worldsim_apps.stage import Stage
 
 WALK = ({"KeyD"}, {"KeyD", "Space"}, set(), {"ArrowLeft"}, {"KeyA"}, {"Space"}, set(), {"KeyD"})
 """The keys of one block after the other."""
@@ -285,3 +286,8 @@ def doubled_world() -> World:
         Voice(embed_words, told.backbone, told.pool.device),
     )
     return World(told.origin, backbone=told.backbone, codec=codec, plan=told.plan, pool=told.pool, hears=hears)
+
+
+async def walk(stage: Stage, keys: Iterable[Iterable[str]]) -> list[bytes]:
+    """The pixels of blocks under these keys."""
+    return [frame.tobytes() for held in keys for frame in (await stage.step(held)).frames]

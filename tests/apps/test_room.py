@@ -19,8 +19,9 @@ from worldsim.runtime.video import VideoWriter
 from worldsim.session.events import Ack, Act, Control, Hello
 from worldsim.session.wire import Flag, Media
 from worldsim.testing.fakes import tiny_world
+from worldsim_apps.hall import Hall
 from worldsim_apps.room import MOST_VERBS, Room
-from worldsim_apps.stage import Hall, Stage
+from worldsim_apps.stage import Stage
 
 
 class Seen:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tests.apps.serving import bounded, player, serving, talk
-from worldsim.testing.fakes import pictured_world
+from worldsim.testing.fakes import pictured_world, tiny_world
 from worldsim_apps.encoding import png_of
 
 WORLD = pictured_world()
@@ -36,8 +36,8 @@ async def test_without_a_picture_a_client_is_told_what_is_needed(tmp_path: Any) 
     async with serving(tmp_path, world=pictured_world()) as (_, url), talk(url, role="player") as one:
         await one.say("start", seed=3)
         told = await one.hear("error")
-        assert (told["to"], told["code"]) == ("start", "ConfigError")
-        assert "pictured begins from one picture" in told["message"]
+        assert (told["to"], told["code"]) == ("start", "no_picture")
+        assert told["message"] == "pictured begins from a picture, and got none"
 
 
 @bounded
@@ -58,3 +58,24 @@ async def test_begun_anew_it_has_the_same_picture(tmp_path: Any) -> None:
         await one.walk([KEYS])
         await one.jump("reset", seed=5)
         assert await one.walk([KEYS] * 2) == lived(2, chance=5)
+
+
+@bounded
+async def test_begun_anew_from_another_picture_it_has_that_one_from_then_on(tmp_path: Any) -> None:
+    async with (
+        serving(tmp_path, world=pictured_world(), picture=picture(1)) as (_, url),
+        player(url, seed=3, image=sent(2)) as one,
+    ):
+        assert "neither" in await one.refused("reset", "bad_image", image=base64.b64encode(b"none").decode())
+        await one.jump("reset", seed=5, image=sent(4))
+        assert await one.walk([KEYS] * 2) == lived(4, chance=5)
+        await one.jump("reset", seed=6)
+        assert await one.walk([KEYS] * 2) == lived(4, chance=6)
+
+
+@bounded
+async def test_the_welcome_says_whether_a_world_begins_from_a_picture(tmp_path: Any) -> None:
+    for world, needs in ((pictured_world(), True), (tiny_world(), False)):
+        async with serving(tmp_path, world=world) as (_, url), talk(url) as one:
+            await one.say("hello")
+            assert (await one.hear("welcome"))["pictures"] is needs

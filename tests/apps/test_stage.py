@@ -1,38 +1,19 @@
-"""What is done to a session between two blocks succeeds or leaves it as it was, and takes no more than its place."""
+"""What is done to a session between two blocks succeeds or leaves it as it was."""
 
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Iterable
 
 import av
 import numpy as np
 import pytest
 
-from tests.apps.serving import WALK, alone, bounded, hall_of, settled
+from tests.apps.serving import WALK, alone, bounded, hall_of, walk
 from worldsim.errors import ConfigError, LogError, ProtocolError, SessionClosed, VideoError
 from worldsim.runtime.recording import Recording
 from worldsim.runtime.video import VideoWriter
-from worldsim.session.machine import Play
 from worldsim.testing.fakes import tiny_world
-from worldsim_apps.room import Room
-from worldsim_apps.stage import Film, Hall, Stage, refusal_of
-
-
-async def walk(stage: Stage, keys: Iterable[Iterable[str]]) -> list[bytes]:
-    """The pixels of blocks under these keys."""
-    return [frame.tobytes() for held in keys for frame in (await stage.step(held)).frames]
-
-
-async def waiting(hall: Hall, seed: int, *, blocks: int = 2) -> Room:
-    """A room whose player has seen something and was lost."""
-    room = Room(hall, await Stage.open(hall, seed=seed), "raw", 0.0)
-    await walk(room._stage, WALK[:blocks])
-    room._play = Play(0.0, 0.0, blocks)
-    room._play.connected = False
-    room._play.epoch = 1
-    return room
+from worldsim_apps.stage import Film, Stage, refusal_of
 
 
 @bounded
@@ -66,57 +47,6 @@ async def test_a_beginning_that_fails_takes_no_place_and_leaves_no_file(tmp_path
             with pytest.raises(ProtocolError, match="no world is kept under"):
                 await Stage.load(hall, "0" * 32)
         assert (list(tmp_path.iterdir()), hall.engine.open_sessions) == ([], 0)
-
-
-@bounded
-async def test_when_all_places_are_taken_by_somebody_it_is_said_so(tmp_path):
-    async with hall_of(tmp_path, sessions=2) as hall:
-        stages = [await Stage.open(hall, seed=seed) for seed in range(2)]
-        for begin in (lambda: Stage.open(hall), stages[0].fork):
-            with pytest.raises(ProtocolError, match="all 2 places are taken; try again in a while") as refused:
-                await begin()
-            assert (refused.value.code, refused.value.close, refused.value.retry_after_ms) == ("full", 1013, 2_000)
-        for stage in stages:
-            await stage.close()
-
-
-@bounded
-async def test_whoever_waits_longest_for_a_lost_player_makes_room_and_is_saved(tmp_path):
-    async with hall_of(tmp_path, sessions=3) as hall:
-        rooms = [await waiting(hall, seed) for seed in range(3)]
-        rooms[0].waits_since, rooms[1].waits_since, rooms[2].waits_since = 30.0, 10.0, 20.0
-        worlds = [room._stage.world for room in rooms]
-        stage = await Stage.open(hall, seed=9)
-        assert set(hall.rooms) == {rooms[0].name, rooms[2].name}
-        assert [path.stem for path in tmp_path.glob("*.world")] == [worlds[1]]
-        stages = [stage, await Stage.open(hall, seed=8), await Stage.open(hall, seed=7)]
-        assert (hall.rooms, hall.engine.open_sessions) == ({}, 3)
-        for stage in stages:
-            await stage.close()
-        stage = await Stage.load(hall, worlds[1])
-        assert await walk(stage, WALK[2:]) == alone(WALK, seed=1)[2:]
-        await stage.close()
-
-
-@bounded
-async def test_who_is_there_or_is_obeying_makes_no_room(tmp_path):
-    async with hall_of(tmp_path, sessions=2) as hall:
-        rooms = [await waiting(hall, seed) for seed in range(2)]
-        rooms[0].waits_since, rooms[1]._obeys = None, True
-        with pytest.raises(ProtocolError, match="all 2 places are taken"):
-            await Stage.open(hall)
-        assert len(hall.rooms) == 2
-
-
-@bounded
-async def test_of_two_who_come_for_one_place_one_gets_it(tmp_path):
-    async with hall_of(tmp_path, sessions=1) as hall:
-        await waiting(hall, 3)
-        got = await asyncio.gather(*(Stage.open(hall, seed=seed) for seed in range(4)), return_exceptions=True)
-        stages = [one for one in got if isinstance(one, Stage)]
-        refused = [one for one in got if isinstance(one, ProtocolError)]
-        assert (len(stages), [error.code for error in refused]) == (1, ["full"] * 3)
-        await stages[0].close()
 
 
 @bounded
@@ -160,82 +90,6 @@ async def test_a_mark_on_a_branch_that_was_left_is_lived_again_in_place_of_this_
         await stage.go_to(1)
         assert await walk(stage, WALK[5:]) == rest
         await stage.close()
-
-
-async def crowd(hall: Hall) -> list[Stage]:
-    """As many as there may be, each with a past that is not remembered to its beginning."""
-    stages = [await Stage.open(hall, seed=seed) for seed in range(hall.engine.capacity)]
-    for _ in range(3):
-        await asyncio.gather(*(walk(stage, WALK) for stage in stages))
-    return stages
-
-
-@bounded
-async def test_when_all_places_are_taken_everybody_can_begin_anew_at_once(tmp_path):
-    async with hall_of(tmp_path, world=tiny_world(pages=35)) as hall:
-        stages = await crowd(hall)
-        assert len(stages) == 4
-
-        async def anew(stage: Stage, seed: int) -> None:
-            await stage.become(await Stage.open(hall, seed=seed, instead=True))
-
-        for seed in range(3):
-            await asyncio.gather(*(anew(stage, seed) for stage in stages))
-            await asyncio.gather(*(walk(stage, WALK) for stage in stages))
-        assert hall.engine.open_sessions == 4
-        for stage in stages:
-            await stage.close()
-
-
-@bounded
-async def test_when_all_places_are_taken_everybody_can_go_over_to_another_world_at_once(tmp_path):
-    """To one that was saved, and to one that has to be lived again."""
-    async with hall_of(tmp_path, world=tiny_world(pages=35)) as hall:
-        stages = await crowd(hall)
-        saved, logged = await stages[0].save(), stages[0].world
-
-        async def load(stage: Stage, name: str) -> None:
-            await stage.become(await Stage.load(hall, name, instead=True))
-
-        for name in (saved, logged):
-            await asyncio.gather(*(load(stage, name) for stage in stages))
-            assert [stage.block for stage in stages] == [24] * 4
-        assert hall.engine.open_sessions == 4
-        for stage in stages:
-            await stage.close()
-
-
-@bounded
-async def test_who_waits_for_memory_gets_it_when_a_past_is_not_wanted_any_more(tmp_path, monkeypatch):
-    monkeypatch.setattr("worldsim_apps.stage.TURN_S", 8.0)
-    async with hall_of(tmp_path, world=tiny_world(pages=21)) as hall:
-        stages = await crowd(hall)
-        lived = Stage.load(hall, stages[0].world, instead=True, wanted=lambda done, of: done < 20)
-        left = asyncio.create_task(lived)
-        await settled(lambda: hall.engine.open_sessions == 3)
-        anew = asyncio.create_task(Stage.open(hall, seed=9, instead=True))
-        with pytest.raises(ProtocolError, match="nobody waits for that world any more"):
-            await left
-        await stages[1].become(await anew)
-        for stage in stages:
-            await stage.close()
-
-
-@bounded
-async def test_who_waits_too_long_for_the_memory_of_another_world_stays_and_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr("worldsim_apps.stage.TURN_S", 0.05)
-    async with hall_of(tmp_path, world=tiny_world(pages=21)) as hall:
-        stages = [await Stage.open(hall, seed=seed) for seed in range(2)]
-        other = await Stage.open(hall, seed=8, instead=True)
-        with pytest.raises(ProtocolError, match="no memory to go over to another world while others do") as refused:
-            await Stage.open(hall, seed=9, instead=True)
-        assert (refused.value.code, refused.value.close, refused.value.retry_after_ms) == ("full", None, 2_000)
-        assert (len(list(tmp_path.iterdir())), hall.engine.open_sessions) == (3, 3)
-        await stages[0].become(other)
-        await stages[1].become(await Stage.open(hall, seed=9, instead=True))
-        assert await walk(stages[1], WALK[:2]) == alone(WALK[:2], seed=9)
-        for stage in stages:
-            await stage.close()
 
 
 @bounded
@@ -406,16 +260,6 @@ async def test_a_world_is_begun_from_given_frames(tmp_path):
 
 
 @bounded
-async def test_work_that_takes_long_does_not_hold_up_the_thread_of_the_connections(tmp_path):
-    async with hall_of(tmp_path) as hall:
-        go_on, seen = asyncio.Event(), asyncio.get_running_loop()
-        work = asyncio.create_task(hall.work(lambda: asyncio.run_coroutine_threadsafe(go_on.wait(), seen).result(20)))
-        await settled(lambda: True)
-        go_on.set()
-        assert await work is True
-
-
-@bounded
 async def test_a_film_has_the_blocks_between_its_begin_and_its_end(tmp_path):
     async with hall_of(tmp_path) as hall:
         stage = await Stage.open(hall, seed=3)
@@ -561,13 +405,3 @@ async def test_a_film_that_cannot_be_begun_says_why_and_leaves_no_file(tmp_path,
         assert str(refusal_of(refused.value)) == str(refused.value)
         assert (stage.recording, list(tmp_path.glob("*.mp4"))) == (None, [])
         await stage.close()
-
-
-@bounded
-async def test_a_hall_has_all_its_threads_from_the_beginning(tmp_path):
-    async with hall_of(tmp_path) as hall:
-        before = threading.active_count()
-        stages = [await Stage.open(hall, seed=seed) for seed in range(4)]
-        await asyncio.gather(*(walk(stage, WALK[:2]) for stage in stages), *(stage.save() for stage in stages))
-        await asyncio.gather(*(stage.close() for stage in stages))
-        assert threading.active_count() == before

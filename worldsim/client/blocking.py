@@ -130,9 +130,9 @@ class BlockingClient:
         """See Client.load."""
         self._wait(self._client.load(world))
 
-    def reset(self, *, seed: int = 0, start: int | None = None, prompt: str | None = None) -> None:
+    def reset(self, *, seed: int = 0, start: int | None = None, image: bytes = b"", prompt: str | None = None) -> None:
         """See Client.reset."""
-        self._wait(self._client.reset(seed=seed, start=start, prompt=prompt))
+        self._wait(self._client.reset(seed=seed, start=start, image=image, prompt=prompt))
 
     def ping(self) -> float:
         """See Client.ping."""

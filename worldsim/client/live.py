@@ -274,9 +274,12 @@ class Client:
         """Go on where a kept world was; begins a session if there is none."""
         await self._control("state", "started", op="load", world=world)
 
-    async def reset(self, *, seed: int = 0, start: int | None = None, prompt: str | None = None) -> None:
-        """Begin anew, with what was told last if there is no prompt."""
-        await self._control("state", op="reset", seed=seed, start=start, prompt=prompt)
+    async def reset(
+        self, *, seed: int = 0, start: int | None = None, image: bytes = b"", prompt: str | None = None
+    ) -> None:
+        """Begin anew: with what was told last if there is no prompt, and in a world of pictures with the last one."""
+        picture = base64.b64encode(image).decode()
+        await self._control("state", op="reset", seed=seed, start=start, image=picture, prompt=prompt)
 
     async def ping(self) -> float:
         """Seconds to the server and back."""

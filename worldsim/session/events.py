@@ -109,6 +109,7 @@ class Control:
     mark: of `rewind`, the mark to go back to instead.
     world: of `load`, what `saved` called it; of `film`, what `recorded` called it.
     seed, start: of `reset`, as in Start.
+    image: of `reset`, as in Start; in a world that is shown pictures the same one as before if "".
     prompt: of `reset`, as in Start; what was said last if null.
     on: of `record`, whether to begin or to end.
     """
@@ -119,6 +120,7 @@ class Control:
     world: str = _text(32)
     seed: int = 0
     start: int | None = None
+    image: str = _text(MOST_TEXT)
     prompt: str | None = field(default=None, metadata={"most": MOST_PROMPT})
     on: bool = True
 

@@ -4,6 +4,7 @@ import { Film } from "./film.js";
 import { Hands } from "./hands.js";
 import { LAST, Link, STILL } from "./link.js";
 import { Memory } from "./memory.js";
+import { Picture } from "./picture.js";
 import { Screen } from "./screen.js";
 import { Shelf } from "./shelf.js";
 import { remember, remembered } from "./tab.js";
@@ -16,7 +17,7 @@ const REMEMBERED_LATENCIES = 40;
 const LABELS = {
   connecting: "Connecting", live: "Live", paused: "Paused", watching: "Watching", lost: "Connection lost, resuming",
   full: "Full", ended: "Ended", replaced: "Played elsewhere", refused: "Token needed", restarting: "Server is stopping",
-  reliving: "Living it again",
+  reliving: "Living it again", unbegun: "Picture needed",
 };
 
 const $ = (id) => document.getElementById(id);
@@ -48,6 +49,7 @@ class Player {
       leave: () => this.focus(),
     });
     this.words.show(this.given.get("prompt"));
+    this.picture = new Picture($("picture"), () => this.world || $("anew").requestSubmit());
     this.film = new Film($("record"), (op, fields) => this.link.control(op, fields), (...said) => this.notice(...said));
   }
 
@@ -126,8 +128,10 @@ class Player {
   async anew(seed, start, codec) {
     const fields = { seed, start };
     this.codec = codec ?? this.codec;
-    if (!this.link.isOpen || !this.world) return this.connect({ type: "start", fields });
-    if (await this.#jump(() => this.link.control("reset", fields))) this.#begin(fields, 0);
+    const image = await this.#do(() => this.picture.packed(), "");
+    if (image === null) return;
+    if (!this.link.isOpen || !this.world) return this.connect({ type: "start", fields: { ...fields, image } });
+    if (await this.#jump(() => this.link.control("reset", { ...fields, image }))) this.#begin(fields, 0);
   }
 
   copyLink() {
@@ -209,6 +213,7 @@ class Player {
     this.timeline.configure(told.fps / told.frames_per_block, told.limits.remembered_s);
     this.memory.configure(told.fps, told.frames_per_block);
     this.words.configure(told);
+    this.picture.configure(told);
     this.perBlock = told.frames_per_block;
     this.perSecond = told.fps / told.frames_per_block;
     if (!this.hands.actions) this.#learn(told);
@@ -231,7 +236,7 @@ class Player {
     const { enter, session, recalled } = this;
     Object.assign(this, { enter: null, recalled: null, session: told.session });
     if (told.session !== session) this.epoch = undefined;
-    if (enter?.type === "start") this.#begin(enter.fields, 0);
+    if (enter?.type === "start") this.#begin({ seed: enter.fields.seed, start: enter.fields.start }, 0);
     else if (told.session !== session) this.#begin(this.origin, told.blocks, enter?.fields.world === this.world ? this.timeline.pictures : []);
     else if (recalled) this.#begin(this.origin, recalled.near, recalled.pictures);
     document.body.classList.toggle("watching", told.type === "watching");
@@ -334,7 +339,7 @@ class Player {
 
   #refused(error) {
     if (error.code === "lost" || error.code === "full") return;
-    this.#state("ended", error.message);
+    this.#state(error.code === "no_picture" ? "unbegun" : "ended", error.message);
   }
 
   /** Something is between the player and the world: say what, and what can be done. */
@@ -346,7 +351,10 @@ class Player {
       ...(world && !this.watched ? [["Go on in this world", () => this.load(world, origin)]] : []),
       ["Begin anew", () => this.#leaveWatching()],
     ];
-    const choices = { refused: [["Give the token", () => this.#askToken()]], replaced: onwards, ended: onwards }[kind] ?? [];
+    const choices = {
+      refused: [["Give the token", () => this.#askToken()]], replaced: onwards, ended: onwards,
+      unbegun: [["Choose a picture", () => this.picture.choose()]],
+    }[kind] ?? [];
     if (kind === "restarting") setTimeout(() => this.connect({ type: "control", fields: { op: "load", world: this.link.drained } }), 1500);
     if (kind === "ended" || kind === "replaced" || kind === "restarting") this.screen.jump(0);
     this.#veil(sentence(text) + again, choices);
