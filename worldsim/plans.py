@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from worldsim.simulators.crafter import Crafter
+from worldsim.training.distillation import BeliefKeeping
 from worldsim.training.objectives import BeliefForcing, DiffusionForcing
 from worldsim.training.trainer import Acting, Stage, TrainingPlan
 
@@ -50,7 +51,7 @@ CRAFTER_ACTING = Acting(
     controls=tuple(
         at for at, action in enumerate(Crafter.controls.actions) if action.name.startswith(("make", "place", "do"))
     ),
-    objective=BeliefForcing(frames=6, first=4, copies=4, blocks=(1, 1, 2), **CRAFTER_COUNTS),
+    objective=BeliefKeeping(forcing=BeliefForcing(frames=6, first=4, copies=4, blocks=(1, 1, 2), **CRAFTER_COUNTS)),
     windows=6,
 )
 """Every other update learns what comes of keys that do something to what lies ahead, or make something."""
@@ -59,9 +60,11 @@ CRAFTER_ONWARD = TrainingPlan(
     stages=(
         Stage(
             updates=3_000,
-            objective=BeliefForcing(frames=24, first=16, copies=2, blocks=(1, 1, 2, 4), **CRAFTER_COUNTS),
+            objective=BeliefKeeping(
+                forcing=BeliefForcing(frames=24, first=16, copies=2, blocks=(1, 1, 2, 4), **CRAFTER_COUNTS)
+            ),
             windows=2,
-            lr=(1e-4, 1e-5),
+            lr=(6e-5, 6e-6),
         ),
     ),
     warmup=50,

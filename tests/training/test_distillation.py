@@ -1,8 +1,9 @@
-"""The few-step stage turns a mean into a sampler of the right law."""
+"""The few-step stage turns a mean into a sampler of the right law, and what is kept stays as a teacher believes it."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,10 +14,15 @@ from worldsim.cache.rotary import Rotary
 from worldsim.errors import ConfigError
 from worldsim.geometry import LatentGeometry
 from worldsim.models.protocol import Attend, Backbone
+from worldsim.models.small.atlas import Scroll
+from worldsim.models.small.backbone import SmallBackbone, SmallConfig
 from worldsim.samplers import LatentCanvas, few_step
 from worldsim.schedules import few_step_sigmas
-from worldsim.training.distillation import FewStepDistillation
+from worldsim.training.distillation import BeliefKeeping, FewStepDistillation
+from worldsim.training.forcing import BlockForcing
+from worldsim.training.objectives import BeliefForcing
 from worldsim.training.passes import Play
+from worldsim.training.trainer import Reweighted
 
 MEAN, DEVIATION = 0.7, 0.5
 SIGMAS = few_step_sigmas(3, 3.0)
@@ -161,3 +167,88 @@ def test_settings_that_cannot_work_are_refused(wrong: dict[str, object], says: s
     settings: dict[str, object] = {"sigmas": SIGMAS, "frames": 8, "first": 4} | wrong
     with pytest.raises(ConfigError, match=says):
         FewStepDistillation(**settings)  # type: ignore[arg-type]
+
+
+REMEMBERING = SmallConfig(
+    channels=3,
+    height=2,
+    width=3,
+    controls=2,
+    dim=16,
+    layers=1,
+    heads=2,
+    palette=3,
+    scroll=Scroll(rows=2, body=(0, 1), moves=((0, 0, 1),)),
+)
+FORCING = BeliefForcing(frames=4, first=2, blocks=(1,), rows=(1.0, 5.0))
+
+
+def remembering(seed: int) -> SmallBackbone:
+    """A backbone of three patches that remembers places, of random weights; its first control moves it on."""
+    generator = torch.Generator().manual_seed(seed)
+    backbone = SmallBackbone(REMEMBERING, generator)
+    assert backbone.palette is not None
+    backbone.palette.fill(torch.eye(3) * 3)
+    with torch.no_grad():
+        for parameter in backbone.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn(parameter.shape, generator=generator) / 4)
+    return backbone
+
+
+def moving(windows: int, seed: int, *, recalls: bool = False) -> Play:
+    """Windows of those patches by chance; in the last two frames the view moves."""
+    generator = torch.Generator().manual_seed(seed)
+    picks = torch.randint(3, (windows, 5, 2, 3), generator=generator)
+    controls = torch.zeros(windows, 5, 2)
+    controls[:, 3:, 0] = 1
+    recalled = torch.randint(-1, 3, (windows, 4, 5, 2, 3), generator=generator) if recalls else None
+    return Play((torch.eye(3) * 3)[picks].movedim(-1, 2), controls, recalled=recalled)
+
+
+def kept(
+    backbone: SmallBackbone, teacher: SmallBackbone, play: Play, *, keeps: float, forcing: BeliefForcing
+) -> Tensor:
+    keeping = BeliefKeeping(forcing=forcing, keeps=keeps)
+    loss = keeping.taught_by(Reweighted(backbone, dict(teacher.named_parameters())))
+    return loss(backbone, play, torch.Generator().manual_seed(13))
+
+
+@pytest.mark.parametrize("recalls", [False, True])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_who_believes_what_the_teacher_does_learns_only_of_what_is_in_view(seed: int, recalls: bool) -> None:
+    backbone, play = remembering(seed), moving(3, seed, recalls=recalls)
+    same = kept(backbone, remembering(seed), play, keeps=4.0, forcing=FORCING)
+    in_view = replace(FORCING, entering=0.0).loss(backbone, play, torch.Generator().manual_seed(13))
+    assert torch.allclose(same, in_view, rtol=1e-5)
+    other = kept(backbone, remembering(seed + 5), play, keeps=4.0, forcing=FORCING)
+    twice = kept(backbone, remembering(seed + 5), play, keeps=8.0, forcing=FORCING)
+    assert other > in_view
+    assert torch.allclose(twice - in_view, 2 * (other - in_view), rtol=1e-3)
+
+
+def test_what_may_come_into_view_comes_to_be_believed_as_the_teacher_believes_it() -> None:
+    backbone, teacher = remembering(3), remembering(4)
+    forcing = replace(FORCING, rows=())
+
+    def astray() -> float:
+        play = moving(200, 5)
+        loss = kept(backbone, teacher, play, keeps=1.0, forcing=forcing)
+        in_view = replace(forcing, entering=0.0).loss(backbone, play, torch.Generator().manual_seed(13))
+        return float((loss - in_view).detach())
+
+    before, optimizer = astray(), torch.optim.Adam(backbone.parameters(), lr=3e-3)
+    for update in range(60):
+        optimizer.zero_grad()
+        kept(backbone, teacher, moving(16, 100 + update), keeps=8.0, forcing=forcing).backward()
+        optimizer.step()
+    assert before > 0.02
+    assert astray() < before / 3
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"keeps": 0.0}, {"keeps": float("nan")}, {"forcing": replace(FORCING, forcing=BlockForcing(gamma=1.0))}]
+)
+def test_a_keeping_that_cannot_work_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="counts more than 0"):
+        BeliefKeeping(**({"forcing": FORCING} | wrong))  # type: ignore[arg-type]

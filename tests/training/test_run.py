@@ -262,12 +262,20 @@ def test_weights_that_remember_nothing_learn_to_recall_and_stay_as_they_are_else
     assert (parts / "weights.safetensors").read_bytes() == (second / "weights.safetensors").read_bytes()
 
 
+def test_only_weights_that_know_a_world_can_be_taught_by_themselves(recorded: Path) -> None:
+    class Taught(Tiny):
+        training = TrainingPlan(stages=(Stage(updates=1, objective=FEW_STEP, windows=1, lr=(1e-3, 0.0)),))
+
+    with pytest.raises(ConfigError, match="nothing is learned yet that could be taught"):
+        train_world(Taught(), recorded, recorded.parent / "out", Run(device=CPU))
+
+
 def test_weights_that_know_a_world_go_on_by_a_plan_of_their_own_also_when_they_are_resumed(recorded: Path) -> None:
     class Onward(Tiny):
         onward = TrainingPlan(
             stages=(Stage(updates=4, objective=FORCING, windows=2, lr=(1e-3, 1e-4)),),
             warmup=1,
-            acting=Acting(share=0.5, controls=(0,), objective=FORCING, windows=1),
+            acting=Acting(share=0.5, controls=(0,), objective=FEW_STEP, windows=1),
         )
 
     first, whole, parts = (recorded.parent / name for name in ("first", "whole", "parts"))

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tests.training.test_distillation import remembering
 from worldsim.errors import BrokenRun, ConfigError, DataError
 from worldsim.files import checksum
 from worldsim.models.small.backbone import SmallBackbone, SmallConfig
@@ -306,6 +307,30 @@ def test_a_reweighted_backbone_answers_with_those_weights_and_leaves_its_own() -
         assert getattr(reweighted, name) == getattr(own, name)
 
 
+@pytest.mark.parametrize("recalls", [False, True])
+def test_other_weights_believe_what_a_backbone_of_them_believes(recalls: bool) -> None:
+    own, others = remembering(1), remembering(2)
+    before = {name: tensor.clone() for name, tensor in own.state_dict().items()}
+    latents = torch.randn(1, 2, 3, 2, 3, generator=torch.Generator().manual_seed(3))
+    inputs = (latents, latents, torch.ones(1, 2), torch.zeros(1, 2, 2), lambda _, q, k, v: v, latents)
+    recalled = torch.full((1, 2, 2, 3), 1) if recalls else None
+    _, believed = Reweighted(own, others.state_dict()).weighed(*inputs, recalled=recalled)
+    assert torch.equal(believed, (others if recalled is None else others.recalling(recalled)).weighed(*inputs)[1])
+    assert not torch.equal(believed, own.weighed(*inputs)[1])
+    assert not believed.requires_grad
+    assert all(torch.equal(tensor, before[name]) for name, tensor in own.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("learned", "acted", "is_taught"),
+    [(FORCING, None, False), (FORCING, FORCING, False), (FEW_STEP, None, True), (FORCING, FEW_STEP, True)],
+)
+def test_a_stage_is_taught_if_its_updates_or_those_that_act_are(learned: Any, acted: Any, is_taught: bool) -> None:
+    acting = None if acted is None else Acting(share=0.5, controls=(0,), objective=acted, windows=1)
+    plan = TrainingPlan(stages=(stage(1), stage(2, learned)), acting=acting)
+    assert plan.is_taught(plan.stages[1]) is is_taught
+
+
 def test_a_distillation_is_told_from_an_objective() -> None:
     assert isinstance(FEW_STEP, Distillation)
     assert not isinstance(FORCING, Distillation)
@@ -317,7 +342,6 @@ def test_a_distillation_is_told_from_an_objective() -> None:
         {"seldom": -0.1},
         {"seldom": 1.1},
         {"stages": ()},
-        {"stages": (stage(1, FEW_STEP),)},
         {"warmup": 0},
         {"average": 1.0},
         {"clip": 0.0},

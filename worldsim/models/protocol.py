@@ -103,6 +103,20 @@ class DrawingBackbone(Backbone, Protocol):
         ...
 
 
+class BelievingBackbone(DrawingBackbone, Protocol):
+    """A backbone that says what it believes, and so can be held to what another does."""
+
+    def weighed(
+        self, noisy: Tensor, previous: Tensor, sigma: Tensor, controls: Tensor, attend: Attend, clean: Tensor, /
+    ) -> tuple[Tensor, Tensor]:
+        """The surprise of clean frames, see `surprise`, and what is believed: the logarithm of how likely each code is.
+
+        Returns:
+            [B, n, rows, columns] in nats, and [B, n, rows, columns, K], float32.
+        """
+        ...
+
+
 UNKNOWN = -1
 """What is recalled where nothing is known."""
 Memory = Mapping[str, Tensor]

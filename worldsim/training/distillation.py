@@ -1,5 +1,6 @@
-"""The few-step stage: a backbone learns to jump from a noisy block to the end of the path that its teacher would walk.
+"""What a backbone learns from a teacher: to jump to the end of its path, or to go on believing what it believed.
 
+The few-step stage learns to jump from a noisy block to the end of the path that its teacher would walk.
 A backbone trained by flow matching answers with the mean of what is possible, so a sampler that takes its answer for
 a sample loses variety. The end of the probability-flow path is a sample: over noisy blocks of one level it has the law
 of clean blocks, and then so has every step of multistep consistency sampling (worldsim.samplers.few_step).
@@ -9,15 +10,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from worldsim.errors import ConfigError
-from worldsim.models.protocol import Backbone
+from worldsim.models.protocol import Backbone, BelievingBackbone, RememberingBackbone
 from worldsim.schedules import check_sigmas
+from worldsim.training.noising import noisy_blocks
+from worldsim.training.objectives import BeliefForcing
 from worldsim.training.passes import Play, TrainingPass, add_noise, check_pass_plan, open_pass
-from worldsim.training.trainer import Loss
+from worldsim.training.trainer import Loss, Reweighted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,3 +85,48 @@ class FewStepDistillation:
             clean = window.estimate(teacher, middle, sigma * half / self.substeps)
             noisy = noisy - (middle - clean) / half
         return noisy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BeliefKeeping:
+    """As BeliefForcing, but of what a move may bring into view a backbone goes on believing what its teacher does.
+
+    Windows that are drawn for what hands do tell nothing of how likely the land around them is, and what else is
+    learned from them moves that law as well. So tokens that may come into view are not judged by the recording, but by
+    how far what is believed of them is from what the teacher believes: the Kullback-Leibler divergence, in nats.
+
+    Args:
+        forcing: what all other tokens learn; how much its `entering` counts decides nothing.
+        keeps: how much one nat of that counts against one of surprise.
+
+    Source: learning without forgetting, Li & Hoiem 2016 (arXiv:1606.09282), section 3.
+    """
+
+    forcing: BeliefForcing
+    keeps: float = 8.0
+
+    def __post_init__(self) -> None:
+        if not self.keeps > 0 or self.forcing.forcing is not None:
+            raise ConfigError(
+                f"what is kept counts more than 0, and nothing is forced towards other blocks, got {self}"
+            )
+
+    @property
+    def frames(self) -> int:
+        """Frames of a window after its first."""
+        return self.forcing.frames
+
+    def taught_by(self, teacher: Reweighted, /) -> Loss:
+        """The loss under a teacher that no longer changes."""
+        return partial(self._loss, teacher)
+
+    def _loss(self, teacher: Reweighted, backbone: Backbone, play: Play, generator: torch.Generator) -> Tensor:
+        """See BeliefForcing.loss."""
+        window = open_pass(self.forcing, play, generator)
+        noisy, sigma = noisy_blocks(window, self.forcing.shift, self.forcing.noise, generator)
+        inputs = (*window.inputs(backbone, noisy, sigma), window.clean)
+        surprise, believed = cast(BelievingBackbone, window.recalling(backbone)).weighed(*inputs)
+        _, taught = teacher.weighed(*inputs, recalled=window.recalled)
+        astray = (taught.exp() * (taught - believed)).sum(-1)
+        entering = cast(RememberingBackbone, backbone).enters(window.steering)
+        return self.forcing.mean(torch.where(entering, self.keeps * astray, surprise))

@@ -130,6 +130,10 @@ class BeliefForcing:
         if self.entering != 1 or play.chosen is not None:
             entering = cast(RememberingBackbone, backbone).enters(window.steering)
             surprise = surprise * torch.where(entering, self._entering(play), 1.0)
+        return self.mean(surprise)
+
+    def mean(self, surprise: Tensor) -> Tensor:
+        """The mean over tokens [B, n, rows, columns], of which each counts as its row or its spot does; a scalar."""
         if not self.rows and not self.spots:
             return surprise.mean()
         counts = self._counts(surprise)

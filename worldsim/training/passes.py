@@ -146,9 +146,7 @@ class TrainingPass:
 
     def recalling(self, backbone: Backbone) -> Backbone:
         """The backbone with what is recalled of the noisy frames, if anything is."""
-        if self.recalled is None:
-            return backbone
-        return cast(RememberingBackbone, backbone).recalling(self.recalled)
+        return recalling(backbone, self.recalled)
 
     @property
     def tails(self) -> Tensor:
@@ -162,6 +160,11 @@ class TrainingPass:
         before = self.context[:, self.layout.first : -1].repeat(1, self.layout.copies, 1, 1, 1)
         inside = torch.arange(noisy.shape[1], device=noisy.device) % self.layout.block > 0
         return torch.where(inside[None, :, None, None, None], noisy.roll(1, dims=1), before)
+
+
+def recalling(backbone: Backbone, recalled: Tensor | None) -> Backbone:
+    """A backbone that recalls this, if anything is; see RememberingBackbone."""
+    return backbone if recalled is None else cast(RememberingBackbone, backbone).recalling(recalled)
 
 
 def open_pass(plan: PassPlan, play: Play, generator: torch.Generator) -> TrainingPass:

@@ -27,10 +27,11 @@ from worldsim.models.small.weights import load_weights, save_weights
 from worldsim.samplers import Sampler
 from worldsim.schedules import few_step_sigmas
 from worldsim.training.data import Episodes
+from worldsim.training.distillation import BeliefKeeping
 from worldsim.training.evaluation import Evaluation, LatentWindows
 from worldsim.training.palette import fit_palette
 from worldsim.training.recollection import Recollections, find_restless
-from worldsim.training.trainer import SEEDS, Distillation, Trainer, TrainingPlan, read_header
+from worldsim.training.trainer import SEEDS, Distillation, Objective, Trainer, TrainingPlan, read_header
 
 PALETTE_FRAMES = 50_000
 """Frames that a palette is made from, at the most; of Crafter they take 3.1 GB while it is made."""
@@ -119,7 +120,11 @@ def plan_of(recipe: Recipe, out: Path, run: Run) -> TrainingPlan:
         DataError: the folder is not as the run needs it, see train_world.
     """
     _check_folder(out, run)
-    return replace(recipe.plan_for(run.device, _kind(out, run)), seed=run.seed)
+    kind = _kind(out, run)
+    plan = recipe.plan_for(run.device, kind)
+    if kind == "anew" and plan.is_taught(plan.stages[0]):
+        raise ConfigError("a plan cannot begin with a distillation: nothing is learned yet that could be taught")
+    return replace(plan, seed=run.seed)
 
 
 def _kind(out: Path, run: Run) -> Kind:
@@ -307,13 +312,20 @@ def _palette(recipe: Recipe, episodes: Episodes, backbone: SmallBackbone, seed: 
     return fit_palette(patches, recipe.backbone.palette, np.random.default_rng([seed, PALETTE_FRAMES]))
 
 
+def _judged(plan: TrainingPlan) -> Objective:
+    """The first objective of a plan that judges by what was recorded, alone or beside a teacher."""
+    objectives = [stage.objective for stage in plan.stages]
+    alone = [one.forcing if isinstance(one, BeliefKeeping) else one for one in objectives]
+    return next(one for one in alone if not isinstance(one, Distillation))
+
+
 def _evaluation(recipe: Recipe, held_out: Episodes, trainer: Trainer) -> Evaluation:
     backbone = cast(SmallBackbone, trainer.backbone)
     return Evaluation(
         episodes=held_out,
         recollections=_recollections(recipe, held_out, backbone),
         codec=recipe.codec,
-        objective=next(s.objective for s in trainer.plan.stages if not isinstance(s.objective, Distillation)),
+        objective=_judged(trainer.plan),
         plan=VideoPlan(
             frames_per_block=1,
             sigmas=few_step_sigmas(recipe.steps, recipe.shift),

@@ -22,8 +22,8 @@ from worldsim.cache.rotary import Rotary
 from worldsim.errors import BrokenRun, ConfigError, DataError
 from worldsim.files import checksum, write_tensors
 from worldsim.geometry import LatentGeometry
-from worldsim.models.protocol import Backbone
-from worldsim.training.passes import Play
+from worldsim.models.protocol import Backbone, BelievingBackbone
+from worldsim.training.passes import Play, recalling
 
 SEEDS = 1 << 64
 """How many seeds torch tells apart."""
@@ -67,7 +67,7 @@ class Distillation(Protocol):
         """Frames of a window after its first."""
         ...
 
-    def taught_by(self, teacher: Backbone, /) -> Loss:
+    def taught_by(self, teacher: Reweighted, /) -> Loss:
         """The loss under a teacher: the averaged weights as they were when the stage began, frozen."""
         ...
 
@@ -108,7 +108,7 @@ class Acting:
 
     share: float
     controls: tuple[int, ...]
-    objective: Objective
+    objective: Objective | Distillation
     windows: int
 
     def __post_init__(self) -> None:
@@ -152,8 +152,11 @@ class TrainingPlan:
             raise ConfigError(f"a plan needs a stage, warmup >= 1, 0 <= average < 1 and clip > 0, got {self}")
         if not 0 <= self.seldom <= 1:
             raise ConfigError(f"a share of windows lies in [0, 1], got seldom={self.seldom}")
-        if isinstance(self.stages[0].objective, Distillation):
-            raise ConfigError("a plan cannot begin with a distillation: nothing is learned yet that could be taught")
+
+    def is_taught(self, stage: Stage) -> bool:
+        """Whether updates of that stage need what was learned before it."""
+        objectives = [stage.objective, *([] if self.acting is None else [self.acting.objective])]
+        return any(isinstance(objective, Distillation) for objective in objectives)
 
     @property
     def fingerprint(self) -> str:
@@ -213,6 +216,26 @@ class Reweighted:
         estimate: Tensor = functional_call(self._module, self._weights, inputs)
         return estimate
 
+    @torch.no_grad()
+    def weighed(self, *inputs: Any, recalled: Tensor | None) -> tuple[Tensor, Tensor]:
+        """See BelievingBackbone.weighed; of one that recalls this, if anything is."""
+        weights = {f"backbone.{name}": weight for name, weight in self._weights.items()}
+        found: tuple[Tensor, Tensor] = functional_call(_Weighing(self._module, recalled), weights, inputs)
+        return found
+
+
+class _Weighing(nn.Module):
+    """Calls `weighed` of a backbone, which may recall something."""
+
+    def __init__(self, backbone: nn.Module, recalled: Tensor | None) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.recalled = recalled
+
+    def forward(self, *inputs: Any) -> tuple[Tensor, Tensor]:
+        backbone: Any = self.backbone
+        return cast(BelievingBackbone, recalling(backbone, self.recalled)).weighed(*inputs)
+
 
 class Trainer:
     """One model in training: the backbone, its average, the optimiser, and how many updates there were.
@@ -247,6 +270,7 @@ class Trainer:
         stage, rate = self.plan.at(self.update)
         rng = np.random.default_rng([self.plan.seed, self.update])
         generator = torch.Generator(self._device).manual_seed(int(rng.integers(2**62)))
+        self._take_teacher(stage)
         loss_of, play = self._draw(stage, rng)
         with torch.autocast(self._device.type, dtype=torch.bfloat16):
             loss = loss_of(cast(Backbone, self.backbone), play, generator)
@@ -273,8 +297,11 @@ class Trainer:
         acting = self.plan.acting
         if acting is not None and rng.random() < acting.share:
             frames, under = 1 + acting.objective.frames, acting.controls
-            return acting.objective.loss, self._windows.sample(rng, windows=acting.windows, frames=frames, under=under)
-        return self._loss(stage), self._windows.sample(rng, windows=stage.windows, frames=1 + stage.objective.frames)
+            play = self._windows.sample(rng, windows=acting.windows, frames=frames, under=under)
+            return self._loss(acting.objective), play
+        return self._loss(stage.objective), self._windows.sample(
+            rng, windows=stage.windows, frames=1 + stage.objective.frames
+        )
 
     def averaged(self) -> dict[str, Tensor]:
         """The moving average of the weights, by name: what is judged and shipped."""
@@ -344,14 +371,17 @@ class Trainer:
                 for key, value in _part(tensors, f"optimizer/{name}").items():
                     state[key] = value if key == "step" else value.to(self._device)
 
-    def _loss(self, stage: Stage) -> Loss:
-        """The loss of the next update, which belongs to that stage; its teacher is taken at the stage's first."""
-        if not isinstance(stage.objective, Distillation):
+    def _take_teacher(self, stage: Stage) -> None:
+        """Keep the teacher of a stage that has one: it is taken at the stage's first update."""
+        if not self.plan.is_taught(stage):
             self._teacher = {}
-            return stage.objective.loss
-        if self.update in self.plan.begins:
+        elif self.update in self.plan.begins:
             self._teacher = {name: tensor.clone() for name, tensor in self.averaged().items()}
-        return stage.objective.taught_by(Reweighted(self.backbone, self._teacher))
+
+    def _loss(self, objective: Objective | Distillation) -> Loss:
+        if not isinstance(objective, Distillation):
+            return objective.loss
+        return objective.taught_by(Reweighted(self.backbone, self._teacher))
 
     def _check(self, path: Path, fields: dict[str, Any]) -> None:
         """Raise DataError unless it was this plan that the checkpoint was made by."""

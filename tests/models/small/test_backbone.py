@@ -154,6 +154,18 @@ def test_surprise_is_asked_of_the_last_frames_only() -> None:
     assert changed.tolist() == [[False, False], [True, False]]
 
 
+def test_what_is_believed_of_each_token_is_a_law_that_the_surprise_is_of() -> None:
+    backbone, given = drawn(BELIEVING), inputs(2, seed=22)
+    assert backbone.palette is not None
+    clean = torch.randn(2, 2, 3, 4, 6, generator=torch.Generator().manual_seed(23))
+    surprise, believed = backbone.weighed(*given, causal(backbone, 1), clean)
+    assert torch.equal(surprise, backbone.surprise(*given, causal(backbone, 1), clean))
+    assert believed.shape == (2, 2, 2, 3, len(backbone.palette.centres))
+    assert torch.allclose(believed.exp().sum(-1), torch.ones(2, 2, 2, 3))
+    labels = backbone.palette.nearest(backbone.patchify(clean)).unflatten(2, (2, 3))
+    assert bool((surprise >= -believed.gather(-1, labels[..., None])[..., 0]).all())  # offsets surprise as well
+
+
 def test_a_backbone_without_a_palette_has_no_beliefs_to_surprise() -> None:
     backbone, given = drawn(), inputs(1, seed=24)
     with pytest.raises(ConfigError, match="train it with DiffusionForcing"):

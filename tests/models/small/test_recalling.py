@@ -84,7 +84,7 @@ def test_draws_and_surprise_are_those_of_what_is_then_believed() -> None:
     run = backbone.run(*given, attend, recalled.flatten(2))
     assert torch.equal(told(*given, attend, dice), backbone.answer(run, dice))
     clean = question(seed=8)[0][:, 2:]
-    assert torch.equal(told.surprise(*given, attend, clean), backbone.missed(run, clean))
+    assert torch.equal(told.surprise(*given, attend, clean), backbone.weigh(run, clean)[0])
     assert not torch.equal(told.surprise(*given, attend, clean), backbone.surprise(*given, attend, clean))
 
 

@@ -207,7 +207,23 @@ class SmallBackbone(nn.Module):
         Raises:
             ConfigError: the backbone has no palette, so that it holds no beliefs.
         """
-        return self.missed(self.run(noisy, previous, sigma, controls, attend), clean)
+        return self.weighed(noisy, previous, sigma, controls, attend, clean)[0]
+
+    def weighed(
+        self,
+        noisy: Tensor,
+        previous: Tensor,
+        sigma: Tensor,
+        controls: Tensor,
+        attend: Attend,
+        clean: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Their surprise, and the logarithms of how likely each code is; see BelievingBackbone.
+
+        Raises:
+            ConfigError: see surprise.
+        """
+        return self.weigh(self.run(noisy, previous, sigma, controls, attend), clean)
 
     @torch.no_grad()
     def remember(self, memory: Memory, latents: Tensor, before: Tensor, controls: Tensor) -> Memory:
@@ -294,15 +310,15 @@ class SmallBackbone(nn.Module):
             return self._unpatchify(run.numbers)
         return self._unpatchify(self._believe(self.palette, run, dice))
 
-    def missed(self, run: Run, clean: Tensor) -> Tensor:
-        """See surprise."""
+    def weigh(self, run: Run, clean: Tensor) -> tuple[Tensor, Tensor]:
+        """See weighed."""
         if self.palette is None:
             raise ConfigError("a backbone without a palette holds no beliefs; train it with DiffusionForcing")
         judged = clean.shape[1]
         logits, offset = self._logits(self.palette, run)[:, -judged:], run.numbers[:, -judged:]
         found: Tensor = self.palette.surprise(logits, offset, self.patchify(clean))
-        each: Tensor = found.unflatten(2, (self.geometry.rows, self.geometry.columns))
-        return each
+        grid = (self.geometry.rows, self.geometry.columns)
+        return found.unflatten(2, grid), logits.float().log_softmax(-1).unflatten(2, grid)
 
     def _believe(self, palette: Palette, run: Run, dice: Tensor | None) -> Tensor:
         """The patches believed in, [B, F, tokens, P]: their mean, or a draw."""

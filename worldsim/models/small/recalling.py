@@ -71,8 +71,20 @@ class Recalling:
         clean: Tensor,
     ) -> Tensor:
         """See SmallBackbone.surprise."""
+        return self.weighed(noisy, previous, sigma, controls, attend, clean)[0]
+
+    def weighed(
+        self,
+        noisy: Tensor,
+        previous: Tensor,
+        sigma: Tensor,
+        controls: Tensor,
+        attend: Attend,
+        clean: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """See SmallBackbone.weighed."""
         run = self._backbone.run(noisy, previous, sigma, controls, attend, self._codes(noisy))
-        return self._backbone.missed(run, clean)
+        return self._backbone.weigh(run, clean)
 
     def _codes(self, frames: Tensor) -> Tensor:
         """What is recalled of all of so many frames, [B, F, tokens]."""
