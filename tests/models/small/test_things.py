@@ -113,16 +113,29 @@ def test_at_the_edge_of_a_field_things_come_and_go_each_by_itself(
 def test_away_from_the_edge_a_crowd_never_grows_beyond_three_and_those_believed_least_go(before: int) -> None:
     """Fifteen places away from the edge, each with a cow by a chance of its own."""
     chances = {(row, column): 0.5 + 0.02 * (5 * row + column) for row in range(1, 4) for column in range(1, 6)}
-    law = meadow(chances | {(0, 0): 0.9, (4, 6): 0.9})
+    law = meadow(chances)
     free, held = (cows(law, 500, seed=12, before=crowd) for crowd in (99, before))
     inside = torch.zeros(ROWS, COLUMNS, dtype=torch.bool)
     inside[1:-1, 1:-1] = True
-    assert torch.equal(held & ~inside, free & ~inside)
     assert not (held & ~free).any()
     count = (free & inside).sum((1, 2))
     assert torch.equal((held & inside).sum((1, 2)), count.clamp(max=max(before, 3)))
     believed = law[0, 0, :, COW].view(ROWS, COLUMNS)
     for drawn, shown in zip(free & inside, held & inside, strict=True):
+        gone = drawn & ~shown
+        assert not gone.any() or believed[gone].max() <= believed[shown].min()
+
+
+@pytest.mark.parametrize("before", [0, 4, 6, 9])
+def test_in_the_whole_view_a_crowd_never_grows_beyond_six_and_those_believed_least_go(before: int) -> None:
+    """Twenty places at the edge, each with a cow by a chance of its own, and two away from it."""
+    edge = [(row, column) for row in range(ROWS) for column in range(COLUMNS) if row in (0, 4) or column in (0, 6)]
+    law = meadow({place: 0.4 + 0.02 * number for number, place in enumerate(edge)} | {(2, 2): 0.95, (2, 5): 0.95})
+    free, held = (cows(law, 500, seed=12, before=crowd) for crowd in (99, before))
+    assert not (held & ~free).any()
+    assert torch.equal(held.sum((1, 2)), free.sum((1, 2)).clamp(max=max(before, 6)))
+    believed = law[0, 0, :, COW].view(ROWS, COLUMNS)
+    for drawn, shown in zip(free, held, strict=True):
         gone = drawn & ~shown
         assert not gone.any() or believed[gone].max() <= believed[shown].min()
 

@@ -6,7 +6,7 @@ their chances stays, and one of the two comes out settled. Each token shows a th
 of five tokens that share one thing exactly one does.
 
 What is believed of a crowd may still add up to more than it is, and then it grows, and the larger it is the faster. But
-into a view things come at its edge: away from there a crowd never grows.
+into a view things come at its edge: away from there a crowd never grows, and at the edge only until it is a herd.
 
 Source: the local pivotal method, Grafström, Lundström & Schelin 2012 (Biometrics 68, 514-520), algorithm LPM2, after
 the pivotal method of Deville & Tillé 1998. Departures: the nearest partner is taken in reading order, not by dice, and
@@ -29,6 +29,9 @@ FEW = 3.0
 next is then one draw, and not two."""
 CROWD = 3
 """Of so few things more may come to be in the midst of a view, as when one lets another fly."""
+HERD = 6
+"""Until there are so many, things come into a view. Of 57,000 recorded Crafter frames 99.9 % show no more creatures and
+arrows."""
 SURE = 1e-3
 """Chances that are nearer to 0 or 1 than this are taken for it."""
 
@@ -62,24 +65,21 @@ def settle(
         for frame, chance in enumerate(chances[video]):
             settled = _duels(chance, edge, _coins(rolled[video, frame]))
             lively = alive[video, frame] > chance / 2
-            shows[video, frame] = _held_down(settled, lively, chance, edge, max(crowd, CROWD))
+            settled = _held_down(settled, lively & ~edge, chance, max(crowd, CROWD))
+            shows[video, frame] = _held_down(settled, lively, chance, max(crowd, HERD))
             crowd = int((shows[video, frame] & lively).sum())
     shown = torch.from_numpy(shows).to(likely.device).flatten(2)[..., None]
     return likely * (things == shown)
 
 
 def _held_down(
-    shows: NDArray[np.bool_],
-    lively: NDArray[np.bool_],
-    chances: NDArray[np.float64],
-    edge: NDArray[np.bool_],
-    most: int,
+    shows: NDArray[np.bool_], lively: NDArray[np.bool_], chances: NDArray[np.float64], most: int
 ) -> NDArray[np.bool_]:
-    """Which tokens show a thing, away from the edge no more than so many lively ones: those believed least go."""
-    inside = np.argwhere(shows & lively & ~edge)
-    if len(inside) <= most:
+    """Which tokens show a thing, no more than so many of these lively ones: those believed least go."""
+    crowd = np.argwhere(shows & lively)
+    if len(crowd) <= most:
         return shows
-    unsure = sorted((chances[row, column], row, column) for row, column in inside)[: len(inside) - most]
+    unsure = sorted((chances[row, column], row, column) for row, column in crowd)[: len(crowd) - most]
     held = shows.copy()
     for chance, row, column in unsure:
         held[row, column] = chance >= 1 - SURE
