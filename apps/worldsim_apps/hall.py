@@ -83,7 +83,7 @@ class Hall:
         """The picture that a client sent, a PNG or JPEG in base64, fitted to the world: uint8 [1, H, W, 3].
 
         Raises:
-            ProtocolError: it is none, torn, too large, or takes too long to unpack.
+            ProtocolError: it is none, torn or too large, see encoding.picture_of.
         """
         try:
             data = base64.b64decode(image, validate=True)

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -26,9 +26,6 @@ from worldsim.session.log import SessionLog, Step
 from worldsim_apps.encoding import png_of
 from worldsim_apps.hall import Hall
 from worldsim_apps.kept import size_of
-
-if TYPE_CHECKING:
-    pass
 
 MOST_MARKS = 256
 HELD_MARKS = 4
