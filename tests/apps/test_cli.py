@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.apps.signalling import send
 from worldsim import presets
 from worldsim.client import BlockingClient
 from worldsim.errors import SessionClosed
@@ -322,7 +323,7 @@ def test_ctrl_c_keeps_what_was_made_and_exits_with_130(untrained, capsys, monkey
 
     def press(session: Session, keys: frozenset[str]) -> object:
         if session.block == 2:
-            signal.raise_signal(signal.SIGINT)
+            send(signal.SIGINT)
         return step(session, keys)
 
     monkeypatch.setattr(Session, "step", press)
@@ -341,7 +342,7 @@ def test_a_video_that_exists_outlives_a_walk_that_is_refused_or_stopped(untraine
     step = Session.step
 
     def press(session: Session, keys: frozenset[str]) -> object:
-        signal.raise_signal(signal.SIGINT)
+        send(signal.SIGINT)
         return step(session, keys)
 
     monkeypatch.setattr(Session, "step", press)
@@ -357,8 +358,8 @@ def test_a_second_ctrl_c_says_where_the_part_is_that_was_made(untrained, capsys,
 
     def press(session: Session, keys: frozenset[str]) -> object:
         if session.block == 2:
-            signal.raise_signal(signal.SIGINT)
-            signal.raise_signal(signal.SIGINT)
+            send(signal.SIGINT)
+            send(signal.SIGINT)
         return step(session, keys)
 
     monkeypatch.setattr(Session, "step", press)
@@ -569,7 +570,7 @@ def test_train_hands_over_what_was_asked_and_reports_what_was_judged(trained, ca
 def test_training_that_is_stopped_says_what_is_kept_and_how_to_go_on(monkeypatch, capsys):
     def train_world(*_: Any, **settings: Any) -> dict[str, Any]:
         with settings["stopping"]() as is_stopped:
-            signal.raise_signal(signal.SIGINT)
+            send(signal.SIGINT)
             assert is_stopped()
         return {"update": 7, "minutes": 0.5, "train_loss": 0.25}
 
@@ -586,7 +587,7 @@ def test_training_that_is_stopped_says_what_is_kept_and_how_to_go_on(monkeypatch
 
 @pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
 def test_recording_that_is_stopped_says_what_is_kept_and_how_to_go_on(monkeypatch, capsys, which):
-    monkeypatch.setattr("worldsim.training.data.record", lambda *_, **__: signal.raise_signal(which))
+    monkeypatch.setattr("worldsim.training.data.record", lambda *_, **__: send(which))
     code, out, err = run(capsys, "record", "crafter", "-o", "o")
     assert (code, out) == (130, "o: shards that are whole stay there; go on with the same command\n")
     assert err == "worldsim: stopped by Ctrl-C\n"

@@ -12,6 +12,7 @@ import av
 import numpy as np
 import pytest
 
+from tests.apps.signalling import send
 from worldsim.cache.policy import Full
 from worldsim.errors import ConfigError, PoolFull, VideoError
 from worldsim.testing.fakes import tiny_world
@@ -81,7 +82,7 @@ def test_a_film_is_enlarged_by_a_whole_factor_up_to_576_pixels_high(tmp_path):
 
 def test_ctrl_c_ends_the_film_after_the_block_it_is_in(tmp_path):
     def press(_: int) -> None:
-        signal.raise_signal(signal.SIGINT)
+        send(signal.SIGINT)
 
     before = signal.getsignal(signal.SIGINT)
     made, session = play(tmp_path / "a.mp4", frames_per_block=2, on_frames=press)
@@ -94,8 +95,8 @@ def test_ctrl_c_ends_the_film_after_the_block_it_is_in(tmp_path):
 
 def test_a_second_ctrl_c_interrupts_at_once_and_the_part_written_plays(tmp_path):
     def press(_: int) -> None:
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGINT)
+        send(signal.SIGINT)
+        send(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
         play(tmp_path / "a.mp4", frames_per_block=2, on_frames=press)
@@ -118,7 +119,7 @@ def test_ctrl_c_means_what_it_did_after_an_error_too(tmp_path):
 
 def test_a_film_that_is_stopped_takes_no_place_of_another(tmp_path):
     def press(_: int) -> None:
-        signal.raise_signal(signal.SIGINT)
+        send(signal.SIGINT)
 
     play(tmp_path / "a.mp4", frames=3)
     made, _ = play(tmp_path / "a.mp4", on_frames=press)

@@ -6,6 +6,7 @@ import signal
 
 import pytest
 
+from tests.apps.signalling import send
 from worldsim_apps.stopping import stoppable, terminable
 
 BOTH = pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
@@ -23,13 +24,13 @@ def test_the_first_stops_when_it_is_asked_and_the_second_does_as_ever(which: sig
     try:
         with stoppable() as is_stopped:
             assert not is_stopped()
-            signal.raise_signal(which)
+            send(which)
             assert is_stopped()
             with pytest.raises(Usual):
-                signal.raise_signal(which)
+                send(which)
         assert signal.getsignal(which) is handler
         with pytest.raises(Usual):
-            signal.raise_signal(which)
+            send(which)
     finally:
         signal.signal(which, before)
 
@@ -46,5 +47,5 @@ def test_work_that_nobody_stops_leaves_signals_as_they_were(which: signal.Signal
 def test_sigterm_interrupts_as_ctrl_c_does_for_as_long_as_it_is_to() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt), terminable():
-        signal.raise_signal(signal.SIGTERM)
+        send(signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) is before
