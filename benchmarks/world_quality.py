@@ -449,6 +449,7 @@ def main(
     steps: Annotated[int | None, typer.Option(help="Backbone calls that denoise a block; the world's own.")] = None,
     episodes: Annotated[int, typer.Option(min=2, help="Real episodes, up to eight rollouts each.")] = 64,
     rollouts: Annotated[int, typer.Option(min=1, help="Rollouts that leave each episode, at most.")] = 8,
+    effects: Annotated[int, typer.Option(min=2, help="Cases of each effect, at most.")] = 100,
     walks: Annotated[int, typer.Option(min=2, help="Walks of a minute, at most one an episode.")] = 64,
     workers: Annotated[int, typer.Option(min=1, help="Processes that generate at once.")] = 1,
     seed: Annotated[int, typer.Option(help="Of the first episode.")] = 500_000_000,
@@ -456,7 +457,8 @@ def main(
 ) -> None:
     """Judge crafter."""
     settings: dict[str, Any] = {"weights": weights, "frames_per_block": frames_per_block, "steps": steps}
-    world, amount = worldsim.load("crafter", **settings), Amount(episodes=episodes, rollouts=rollouts, walks=walks)
+    world = worldsim.load("crafter", **settings)
+    amount = Amount(episodes=episodes, rollouts=rollouts, effects=effects, walks=walks)
     if workers == 1:
         found, sheet = measure(world, amount, seed)
     else:

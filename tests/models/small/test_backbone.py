@@ -10,6 +10,7 @@ from torch import Tensor
 
 from worldsim.errors import ConfigError
 from worldsim.models.protocol import UNKNOWN
+from worldsim.models.small.atlas import Scroll
 from worldsim.models.small.backbone import SmallBackbone, SmallConfig
 from worldsim.testing.fakes import tiny_backbone
 from worldsim.training.attention import StreamAttention, StreamLayout
@@ -272,6 +273,20 @@ def test_what_is_unlikely_may_differ_from_row_to_row() -> None:
     differs = (one != other).any(-1).unflatten(1, (2, 3))
     assert differs[:, 0].any()
     assert not differs[:, 1].any()  # the likeliest, whatever the dice say
+
+
+@torch.no_grad()
+def test_what_enters_the_view_is_drawn_in_its_variety_though_all_else_is_the_likeliest() -> None:
+    to_the_right = Scroll(rows=2, body=(0, 0), moves=((1, 0, 1),))
+    backbone, given = drawn(replace(BELIEVING, unlikely=1.0, scroll=to_the_right)), inputs(1, seed=31)
+    given[-1] = torch.eye(5)[1].repeat(1, FRAMES, 1)
+    given[-1][:, FRAMES // 2 :] = 0  # then it stays
+    dice = [torch.full((1, FRAMES, 2, 3), dot) for dot in (0.01, 0.99)]
+    one, other = (backbone.patchify(backbone(*given, causal(backbone, 1), each))[0] for each in dice)
+    differs = (one != other).any(-1).unflatten(1, (2, 3))
+    assert differs[: FRAMES // 2, :, 2].any()
+    differs[: FRAMES // 2, :, 2] = False
+    assert not differs.any()
 
 
 def test_a_list_of_what_is_unlikely_as_a_weights_file_has_it_equals_the_tuple() -> None:

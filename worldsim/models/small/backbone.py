@@ -27,7 +27,7 @@ from worldsim.errors import ConfigError, shown
 from worldsim.geometry import LatentGeometry
 from worldsim.models.protocol import UNKNOWN, Attend, Chart, Memory
 from worldsim.models.small.atlas import Atlas, Scroll
-from worldsim.models.small.palette import Palette
+from worldsim.models.small.palette import RARE, Palette
 from worldsim.models.small.recalling import Recalling, Trust
 from worldsim.models.small.things import settle
 
@@ -43,10 +43,10 @@ class SmallConfig:
     """The size of one small backbone. Lengths are in tokens, channels or layers; controls in numbers a frame.
 
     palette and unlikely are those of worldsim.models.small.palette; a palette of 0 is none, and unlikely is one share
-    for all tokens or one for each of their rows, rows of one share being a field of worldsim.models.small.things.
-    glance is how many numbers of each patch of the previous frame every token is told, all patches at once; 0 is none.
-    scroll is how its view moves over a land, see
-    worldsim.models.small.atlas: the backbone then remembers places, for which it needs a palette; None is no such view.
+    for all tokens or one for each of their rows, rows of one share being a field of worldsim.models.small.things; of
+    what enters the view it is RARE at most. glance is how many numbers of each patch of the previous frame every token
+    is told, all patches at once; 0 is none. scroll is how its view moves over a land, see worldsim.models.small.atlas:
+    the backbone then remembers places, for which it needs a palette; None is no such view.
     """
 
     channels: int
@@ -302,7 +302,7 @@ class SmallBackbone(nn.Module):
         shift, scale = self.head_modulation(level).chunk(2, dim=-1)
         tokens = _modulate(tokens, shift, scale).unflatten(1, (frames, -1))
         before = self.patchify(previous[:, :1])[:, 0]
-        return Run(tokens=tokens, numbers=self.head(tokens), before=before, codes=codes)
+        return Run(tokens=tokens, numbers=self.head(tokens), before=before, controls=controls, codes=codes)
 
     def answer(self, run: Run, dice: Tensor | None) -> Tensor:
         """The frames estimated or drawn, [B, F, C, H, W]."""
@@ -325,14 +325,19 @@ class SmallBackbone(nn.Module):
         logits = self._logits(palette, run)
         if dice is None:
             return palette.mean(logits, run.numbers)
-        shares = torch.tensor(self.config.shares, device=logits.device)
-        likely = palette.likely(logits, shares.repeat_interleave(self.geometry.columns))
+        likely = palette.likely(logits, self._unlikely(run))
         restless = palette.restless > 0.5
         if restless.any():
             fields = [len(list(rows)) for _, rows in groupby(self.config.shares)]
             before = restless[palette.nearest(run.before)].sum(-1)
             likely = settle(likely, palette.kin, restless, before, dice, fields=fields)
         return palette.draw(logits, run.numbers, likely, dice.flatten(2))
+
+    def _unlikely(self, run: Run) -> Tensor:
+        """What is unlikely of each token, fit for [B, F, tokens]."""
+        shares = torch.tensor(self.config.shares, device=run.tokens.device).repeat_interleave(self.geometry.columns)
+        known = ~self.enters(run.controls).flatten(2) if self.config.scroll else torch.ones_like(shares).bool()
+        return shares.where(known, shares.clamp_max(RARE))
 
     def _surroundings(self, previous: Tensor) -> Tensor:
         """What lay around every token one frame before, [B, F, C, H, W] to [B, F, tokens, D]."""
@@ -395,12 +400,14 @@ class Run:
     tokens: the last, [B, F, tokens, D].
     numbers: read off them, [B, F, tokens, C * patch * patch].
     before: the frame before the first, [B, tokens, C * patch * patch].
+    controls: what they were steered by, [B, F, A].
     codes: what was recalled, [B, F, tokens], if anything was.
     """
 
     tokens: Tensor
     numbers: Tensor
     before: Tensor
+    controls: Tensor
     codes: Tensor | None
 
 
