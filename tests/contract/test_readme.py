@@ -1,4 +1,4 @@
-"""The README's commands run: every fenced sh and python block, as printed, in an empty folder."""
+"""What the README and the pages in docs print runs: every fenced sh and python block, in an empty folder."""
 
 from __future__ import annotations
 
@@ -6,22 +6,38 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FENCES = re.findall(r"^```(\w*)\n(.*?)^```$", (ROOT / "README.md").read_text(), flags=re.MULTILINE | re.DOTALL)
+README = ROOT / "README.md"
+PAGES = (README, *sorted((ROOT / "docs").glob("*.md")))
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
 SET_UP = ("git clone ", "python3 -m venv ", ".venv/bin/pip install ")
 
 
-def blocks(language: str) -> list[str]:
+def blocks(language: str, pages: Sequence[Path] = PAGES) -> list[str]:
     """The fenced blocks of one language, in order."""
-    return [text for name, text in FENCES if name == language]
+    return [text for page in pages for name, text in FENCE.findall(page.read_text()) if name == language]
 
 
-def test_every_fence_says_what_it_holds() -> None:
-    assert {name for name, _ in FENCES} == {"sh", "python", "text"}
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_fence_says_what_it_holds(page: Path) -> None:
+    assert {name for name, _ in FENCE.findall(page.read_text())} <= {"sh", "python", "text"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_page_points_to_is_there(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+def test_the_readme_is_short_and_names_every_page() -> None:
+    text = README.read_text()
+    assert len(text.splitlines()) <= 130
+    assert [page.name for page in PAGES[1:] if f"docs/{page.name}" not in text and page.stem != "drift"] == []
 
 
 def serves(block: str) -> bool:
@@ -57,7 +73,7 @@ def test_what_is_served_is_played_by_the_program_below_it(tmp_path: Path, monkey
         assert server.stdout is not None
         assert "ws://127.0.0.1:8765" in server.stdout.readline()
         monkeypatch.chdir(tmp_path)
-        exec(compile(program, "README.md", "exec"), {})
+        exec(compile(program, "serving.md", "exec"), {})
         server.terminate()
         assert server.wait(60) == 0
 
@@ -66,14 +82,14 @@ def test_what_is_served_is_played_by_the_program_below_it(tmp_path: Path, monkey
 @pytest.mark.parametrize("block", [block for block in blocks("python") if "BlockingClient" not in block])
 def test_a_python_block_runs(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    exec(compile(block, "README.md", "exec"), {})
+    exec(compile(block, "page", "exec"), {})
 
 
 def test_the_first_program_has_at_most_eight_lines() -> None:
-    assert len(blocks("python")[0].splitlines()) <= 8
+    assert len(blocks("python", [README])[0].splitlines()) <= 8
 
 
 def test_the_tree_names_folders_that_exist() -> None:
-    (tree,) = blocks("text")
+    (tree,) = blocks("text", [README])
     for line in tree.splitlines():
         assert (ROOT / line.split()[0]).is_dir(), line
