@@ -161,7 +161,7 @@ def surprise(recipe: WorldRecipe, weights: Path, held_out: Episodes, windows: in
         window = open_pass(objective, play, generator)
         noisy, sigma = noisy_blocks(window, objective.shift, PLAIN, generator)
         recalling = window.recalling(backbone)
-        missed = recalling.surprise(*window.inputs(backbone, noisy, sigma), window.clean)  # type: ignore[attr-defined]
+        missed, _ = recalling.weighed(*window.inputs(backbone, noisy, sigma), window.clean)  # type: ignore[attr-defined]
         assert window.recalled is not None
         for name, mask in _classes(backbone, window.steering, window.recalled).items():
             found.setdefault(f"surprise {name}", []).append(missed[mask])

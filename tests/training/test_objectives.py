@@ -151,13 +151,13 @@ def test_beliefs_learn_to_expect_what_they_are_shown() -> None:
 def watched(backbone: SmallBackbone) -> tuple[SmallBackbone, list[tuple[Any, ...]]]:
     """That backbone, and what its surprise is asked of from now on."""
     asked: list[tuple[Any, ...]] = []
-    surprise = backbone.surprise
+    weighed = backbone.weighed
 
-    def spy(*arguments: Any) -> Tensor:
+    def spy(*arguments: Any) -> tuple[Tensor, Tensor]:
         asked.append(arguments)
-        return surprise(*arguments)
+        return weighed(*arguments)
 
-    backbone.surprise = spy  # type: ignore[method-assign]
+    backbone.weighed = spy  # type: ignore[method-assign]
     return backbone, asked
 
 
@@ -169,7 +169,7 @@ def test_the_surprise_is_asked_of_the_noisy_streams_and_averaged() -> None:
     ((noisy, previous, sigma, controls, attend, clean),) = asked
     assert torch.equal(clean, latents[:, 3:].repeat(1, 2, 1, 1, 1))
     assert noisy.shape[1] == 4 + 4
-    assert torch.equal(loss, believing(11).surprise(noisy, previous, sigma, controls, attend, clean).mean())
+    assert torch.equal(loss, believing(11).weighed(noisy, previous, sigma, controls, attend, clean)[0].mean())
 
 
 def test_rows_count_as_much_as_they_are_told_to() -> None:
@@ -318,7 +318,7 @@ def test_beliefs_are_forced_towards_what_is_alike_in_one_call() -> None:
     other = (alike != clean).any(2)
     share, wanted = (is_alike & other).sum() / other.sum(), (0.9 * sigma[:, :, None, None] * other).sum() / other.sum()
     assert abs(share - wanted) < 4 * (0.25 / other.sum()) ** 0.5
-    assert torch.equal(loss, believing(11).surprise(*inputs, target).mean())
+    assert torch.equal(loss, believing(11).weighed(*inputs, target)[0].mean())
 
 
 @pytest.mark.parametrize("kind", [DiffusionForcing, BeliefForcing])

@@ -92,27 +92,14 @@ class DrawingBackbone(Backbone, Protocol):
         """
         ...
 
-    def surprise(
-        self, noisy: Tensor, previous: Tensor, sigma: Tensor, controls: Tensor, attend: Attend, clean: Tensor, /
-    ) -> Tensor:
-        """How little the clean frames [B, n, C, H, W] were expected of the last n of noisy, with gradient.
-
-        Returns:
-            [B, n, rows, columns], in nats.
-        """
-        ...
-
-
-class BelievingBackbone(DrawingBackbone, Protocol):
-    """A backbone that says what it believes, and so can be held to what another does."""
-
     def weighed(
         self, noisy: Tensor, previous: Tensor, sigma: Tensor, controls: Tensor, attend: Attend, clean: Tensor, /
     ) -> tuple[Tensor, Tensor]:
-        """The surprise of clean frames, see `surprise`, and what is believed: the logarithm of how likely each code is.
+        """How little the clean frames [B, n, C, H, W] were expected of the last n of noisy, and what was.
 
         Returns:
-            [B, n, rows, columns] in nats, and [B, n, rows, columns, K], float32.
+            The surprise, [B, n, rows, columns] in nats, and the logarithm of how likely each code was, float32
+            [B, n, rows, columns, K].
         """
         ...
 

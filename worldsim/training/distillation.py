@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from worldsim.errors import ConfigError
-from worldsim.models.protocol import Backbone, BelievingBackbone, RememberingBackbone
+from worldsim.models.protocol import Backbone, DrawingBackbone, RememberingBackbone
 from worldsim.schedules import check_sigmas
 from worldsim.training.noising import noisy_blocks
 from worldsim.training.objectives import BeliefForcing
@@ -125,7 +125,7 @@ class BeliefKeeping:
         window = open_pass(self.forcing, play, generator)
         noisy, sigma = noisy_blocks(window, self.forcing.shift, self.forcing.noise, generator)
         inputs = (*window.inputs(backbone, noisy, sigma), window.clean)
-        surprise, believed = cast(BelievingBackbone, window.recalling(backbone)).weighed(*inputs)
+        surprise, believed = cast(DrawingBackbone, window.recalling(backbone)).weighed(*inputs)
         _, taught = teacher.weighed(*inputs, recalled=window.recalled)
         astray = (taught.exp() * (taught - believed)).sum(-1)
         entering = cast(RememberingBackbone, backbone).enters(window.steering)

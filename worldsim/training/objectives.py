@@ -126,7 +126,7 @@ class BeliefForcing:
             alike = most_alike(play.latents, window.layout)
             target = self.forcing.drawn(target, alike, sigma, grid, generator)
         inputs = window.inputs(backbone, noisy, sigma)
-        surprise = cast(DrawingBackbone, window.recalling(backbone)).surprise(*inputs, target)
+        surprise, _ = cast(DrawingBackbone, window.recalling(backbone)).weighed(*inputs, target)
         if self.entering != 1 or play.chosen is not None:
             entering = cast(RememberingBackbone, backbone).enters(window.steering)
             surprise = surprise * torch.where(entering, self._entering(play), 1.0)

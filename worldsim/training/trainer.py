@@ -22,7 +22,7 @@ from worldsim.cache.rotary import Rotary
 from worldsim.errors import BrokenRun, ConfigError, DataError
 from worldsim.files import checksum, write_tensors
 from worldsim.geometry import LatentGeometry
-from worldsim.models.protocol import Backbone, BelievingBackbone
+from worldsim.models.protocol import Backbone, DrawingBackbone
 from worldsim.training.passes import Play, recalling
 
 SEEDS = 1 << 64
@@ -218,7 +218,7 @@ class Reweighted:
 
     @torch.no_grad()
     def weighed(self, *inputs: Any, recalled: Tensor | None) -> tuple[Tensor, Tensor]:
-        """See BelievingBackbone.weighed; of one that recalls this, if anything is."""
+        """See DrawingBackbone.weighed; of one that recalls this, if anything is."""
         weights = {f"backbone.{name}": weight for name, weight in self._weights.items()}
         found: tuple[Tensor, Tensor] = functional_call(_Weighing(self._module, recalled), weights, inputs)
         return found
@@ -234,7 +234,7 @@ class _Weighing(nn.Module):
 
     def forward(self, *inputs: Any) -> tuple[Tensor, Tensor]:
         backbone: Any = self.backbone
-        return cast(BelievingBackbone, recalling(backbone, self.recalled)).weighed(*inputs)
+        return cast(DrawingBackbone, recalling(backbone, self.recalled)).weighed(*inputs)
 
 
 class Trainer:

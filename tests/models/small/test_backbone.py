@@ -146,12 +146,12 @@ def test_surprise_is_asked_of_the_last_frames_only() -> None:
     backbone, given = drawn(BELIEVING), inputs(2, seed=22)
     clean = torch.randn(2, 2, 3, 4, 6, generator=torch.Generator().manual_seed(23))
     attend = causal(backbone, 1)
-    surprise = backbone.surprise(*given, attend, clean)
+    surprise = backbone.weighed(*given, attend, clean)[0]
     assert surprise.shape == (2, 2, 2, 3)
     whole = torch.cat((given[0][:, :-2], clean), dim=1)
-    assert torch.allclose(surprise, backbone.surprise(*given, attend, whole)[:, -2:])
+    assert torch.allclose(surprise, backbone.weighed(*given, attend, whole)[0][:, -2:])
     clean[1, 0] += 5
-    changed = (backbone.surprise(*given, attend, clean) != surprise).flatten(2).any(2)
+    changed = (backbone.weighed(*given, attend, clean)[0] != surprise).flatten(2).any(2)
     assert changed.tolist() == [[False, False], [True, False]]
 
 
@@ -160,7 +160,6 @@ def test_what_is_believed_of_each_token_is_a_law_that_the_surprise_is_of() -> No
     assert backbone.palette is not None
     clean = torch.randn(2, 2, 3, 4, 6, generator=torch.Generator().manual_seed(23))
     surprise, believed = backbone.weighed(*given, causal(backbone, 1), clean)
-    assert torch.equal(surprise, backbone.surprise(*given, causal(backbone, 1), clean))
     assert believed.shape == (2, 2, 2, 3, len(backbone.palette.centres))
     assert torch.allclose(believed.exp().sum(-1), torch.ones(2, 2, 2, 3))
     labels = backbone.palette.nearest(backbone.patchify(clean)).unflatten(2, (2, 3))
@@ -170,7 +169,7 @@ def test_what_is_believed_of_each_token_is_a_law_that_the_surprise_is_of() -> No
 def test_a_backbone_without_a_palette_has_no_beliefs_to_surprise() -> None:
     backbone, given = drawn(), inputs(1, seed=24)
     with pytest.raises(ConfigError, match="train it with DiffusionForcing"):
-        backbone.surprise(*given, causal(backbone, 1), given[0])
+        backbone.weighed(*given, causal(backbone, 1), given[0])
 
 
 @torch.no_grad()

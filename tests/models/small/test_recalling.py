@@ -84,8 +84,10 @@ def test_draws_and_surprise_are_those_of_what_is_then_believed() -> None:
     run = backbone.run(*given, attend, recalled.flatten(2))
     assert torch.equal(told(*given, attend, dice), backbone.answer(run, dice))
     clean = question(seed=8)[0][:, 2:]
-    assert torch.equal(told.surprise(*given, attend, clean), backbone.weigh(run, clean)[0])
-    assert not torch.equal(told.surprise(*given, attend, clean), backbone.surprise(*given, attend, clean))
+    surprise, believed = told.weighed(*given, attend, clean)
+    assert torch.equal(surprise, backbone.weigh(run, clean)[0])
+    assert torch.equal(believed, backbone.weigh(run, clean)[1])
+    assert not torch.equal(surprise, backbone.weighed(*given, attend, clean)[0])
 
 
 @torch.no_grad()

@@ -193,22 +193,6 @@ class SmallBackbone(nn.Module):
         """
         return self.answer(self.run(noisy, previous, sigma, controls, attend), dice).to(noisy.dtype)
 
-    def surprise(
-        self,
-        noisy: Tensor,
-        previous: Tensor,
-        sigma: Tensor,
-        controls: Tensor,
-        attend: Attend,
-        clean: Tensor,
-    ) -> Tensor:
-        """How little clean frames, [B, n, C, H, W], were expected of the last n given: [B, n, rows, columns], in nats.
-
-        Raises:
-            ConfigError: the backbone has no palette, so that it holds no beliefs.
-        """
-        return self.weighed(noisy, previous, sigma, controls, attend, clean)[0]
-
     def weighed(
         self,
         noisy: Tensor,
@@ -218,10 +202,10 @@ class SmallBackbone(nn.Module):
         attend: Attend,
         clean: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Their surprise, and the logarithms of how likely each code is; see BelievingBackbone.
+        """How little clean frames were expected, and what was; see worldsim.models.protocol.DrawingBackbone.
 
         Raises:
-            ConfigError: see surprise.
+            ConfigError: the backbone has no palette, so that it holds no beliefs.
         """
         return self.weigh(self.run(noisy, previous, sigma, controls, attend), clean)
 

@@ -61,18 +61,6 @@ class Recalling:
         run = self._backbone.run(noisy, previous, sigma, controls, attend, self._codes(noisy))
         return self._backbone.answer(run, dice).to(noisy.dtype)
 
-    def surprise(
-        self,
-        noisy: Tensor,
-        previous: Tensor,
-        sigma: Tensor,
-        controls: Tensor,
-        attend: Attend,
-        clean: Tensor,
-    ) -> Tensor:
-        """See SmallBackbone.surprise."""
-        return self.weighed(noisy, previous, sigma, controls, attend, clean)[0]
-
     def weighed(
         self,
         noisy: Tensor,
