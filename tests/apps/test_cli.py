@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.apps.signalling import send
+from tests.signalling import send
 from worldsim import presets
 from worldsim.client import BlockingClient
 from worldsim.errors import SessionClosed

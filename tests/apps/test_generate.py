@@ -12,7 +12,7 @@ import av
 import numpy as np
 import pytest
 
-from tests.apps.signalling import send
+from tests.signalling import send
 from worldsim.cache.policy import Full
 from worldsim.errors import ConfigError, PoolFull, VideoError
 from worldsim.testing.fakes import tiny_world

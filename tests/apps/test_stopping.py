@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from tests.apps.signalling import send
+from tests.signalling import send
 from worldsim_apps.stopping import stoppable, terminable
 
 BOTH = pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])

@@ -268,6 +268,17 @@ def test_a_session_is_not_saved_over_a_folder(tmp_path):
     assert [*tmp_path.iterdir()] == []
 
 
+@pytest.mark.parametrize("name", ["life.log", "life"])
+def test_a_session_is_not_saved_over_a_log_nor_is_one_taken_for_what_was_saved_before(tmp_path, name):
+    session = tiny_world().open(seed=1, log=tmp_path / ("life.log" if name == "life.log" else "life.before"))
+    session.step()
+    (log,) = tmp_path.iterdir()
+    with pytest.raises(ConfigError, match=rf"{log} is the log of a session, which no saved one replaces; name another"):
+        session.save(tmp_path / name)
+    assert [*tmp_path.iterdir()] == [log]
+    assert read_log(log).steps == session.log.steps
+
+
 def test_what_is_no_path_is_refused_wherever_one_is_given(tmp_path):
     world = tiny_world()
     with lived(world, 1) as session:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worldsim.errors import LogError
-from worldsim.session.log import FORMAT, Given, Opening, Rewind, SessionLog, Step, Trail, encode, is_opening
+from worldsim.session.log import FORMAT, Given, Opening, Rewind, SessionLog, Step, Trail, detour, encode, is_log
 
 GIVEN = Given(pixels=bytes(range(24)) * 2, shape=(2, 2, 4, 3), keys=(frozenset(), frozenset({"KeyA", "Space"})), hour=3)
 OPENING = Opening(
@@ -70,10 +70,25 @@ def test_a_torn_log_is_read_up_to_its_last_whole_record(cut):
     assert read.whole + read.torn == len(torn)
 
 
-def test_the_first_line_of_a_log_is_told_from_others():
-    assert is_opening(encode(OPENING))
+def test_a_file_that_begins_as_a_log_is_told_from_others(tmp_path):
+    path = tmp_path / "a.log"
+    assert not is_log(path)
+    assert not is_log(tmp_path)
+    path.write_bytes(text(OPENING, step(0)))
+    assert is_log(path)
     for other in (b"", b"hello\n", encode(step(0)), encode(OPENING)[:-1], encode(OPENING)[1:], line({"format": 2})):
-        assert not is_opening(other)
+        path.write_bytes(other)
+        assert not is_log(path)
+
+
+def test_a_log_is_told_how_far_back_a_session_goes_and_what_it_then_had_made():
+    shared = Trail(step(1), Trail(step(0), None))
+    here, there = Trail(step(2), shared), Trail(step(3, "KeyA"), Trail(step(2, "KeyA"), shared))
+    assert detour(here, there) == [Rewind(2), step(2, "KeyA"), step(3, "KeyA")]
+    assert detour(shared, here) == [step(2)]
+    assert detour(here, shared) == [Rewind(2)]
+    assert detour(here, None) == [Rewind(0)]
+    assert detour(here, here) == detour(None, None) == []
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -19,6 +19,7 @@ from worldsim.decoding.video import LatentBlock, VideoDecoder
 from worldsim.errors import BrokenBlock, PoolFull
 from worldsim.runtime.chunk import Chunk, Frames
 from worldsim.runtime.history import Moment
+from worldsim.runtime.interrupts import undivided
 from worldsim.session.log import Step, Trail
 from worldsim.session.prompt import Told
 
@@ -96,9 +97,10 @@ def _take_turns(turns: Sequence[_Turn], between: Callable[[], None]) -> None:
             _decode(turn)
             turn.seconds |= {"denoise": denoised - began, "decode": perf_counter() - denoised}
     decoded = perf_counter()
-    for turn in _commit(_left(turns)):
-        with _into(turn.outcome):
-            turn.outcome.set_result(_adopt(turn, decoded))
+    with undivided():
+        for turn in _commit(_left(turns)):
+            with _into(turn.outcome):
+                turn.outcome.set_result(_adopt(turn, decoded))
 
 
 def _left(turns: Sequence[_Turn]) -> list[_Turn]:

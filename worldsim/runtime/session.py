@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import os
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
@@ -15,12 +14,13 @@ from torch import Tensor
 from worldsim.cache.sight import Sight
 from worldsim.controls import Controls, Keys
 from worldsim.decoding.video import VideoState
-from worldsim.errors import ConfigError, NotReproduced, PoolFull, SessionClosed, SessionPaused, SpillError, shown
+from worldsim.errors import ConfigError, NotReproduced, PoolFull, SessionClosed, SessionPaused, SpillError, shown, whole
 from worldsim.files import path_of
 from worldsim.models.protocol import Codec
 from worldsim.runtime.batching import step_together
 from worldsim.runtime.chunk import Chunk, Frames
 from worldsim.runtime.history import Histories, History, Moment
+from worldsim.runtime.interrupts import undivided
 from worldsim.runtime.journal import Journal
 from worldsim.runtime.land import Colours, Land, land_of
 from worldsim.runtime.mark import Mark, kept_beside
@@ -28,7 +28,7 @@ from worldsim.runtime.notebook import SHOWN_S, Recent, film_html, note_html
 from worldsim.runtime.recording import Recording
 from worldsim.runtime.snapshot import Keep, Snapshot, check_keep, write_snapshot
 from worldsim.runtime.subtitles import held_text
-from worldsim.session.log import Opening, Record, Rewind, SessionLog, Step, Trail
+from worldsim.session.log import Opening, Record, SessionLog, Step, Trail, detour
 from worldsim.session.prompt import Told, check_over, check_prompt
 
 
@@ -209,11 +209,12 @@ class Session:
         self._check_open()
         with ExitStack() as undo:
             moment = self._marked(to, undo) if isinstance(to, Mark) else self._back(to)
-            self._write(*_turn(self._moment.trail, moment.trail))
-            undo.pop_all()
-        self._history.keep_before(moment)
-        self._take(moment)
-        self._recent.back_to(self.latest)
+            with undivided():
+                self._write(*detour(self._moment.trail, moment.trail))
+                undo.pop_all()
+                self._history.keep_before(moment)
+                self._take(moment)
+                self._recent.back_to(self.latest)
 
     def forget(self) -> None:
         """Give up the memory of what it can go back to at once; from now on that has to be lived again."""
@@ -332,7 +333,7 @@ class Session:
         self._check_open()
         if self._home.hear is None:
             world = self._opening.world
-            raise ConfigError(f"{world} is steered by keys alone and has no prompt to set to {text!r:.40}")
+            raise ConfigError(f"{world} is steered by keys alone and has no prompt to set to {shown(text)}")
         self._coming = (check_prompt(text), check_over(over))
 
     def pause(self) -> None:
@@ -422,7 +423,7 @@ class Session:
     def _back(self, to: int) -> Moment:
         blocks = whole(to, "a session is rewound to a mark, or by a number of blocks")
         if not 0 <= blocks <= self.block:
-            raise ConfigError(f"{self.block} blocks have been made; go back 0 to {self.block} of them, not {blocks}")
+            raise ConfigError(f"{self.block} blocks have been made; go back 0 to {self.block} of them, not {shown(blocks)}")
         wanted = self.block - blocks
         if not blocks:
             self._come_back()
@@ -477,24 +478,3 @@ def relive(
                 on_chunk(chunk)
         undo.pop_all()
     return session._moment
-
-
-def whole(given: object, wanted: str) -> int:
-    """The whole number that was given; ConfigError, which says what is wanted, if it is none."""
-    try:
-        if not isinstance(given, bool):
-            return int(operator.index(given))  # type: ignore[arg-type]  # it says whether it fits
-    except TypeError:
-        pass
-    raise ConfigError(f"{wanted}, got {shown(given)}")
-
-
-def _turn(here: Trail | None, there: Trail | None) -> list[Record]:
-    """What a log has to be told when a session leaves one trail for another."""
-    steps = there.steps() if there else ()
-    old = here.steps() if here else ()
-    shared = 0
-    while shared < min(len(steps), len(old)) and steps[shared] is old[shared]:
-        shared += 1
-    back: list[Record] = [Rewind(shared)] if shared < len(old) else []
-    return [*back, *steps[shared:]]

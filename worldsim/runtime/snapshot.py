@@ -20,7 +20,7 @@ from worldsim.errors import ConfigError, LogError, SnapshotError
 from worldsim.files import checksum, path_of, unfinished_name
 from worldsim.locks import locked
 from worldsim.runtime.chunk import Frames
-from worldsim.session.log import Opening, SessionLog, is_opening
+from worldsim.session.log import Opening, SessionLog, is_log
 
 FORMAT = 2
 Keep = Literal["log", "latents", "pages"]
@@ -67,12 +67,16 @@ def write_snapshot(path: Path | str, snapshot: Snapshot, log: bytes | None = Non
         log: the log that leads there as a log file has it, for a snapshot that has none of its steps.
 
     Raises:
-        ConfigError: the codec has a state that cannot be written, or it is no path, or that of a folder.
+        ConfigError: the codec has a state that cannot be written, or it is no path, or that of a folder or of
+            a log.
         OSError: it could not be written; what was there stays.
     """
     path = path_of(path, "path")
     if path.is_dir():
         raise ConfigError(f"a session is saved to a file, and {path} is a folder; name a file in it")
+    for there in (path, _before(path)):
+        if is_log(there):
+            raise ConfigError(f"{there} is the log of a session, which no saved one replaces; name another file")
     text = snapshot.log.encode() if log is None else log
     tensors = {"log": torch.frombuffer(bytearray(text), dtype=torch.uint8)}
     header: dict[str, Any] = {"format": FORMAT, "keep": snapshot.keep}
@@ -140,7 +144,7 @@ def _whole(path: Path) -> Iterator[None]:
         yield
     # A RuntimeError is JSON that is nested too deeply, or a tensor that cannot be looked at as bytes.
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError, LogError) as error:
-        if not isinstance(error, OSError) and _is_log(path):
+        if not isinstance(error, OSError) and is_log(path):
             raise SnapshotError(
                 f"{path} is the log of a session and no saved one; World.go_on goes on with it, and `worldsim replay` "
                 "lives it again"
@@ -215,11 +219,6 @@ def _shown(frame: Tensor) -> Frames:
     if frame.dtype != torch.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.numel():
         raise ValueError(f"its newest frame is {frame.dtype} {list(frame.shape)}")
     return frame.numpy()
-
-
-def _is_log(path: Path) -> bool:
-    with path.open("rb") as file:
-        return is_opening(file.readline())
 
 
 def _present(state: VideoState) -> dict[str, Tensor]:

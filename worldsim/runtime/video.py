@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from worldsim.errors import ConfigError, MissingDependency, ShapeError, VideoError, counted
 from worldsim.runtime.growing import GrowingFile
 from worldsim.runtime.subtitles import held_text, with_text, with_text_track
-from worldsim.session.log import is_opening
+from worldsim.session.log import is_log
 
 ENCODER: Final = "libx264"
 # Zero latency, so that no frame waits inside the encoder when the program dies. At this quality a pixel that was
@@ -169,7 +169,7 @@ class VideoWriter:
 
     def _open_file(self) -> GrowingFile:
         try:
-            if self._path.is_file() and _is_log(self._path):
+            if is_log(self._path):
                 raise ConfigError(f"{self._path} is the log of a session, which no video replaces; name another file")
             return GrowingFile(self._path)
         except BlockingIOError as error:
@@ -258,11 +258,6 @@ def shown_scale(size: tuple[int, int], *, height_px: int = SHOWN_HEIGHT_PX) -> i
     """
     step = 2 if any(side % 2 for side in size) else 1
     return max(step, height_px // size[0] // step * step)
-
-
-def _is_log(path: Path) -> bool:
-    with path.open("rb") as file:
-        return is_opening(file.readline())
 
 
 def _open_stream(container: OutputContainer, size: tuple[int, int], fps: int, scale: int) -> VideoStream:

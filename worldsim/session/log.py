@@ -12,6 +12,7 @@ import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from worldsim.errors import ConfigError, LogError
@@ -187,12 +188,27 @@ def _records(text: bytes) -> Iterator[tuple[Record, int]]:
         yield _decode(_fields(body)), end
 
 
-def is_opening(line: bytes) -> bool:
-    """Whether a line, its end included, is the whole first record of a log of this format."""
+def is_log(path: Path) -> bool:
+    """Whether a file begins as a log of this format does."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        line = file.readline()
     try:
         return any(isinstance(record, Opening) for record, _ in _records(line))
     except LogError:
         return False
+
+
+def detour(here: Trail | None, there: Trail | None) -> list[Record]:
+    """What a log has to be told when a session leaves one trail for another."""
+    steps = there.steps() if there else ()
+    old = here.steps() if here else ()
+    shared = 0
+    while shared < min(len(steps), len(old)) and steps[shared] is old[shared]:
+        shared += 1
+    back: list[Record] = [Rewind(shared)] if shared < len(old) else []
+    return [*back, *steps[shared:]]
 
 
 def _says(record: Record, made: int) -> str:

@@ -1,0 +1,105 @@
+"""Ctrl-C waits for what must not be left half done, and then does what it does."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from tests.signalling import send
+from worldsim.runtime.interrupts import undivided
+from worldsim.runtime.journal import read_log
+from worldsim.testing.fakes import tiny_world
+
+WALK: list[set[str]] = [{"KeyD"}, set(), {"KeyA"}, {"KeyD"}]
+
+
+def test_ctrl_c_waits_for_the_end_and_then_interrupts() -> None:
+    usual, done = signal.getsignal(signal.SIGINT), []
+
+    @undivided()
+    def work() -> None:
+        send(signal.SIGINT)
+        send(signal.SIGINT)
+        done.append(1)
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert done == [1]
+    assert signal.getsignal(signal.SIGINT) is usual
+    with undivided():
+        pass
+
+
+def test_whoever_hears_of_ctrl_c_otherwise_hears_of_it_later() -> None:
+    heard: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda which, _: heard.append(which))
+    try:
+        with undivided():
+            send(signal.SIGINT)
+            assert not heard
+        assert heard == [signal.SIGINT]
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        with undivided():
+            send(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_goes_before_what_went_wrong_meanwhile() -> None:
+    @undivided()
+    def work() -> None:
+        send(signal.SIGINT)
+        raise ZeroDivisionError
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        work()
+    assert isinstance(caught.value.__context__, ZeroDivisionError)
+
+
+def test_in_another_thread_nothing_is_changed() -> None:
+    usual, found = signal.getsignal(signal.SIGINT), []
+
+    def look() -> None:
+        with undivided():
+            found.append(signal.getsignal(signal.SIGINT))
+
+    thread = Thread(target=look)
+    thread.start()
+    thread.join()
+    assert found == [usual]
+
+
+@pytest.mark.parametrize("where", ["worldsim.runtime.batching.write_together", "os.write", "os.fsync"])
+def test_ctrl_c_while_a_block_is_kept_or_undone_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    world = tiny_world(frames_per_block=2)
+    whole, session = world.open(seed=3), world.open(seed=3, log=tmp_path / "a.log")
+    shown = [whole.step(keys).frames for keys in WALK]
+    session.step(WALK[0])
+    module, _, name = where.rpartition(".")
+    usual = getattr(sys.modules[module], name)
+
+    def pressed(*arguments: object) -> object:
+        try:
+            return usual(*arguments)
+        finally:
+            send(signal.SIGINT)
+
+    monkeypatch.setattr(where, pressed)
+    with pytest.raises(KeyboardInterrupt):
+        session.step(WALK[1])
+    assert session.block == 2
+    if not where.endswith("together"):  # which a rewind does not call
+        with pytest.raises(KeyboardInterrupt):
+            session.rewind(2)
+        assert session.block == 0
+    monkeypatch.undo()
+    for made, keys in enumerate(WALK[session.block :], session.block):
+        assert (session.step(keys).frames == shown[made]).all()
+    assert read_log(tmp_path / "a.log").steps == session.log.steps == whole.log.steps
