@@ -77,13 +77,17 @@ def speed(result: Result) -> str:
             *(f"{_middle(block[key]):.2f}" for key in ("fps", "real_time_factor", "ratio_to_floor")),
         ]
 
-    run, memory = result["long_run"], result["long_run"]["resident_mb"]
+    run = result["long_run"]
+    (settled, filled), *_ = [
+        item for item in run["resident_mb"].items() if item[0] not in ("at_block_50", "at_the_end")
+    ]
     heads = ["block", "median (min to max)", "frames a second", "real-time factor", "of the floor"]
     return (
         table(heads, [row(name, block) for name, block in result["per_block"].items()])
         + f"\n\nBlock 300 takes {run['ratio_300_to_50']:.2f} times as long as block 50. Resident memory is "
-        f"{memory['at_block_50']:.0f} MB at block 50 and {memory['at_the_end']:.0f} MB at the end of "
-        f"{run['blocks']} blocks; the last 60 s that can be gone back to fill meanwhile. First frame "
+        f"{run['resident_mb']['at_block_50']:.0f} MB at block 50, {filled:.0f} MB at block "
+        f"{settled.removeprefix('at_block_')}, when the last 60 s are remembered that can be gone back to, and from "
+        f"there to block {run['blocks']} it grows by {100 * run['growth_once_settled']:.1f} %. First frame "
         f"{result['first_frame_s']['median']:.1f} s after the start of the process. The floor is the bare matrix "
         "products and attention of a block."
     )
