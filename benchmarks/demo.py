@@ -39,6 +39,8 @@ MOST = 9
 """Nobody has more of anything."""
 NIGHT, DIM = 0.1, 0.25
 """A night that long is shown, as a share of all blocks; it is night where there is less daylight than that."""
+ALIVE = 0.5
+"""Somebody is in view for that share of the blocks, and more is no better."""
 CROWDED = 4
 """More creatures in view than that are more than the engine shows."""
 
@@ -161,6 +163,7 @@ class Visit:
     places: on so many it stood.
     clean: the share of the tiles to be told that are textures of the engine.
     crowd: the most creatures that were in view at once.
+    alive: the share of the blocks in which one was.
     dark: the share of the blocks in which it was night.
     """
 
@@ -171,17 +174,19 @@ class Visit:
     places: int
     clean: float
     crowd: int
+    alive: float
     dark: float
 
     @property
     def score(self) -> float:
-        """How much there was to see: an errand of another kind counts as much as thirty places."""
-        shown = 4 * len({*self.done}) + len(self.done) + self.places / 8
+        """How much there was to see: an errand of another kind counts as much as thirty places, company as four."""
+        shown = 4 * len({*self.done}) + len(self.done) + self.places / 8 + 16 * min(self.alive, ALIVE) / ALIVE
         return shown - 100 * (1 - self.clean) - 4 * max(0, self.crowd - CROWDED) - 100 * abs(self.dark - NIGHT)
 
     def __str__(self) -> str:
         told = f"start {self.start} seed {self.seed}: {self.score:.1f}, {self.places} places, {self.clean:.1%} clean"
-        return f"{told}, at most {self.crowd} creatures, {self.dark:.0%} night, {' '.join(self.done)}"
+        company = f"{self.alive:.0%} in company of at most {self.crowd}"
+        return f"{told}, {company}, {self.dark:.0%} night, {' '.join(self.done)}"
 
 
 def visit(world: World, start: int, seed: int, blocks: int = BLOCKS) -> Visit:
@@ -193,6 +198,7 @@ def visit(world: World, start: int, seed: int, blocks: int = BLOCKS) -> Visit:
             shown.append(read_frames(session.step(CONTROLS.press(actions[-1])).frames[-1:]))
             guest.walker.see(shown[-1], number, MOVES.get(actions[-1], (0, 0)))
             places.add(guest.walker.place)
+    creatures = [_creatures(one) for one in shown]
     return Visit(
         start=start,
         seed=seed,
@@ -200,7 +206,8 @@ def visit(world: World, start: int, seed: int, blocks: int = BLOCKS) -> Visit:
         done=tuple(guest.done),
         places=len(places),
         clean=float(np.concatenate([one.clean[one.visible] for one in shown]).mean()),
-        crowd=max(_creatures(one) for one in shown),
+        crowd=max(creatures),
+        alive=float(np.mean([found > 0 for found in creatures])),
         dark=float(np.mean([one.daylight[0] < DIM for one in shown])),
     )
 

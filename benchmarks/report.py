@@ -59,7 +59,8 @@ def quality(result: Result) -> str:
         return [QUALITY[name], f"{measure['value']:.1%}", spread, str(measure["judged"]), bar]
 
     found = [row(name, result["measures"][name]) for name in QUALITY if name in result["measures"]]
-    return table(["in blocks of one frame", "measured", "95 % interval", "judged", "bar"], found)
+    block = {1: "one frame", 2: "two frames", 4: "four frames"}[result["frames_per_block"]]
+    return table([f"in blocks of {block}", "measured", "95 % interval", "judged", "bar"], found)
 
 
 BARS = {"at_least": "at least", "at_most": "at most"}
@@ -272,6 +273,8 @@ def fewer_bits(result: Result) -> str:
 
 SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
     "world_quality": ("The bundled world against the real engine, held-out seeds", quality),
+    "world_quality_2": ("The same, two frames decided at once", quality),
+    "world_quality_4": ("The same, four frames decided at once", quality),
     "memory_5s": ("Coming back after 5 s", remembering),
     "memory_15s": ("Coming back after 15 s", remembering),
     "memory_60s": ("Coming back after 60 s", remembering),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.demo import CROWDED, ERRANDS, NIGHT, Visit, script, visit
+from benchmarks.demo import ALIVE, CROWDED, ERRANDS, NIGHT, Visit, script, visit
 from worldsim.simulators.crafter import CONTROLS, Crafter
 
 pytest.importorskip("crafter")
@@ -44,14 +44,18 @@ def test_errands_are_of_actions_that_the_world_has() -> None:
 
 
 def test_a_play_counts_for_what_came_of_it_and_not_for_crowds_or_smears() -> None:
-    def score(done: str, places: int = 8, clean: float = 1.0, crowd: int = 0, dark: float = NIGHT) -> float:
+    def score(
+        done: str, places: int = 8, clean: float = 1.0, crowd: int = 0, alive: float = 0, dark: float = NIGHT
+    ) -> float:
         names = tuple(done.split())
-        return Visit(start=0, seed=0, actions=(), done=names, places=places, clean=clean, crowd=crowd, dark=dark).score
+        what = {"done": names, "places": places, "clean": clean, "crowd": crowd, "alive": alive, "dark": dark}
+        return Visit(start=0, seed=0, actions=(), **what).score  # type: ignore[arg-type]
 
     assert score("wood water") > score("wood wood") > score("wood")
     assert score("wood", places=60) > score("wood")
     assert score("wood", dark=0.0) < score("wood") > score("wood", dark=0.5)
     assert score("wood", clean=0.9) < score("wood")
+    assert score("wood", alive=1) == score("wood", alive=ALIVE) > score("wood", alive=ALIVE / 2) > score("wood")
     assert score("wood", crowd=CROWDED) == score("wood") > score("wood", crowd=CROWDED + 1)
 
 
