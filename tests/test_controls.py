@@ -186,7 +186,7 @@ def test_rows_without_numbers_or_with_fewer_than_moments_are_refused(wrong: dict
         replace(RUN.rows, **wrong)
 
 
-@pytest.mark.parametrize("keys", [None, 3, 1.5])
+@pytest.mark.parametrize("keys", [None, 3, 1.5, np.array(5), np.array("KeyA")])
 def test_what_holds_no_names_are_no_keys(keys: Any) -> None:
     with pytest.raises(ConfigError, match=r"keys are a set of names, got .*; pass \(\)"):
         TOGETHER.check(keys)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import inspect
 import re
 
+import numpy as np
 import pytest
 
 from worldsim import errors
-from worldsim.errors import ConfigError, UnknownName, WorldSimError, counted, installing, shown
+from worldsim.errors import ConfigError, UnknownName, WorldSimError, counted, installing, shown, whole
 
 
 def drawn_parents() -> dict[str, str]:
@@ -86,3 +87,31 @@ def test_one_is_counted_as_one() -> None:
 
 def test_an_extra_is_installed_from_the_folder_and_not_from_a_package_of_that_name_elsewhere() -> None:
     assert installing("wan") == ".venv/bin/pip install --constraint constraints.txt --editable '.[wan]'"
+
+
+class Unwritable:
+    """Something that was not made to its end, and so cannot say what it is."""
+
+    def __init__(self, error: type[Exception]) -> None:
+        self.error = error
+
+    def __repr__(self) -> str:
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [ValueError, AttributeError, TypeError, RecursionError])
+def test_what_cannot_be_written_is_repeated_as_that(error: type[Exception]) -> None:
+    assert "cannot be written" in shown(Unwritable(error)) or "than can be written" in shown(Unwritable(error))
+    assert shown([10**5_000, -(10**5_000)]) == "a number of more digits than can be written"
+    assert str(UnknownName("key", 10**5_000, ["KeyW"])).endswith("known: KeyW")
+
+
+def test_what_has_several_lines_is_repeated_in_one() -> None:
+    assert "\n" not in shown(np.zeros((2, 2)))
+
+
+def test_a_whole_number_is_one_whatever_made_it() -> None:
+    assert [whole(number, "a count") for number in (7, np.int64(7), np.uint8(7))] == [7, 7, 7]
+    for wrong in (7.0, True, "7", None, np.float32(7)):
+        with pytest.raises(ConfigError, match=r"^a count, got "):
+            whole(wrong, "a count")

@@ -10,8 +10,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
@@ -25,7 +26,9 @@ from worldsim.files import (
     checksum,
     drop_unfinished,
     make_folder,
+    make_folders,
     path_of,
+    read_bytes,
     write_tensors,
 )
 
@@ -175,3 +178,54 @@ def test_numbers_that_are_none_are_told_and_all_others_pass(dtype: torch.dtype) 
         spoilt[5, 1] = float(wrong)
         with pytest.raises(WeightsError, match=r"a\.pth is damaged: w holds numbers that are none"):
             check_finite(spoilt, "w", "a.pth")
+
+
+@pytest.mark.parametrize("given", ["a\0b", Path("a\0b"), "a\ud800", "a" * 5_000])
+def test_a_path_that_no_file_can_have_is_refused_with_its_argument(given: str | Path) -> None:
+    with pytest.raises(ConfigError, match=r"^log is a .*path") as refused:
+        path_of(given, "log")
+    assert len(str(refused.value)) < 200
+    assert str(refused.value).isprintable()
+
+
+def test_a_device_and_a_pipe_are_not_read_as_files(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path, pipes in ((Path("/dev/zero"), False), (Path("/dev/zero"), True), (pipe, False)):
+        with pytest.raises(OSError, match="it is a device or a pipe and no file"):
+            read_bytes(path, pipes=pipes)
+
+
+def fed(pipe: Path, text: bytes) -> bytes:
+    """What is read of a pipe that somebody writes that into."""
+    os.mkfifo(pipe)
+
+    def feed() -> None:
+        with suppress(BrokenPipeError):
+            pipe.write_bytes(text)
+
+    writer = Thread(target=feed)
+    writer.start()
+    try:
+        return read_bytes(pipe, pipes=True)
+    finally:
+        writer.join()
+
+
+def test_a_pipe_is_read_where_one_may_be_and_only_up_to_a_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worldsim.files.MOST_PIPED", 100_000)
+    assert fed(tmp_path / "short", b"x" * 100_000) == b"x" * 100_000
+    with pytest.raises(OSError, match="it is a pipe with more than"):
+        fed(tmp_path / "long", b"x" * 1_000_000)
+
+
+def test_folders_are_made_unless_one_on_the_way_is_a_file(tmp_path: Path) -> None:
+    make_folders(tmp_path / "a" / "b" / "file")
+    assert (tmp_path / "a" / "b").is_dir()
+    between = tmp_path / "a" / "text"
+    between.write_text("x")
+    for path in (between / "file", between / "b" / "file"):
+        with pytest.raises(ConfigError, match=f"since {between} is a file and no folder; name another"):
+            make_folders(path)

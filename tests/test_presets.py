@@ -14,7 +14,7 @@ import torch
 import worldsim
 from worldsim import presets
 from worldsim.cache.policy import Full, SinkWindow, Window
-from worldsim.cache.quant import parse_storage
+from worldsim.cache.quant import PerToken, parse_storage
 from worldsim.decoding.noise_plan import PLAIN, NoisePlan, parse_noise
 from worldsim.errors import ConfigError, LogError, NotShipped, UnknownName, WeightsError
 from worldsim.models.small.backbone import SmallBackbone, SmallConfig
@@ -311,3 +311,21 @@ def test_the_moves_of_crafter_are_those_of_its_keys():
     scroll = CRAFTER.backbone.scroll
     for key, move in (("KeyA", [0, -1]), ("KeyD", [0, 1]), ("KeyW", [-1, 0]), ("KeyS", [1, 0]), ("Space", [0, 0])):
         assert scroll.asked(torch.tensor(Crafter.controls.vector({key}))).tolist() == move
+
+
+@pytest.mark.parametrize("settings", [{"policy": Window}, {"noise": NoisePlan}, {"kv": PerToken}])
+def test_a_kind_is_not_taken_for_one_of_it(assets, settings):
+    with pytest.raises(ConfigError, match=f"{next(iter(settings))} is a text, .* got <class"):
+        load("crafter", **settings)
+
+
+@pytest.mark.parametrize("world", ["crafter", 5, True])
+def test_a_session_is_restored_in_a_world_and_nothing_else(world):
+    with pytest.raises(ConfigError, match=r"world is a World, as worldsim.load gives it, got .*; leave it out"):
+        worldsim.restore("ok.sav", world=world)
+
+
+@pytest.mark.parametrize(("name", "sign"), [("sessions", 1), ("budget", -1), ("steps", 1)])
+def test_a_number_of_thousands_of_digits_is_no_setting(assets, name, sign):
+    with pytest.raises(ConfigError, match="a number of more digits than can be written"):
+        load("crafter", **{name: sign * 10**5_000})

@@ -95,12 +95,13 @@ class Controls:
         """
         if isinstance(keys, str):
             raise ConfigError(f"keys are a set of names, got the text {shown(keys)}; pass {{{shown(keys)}}}")
-        if not isinstance(keys, Iterable):
+        try:
+            held = list(keys)
+        except TypeError as error:
             raise ConfigError(
                 f"keys are a set of names, got {shown(keys)}; pass (), or leave them out, if none is held"
-            )
-        held = list(keys)
-        for key in sorted(held, key=str):
+            ) from error
+        for key in sorted(held, key=shown):
             if not isinstance(key, str) or key not in self.keys:
                 owner = "" if self.keys else "a world that has none, and is told in words what to show"
                 raise UnknownName("key", key, self.keys, of=owner)
@@ -162,9 +163,9 @@ class Controls:
     def check_hour(self, hour: int) -> int:
         """The hour; raises ConfigError unless it is a frame of the world's day."""
         if self.day is None:
-            raise ConfigError(f"this world has no days, so no hour can be given; got hour={hour}")
+            raise ConfigError(f"this world has no days, so no hour can be given; got hour={shown(hour)}")
         if not 0 <= hour < self.day:
-            raise ConfigError(f"an hour is a frame of the day, 0 to {self.day - 1}, got {hour}")
+            raise ConfigError(f"an hour is a frame of the day, 0 to {self.day - 1}, got {shown(hour)}")
         return hour
 
     def number(self, name: str) -> int:

@@ -26,6 +26,7 @@ WorldSimError
 
 from __future__ import annotations
 
+import operator
 import shlex
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -37,10 +38,22 @@ LONGEST_SHOWN = 80
 def shown(given: object) -> str:
     """What was given, as an error repeats it: its repr, which steers no terminal, cut where it is long."""
     try:
-        text = repr(given)
+        text = " ".join(repr(given).split("\n"))
     except ValueError:
         return "a number of more digits than can be written"
+    except (AttributeError, TypeError, RuntimeError):
+        text = f"a {type(given).__name__} that cannot be written"
     return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 3]}..."
+
+
+def whole(given: object, wanted: str) -> int:
+    """The whole number that was given; ConfigError, which says what is wanted, if it is none."""
+    try:
+        if not isinstance(given, bool):
+            return int(operator.index(given))  # type: ignore[arg-type]  # it says whether it fits
+    except TypeError:
+        pass
+    raise ConfigError(f"{wanted}, got {shown(given)}")
 
 
 def counted(number: int, what: str) -> str:
@@ -78,7 +91,7 @@ class UnknownName(ConfigError):
 
     def __init__(self, kind: str, given: object, known: Iterable[str], *, of: str = "") -> None:
         names = sorted(known)
-        near = get_close_matches(str(given)[:LONGEST_SHOWN], names, n=1)
+        near = get_close_matches(given[:LONGEST_SHOWN], names, n=1) if isinstance(given, str) else []
         hint = f"; did you mean {near[0]!r}?" if near else ""
         owner = f" of {of}" if of else ""
         super().__init__(f"there is no {kind} {shown(given)}{owner}; known: {', '.join(names) or 'none'}{hint}")

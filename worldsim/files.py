@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -21,13 +22,54 @@ from worldsim.locks import locked
 
 HEAD_BYTES = 256
 """So much of a file tells whether it is a text."""
+MOST_PIPED = 64 * 2**20
+"""Bytes that are read of a pipe, which need not end."""
 
 
 def path_of(given: object, name: str) -> Path:
-    """The path that was given for an argument of that name; ConfigError if it is none, or an empty text."""
-    if isinstance(given, str | Path) and given != "":
-        return Path(given)
-    raise ConfigError(f"{name} is a path, as a text or a Path, got {shown(given)}")
+    """The path that was given for an argument of that name; ConfigError if it is none, or one that no file can have."""
+    if not isinstance(given, str | Path) or given == "":
+        raise ConfigError(f"{name} is a path, as a text or a Path, got {shown(given)}")
+    try:
+        os.lstat(given)
+    except ValueError as error:  # a zero byte, or half of a character
+        raise ConfigError(
+            f"{name} is a path of characters that a file's name can have, got {shown(str(given))}"
+        ) from error
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise ConfigError(f"{name} is a shorter path than {shown(str(given))}, which is too long here") from error
+    return Path(given)
+
+
+def read_bytes(path: Path, *, pipes: bool = False) -> bytes:
+    """All that is in a file.
+
+    Args:
+        path: of the file.
+        pipes: read a pipe too, such as a shell makes of `<(...)`, but no more than MOST_PIPED of it.
+
+    Raises:
+        OSError: there is no such file, or what is there may never end: a device, or a pipe.
+    """
+    if pipes and path.is_fifo():
+        with path.open("rb") as file:
+            text = file.read(MOST_PIPED + 1)
+        if len(text) > MOST_PIPED:
+            raise OSError(errno.EFBIG, f"it is a pipe with more than {MOST_PIPED // 2**20} MiB in it", str(path))
+        return text
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OSError(errno.EINVAL, "it is a device or a pipe and no file", str(path))
+    return path.read_bytes()
+
+
+def make_folders(path: Path) -> None:
+    """Make the folders that a file is to lie in; ConfigError if one of them is a file."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        between = next(folder for folder in path.parents if folder.exists())
+        raise ConfigError(f"{path} cannot be made, since {between} is a file and no folder; name another") from error
 
 
 def check_holds_weights(path: Path) -> None:

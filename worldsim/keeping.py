@@ -13,7 +13,7 @@ from worldsim.cache.pool import PagePool, PageShape, Storage
 from worldsim.cache.spill import SpillFile
 from worldsim.cache.tiers import Tiers
 from worldsim.decoding.plan import VideoPlan
-from worldsim.errors import ConfigError
+from worldsim.errors import ConfigError, shown
 from worldsim.files import path_of
 
 
@@ -36,7 +36,7 @@ def tiers_of(budget: str | int | None, spill: Path | str | None, device: torch.d
             raise ConfigError(f"nothing is moved to {spill} without a budget; give one, such as 256MB")
         return None
     if not isinstance(budget, int | str) or isinstance(budget, bool):
-        raise ConfigError(f"a budget is a whole number of bytes or a text such as 256MB, got {budget!r:.80}")
+        raise ConfigError(f"a budget is a whole number of bytes or a text such as 256MB, got {shown(budget)}")
     return Tiers(
         parse_budget(budget, device),
         device=device,
@@ -58,8 +58,8 @@ def check_pages(pool: PagePool, plan: VideoPlan) -> None:
     held, block = plan.limit, 2 * plan.frames_per_block
     if held is not None and held + block > pool.pages:
         raise ConfigError(
-            f"the policy holds up to {held} frames, beside {block} of two blocks, and all sessions of the world share "
-            f"{pool.pages} pages of one frame; choose a policy that holds fewer"
+            f"the policy holds up to {shown(held)} frames, beside {block} of two blocks, and all sessions of the world "
+            f"share {pool.pages} pages of one frame; choose a policy that holds fewer"
         )
 
 

@@ -22,7 +22,7 @@ from worldsim.codec.patches import PatchCodec
 from worldsim.decoding.noise_plan import NoisePlan, parse_noise
 from worldsim.decoding.plan import VideoPlan
 from worldsim.decoding.prompting import PromptChange, parse_prompt_change
-from worldsim.errors import ConfigError, LogError, NotShipped, UnknownName, WeightsError, shown
+from worldsim.errors import ConfigError, LogError, NotShipped, UnknownName, WeightsError, shown, whole
 from worldsim.files import path_of
 from worldsim.keeping import Keeping, check_keeping, tiers_of
 from worldsim.models.protocol import Codec
@@ -31,7 +31,7 @@ from worldsim.models.small.backbone import SmallConfig
 from worldsim.models.small.weights import load_weights
 from worldsim.published import PUBLISHED, Place, Recipe, load_published, settings_of, size_of
 from worldsim.runtime.devices import is_gpu, pick_device
-from worldsim.runtime.session import Session, whole
+from worldsim.runtime.session import Session
 from worldsim.runtime.snapshot import read_snapshot
 from worldsim.runtime.starts import Starts
 from worldsim.runtime.world import Origin, World
@@ -271,7 +271,7 @@ def _published_place(
     """Where a published model is loaded to; ConfigError if its memory is planned for no session."""
     count = 1 if sessions is None else whole(sessions, "a number of sessions is 1 or more")
     if count < 1:
-        raise ConfigError(f"memory is planned for 1 session or more, got sessions={count}")
+        raise ConfigError(f"memory is planned for 1 session or more, got sessions={shown(count)}")
     tiny = None if preview is None else path_of(preview, "preview")
     return Place(size=size_of(recipe, size), device=device, preview=tiny, keeping=keeping, sessions=count)
 
@@ -294,7 +294,7 @@ def _chosen(
 
 def _refuse(name: str, **given: object) -> None:
     """Raise ConfigError if anything is given that says nothing to worlds of that family."""
-    wrong = [f"{option}={value!s:.80}" for option, value in given.items() if value is not None]
+    wrong = [f"{option}={shown(value)}" for option, value in given.items() if value is not None]
     if wrong:
         family = "a published model, with a number of its own" if name in PUBLISHED else "of another family"
         raise ConfigError(f"{' and '.join(wrong)} cannot be chosen for {name}, which is {family}; leave it out")
@@ -306,7 +306,7 @@ Choice = TypeVar("Choice")
 def _named(name: str, given: str | Choice, parse: Callable[[str], Choice], part: str) -> Choice:
     """What was given, read if it is a text; ConfigError if it is neither that nor something with such a part."""
     made = parse(given) if isinstance(given, str) else given
-    if not hasattr(made, part):
+    if isinstance(made, type) or not hasattr(made, part):
         raise ConfigError(f"{name} is a text, as in the help of load, or what that names, got {shown(made)}")
     return made
 
@@ -375,11 +375,16 @@ def restore(
         device, weights: as for `load`, if it is loaded.
 
     Raises:
+        ConfigError: what is given is no path, or no world.
         SnapshotError: there is no such file, or it is torn or foreign.
         LogError: it is of another world, other weights or another plan.
         NotReproduced: only the log was kept, and a block came out otherwise than it was recorded.
         PoolFull: no memory for another session.
     """
+    if world is not None and not isinstance(world, World):
+        raise ConfigError(
+            f"world is a World, as worldsim.load gives it, got {shown(world)}; leave it out to have it loaded"
+        )
     snapshot = read_snapshot(path)
     if world is None:
         world = world_of(snapshot.log, device=device, weights=weights)

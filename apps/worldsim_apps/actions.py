@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,7 @@ from typing import Any, NoReturn
 
 from worldsim.controls import Controls, Keys
 from worldsim.errors import ActionsError, UnknownName
+from worldsim.files import read_bytes
 from worldsim.session.events import MOST_PROMPT
 
 EXAMPLES = {"keys": '{"block": 12, "keys": ["KeyW", "ArrowLeft"]}', "prompt": '{"block": 12, "prompt": "a lake"}'}
@@ -103,14 +105,14 @@ def _script(path: Path, field: str) -> Iterator[tuple[_Line, int, Any]]:
 
 def _lines(path: Path, field: str) -> Iterator[_Line]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_bytes(path, pipes=True).decode("utf-8-sig")
     except OSError as error:
         raise ActionsError(f"cannot read the {KINDS[field]} file {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ActionsError(
             f"{path} is not UTF-8 text (byte {error.start}); write lines such as {EXAMPLES[field]}"
         ) from error
-    for number, content in enumerate(text.split("\n"), start=1):
+    for number, content in enumerate(re.split("\r\n?|\n", text), start=1):
         if content.strip():
             yield _Line(path, number, content.strip())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -16,6 +17,12 @@ STOPPED = 130
 """The exit code after Ctrl-C."""
 LONGEST_WORD = 80
 """Characters of a word that somebody mistyped; what is longer is cut where it is told."""
+OUT_OF_MEMORY = ("can't allocate memory", "out of memory")
+"""What torch says when it has too little memory, on a CPU and on a GPU."""
+LESS_MEMORY = (
+    "there is too little memory for this; close other programs, or have less held, where the command has such options: "
+    "--policy window:frames=12 sees a shorter past, --budget 256MB keeps most of a long one on disk"
+)
 
 
 class Refused(Exception):
@@ -28,7 +35,7 @@ class Stopped(Exception):
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """Turn what worldsim and the file system refuse, and Ctrl-C, into a line for the user."""
+    """Turn what worldsim, the file system and the memory refuse, and Ctrl-C, into a line for the user."""
     from worldsim.errors import WorldSimError
 
     try:
@@ -39,6 +46,12 @@ def refusals() -> Iterator[None]:
         raise Refused(_noted(str(error), error)) from error
     except OSError as error:
         raise Refused(_noted(_reason(error), error)) from error
+    except MemoryError as error:
+        raise Refused(_noted(LESS_MEMORY, error)) from error
+    except RuntimeError as error:
+        if not any(sign in str(error) for sign in OUT_OF_MEMORY):
+            raise
+        raise Refused(_noted(LESS_MEMORY, error)) from error
 
 
 def report(result: str | dict[str, Any]) -> None:
@@ -91,6 +104,8 @@ def misused(error: typer.TyperException) -> str:
 
 def _reason(error: OSError) -> str:
     """Why a file cannot be used, and what to do, where the system tells no more than a number."""
+    if error.errno == errno.ENOMEM:
+        return LESS_MEMORY
     if error.strerror is None or error.filename is None:
         return str(error)
     return f"cannot use {error.filename}: {error.strerror}; free some space, or name a place that can be written"

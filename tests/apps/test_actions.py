@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -169,3 +172,18 @@ def test_what_of_a_script_changes_nothing_is_known(begins, blocks, says):
 def test_a_field_that_is_there_twice_is_refused(script, line):
     with pytest.raises(ActionsError, match=r"walk\.jsonl, line 1: .*a field is there twice"):
         script(line.encode())
+
+
+@pytest.mark.parametrize("read", [lambda path: read_actions(path, CONTROLS), read_prompts])
+def test_a_device_is_no_script_and_a_pipe_is_one(tmp_path, read):
+    with pytest.raises(ActionsError, match="file /dev/zero: it is a device or a pipe and no file"):
+        read(Path("/dev/zero"))
+    os.mkfifo(tmp_path / "pipe")
+    writer = Thread(target=(tmp_path / "pipe").write_bytes, args=(b"\n",))
+    writer.start()
+    read(tmp_path / "pipe")
+    writer.join()
+
+
+def test_lines_end_as_they_do_on_any_system(script):
+    assert script('{"block": 0, "keys": []}\r{"block": 1, "keys": []}\r\n{"block": 2, "keys": []}').blocks == (0, 1, 2)

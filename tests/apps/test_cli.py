@@ -473,7 +473,7 @@ def test_ctrl_c_before_the_first_block_exits_with_130_too(untrained, capsys, mon
         ("generate --world crafted", "did you mean 'crafter'?"),
         ("generate --world self-forcing", "the weights of self-forcing are public and not in the package"),
         ("generate --world self-forcing --weights nowhere --steps 3", "steps=3 cannot be chosen for self-forcing"),
-        ("generate --size 832x480", "size=832x480 cannot be chosen for crafter"),
+        ("generate --size 832x480", "size='832x480' cannot be chosen for crafter"),
         ("generate --world self-forcing --weights nowhere --size 830x480", "the nearest that does is 480x832"),
         ("generate --prompt wood", "crafter is steered by keys alone and takes no prompts; leave --prompt out"),
         ("convert nowhere out --recipe selfforcing", "did you mean 'self-forcing'?"),

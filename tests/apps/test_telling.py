@@ -9,9 +9,10 @@ import sys
 from typing import Any
 
 import pytest
+import torch
 import typer
 
-from worldsim.errors import ConfigError
+from worldsim.errors import ConfigError, PoolFull
 from worldsim_apps.cli import app
 from worldsim_apps.telling import Refused, Stopped, misused, printable, refusals, report, say
 
@@ -120,3 +121,28 @@ def test_a_result_that_cannot_be_written_is_refused_once() -> None:
     assert last == "worldsim_apps.telling.Refused: all is done, but stdout cannot be written to: " + (
         "No space left on device; lead it elsewhere"
     )
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes."),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore of it"),
+        OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
+    ],
+)
+def test_too_little_memory_is_told_with_what_takes_less_of_it(error: BaseException) -> None:
+    error.add_note("the part is in a.mp4")
+    told = refused(error)
+    assert told.startswith("there is too little memory for this; close other programs")
+    assert "--policy window:frames=12" in told
+    assert "--budget 256MB" in told
+    assert told.endswith("; the part is in a.mp4")
+    assert "\n" not in told
+
+
+def test_a_full_pool_says_what_it_is_and_a_defect_of_torch_is_not_hidden() -> None:
+    assert refused(PoolFull("the pool is full")) == "the pool is full"
+    with pytest.raises(RuntimeError, match="shapes differ"), refusals():
+        raise RuntimeError("shapes differ")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 
 from worldsim.cache.policy import Full, Policy, Seen, SinkWindow, Window
+from worldsim.cache.retrieval import Retrieval
 from worldsim.errors import ConfigError
 from worldsim.testing.conformance import check_policy
 
@@ -127,3 +131,18 @@ def test_a_window_without_frames_is_refused(settings: dict[str, int]) -> None:
 def test_a_sink_that_cannot_work_is_refused(settings: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match="sink >= 0 and window >= 1"):
         SinkWindow(**settings)
+
+
+@pytest.mark.parametrize("wrong", [2.5, True, "3", None])
+@pytest.mark.parametrize(
+    ("kind", "name"), [(Window, "frames"), (SinkWindow, "sink"), (SinkWindow, "window"), (Retrieval, "top")]
+)
+def test_a_count_that_is_no_whole_number_is_refused_with_its_name(kind: Any, name: str, wrong: object) -> None:
+    with pytest.raises(ConfigError, match=f"^{name} of a policy is a whole number, got {wrong!r}"):
+        kind(**{name: wrong})
+
+
+def test_a_count_may_be_of_any_kind_of_whole_number() -> None:
+    assert type(Window(frames=np.int64(5)).frames) is int  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="got frames=a number of more digits than can be written"):
+        Window(frames=-(10**5_000))

@@ -105,3 +105,9 @@ def test_retrieval_that_cannot_work_is_refused(settings: dict[str, Any]) -> None
 def test_a_stretch_that_divides_a_run_is_refused() -> None:
     with pytest.raises(ConfigError, match="whole runs of 8 frames, got within=12"):
         Retrieval(within=12)
+
+
+@pytest.mark.parametrize("name", ["tau", "like"])
+def test_a_share_that_is_no_number_is_refused_with_its_name(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{name} of a policy is a number such as 0.98, got 'x'"):
+        Retrieval(**{name: "x"})  # type: ignore[arg-type]

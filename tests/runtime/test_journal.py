@@ -234,3 +234,14 @@ def test_a_log_that_cannot_be_begun_leaves_no_file_and_no_memory(tmp_path, monke
         world.open(seed=4, log=tmp_path / "walk.log")
     assert list(tmp_path.iterdir()) == []
     assert world.pool.used == 0
+
+
+def test_a_device_is_no_log_and_a_log_lies_in_no_file(tmp_path):
+    for path in ("/dev/zero", "/dev/full"):
+        with pytest.raises(LogError, match=f"{path} cannot be read .it is a device or a pipe and no file"):
+            read_log(path)
+        with pytest.raises(LogError, match=f"{path} cannot be read"):
+            tiny_world().go_on(path)
+    (tmp_path / "text").write_text("x")
+    with pytest.raises(ConfigError, match="text is a file and no folder; name another"):
+        tiny_world().open(log=tmp_path / "text" / "walk.log")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from worldsim.cache.policy import Full, SinkWindow, Window
@@ -313,3 +314,57 @@ def test_a_world_and_a_session_say_in_a_line_what_they_are():
         session.pause()
         assert repr(session).endswith("paused>")
     assert repr(session).endswith("closed>")
+
+
+def test_what_is_lived_again_is_a_log_and_what_is_restored_a_snapshot():
+    for wrong in ("walk.log", None, WORLD):
+        with pytest.raises(ConfigError, match=r"a SessionLog is replayed.* got .*read_log"):
+            WORLD.replay(wrong)
+        with pytest.raises(ConfigError, match=r"restores a Snapshot.* got .*worldsim.restore\(path"):
+            WORLD.restore(wrong)
+
+
+def test_keys_that_can_be_gone_through_once_count_as_any():
+    frames = played(2)
+    once = WORLD.open(frames=frames, keys=(held for held in ({"KeyD"}, ())))
+    twice = WORLD.open(frames=frames, keys=[{"KeyD"}, ()])
+    assert once.log.opening == twice.log.opening
+
+
+@pytest.mark.parametrize("keys", [np.array(5), torch.zeros(1), [torch.tensor(1)], [np.array(5)], [None], 5])
+def test_keys_of_given_frames_that_hold_no_names_are_refused(keys):
+    with pytest.raises(ConfigError, match=r"keys .*are a set of names"):
+        WORLD.open(frames=played(1), keys=keys)
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        torch.zeros(1, 16, 16, 3, requires_grad=True),
+        torch.zeros(1, 16, 16, 3, dtype=torch.uint8, device="meta"),
+        torch.zeros(1, 16, 16, 3, dtype=torch.uint8).to_sparse(),
+        torch.zeros(1, 16, 16, 3, dtype=torch.bfloat16),
+        [np.zeros((16, 16, 3), np.uint8), np.zeros((5, 16, 3), np.uint8)],
+    ],
+)
+def test_frames_that_numpy_cannot_look_at_are_refused_in_a_line(frames):
+    with pytest.raises(ShapeError, match=r"frames are one array uint8 .*\.detach") as refused:
+        WORLD.open(frames=frames)
+    assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 250
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_number_of_thousands_of_digits_is_refused_as_any(sign):
+    number = sign * 10**5_000
+    session = WORLD.open()
+    opened = (
+        lambda: WORLD.open(start=number),
+        lambda: WORLD.open(seed=number),
+        lambda: WORLD.open(frames=played(1), hour=number),
+        lambda: session.rewind(number),
+        lambda: session.step([number]),
+    )
+    for opening in opened:
+        with pytest.raises(ConfigError, match="a number of more digits than can be written"):
+            opening()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import resource
@@ -512,3 +513,29 @@ def test_a_recording_that_cannot_be_made_is_refused(wrong: dict[str, int], says:
 def test_a_seed_that_would_share_episodes_with_another_is_refused(seed: int) -> None:
     with pytest.raises(ConfigError, match=r"0 \.\. 63"):
         Series(seed=seed)
+
+
+def test_more_workers_than_a_machine_can_use_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    with pytest.raises(ConfigError, match=r"has 3 cores, and more than 12 workers .* got 13; ask for 3"):
+        record(RECORDING, tmp_path, Series(), frames=90, workers=13)
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_a_process_that_cannot_be_started_ends_the_recording_and_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full() -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(get_context("spawn"), "Pipe", full)
+    with pytest.raises(BrokenRun, match=r"only 0 of 1 processes .*Too many open files.* with fewer workers"):
+        record(RECORDING, tmp_path, Series(), frames=90, workers=2)
+
+
+@pytest.mark.parametrize("name", ["held-out-00-00000", "train-01-00000"])
+def test_a_shard_under_the_name_of_others_is_refused(tmp_path: Path, name: str) -> None:
+    record(RECORDING, tmp_path, Series(), frames=9)
+    (tmp_path / "train-00-00000.safetensors").rename(tmp_path / f"{name}.safetensors")
+    with pytest.raises(DataError, match="holds train episodes of seed 0, and its name says otherwise"):
+        Episodes(tmp_path, world="counting", held_out=name.startswith("held"), device=CPU)

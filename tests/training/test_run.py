@@ -547,3 +547,14 @@ def test_a_world_of_the_presets_is_a_recipe() -> None:
     recipe: runs.Recipe = CRAFTER
     names = [name for name in vars(runs.Recipe) if not name.startswith("_")]
     assert all(hasattr(recipe, name) for name in names)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device here is always full")
+def test_a_log_on_a_full_disk_is_told_with_what_is_kept(recorded: Path) -> None:
+    out = recorded.parent / "full"
+    out.mkdir()
+    (out / "log.jsonl").symlink_to("/dev/full")
+    told = r"full/log.jsonl cannot be written \(No space left on device\); the checkpoint and the weights of update \d+"
+    with pytest.raises(OSError, match=told):
+        train(recorded, "full")
+    assert {"checkpoint.safetensors", "weights.safetensors"} < {path.name for path in out.iterdir()}

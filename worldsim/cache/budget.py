@@ -9,7 +9,7 @@ from decimal import Decimal
 
 import torch
 
-from worldsim.errors import ConfigError
+from worldsim.errors import ConfigError, shown
 
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 
@@ -26,10 +26,10 @@ class Budget:
 
     def __post_init__(self) -> None:
         if self.device < 1 or self.host < 0:
-            beside = f" and {self.host} bytes beside it" if self.host else ""
+            beside = f" and {shown(self.host)} bytes beside it" if self.host else ""
             raise ConfigError(
-                f"a budget is 1 byte or more on the device and 0 or more beside it, got {self.device} bytes{beside}; "
-                "choose one such as 256MB, or none for all there is"
+                f"a budget is 1 byte or more on the device and 0 or more beside it, got {shown(self.device)} "
+                f"bytes{beside}; choose one such as 256MB, or none for all there is"
             )
 
 

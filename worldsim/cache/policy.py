@@ -6,10 +6,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from worldsim.errors import ConfigError
+from worldsim.errors import ConfigError, shown, whole
 
 Alike = Callable[[int], float]
 """How like a held frame is to what a block is about to show, -1 to 1: in a decoder, the cosine of their looks."""
+
+
+def settle_counts(policy: object, *names: str) -> None:
+    """Make these numbers of a policy, which is being made, whole; ConfigError if one is none."""
+    for name in names:
+        object.__setattr__(policy, name, whole(getattr(policy, name), f"{name} of a policy is a whole number"))
 
 
 def nothing_alike(frame: int) -> float:
@@ -122,8 +128,9 @@ class Window:
     anew: bool = False
 
     def __post_init__(self) -> None:
+        settle_counts(self, "frames")
         if self.frames < 1:
-            raise ConfigError(f"a window policy sees at least 1 frame, got frames={self.frames}")
+            raise ConfigError(f"a window policy sees at least 1 frame, got frames={shown(self.frames)}")
 
     @property
     def limit(self) -> int:
@@ -157,9 +164,11 @@ class SinkWindow:
     near: bool = True
 
     def __post_init__(self) -> None:
+        settle_counts(self, "sink", "window")
         if self.sink < 0 or self.window < 1:
             raise ConfigError(
-                f"a sink policy needs sink >= 0 and window >= 1, got sink={self.sink}, window={self.window}"
+                f"a sink policy needs sink >= 0 and window >= 1, got sink={shown(self.sink)}, "
+                f"window={shown(self.window)}"
             )
 
     @property

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
 
-from worldsim.cache.policy import Alike, Seen, Sparse, nothing_alike
-from worldsim.errors import ConfigError
+from worldsim.cache.policy import Alike, Seen, Sparse, nothing_alike, settle_counts
+from worldsim.errors import ConfigError, shown
 
 Pick = Literal["likest", "unlikest", "random", "first"]
 Run = tuple[int, ...]
@@ -54,15 +54,20 @@ class Retrieval:
     like: float = 0.0
 
     def __post_init__(self) -> None:
+        settle_counts(self, "recent", "top", "run", "bank", "within")
         for name in ("tau", "like"):
-            object.__setattr__(self, name, round(getattr(self, name), DIGITS))
+            given = getattr(self, name)
+            if not isinstance(given, float | int):
+                raise ConfigError(f"{name} of a policy is a number such as 0.98, got {shown(given)}")
+            object.__setattr__(self, name, round(given, DIGITS))
         if min(self.recent, self.top, self.run, self.bank) < 1 or not 0 < self.tau <= 1:
             raise ConfigError(
                 f"retrieval needs recent, top, run and bank of at least 1 and tau from {10**-DIGITS:.{DIGITS}f} to 1, "
-                f"got recent={self.recent}, top={self.top}, run={self.run}, bank={self.bank} and tau={self.tau}"
+                f"got recent={shown(self.recent)}, top={shown(self.top)}, run={shown(self.run)}, "
+                f"bank={shown(self.bank)} and tau={shown(self.tau)}"
             )
         if self.within % self.run:
-            raise ConfigError(f"a stretch has whole runs of {self.run} frames, got within={self.within}")
+            raise ConfigError(f"a stretch has whole runs of {shown(self.run)} frames, got within={shown(self.within)}")
 
     @property
     def limit(self) -> int:

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from worldsim.errors import ConfigError, LogError
-from worldsim.files import path_of
+from worldsim.files import make_folders, path_of, read_bytes
 from worldsim.locks import locked
 from worldsim.runtime.snapshot import is_snapshot
 from worldsim.session.log import Record, SessionLog, encode
@@ -47,10 +47,10 @@ class Journal:
         """A new file with that log in it.
 
         Raises:
-            ConfigError: there is such a file already; a log is never overwritten. Or it is no path.
+            ConfigError: there is such a file already; a log is never overwritten. Or it is no path, or lies in a file.
         """
         path = path_of(path, "log")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(path)
         try:
             descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND, 0o600)
         except FileExistsError as error:
@@ -113,12 +113,12 @@ def read_log(path: Path | str) -> SessionLog:
     """The log in a file, up to where it is torn.
 
     Raises:
-        LogError: there is no such file, or it is no log.
+        LogError: there is no such file, it is no log, or a device or a pipe.
         ConfigError: it is no path.
     """
     path = path_of(path, "log")
     try:
-        text = path.read_bytes()
+        text = read_bytes(path)
     except OSError as error:
         raise LogError(f"{path} cannot be read ({error.strerror}); name the log of a session") from error
     try:

@@ -423,7 +423,9 @@ class Session:
     def _back(self, to: int) -> Moment:
         blocks = whole(to, "a session is rewound to a mark, or by a number of blocks")
         if not 0 <= blocks <= self.block:
-            raise ConfigError(f"{self.block} blocks have been made; go back 0 to {self.block} of them, not {shown(blocks)}")
+            raise ConfigError(
+                f"{self.block} blocks have been made; go back 0 to {self.block} of them, not {shown(blocks)}"
+            )
         wanted = self.block - blocks
         if not blocks:
             self._come_back()

@@ -151,6 +151,8 @@ def _whole(path: Path) -> Iterator[None]:
             ) from error
         before = _before(path)
         hint = f"; the one saved before it is {before}" if before.exists() else ""
+        if isinstance(error, FileNotFoundError):
+            raise SnapshotError(f"there is no {path}; name the file of a saved session{hint}") from error
         raise SnapshotError(f"{path} is no whole snapshot of a session ({error}){hint}") from error
 
 

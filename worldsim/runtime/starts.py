@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from worldsim.errors import ConfigError, WeightsError
+from worldsim.errors import ConfigError, WeightsError, shown
 from worldsim.files import write_tensors
 
 
@@ -36,7 +36,7 @@ class Starts:
                 "this world comes without starting places; begin from frames of your own: frames=... or --image"
             )
         if not 0 <= number < len(self):
-            raise ConfigError(f"there is no starting place {number}; choose from 0 to {len(self) - 1}")
+            raise ConfigError(f"there is no starting place {shown(number)}; choose from 0 to {len(self) - 1}")
         return self._frames[number], self._controls[number]
 
     def pick(self, seed: int) -> int:

@@ -22,13 +22,13 @@ from worldsim.decoding.plan import VideoPlan
 from worldsim.decoding.prompting import prompt_change_text
 from worldsim.decoding.rolling import rolling_text
 from worldsim.decoding.video import VideoDecoder, VideoState
-from worldsim.errors import ConfigError, LogError, PoolFull, ShapeError, SnapshotError, shown
+from worldsim.errors import ConfigError, LogError, PoolFull, ShapeError, SnapshotError, shown, whole
 from worldsim.models.protocol import Backbone, Codec
 from worldsim.runtime.chunk import Chunk, Frames
 from worldsim.runtime.history import Moment
 from worldsim.runtime.journal import Journal, read_log
 from worldsim.runtime.reality import Reality
-from worldsim.runtime.session import Home, Session, relive, whole
+from worldsim.runtime.session import Home, Session, relive
 from worldsim.runtime.snapshot import Snapshot
 from worldsim.runtime.starts import Starts
 from worldsim.runtime.voice import Eye, Voice
@@ -251,9 +251,15 @@ class World:
             on_chunk: told of every block.
 
         Raises:
+            ConfigError: it is no SessionLog.
             LogError: it is of another world, other weights or another plan.
             NotReproduced: a block came out otherwise than it was recorded.
         """
+        if not isinstance(log, SessionLog):
+            raise ConfigError(
+                f"a SessionLog is replayed, as session.log is one, got {shown(log)}; worldsim.runtime.journal.read_log "
+                "reads one from a file"
+            )
         self._check(log.opening)
         relive(self._home, log, len(log.steps), verify=verify, on_chunk=on_chunk).decoder.close()
 
@@ -263,7 +269,15 @@ class World:
         Args:
             snapshot: of a session of this world.
             log: a new file for its log, as for `open`.
+
+        Raises:
+            ConfigError: it is no Snapshot.
         """
+        if not isinstance(snapshot, Snapshot):
+            raise ConfigError(
+                f"a World restores a Snapshot, as session.snapshot() gives it, got {shown(snapshot)}; "
+                "worldsim.restore(path, world=...) goes on with a file"
+            )
         opening, steps = snapshot.log.opening, snapshot.log.steps
         if snapshot.state is None or snapshot.shown is None:
             moment = self._live(snapshot.log)
@@ -427,8 +441,11 @@ class World:
         height, width = self.size
         try:
             array = np.asarray(frames)
-        except ValueError as error:
-            raise ShapeError(f"frames are one array uint8 [F, {height}, {width}, 3], got {shown(frames)}") from error
+        except (ValueError, TypeError, RuntimeError) as error:  # ragged, or a tensor that numpy cannot look at
+            raise ShapeError(
+                f"frames are one array uint8 [F, {height}, {width}, 3], got {shown(frames)}; make one of a tensor with "
+                ".detach().cpu().numpy()"
+            ) from error
         if array.dtype != np.uint8 or array.ndim != 4 or not len(array) or array.shape[1:] != (height, width, 3):
             raise ShapeError(
                 f"expected frames uint8 [F, {height}, {width}, 3] with F at least 1, "
@@ -464,9 +481,14 @@ class World:
 
     def _held(self, keys: Sequence[Iterable[str]]) -> list[Keys]:
         """The keys held at each of some frames; errors as for `open`."""
-        if not isinstance(keys, Iterable) or not all(isinstance(now, Iterable) for now in keys):
-            raise ConfigError(f"keys of given frames are a set of names for each frame, got {shown(keys)}")
-        return [self.controls.check(now) for now in keys]
+        wanted = "keys of given frames are a set of names for each frame"
+        try:
+            held = tuple(keys)
+        except TypeError as error:
+            raise ConfigError(f"{wanted}, got {shown(keys)}") from error
+        if not all(isinstance(now, Iterable) for now in held):
+            raise ConfigError(f"{wanted}, got {shown(held)}")
+        return [self.controls.check(now) for now in held]
 
 
 def checked_seed(given: object) -> int:

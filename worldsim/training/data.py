@@ -13,6 +13,7 @@ from functools import partial
 from itertools import pairwise
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from threading import Thread, main_thread
 from typing import Any, cast
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from worldsim.errors import BrokenRun, ConfigError, DataError, WorldSimError
+from worldsim.errors import BrokenRun, ConfigError, DataError, WorldSimError, counted, shown
 from worldsim.files import drop_unfinished, make_folder, write_tensors
 from worldsim.simulators.protocol import Explorer, Simulator
 
@@ -32,11 +33,14 @@ TRAINING_SEEDS = 1 << 30
 """Training episodes have seeds from here on; every smaller seed is held out, so a world opened by a user's seed, or
 judged on one, was never trained on."""
 SHARD_FRAMES = 4096
+WORKERS_PER_CORE = 4
+"""Processes that play beside each other on one core, at the most."""
 TENSORS = ("frames", "controls", "events", "starts")
 _KINDS = [(4, torch.uint8), (2, torch.float32), (1, torch.int64), (1, torch.int64)]
 """How many dimensions each has, and of what numbers."""
 EPISODES_PER_SHARD = 1 << 10
 SHARDS_PER_SEED = 1 << 14
+SEEDS = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +64,7 @@ class Series:
     held_out: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seed < 64:
+        if not 0 <= self.seed < SEEDS:
             raise ConfigError(f"a recording's seed lies in 0 .. 63, got {self.seed}; name another")
 
     @property
@@ -93,13 +97,20 @@ def record(
         {"shards", "frames"} in the folder, of this series.
 
     Raises:
-        ConfigError: no frames asked for, or more than one series has episodes for.
+        ConfigError: no frames asked for, or more than one series has episodes for; no workers, or more than
+            WORKERS_PER_CORE for each core.
         DataError: a shard that is there is torn, foreign or of another world.
-        BrokenRun: a worker was killed.
+        BrokenRun: a worker was killed, or there is no room for another.
         OSError: the folder or a shard cannot be written, as on a full disk; the shards before it stay.
     """
     if frames < 1 or workers < 1:
-        raise ConfigError(f"record at least 1 frame with at least 1 worker, got {frames} and {workers}")
+        raise ConfigError(f"record at least 1 frame with at least 1 worker, got {shown(frames)} and {shown(workers)}")
+    cores = os.cpu_count() or 1
+    if workers > WORKERS_PER_CORE * cores:
+        raise ConfigError(
+            f"this machine has {counted(cores, 'core')}, and more than {WORKERS_PER_CORE * cores} workers only take "
+            f"memory, got {shown(workers)}; ask for {cores}"
+        )
     shards = -(-frames // SHARD_FRAMES)
     if shards > SHARDS_PER_SEED:
         raise ConfigError(f"one seed has {SHARDS_PER_SEED * SHARD_FRAMES:,} frames, got {frames}; use several seeds")
@@ -147,13 +158,19 @@ def _players(write: Callable[[int], int], number: int) -> Iterator[list[Connecti
     """Processes that take numbers of shards and give answers, for as long as the context lasts."""
     context = get_context("spawn")
     players: list[Connection] = []
-    processes = []
+    processes: list[SpawnProcess] = []
     try:
         with _unheard():
             for _ in range(number):
-                ours, theirs = context.Pipe()
-                process = context.Process(target=_answer, args=(theirs, write), daemon=True)
-                process.start()
+                try:
+                    ours, theirs = context.Pipe()
+                    process = context.Process(target=_answer, args=(theirs, write), daemon=True)
+                    process.start()
+                except OSError as error:
+                    raise BrokenRun(
+                        f"only {len(processes)} of {number} processes can be started here ({error.strerror}); run "
+                        "the same command again, with fewer workers"
+                    ) from error
                 theirs.close()  # held by its process alone, it tells when that ends
                 players.append(ours)
                 processes.append(process)
@@ -270,7 +287,21 @@ def _header(path: Path, world: str) -> dict[str, Any]:
         raise DataError(f"{path} was recorded by an earlier version, without {names}; delete it and record again")
     if fields["world"] != world:
         raise DataError(f"{path} holds frames of {fields['world']!r}, not of {world!r}; give each world its own folder")
+    _check_named(path, fields)
     return fields
+
+
+def _check_named(path: Path, fields: dict[str, Any]) -> None:
+    """Raise DataError unless the name of a shard says as much of its episodes as it does itself."""
+    held_out, seed = fields.get("held_out"), fields.get("seed")
+    if not isinstance(held_out, bool) or type(seed) is not int or not 0 <= seed < SEEDS:
+        raise DataError(f"{path} does not say which episodes it holds; delete it and record again")
+    series = Series(seed=seed, held_out=held_out)
+    if not path.name.startswith(f"{series.kind}-{seed:02d}-"):
+        raise DataError(
+            f"{path} holds {series.kind} episodes of seed {seed}, and its name says otherwise; episodes to judge by "
+            "are never trained on: give it its own name again, or delete it"
+        )
 
 
 def _load(path: Path, world: str) -> dict[str, Tensor]:

@@ -7,10 +7,11 @@ import math
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
+from io import FileIO
 from pathlib import Path
-from typing import Any, Literal, Protocol, TextIO, cast
+from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 import torch
@@ -338,11 +339,11 @@ def _evaluation(recipe: Recipe, held_out: Episodes, trainer: Trainer) -> Evaluat
 
 
 @contextmanager
-def _opened(out: Path, run: Run) -> Iterator[TextIO]:
+def _opened(out: Path, run: Run) -> Iterator[FileIO]:
     """The log of a run. It is locked until the context ends, or the process does: one run at a time holds a folder."""
     make_folder(out)
     try:
-        log = (out / LOG).open("a")
+        log = (out / LOG).open("ab", buffering=0)
     except OSError as error:
         raise OSError(f"{out / LOG} cannot be written ({error.strerror}); train into another folder") from error
     with log:
@@ -356,7 +357,7 @@ def _opened(out: Path, run: Run) -> Iterator[TextIO]:
 class _Journal:
     """What a run leaves behind: a line in the log, a checkpoint and the weights, each time it is written to."""
 
-    def __init__(self, out: Path, log: TextIO, evaluation: Evaluation, *, kind: Kind) -> None:
+    def __init__(self, out: Path, log: FileIO, evaluation: Evaluation, *, kind: Kind) -> None:
         self.losses: list[float] = []
         self._out, self._log = out, log
         self._evaluation = evaluation
@@ -387,6 +388,19 @@ class _Journal:
             raise BrokenRun(f"after update {trainer.update} the averaged weights are judged {judged}")
         line = self.keep(trainer) | judged
         self.losses.clear()
-        self._log.write(json.dumps(line) + "\n")
-        self._log.flush()
+        self._note(json.dumps(line) + "\n", trainer.update)
         return line
+
+    def _note(self, line: str, update: int) -> None:
+        """Add a line to the log, or nothing at all."""
+        whole, text = self._log.tell(), line.encode()
+        try:
+            while text:
+                text = text[self._log.write(text) :]
+        except OSError as error:
+            with suppress(OSError):
+                self._log.truncate(whole)
+            raise OSError(
+                f"{self._out / LOG} cannot be written ({error.strerror}); the checkpoint and the weights of update "
+                f"{update} are kept: free some space, and go on with --resume"
+            ) from error

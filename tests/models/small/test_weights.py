@@ -8,6 +8,7 @@ import pickle
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -170,3 +171,19 @@ def test_a_bad_file_is_refused_with_its_name_and_what_is_wrong(kind: str, path: 
     with pytest.raises(WeightsError, match=says) as raised:
         load_weights(path, dtype=torch.float32, device=CPU)
     assert str(path) in str(raised.value)
+
+
+@pytest.mark.parametrize("changed", [{"dim": 16.5}, {"heads": 0}, {"theta": "x" * 900}, {"x" * 900: 1}, {"glance": -1}])
+def test_of_a_configuration_only_the_field_that_is_wrong_is_told(path: Path, changed: dict[str, Any]) -> None:
+    with_header(path, CONFIG.to_dict() | changed)
+    with pytest.raises(WeightsError, match=next(iter(changed))[:20]) as raised:
+        load_weights(path, dtype=torch.float32, device=CPU)
+    said = str(raised.value).removeprefix(str(path))
+    assert len(said) < 250
+    assert "mlp_ratio" not in said
+
+
+def test_what_cannot_be_read_as_a_file_is_refused() -> None:
+    for path in (Path("/proc/version"), Path("a" * 5_000)):
+        with pytest.raises(WeightsError, match=r"(copy it again|cannot be read .File name too long)"):
+            load_weights(path, dtype=torch.float32, device=CPU)

@@ -34,6 +34,8 @@ from worldsim.models.small.things import settle
 NOISE_FREQUENCIES = 64
 LARGEST = 1e9
 """Of the numbers of a configuration that are no sizes."""
+SIZES = ("channels", "height", "width", "controls", "patch", "dim", "layers", "heads", "head_dim", "mlp_ratio")
+"""What of a configuration is at least 1."""
 CLEAN_DEVIATION = 0.5
 """About how far the numbers of clean frames spread."""
 
@@ -66,14 +68,12 @@ class SmallConfig:
     scroll: Scroll | None = None
 
     def __post_init__(self) -> None:
-        sizes = [self.channels, self.height, self.width, self.controls, self.patch, self.dim, self.layers, self.heads]
-        sizes += [self.head_dim, self.mlp_ratio]
-        if any(type(number) is not int for number in (*sizes, self.palette, self.glance)):
-            raise ConfigError(f"sizes, palette and glance are whole numbers, got {self}")
-        if not (min(sizes) >= 1 and min(self.palette, self.glance) >= 0 and 0 < self.theta <= LARGEST):
-            raise ConfigError(
-                f"sizes are at least 1, palette and glance 0 or more, theta over 0 to {LARGEST:.0e}, got {self}"
-            )
+        for name, least in (*((size, 1) for size in SIZES), ("palette", 0), ("glance", 0)):
+            number = getattr(self, name)
+            if type(number) is not int or number < least:
+                raise ConfigError(f"{name} is a whole number of {least} or more, got {shown(number)}")
+        if type(self.theta) not in (int, float) or not 0 < self.theta <= LARGEST:
+            raise ConfigError(f"theta is a number over 0 to {LARGEST:.0e}, got {shown(self.theta)}")
         rows = self.height // self.patch
         if not isinstance(self.unlikely, float | int):  # a weights file has a list
             object.__setattr__(self, "unlikely", tuple(self.unlikely))
@@ -94,15 +94,18 @@ class SmallConfig:
             raise ConfigError(f"how a view scrolls is told by its rows, body and moves, got {shown(scroll)}")
         rows, columns = self.height // self.patch, self.width // self.patch
         if not self.palette or scroll.rows > rows:
-            raise ConfigError(f"places are remembered as codes of a palette in at most {rows} rows, got {self}")
+            raise ConfigError(
+                f"places are remembered as codes of a palette in at most {rows} rows, got palette={self.palette} and "
+                f"{shown(scroll.rows)} rows"
+            )
         row, column = scroll.body
         numbers = (scroll.rows, row, column, *chain.from_iterable(scroll.moves))
         if any(type(number) is not int for number in numbers):
-            raise ConfigError(f"rows, a body and moves are whole numbers, got {scroll}")
+            raise ConfigError(f"rows, a body and moves are whole numbers, got {shown(scroll)}")
         movers = [control for control, *_ in scroll.moves]
         if not (0 <= row < scroll.rows and 0 <= column < columns and 0 <= min(movers) <= max(movers) < self.controls):
             raise ConfigError(
-                f"a body or a control lies outside {rows} x {columns} tokens and {self.controls}: {scroll}"
+                f"a body or a control lies outside {rows} x {columns} tokens and {self.controls}: {shown(scroll)}"
             )
 
     @property

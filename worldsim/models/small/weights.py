@@ -14,6 +14,8 @@ from worldsim.errors import WeightsError, shown
 from worldsim.files import write_tensors
 from worldsim.models.small.backbone import SmallBackbone, SmallConfig
 
+LONGEST_REASON = 120
+"""Characters that an error repeats of why a configuration is none."""
 PICKLE_MARKS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
 
 
@@ -40,7 +42,7 @@ def load_weights(path: Path, *, dtype: torch.dtype, device: torch.device) -> Sma
         with safe_open(path, framework="pt") as opened:
             header = (opened.metadata() or {}).get("worldsim")
             tensors: dict[str, Tensor] = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} is torn or no safetensors file ({error}); copy it again from its source") from error
     if header is None:
         raise WeightsError(f"{path} does not say which backbone it is for; only files of worldsim train can be loaded")
@@ -57,10 +59,10 @@ def load_weights(path: Path, *, dtype: torch.dtype, device: torch.device) -> Sma
         with torch.device("meta"):
             backbone = SmallBackbone(config)
     except (TypeError, ValueError, RuntimeError, OverflowError, MemoryError) as error:
-        why = str(error).partition("\n")[0]
+        why = str(error).partition("\n")[0][:LONGEST_REASON]
         raise WeightsError(
-            f"{path} describes no small backbone ({why}); it is damaged or of another version: copy it again from its "
-            "source, or train one with this version"
+            f"{path} describes no small backbone ({why}); it is damaged or of another version: copy it again, or train "
+            "one"
         ) from error
     _check(path, backbone, tensors)
     numbers = {name: _finite(path, name, tensor, dtype) for name, tensor in tensors.items()}
@@ -71,11 +73,11 @@ def load_weights(path: Path, *, dtype: torch.dtype, device: torch.device) -> Sma
 def _opening(path: Path) -> bytes:
     """The first bytes of a weights file; WeightsError if there is none that can be read."""
     wanted = "give the .safetensors file that worldsim train wrote"
-    if path.is_dir():
-        raise WeightsError(f"{path} is a folder, and the weights of such a world are one file in it; {wanted}")
-    if path.exists() and not path.is_file():
-        raise WeightsError(f"{path} is a device or a pipe and no file; {wanted}")
     try:
+        if path.is_dir():
+            raise WeightsError(f"{path} is a folder, and the weights of such a world are one file in it; {wanted}")
+        if path.exists() and not path.is_file():
+            raise WeightsError(f"{path} is a device or a pipe and no file; {wanted}")
         with path.open("rb") as file:
             return file.read(4)
     except FileNotFoundError as error:
