@@ -101,6 +101,8 @@ class Around:
         self.page.click("#walk")
         self.until(lambda: self.page.locator(FIRST).count())
         self.until(lambda: self.page.locator(FIRST).get_attribute("src") != before)
+        walk = self.page.locator(FIRST).get_attribute("src").partition("#")[0]
+        self.until(lambda: walk in self.page.query_selector(FIRST).content_frame().url)  # until then it is the old one
         return self.player()
 
     def player(self, which: str = FIRST) -> Any:

@@ -483,7 +483,7 @@ class World:
         """The keys held at each of some frames; errors as for `open`."""
         wanted = "keys of given frames are a set of names for each frame"
         try:
-            held = tuple(keys)
+            held = list(keys)
         except TypeError as error:
             raise ConfigError(f"{wanted}, got {shown(keys)}") from error
         if not all(isinstance(now, Iterable) for now in held):
