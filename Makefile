@@ -8,7 +8,7 @@ play: .venv/.run
 	$(BIN)/worldsim serve --world crafter --open
 
 demo: .venv/.run
-	$(BIN)/worldsim generate --world crafter --actions worldsim/assets/crafter/demo.jsonl --start 3 --seed 2 --seconds 20 -o out/demo.mp4
+	$(BIN)/worldsim generate --world crafter --actions worldsim/assets/crafter/demo.jsonl --start 3 --seed 0 --seconds 20 -o out/demo.mp4
 
 test: lint
 	$(BIN)/pytest --numprocesses 2 --dist loadfile
