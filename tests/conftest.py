@@ -5,5 +5,12 @@ from __future__ import annotations
 import os
 import signal
 
+import pytest
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch when it is first imported, and by subprocesses
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job begins with it ignored
+
+
+@pytest.fixture(autouse=True)
+def _hear_ctrl_c() -> None:
+    """A shell's background job begins with it ignored, and a test before this one may have left it so."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
@@ -434,10 +434,10 @@ def run(settings: UiSettings, on_ready: Callable[[str], None]) -> None:
         on_ready: told its address, once it is there.
     """
     stop = Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    with opened(settings) as url:
-        on_ready(url)
+    with ExitStack() as ended:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            ended.callback(signal.signal, number, signal.signal(number, lambda *_: stop.set()))
+        on_ready(ended.enter_context(opened(settings)))
         stop.wait()
 
 

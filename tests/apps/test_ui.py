@@ -253,6 +253,7 @@ def test_a_port_that_is_taken_is_told_in_a_line(ui, tmp_path, capsys):
         port = taken.getsockname()[1]
         assert main(["ui", "--port", str(port), "--folder", str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith(f"worldsim: port {port} is taken; choose another with --port")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler  # as it was
 
 
 def test_the_command_says_where_the_page_is_and_ends_when_it_is_told_to(ui, tmp_path):
