@@ -449,11 +449,11 @@ class World:
         if array.dtype != np.uint8 or array.ndim != 4 or not len(array) or array.shape[1:] != (height, width, 3):
             raise ShapeError(
                 f"expected frames uint8 [F, {height}, {width}, 3] with F at least 1, "
-                f"got {array.dtype} {list(array.shape)}"
+                f"got {array.dtype} {list(array.shape)}; resize them, and cast levels of 0 to 255 to uint8"
             )
         held = [frozenset[str]()] * len(array) if keys is None else self._held(keys)
         if len(held) != len(array):
-            raise ShapeError(f"{len(array)} frames need the keys held at each, got keys for {len(held)}")
+            raise ShapeError(f"{len(array)} frames need the keys held at each, got keys for {len(held)}; () is none")
         shape = (len(array), height, width, 3)
         if hour is not None:
             hour = self.controls.check_hour(whole(hour, "an hour is a frame of the day, a whole number"))
