@@ -210,15 +210,18 @@ def remembering(result: Result) -> str:
             f"{found['asked'] - found['lost']} of {found['asked']}",
             f"{away['median']:.0f}",
             f"{found['psnr_db']:.1f} dB" if found["psnr_db"] is not None else "",
+            f"{found['changed']['right']} of {found['changed']['judged']}",
         ]
 
+    how = "goes round a square" if result["away_s"] is None else f"stays away for {result['away_s']:g} s of world time"
     heads = ["what a block knows of the past", "tiles right (95 %)", "judged", "by chance", "came home", "places away"]
-    heads += ["PSNR of them"]
+    heads += ["PSNR of them", "own changes kept"]
     return (
         table(heads, [row(name, found) for name, found in result["worlds"].items()])
-        + f"\n\nA walker leaves real play, stays away for {result['away_s']:g} s of world time and comes home over "
-        "ground that it has seen; judged are the tiles that the engine showed at the beginning and that were out of "
-        "view for two seconds or more. Where the land has changed meanwhile the walker is lost, and nothing is judged."
+        + f"\n\nA walker leaves real play, {how} and comes home over ground that it has seen; judged are the tiles "
+        "that the engine showed at the beginning and that were out of view for two seconds or more. Where the land has "
+        "changed meanwhile the walker is lost, and nothing is judged. Its own change is a tree that it felled, a stone "
+        "that it took or put down, or a table, before it left."
     )
 
 
@@ -275,6 +278,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
     "world_quality": ("The bundled world against the real engine, held-out seeds", quality),
     "world_quality_2": ("The same, two frames decided at once", quality),
     "world_quality_4": ("The same, four frames decided at once", quality),
+    "memory_square": ("Coming back round a square", remembering),
     "memory_5s": ("Coming back after 5 s", remembering),
     "memory_15s": ("Coming back after 15 s", remembering),
     "memory_60s": ("Coming back after 60 s", remembering),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Container
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -29,6 +30,10 @@ FACED = {f"player-{name.removeprefix('move_')}": step for name, step in MOVES.it
 def far(place: Place) -> int:
     """How many steps a place is from home."""
     return abs(place[0]) + abs(place[1])
+
+
+def _between(one: Place, other: Place) -> int:
+    return far((one[0] - other[0], one[1] - other[1]))
 
 
 @dataclass(slots=True)
@@ -90,6 +95,16 @@ class Walker:
     @staticmethod
     def _is_home(place: Place) -> bool:
         return place == (0, 0)
+
+    def towards(self, goal: Place) -> list[Place]:
+        """The steps of the shortest way to the free ground nearest to a place; empty if none is nearer than here."""
+        for most in range(_between(self.place, goal)):
+            if steps := self.path(partial(self._is_near, goal, most), self.crowd()):
+                return steps
+        return []
+
+    def _is_near(self, goal: Place, most: int, place: Place) -> bool:
+        return self.land.get(place) in FREE and _between(place, goal) <= most
 
     def path(self, is_goal: Callable[[Place], bool], avoided: Container[Place] = ()) -> list[Place]:
         """The steps of the shortest way to a goal over free ground that was seen; the goal itself need not be free.

@@ -69,16 +69,20 @@ def test_loops_begin_and_end_by_day(cases: list[tuple[Episode, int]]) -> None:
             assert 1 - abs(np.cos(np.pi * progress)) ** 3 > 0.3
 
 
-def test_a_world_that_forgets_nothing_is_right_and_one_that_forgets_is_not(cases: list[tuple[Episode, int]]) -> None:
+@pytest.mark.parametrize("away_s", [AWAY_S, None])
+def test_a_world_that_forgets_nothing_is_right_and_one_that_forgets_is_not(
+    cases: list[tuple[Episode, int]], away_s: float | None
+) -> None:
     rng = np.random.default_rng(1)
     real, other = (
-        judge([go(RealWorld(*case, forgets=forgets), *case, AWAY_S) for case in cases], rng)  # type: ignore[arg-type]
+        judge([go(RealWorld(*case, forgets=forgets), *case, away_s) for case in cases], rng)  # type: ignore[arg-type]
         for forgets in (False, True)
     )
     assert real["loops"] >= 2
     assert real["right"]["judged"] > 25
     assert real["right"]["value"] > 0.98
     assert other["right"]["value"] < 0.8
+    assert real["changed"]["right"] == real["changed"]["judged"] > 0
 
 
 def loop(truth: list[int], found: list[int]) -> Loop:
@@ -100,7 +104,7 @@ def test_chance_is_what_other_loops_would_have_got() -> None:
 
 
 def test_a_walker_that_was_lost_is_told_apart_and_judges_nothing() -> None:
-    lost = Loop(seed=0, at=0, frames=None, truth=np.zeros(0), found=np.zeros(0), missed=np.zeros(0), farthest=9)
+    lost = Loop(seed=0, at=0, farthest=9)
     found = judge([lost, loop([WATER], [GRASS])], np.random.default_rng(4))
     assert (found["lost"], found["loops"], found["right"]["value"]) == (1, 1, 0.0)
 

@@ -61,10 +61,12 @@ def test_what_is_remembered_is_told_of_every_world():
         "recalls": {"right": right, "by_chance": 0.3, "lost": 1, "farthest": {"median": 17}, "psnr_db": 21.24},
         "window": {"right": nothing, "by_chance": None, "lost": 10, "farthest": None, "psnr_db": None},
     }
-    page = remembering({"away_s": 15, "worlds": {name: {**found, "asked": 10} for name, found in worlds.items()}})
-    assert "| recalls | 91.2% (85.0% to 95.0%) | 321 | 30.0% | 9 of 10 | 17 | 21.2 dB |" in page
-    assert "| window |  | 0 |  | 0 of 10 | 0 |  |" in page
+    found = {name: {**one, "asked": 10, "changed": {"right": 3, "judged": 4}} for name, one in worlds.items()}
+    page = remembering({"away_s": 15, "worlds": found})
+    assert "| recalls | 91.2% (85.0% to 95.0%) | 321 | 30.0% | 9 of 10 | 17 | 21.2 dB | 3 of 4 |" in page
+    assert "| window |  | 0 |  | 0 of 10 | 0 |  | 3 of 4 |" in page
     assert "stays away for 15 s" in page
+    assert "goes round a square" in remembering({"away_s": None, "worlds": found})
 
 
 def test_what_remembering_costs_is_told_by_age():
