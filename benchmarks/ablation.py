@@ -1,11 +1,11 @@
-"""What Block Forcing, a schedule of noise and its shuffling are each worth: equal starts, equal compute, several seeds.
+"""What Block Forcing, self-forcing, a schedule of noise and its shuffling are worth: equal starts and compute, seeds.
 
     python -m benchmarks.ablation --data data/crafter --updates 150 --seeds 2
 
-Every arm goes on from the same weights for as many updates of as many windows, and is judged on held-out windows and by
-rollouts from the same points as all others. What an arm with the same seed reaches is compared pair by pair with the
-base. Arms that were trained and judged before in the same folder are not made again, and one that was stopped in the
-middle goes on from its checkpoint.
+Every arm goes on from the same weights for as many updates of as many windows, or for fewer where an update takes
+longer, and is judged on held-out windows and by rollouts from the same points as all others. What an arm with the same
+seed reaches is compared pair by pair with the base. Arms that were trained and judged before in the same folder are not
+made again, and one that was stopped in the middle goes on from its checkpoint.
 """
 
 from __future__ import annotations
@@ -36,11 +36,14 @@ from worldsim.training.noising import noisy_blocks
 from worldsim.training.objectives import BeliefForcing
 from worldsim.training.passes import open_pass
 from worldsim.training.recollection import Recollections
+from worldsim.training.resampling import Resampling
 from worldsim.training.run import CHECKPOINT, LOG, WEIGHTS, Run, train_world
 from worldsim.training.trainer import Stage, TrainingPlan
 
 RISING = "cosine:low=60,high=100,period=32"
 ROLLOUTS = 4
+SELF_FORCING_TAKES = 1.5
+"""Half of the updates make their context themselves first."""
 EVERY = 50
 """Updates between two checkpoints of an arm."""
 LEFT_OUT = {"sun_sets", "neighbour_variation_by_chance"}
@@ -51,13 +54,16 @@ CPU = torch.device("cpu")
 class Arm:
     """What differs from the base.
 
-    forcing, noise: of the objective.
+    forcing, resampling, noise: of the objective.
+    takes: how much longer one of its updates takes than one of the base.
     sampled: the noise that blocks begin with when it is judged.
     weights_of: the arm whose weights it is judged with, if it is not trained itself; "start" for the weights that all
         begin from.
     """
 
     forcing: BlockForcing | None = None
+    resampling: Resampling | None = None
+    takes: float = 1.0
     noise: str = "plain"
     sampled: str = "plain"
     weights_of: str | None = None
@@ -67,6 +73,7 @@ ARMS = {
     "start": Arm(weights_of="start"),
     "base": Arm(),
     "forcing": Arm(forcing=BlockForcing()),
+    "self_forcing": Arm(resampling=Resampling(), takes=SELF_FORCING_TAKES),
     "schedule": Arm(noise=RISING, sampled=RISING),
     "schedule_untaught": Arm(sampled=RISING, weights_of="base"),
     "shuffling": Arm(sampled="shuffled:window=4", weights_of="base"),
@@ -82,7 +89,7 @@ class Training:
         start: the weights they begin from.
         data: recorded play, held-out episodes too.
         out: where the arms are kept.
-        updates, windows: how many, and of how many windows each.
+        updates, windows: how many of the base, and of how many windows each.
         lr: learning rate of the first update; it falls to a tenth.
         judged: held-out windows.
     """
@@ -94,6 +101,10 @@ class Training:
     windows: int = 2
     lr: float = 2e-4
     judged: int = 48
+
+    def updates_of(self, name: str) -> int:
+        """How many updates of an arm take as long as all of the base."""
+        return round(self.updates / ARMS[name].takes)
 
     def folder(self, name: str, seed: int) -> Path:
         """Where an arm of that seed is kept."""
@@ -118,16 +129,18 @@ def objective_of(recipe: WorldRecipe) -> BeliefForcing:
 
 def train(recipe: WorldRecipe, training: Training, name: str, seed: int) -> None:
     """Train an arm to its end, from where it was; an arm that is there already stays."""
-    folder, arm = training.folder(name, seed), ARMS[name]
-    if _is_done(folder, training.updates):
+    folder, arm, updates = training.folder(name, seed), ARMS[name], training.updates_of(name)
+    if _is_done(folder, updates):
         return
-    objective = replace(objective_of(recipe), forcing=arm.forcing, noise=parse_noise(arm.noise))
+    objective = replace(
+        objective_of(recipe), forcing=arm.forcing, resampling=arm.resampling, noise=parse_noise(arm.noise)
+    )
     lr = (training.lr, training.lr / 10)
-    stage = Stage(updates=training.updates, objective=objective, windows=training.windows, lr=lr)
+    stage = Stage(updates=updates, objective=objective, windows=training.windows, lr=lr)
     plan = TrainingPlan(stages=(stage,), warmup=10, average=0.98, seldom=recipe.training.seldom)
     begun = (folder / CHECKPOINT).exists()
     run = Run(device=CPU, seed=seed, resume=begun, weights=None if begun else training.start, every=EVERY)
-    with typer.progressbar(length=training.updates, label=f"{name} {seed}") as going:
+    with typer.progressbar(length=updates, label=f"{name} {seed}") as going:
 
         def on_update(update: int, _loss: float) -> None:
             going.update(update - going.pos)
@@ -263,7 +276,7 @@ def main(
         CRAFTER.folder / "weights.safetensors"
     ),
     out: Annotated[Path, typer.Option(help="Where the arms are kept.")] = Path("runs/ablation"),
-    updates: Annotated[int, typer.Option(min=1, help="Of each arm.")] = 150,
+    updates: Annotated[int, typer.Option(min=1, help="Of the base; of others as many as take as long.")] = 150,
     windows: Annotated[int, typer.Option(min=1, help="In one update.")] = 2,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each arm.")] = 2,
     only: Annotated[list[str] | None, typer.Option(help="These arms only; all if left out.")] = None,

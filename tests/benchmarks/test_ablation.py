@@ -82,7 +82,7 @@ def test_every_arm_is_trained_from_the_start_and_judged_with_its_own_weights_and
     asked: list[tuple[str, str]] = []
     found = ablate(RECIPE, training, list(ARMS), range(2), noted(asked))
     rising = ablation.RISING
-    one = [("base", "plain"), ("forcing", "plain"), ("schedule", rising), ("base", rising)]
+    one = [("base", "plain"), ("forcing", "plain"), ("self_forcing", "plain"), ("schedule", rising), ("base", rising)]
     one += [("base", "shuffled:window=4"), ("all", f"{rising},window=4")]
     start = [("start.safetensors", "plain")]
     assert asked == start + [(f"{arm}-{seed}", noise) for seed in range(2) for arm, noise in one]
@@ -104,13 +104,19 @@ def test_arms_differ_from_the_base_in_what_they_are_named_for_alone(
         seen[out.name] = (recipe.training, run)
 
     monkeypatch.setattr(ablation, "train_world", train_world)
-    for arm in ("base", "forcing", "schedule", "all"):
+    for arm in ("base", "forcing", "self_forcing", "schedule", "all"):
         ablation.train(RECIPE, training, arm, 7)
     plans = {name: plan.stages[0] for name, (plan, _) in seen.items()}
     assert all(run == seen["base-7"][1] for _, run in seen.values())
     assert seen["base-7"][1].weights == training.start
-    assert {replace(stage.objective, forcing=None, noise=PLAIN) for stage in plans.values()} == {OBJECTIVE}
-    assert len({(stage.updates, stage.windows, stage.lr) for stage in plans.values()}) == 1
+    plain = {replace(stage.objective, forcing=None, resampling=None, noise=PLAIN) for stage in plans.values()}
+    assert plain == {OBJECTIVE}
+    assert len({(stage.windows, stage.lr) for stage in plans.values()}) == 1
+    resampling = {name: stage.objective.resampling for name, stage in plans.items() if stage.objective.resampling}
+    assert resampling == {"self_forcing-7": ARMS["self_forcing"].resampling}
+    fewer = plans.pop("self_forcing-7").updates
+    assert {stage.updates for stage in plans.values()} == {training.updates}
+    assert fewer == round(training.updates / ablation.SELF_FORCING_TAKES)
     told = {name: (stage.objective.forcing, stage.objective.noise) for name, stage in plans.items()}
     force, rising = ARMS["forcing"].forcing, parse_noise(ablation.RISING)
     assert force is not None

@@ -106,9 +106,10 @@ class BeliefKeeping:
     keeps: float = 8.0
 
     def __post_init__(self) -> None:
-        if not self.keeps > 0 or self.forcing.forcing is not None:
+        forced = self.forcing.forcing is not None or self.forcing.resampling is not None
+        if not self.keeps > 0 or forced:
             raise ConfigError(
-                f"what is kept counts more than 0, and nothing is forced towards other blocks, got {self}"
+                f"what is kept counts more than 0, after a true context and not forced towards other blocks, got {self}"
             )
 
     @property

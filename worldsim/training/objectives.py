@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
@@ -14,6 +14,7 @@ from worldsim.models.protocol import Backbone, DrawingBackbone, RememberingBackb
 from worldsim.training.forcing import BlockForcing, most_alike
 from worldsim.training.noising import noisy_blocks
 from worldsim.training.passes import Play, check_pass_plan, open_pass
+from worldsim.training.resampling import Resampling
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,7 @@ class DiffusionForcing:
         floor: an estimate's error counts 1 / max(sigma, floor)^2, the error of its velocity.
         noise: where in a plan of noise the blocks of a window stand, see noisy_blocks; levels of their own if plain.
         forcing: see BlockForcing; none if None.
+        resampling: see Resampling; all contexts are true if None.
 
     Sources: flow matching, Lipman et al. 2022 (arXiv:2210.02747); diffusion forcing, Chen et al. 2024
     (arXiv:2407.01392), algorithm 1. A departure from diffusion forcing: a noisy block sees clean frames (a stream of
@@ -42,6 +44,7 @@ class DiffusionForcing:
     floor: float = 0.2
     noise: NoisePlan = PLAIN
     forcing: BlockForcing | None = None
+    resampling: Resampling | None = None
 
     def __post_init__(self) -> None:
         check_pass_plan(self)
@@ -56,7 +59,7 @@ class DiffusionForcing:
             play: windows of 1 + frames frames.
             generator: the only source of randomness, on the device of the windows.
         """
-        window = open_pass(self, play, generator)
+        window = open_pass(self, _followed(self.resampling, backbone, play, generator, draw=False), generator)
         noisy, sigma = noisy_blocks(window, self.shift, self.noise, generator)
         estimate = window.estimate(backbone, noisy, sigma)
 
@@ -87,6 +90,7 @@ class BeliefForcing:
         noise: see DiffusionForcing.
         forcing: see BlockForcing; none if None. Its gamma is 1, because a code has no size; and its two terms are not
             summed, which would take the backbone twice, but one of them is drawn for each token, see drawn.
+        resampling: see Resampling; all contexts are true if None.
 
     Source: score interpolation, Dieleman et al. 2022 (arXiv:2211.15089), section 3.2: every level counts the same.
     """
@@ -103,6 +107,7 @@ class BeliefForcing:
     entering: float = 1.0
     noise: NoisePlan = PLAIN
     forcing: BlockForcing | None = None
+    resampling: Resampling | None = None
 
     def __post_init__(self) -> None:
         check_pass_plan(self)
@@ -118,7 +123,7 @@ class BeliefForcing:
         Raises:
             ConfigError: the backbone holds no beliefs.
         """
-        window = open_pass(self, play, generator)
+        window = open_pass(self, _followed(self.resampling, backbone, play, generator, draw=True), generator)
         noisy, sigma = noisy_blocks(window, self.shift, self.noise, generator)
         target = window.clean
         if self.forcing is not None:
@@ -155,3 +160,12 @@ class BeliefForcing:
                 raise ConfigError(f"there is no token {row}, {column} among {rows} rows and {columns} columns")
             counts[row, column] = much
         return counts.to(surprise)
+
+
+def _followed(
+    resampling: Resampling | None, backbone: Backbone, play: Play, generator: torch.Generator, *, draw: bool
+) -> Play:
+    """The play with the context that a backbone is to follow."""
+    if resampling is None:
+        return play
+    return replace(play, history=resampling.history(backbone, play, draw=draw, generator=generator))

@@ -29,12 +29,14 @@ class Play:
         [B, ahead, F, rows, columns], see worldsim.training.recollection; None if nothing is.
     chosen: which windows were drawn for what happens in them, bool [B]; None if that is all the same. What happens
         depends on what lies around, so of that such windows do not tell how likely it is.
+    history: the windows as their frames are to be seen where they are context, like latents; None if as they are.
     """
 
     latents: Tensor
     controls: Tensor
     recalled: Tensor | None = None
     chosen: Tensor | None = None
+    history: Tensor | None = None
 
 
 class PassPlan(Protocol):
@@ -192,7 +194,7 @@ def open_pass(plan: PassPlan, play: Play, generator: torch.Generator) -> Trainin
     return TrainingPass(
         layout=layout,
         clean=latents[:, 1 + plan.first :].repeat(1, plan.copies, 1, 1, 1),
-        context=add_noise(latents, sigma, generator),
+        context=add_noise(latents if play.history is None else play.history, sigma, generator),
         context_sigma=sigma,
         controls=controls,
         recalled=None if play.recalled is None else _recalled(layout, forget(play.recalled, generator)),
