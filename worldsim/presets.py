@@ -123,8 +123,8 @@ class WorldRecipe:
         return ASSETS / self.name
 
 
-AFTER_DEATH = 100
-"""How many frames without health an episode holds: three windows of training."""
+AFTER_DEATH = 400
+"""How many frames without health an episode holds: a day and a night."""
 
 
 def crafter_for_recording() -> Crafter:

@@ -363,6 +363,18 @@ def test_a_death_is_lived_through_for_as_many_frames_as_are_granted_and_nothing_
     assert not granted.over, "every episode has its own grace"
 
 
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_share_of_those_who_live_through_death_begin_without_health_and_nothing_else_is_another(share, monkeypatch):
+    monkeypatch.setattr("worldsim.simulators.crafter.FAINT", share)
+    granted, mortal = Crafter(varied=True, grace=5), Crafter(varied=True)
+    one, other = (simulator.reset(12) for simulator in (granted, mortal))
+    assert np.array_equal(one[:56], other[:56])
+    inventories = [dict(simulator.env._player.inventory) for simulator in (granted, mortal)]
+    assert inventories[1]["health"] > 0
+    assert inventories[0] == inventories[1] | ({"health": 0, "drink": 0} if share else {})
+    assert not granted.over
+
+
 def test_time_is_up_whatever_is_granted():
     simulator = Crafter(grace=1000)
     simulator.reset(8)

@@ -29,6 +29,10 @@ BESIDE = np.array([(-1, 0), (1, 0), (0, -1), (0, 1)])
 UNTOLD = 1 / 8
 """Share of the varied episodes that do not tell the hour, so that a world also learns to go on from frames alone."""
 
+FAINT = 1 / 8
+"""Share of the varied episodes with grace in which the player begins without health, as it is after a day without
+water: most players of a generated world soon are, and what follows a death takes hundreds of frames."""
+
 CONTROLS = Controls(
     exclusive=True,
     day=DAY_FRAMES,
@@ -93,6 +97,8 @@ class Crafter:
         if self._varied:
             self._vary(np.random.default_rng([seed, 1]))
             self._told = bool(np.random.default_rng([seed, 4]).random() >= UNTOLD)
+            if self._grace and np.random.default_rng([seed, 5]).random() < FAINT:
+                self._env._player.inventory.update(health=0, drink=0)
             frame = self._env.render()
         return np.ascontiguousarray(frame)
 
