@@ -51,7 +51,7 @@ class Trip(Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class Away:
-    """Away for a while, never far, and home the shortest way over ground that was seen.
+    """Away for a while, never far, and home the shortest way over ground that was seen or stood on.
 
     frames: how long in all.
     rng: decides where to.
@@ -71,7 +71,8 @@ class Away:
 
     def step(self, walker: Walker) -> Place | None:
         """The next step; None if the walker is home in time."""
-        home = walker.home()
+        # Where the way was dark none is known; then by what is seen towards home.
+        home = walker.home() or walker.towards(HOME)
         returns = self.frames - self.gone - len(home) - 2 <= 0
         if returns and walker.place == HOME and self.gone:
             return None

@@ -43,12 +43,14 @@ class Walker:
     shown: the newest reading, of one frame.
     place: row and column of the player, home being (0, 0).
     land: the material seen last at each place.
+    trodden: where it stood, by night too, when land cannot be told.
     seen_at: the frame at which each place was in view last.
     """
 
     shown: Reading | None = None
     place: Place = (0, 0)
     land: dict[Place, int] = field(default_factory=dict)
+    trodden: set[Place] = field(default_factory=set)
     seen_at: dict[Place, int] = field(default_factory=dict)
 
     def see(self, shown: Reading, at: int, move: Place) -> None:
@@ -64,6 +66,7 @@ class Walker:
         better = {step: fit for step, fit in fits.items() if fit > fits[0, 0] + SURE}
         if better:
             self.place = self._next(max(better, key=lambda step: better[step]))
+        self.trodden.add(self.place)
         for place, row, column in self.view():
             self.seen_at[place] = at
             if shown.visible[0, row, column] and (row, column) != CENTRE:
@@ -75,18 +78,20 @@ class Walker:
         return [((top + row, left + column), row, column) for row, column in np.ndindex(ROWS, COLUMNS)]
 
     def away(self, rng: np.random.Generator) -> Place:
-        """A step that leads away from home if one does, else any."""
-        ways = [way for way in MOVES.values() if self.land.get(self._next(way)) in FREE]
-        if not ways:
-            return list(MOVES.values())[int(rng.integers(4))]
-        farther = [way for way in ways if far(self._next(way)) > far(self.place)]
-        pick = farther if farther and far(self.place) < FARTHEST else ways
+        """A step that leads away from home if one does, or back where that is too far, over free ground if there is."""
+        ways = [way for way in MOVES.values() if self.is_free(self._next(way))] or list(MOVES.values())
+        goes = 1 if far(self.place) < FARTHEST else -1
+        pick = [way for way in ways if (far(self._next(way)) - far(self.place)) * goes > 0] or ways
         return pick[int(rng.integers(len(pick)))]
+
+    def is_free(self, place: Place) -> bool:
+        """Whether a place can be gone to, as far as is known."""
+        return self.land.get(place) in FREE or (place in self.trodden and place not in self.land)
 
     def goes_on(self, way: Place) -> bool:
         """Whether the next step that way leads over free ground, and not too far from home."""
         there = self._next(way)
-        return self.land.get(there) in FREE and far(there) <= FARTHEST
+        return self.is_free(there) and far(there) <= FARTHEST
 
     def home(self) -> list[Place]:
         """The steps of the shortest way home over ground that was seen, if there is one, and round who stands there."""
@@ -104,7 +109,7 @@ class Walker:
         return []
 
     def _is_near(self, goal: Place, most: int, place: Place) -> bool:
-        return self.land.get(place) in FREE and _between(place, goal) <= most
+        return self.is_free(place) and _between(place, goal) <= most
 
     def path(self, is_goal: Callable[[Place], bool], avoided: Container[Place] = ()) -> list[Place]:
         """The steps of the shortest way to a goal over free ground that was seen; the goal itself need not be free.
@@ -121,7 +126,7 @@ class Walker:
                     continue
                 if is_goal(there):
                     return _trace(came | {there: here}, there)
-                if self.land.get(there) in FREE and there not in avoided:
+                if self.is_free(there) and there not in avoided:
                     came[there] = here
                     queue.append(there)
         return []

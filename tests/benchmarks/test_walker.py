@@ -125,3 +125,24 @@ def test_a_path_ends_on_its_goal_which_need_not_be_free() -> None:
     assert len(walker.path(lambda place: walker.land.get(place) == WATER, {(0, 1)})) == 5
     assert walker.path(lambda place: place == walker.place) == []
     assert walker.path(lambda _: False) == []
+
+
+def test_a_walker_goes_back_by_night_where_it_has_stood_though_no_land_can_be_told() -> None:
+    walker = Walker()
+    for at, step in enumerate([(0, 0), (0, 1), (0, 1), (1, 0)]):
+        shown = reading([[GRASS]])
+        shown.visible = np.zeros((1, 7, 9), bool)
+        walker.see(shown, at, step)
+    assert walker.land == {}
+    assert walker.place == (1, 2)
+    assert walker.home() == [(-1, 0), (0, -1), (0, -1)]
+    walker.land[0, 1] = WATER
+    assert walker.home() == []
+
+
+def test_a_walker_that_is_too_far_away_turns_back() -> None:
+    walker = Walker(place=(0, 14))
+    walker.land = {(0, column): GRASS for column in range(30)}
+    assert {walker.away(np.random.default_rng(seed)) for seed in range(9)} == {(0, -1)}
+    walker.place = (0, 13)
+    assert {walker.away(np.random.default_rng(seed)) for seed in range(9)} == {(0, 1)}
