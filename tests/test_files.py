@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -22,11 +23,14 @@ from safetensors.torch import load_file
 from worldsim.errors import ConfigError, WeightsError
 from worldsim.files import (
     check_finite,
+    check_free,
     check_holds_weights,
     checksum,
     drop_unfinished,
     make_folder,
     make_folders,
+    naming,
+    new_folder,
     path_of,
     read_bytes,
     write_tensors,
@@ -229,3 +233,91 @@ def test_folders_are_made_unless_one_on_the_way_is_a_file(tmp_path: Path) -> Non
     for path in (between / "file", between / "b" / "file"):
         with pytest.raises(ConfigError, match=f"since {between} is a file and no folder; name another"):
             make_folders(path)
+
+
+def left(folder: Path, name: str, number: int = 7) -> Path:
+    """What is left of a folder of that name whose process was killed."""
+    part = folder / f".{name}.{number}.part"
+    part.mkdir(parents=True)
+    (part / "model.safetensors").write_bytes(b"half")
+    return part
+
+
+def test_a_folder_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    out = tmp_path / "new" / "out"
+    with pytest.raises(FileNotFoundError), new_folder(out) as beside:
+        (beside / "a").rename(beside / "b")
+    assert not [*out.parent.iterdir()]
+    out.mkdir()
+    (tmp_path / "link").symlink_to(out)
+    with new_folder(tmp_path / "link") as beside:
+        (beside / "a").touch()
+        assert not [*out.iterdir()]
+    assert [path.name for path in out.iterdir()] == ["a"]
+    assert [*out.parent.iterdir()] == [out]
+
+
+def test_what_killed_processes_left_of_a_folder_goes_and_nothing_else(tmp_path: Path) -> None:
+    gone = [left(tmp_path, "o[u]t", number) for number in (7, os.getpid())]
+    stay = [left(tmp_path, "other"), left(tmp_path, "o[u]t.2"), tmp_path / ".o[u]t.7x.part", tmp_path / ".o[u]t.8.part"]
+    stay[2].mkdir()
+    stay[3].touch()
+    with new_folder(tmp_path / "o[u]t"):
+        assert not gone[0].exists()
+        assert not (gone[1] / "model.safetensors").exists()
+    assert all(path.exists() for path in stay)
+
+
+def test_a_folder_that_is_being_filled_is_told_and_left_alone(tmp_path: Path) -> None:
+    out, told = (
+        tmp_path / "out",
+        r"out is being written already, here or in another process; name another folder, or wait",
+    )
+    with new_folder(out) as beside:
+        (beside / "a").touch()
+        for refuse in (check_free, lambda path: new_folder(path).__enter__()):
+            with pytest.raises(ConfigError, match=told):
+                refuse(out)
+        check_free(tmp_path / "other")
+    assert [path.name for path in out.iterdir()] == ["a"]
+
+
+def test_a_folder_that_another_process_fills_is_left_alone_until_that_is_killed(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from worldsim.files import new_folder\n"
+        "with new_folder(Path(sys.argv[1])): print('there', flush=True); sys.stdin.read()"
+    )
+    out = tmp_path / "out"
+    with subprocess.Popen(
+        [sys.executable, "-c", program, out], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "there\n"
+        with pytest.raises(ConfigError, match="is being written already"):
+            check_free(out)
+        other.kill()
+    assert len([*tmp_path.iterdir()]) == 1
+    with new_folder(out):
+        pass
+    assert [*tmp_path.iterdir()] == [out]
+
+
+def test_what_is_in_the_way_of_a_folder_is_told(tmp_path: Path) -> None:
+    check_free(tmp_path / "new" / "folder")
+    (tmp_path / "empty").mkdir()
+    check_free(tmp_path / "empty")
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file"):
+        with pytest.raises(ConfigError, match="is there and not an empty folder; name a new one, or remove it first"):
+            check_free(path)
+    with pytest.raises(ConfigError, match=r"x cannot be made, since .*file is a file and no folder; name another"):
+        check_free(tmp_path / "file" / "x")
+
+
+def test_an_error_of_the_file_system_gets_the_name_that_is_meant() -> None:
+    for given in (None, "part"):
+        with pytest.raises(OSError, match="File too large") as error, naming(Path("out")):
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), given)
+        assert error.value.filename == "out"
+    with pytest.raises(OSError, match=r"^all is said$"), naming(Path("out")):
+        raise OSError("all is said")

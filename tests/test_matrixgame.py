@@ -449,7 +449,9 @@ def test_noise_of_other_levels_is_refused_before_weights_are_read() -> None:
 
 
 def test_weights_that_are_nowhere_are_asked_for() -> None:
-    with pytest.raises(NotShipped, match=r"put Skywork/Matrix-Game-2\.0:base_distilled_model into a folder, with Wan2"):
+    with pytest.raises(
+        NotShipped, match=r"put Skywork/Matrix-Game-2\.0:base_distilled_model into a folder, with Wan2.* --weights DIR"
+    ):
         worldsim.load("matrix-game-2-universal")
     with pytest.raises(WeightsError, match=r"there is no \./nowhere"):
         worldsim.load("matrix-game-2-universal", weights="./nowhere")

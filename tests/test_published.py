@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from worldsim import matrixgame, pictures, wan
 from worldsim.errors import ConfigError, LogError
-from worldsim.published import PUBLISHED, fit_picture, fps_of, settings_of, size_of
+from worldsim.published import PUBLISHED, Recipe, check_room, fit_picture, fps_of, settings_of, size_of
 from worldsim.wan_memory import pages_of
 
 WAN, GAME = wan.SELF_FORCING, matrixgame.RECIPES["matrix-game-2-gta"]
@@ -43,8 +45,19 @@ def test_sizes_and_speeds_are_those_of_the_family() -> None:
     assert (size_of(WAN, None), fps_of(WAN)) == ((480, 832), 16)
     assert (size_of(GAME, None), fps_of(GAME)) == ((352, 640), 12)
     assert size_of(GAME, "64x96") == size_of(WAN, "64x96") == (96, 64)
-    with pytest.raises(ConfigError, match="does not divide"):
+    with pytest.raises(ConfigError, match="do not divide"):
         size_of(GAME, "65x96")
+
+
+@pytest.mark.parametrize("recipe", [WAN, GAME])
+def test_a_size_that_has_no_room_for_one_block_is_refused_at_once(recipe: Recipe, monkeypatch: Any) -> None:
+    size, least = (64, 96), 3 * recipe.config((64, 96)).pages.bytes(torch.float32)
+    for free in (least, None):
+        monkeypatch.setattr("worldsim.published.free_bytes", lambda device, free=free: free)
+        check_room(recipe, size, torch.device("cpu"))
+    monkeypatch.setattr("worldsim.published.free_bytes", lambda device: least - 1)
+    with pytest.raises(ConfigError, match=r"of pictures of 96x64 pixels the keys .* take 0\.0 GB .*; choose a smaller"):
+        check_room(recipe, size, torch.device("cpu"))
 
 
 def test_a_log_tells_what_such_a_world_was_loaded_with() -> None:

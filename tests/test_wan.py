@@ -36,7 +36,7 @@ from worldsim.runtime.engine import Engine
 from worldsim.runtime.journal import read_log
 from worldsim.runtime.session import Session
 from worldsim.runtime.world import World
-from worldsim.wan import RECIPES, WanRecipe, load_parts, parse_size, plan_memory, room_for
+from worldsim.wan import RECIPES, WanRecipe, load_parts, open_backbone, parse_size, plan_memory, room_for
 from worldsim.wan_memory import pages_of
 
 pytest.importorskip("diffusers")
@@ -442,25 +442,37 @@ def test_the_published_files_are_read_and_tell_how_large_their_model_is(
         assert session.step().frames.shape == (9, *SIZE, 3)
 
 
-@pytest.mark.parametrize("stray", [False, True])
-def test_the_changes_of_longlive_are_merged_whatever_else_lies_there(tmp_path: Path, stray: bool) -> None:
-    folder = original(tmp_path, "longlive_base.pt", "generator")
+@pytest.mark.parametrize("inside", [".", "models"])
+@pytest.mark.parametrize("named", [False, True])
+def test_the_changes_of_longlive_are_merged_wherever_its_transformer_lies(
+    tmp_path: Path, inside: str, *, named: bool
+) -> None:
+    name = f"{inside}/longlive_base.pt"
+    (tmp_path / inside).mkdir(exist_ok=True)
+    folder = original(tmp_path, name, "generator")
     generator = torch.Generator().manual_seed(4)
     down, up = (torch.randn(shape, generator=generator) / 9 for shape in ((4, 128), (128, 4)))
     prefix = "base_model.model.blocks.1.self_attn.q"
     changes = {f"{prefix}.lora_A.default.weight": down, f"{prefix}.lora_B.default.weight": up}
-    torch.save({"generator_lora": changes}, folder / "lora.pt")
-    if stray:
-        # As beside the codec and the text encoder where those are published.
-        (folder / "config.json").write_text(json.dumps({"_class_name": "WanModel", "dim": 1536}))
-    found = load_parts(RECIPES["longlive"], folder, size=SIZE, device=CPU)
-    merged = found.backbone.state_dict()["blocks.1.self_attn.q.weight"]
-    assert torch.allclose(merged, state(WIDE, seed=0)["blocks.1.self_attn.q.weight"] + up @ down, atol=1e-6)
-    (folder / "lora.pt").unlink()
-    with pytest.raises(
-        WeightsError, match=r"lacks lora\.pt, .*; put models/lora\.pt of Efficient-Large-Model/LongLive"
-    ):
-        load_parts(RECIPES["longlive"], folder, size=SIZE, device=CPU)
+    torch.save({"generator_lora": changes}, folder / inside / "lora.pt")
+    # As beside the codec and the text encoder where those are published.
+    (folder / "config.json").write_text(json.dumps({"_class_name": "WanModel", "dim": 1536}))
+    given = folder / name if named else folder
+    weights, _ = open_backbone(RECIPES["longlive"], given, size=SIZE)
+    before = state(WIDE, seed=0)["blocks.1.self_attn.q.weight"]
+    assert torch.allclose(weights["blocks.1.self_attn.q.weight"], before + up @ down, atol=1e-6)
+    assert weights.origin.merged == (folder / inside / "lora.pt",)
+    if not named:
+        found = load_parts(RECIPES["longlive"], folder, size=SIZE, device=CPU)
+        assert torch.equal(
+            found.backbone.state_dict()["blocks.1.self_attn.q.weight"], weights["blocks.1.self_attn.q.weight"]
+        )
+        (folder / inside / "lora.pt").rename(folder / "lora.pt")
+        open_backbone(RECIPES["longlive"], given, size=SIZE)
+        (folder / "lora.pt").unlink()
+        told = r"merges lora\.pt into its weights, and there is none in .*; put models/lora\.pt of Efficient-Large-Mo"
+        with pytest.raises(WeightsError, match=told):
+            open_backbone(RECIPES["longlive"], given, size=SIZE)
 
 
 def test_other_weights_and_other_changes_have_another_identity(folder: Path, tmp_path: Path) -> None:
@@ -494,6 +506,12 @@ def without_text(folder: Path) -> None:
 
 def without_tokenizer(folder: Path) -> None:
     shutil.rmtree(folder / "google")
+
+
+def without_all(folder: Path) -> None:
+    without_codec(folder)
+    without_text(folder)
+    without_tokenizer(folder)
 
 
 def without_transformer(folder: Path) -> None:
@@ -547,14 +565,17 @@ def for_longlive(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
-        (without_codec, r"nor Wan2\.1_VAE\.pth; there is: .*model\.safetensors"),
+        (without_codec, r"and lacks the codec \(Wan2\.1_VAE\.pth\) of Wan-AI/\S+; get it by `hf download Wan-AI/\S+ W"),
         (
             without_text,
-            r"holds no umT5 text encoder: what is there looks like a Wan 2\.1 .*; get it by `hf download Wan-AI",
+            r"lacks the text encoder \(models_t5_umt5\S+\) of Wan-AI/\S+; get it by `hf download \S+ models",
         ),
+        (without_tokenizer, r"lacks the tokenizer \(google/umt5-xxl/\S+\) of \S+; get it by `hf download Wan-AI/\S+ g"),
         (
-            without_tokenizer,
-            r"there is no tokenizer; looked for tokenizer\.json .*; get it by `hf download Wan-AI/\S+ google",
+            without_all,
+            r"lacks the text encoder \(\S+\), the tokenizer \(\S+\) and the codec \(\S+\) of \S+; get them by `hf "
+            r"download Wan-AI/Wan2\.1-T2V-1\.3B models_t5_umt5-xxl-enc-bf16\.pth google/umt5-xxl/tokenizer\.json "
+            r"Wan2\.1_VAE\.pth --local-dir /",
         ),
         (without_transformer, r"holds no weights of a transformer .*; files of weights there: Wan2\.1_VAE\.pth"),
         (
@@ -565,7 +586,7 @@ def for_longlive(folder: Path) -> None:
         (text_for_codec, r"does not hold the weights of this codec: .*a text encoder and no codec"),
         (torn, r"model\.safetensors is torn"),
         (damaged, r"model\.safetensors is damaged: blocks\.1\.ffn\.0\.weight holds numbers that are none"),
-        (quantised, r"holds whole numbers \(\S+ in torch\.int8, .*; get the model in float32"),
+        (quantised, r"holds coded numbers \(\S+ in torch\.int8, .*; get the model in float32"),
         (without_card, r"card\.json is missing, which `worldsim convert` writes beside the tensors"),
         (without_config, r"config\.json is missing, which `worldsim convert` writes beside the tensors"),
         (
@@ -604,7 +625,9 @@ def test_a_preview_that_is_no_tiny_decoder_is_refused_and_one_that_is_shows_pict
 
 
 def test_weights_that_are_nowhere_are_asked_for() -> None:
-    with pytest.raises(NotShipped, match=r"gdhe17/Self-Forcing:checkpoints/self_forcing_dmd\.pt into a folder"):
+    with pytest.raises(
+        NotShipped, match=r"gdhe17/Self-Forcing:checkpoints/self_forcing_dmd\.pt into a folder.* --weights DIR"
+    ):
         worldsim.load("self-forcing")
     with pytest.raises(WeightsError, match=r"there is no .*nowhere"):
         worldsim.load("self-forcing", weights="./nowhere")
@@ -613,8 +636,8 @@ def test_weights_that_are_nowhere_are_asked_for() -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("100x64", "64x100 pixels does not divide into tokens of 16; the nearest that does is 64x96"),
-        ("832x481", "481x832 .* nearest that does is 480x832"),
+        ("100x64", "pictures of 100x64 pixels do not divide into tokens of 16x16; the nearest size that does is 96x64"),
+        ("832x481", "832x481 .* nearest size that does is 832x480"),
         *((text, "a width and a height in pixels, such as 832x480, got ") for text in ("", "832", "0x480", "832x-480")),
         *(
             (text, "a width and a height in pixels, ")

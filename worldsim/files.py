@@ -7,8 +7,9 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
-from contextlib import suppress
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -24,6 +25,8 @@ HEAD_BYTES = 256
 """So much of a file tells whether it is a text."""
 MOST_PIPED = 64 * 2**20
 """Bytes that are read of a pipe, which need not end."""
+TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
+"""How a file system says that a folder cannot take a name, since something else has it."""
 
 
 def path_of(given: object, name: str) -> Path:
@@ -56,7 +59,7 @@ def read_bytes(path: Path, *, pipes: bool = False) -> bytes:
         with path.open("rb") as file:
             text = file.read(MOST_PIPED + 1)
         if len(text) > MOST_PIPED:
-            raise OSError(errno.EFBIG, f"it is a pipe with more than {MOST_PIPED // 2**20} MiB in it", str(path))
+            raise OSError(errno.EINVAL, f"it is a pipe with more than {MOST_PIPED // 2**20} MiB in it", str(path))
         return text
     if path.exists() and not path.is_file() and not path.is_dir():
         raise OSError(errno.EINVAL, "it is a device or a pipe and no file", str(path))
@@ -70,6 +73,102 @@ def make_folders(path: Path) -> None:
     except (FileExistsError, NotADirectoryError) as error:
         between = next(folder for folder in path.parents if folder.exists())
         raise ConfigError(f"{path} cannot be made, since {between} is a file and no folder; name another") from error
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let what the file system refuses within say that it was about this path, and not about a part of it, or nothing.
+
+    The error of a call that writes to an open file names none.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None:
+            error.filename = str(path)
+        raise
+
+
+def check_free(path: Path) -> None:
+    """Raise ConfigError unless a folder can be made at a path: nothing is there but an empty one, and none on its way.
+
+    A file in place of a folder that it would lie in is in the way, too.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ConfigError(f"{path} is there and not an empty folder; name a new one, or remove it first")
+    between = next(folder for folder in path.absolute().parents if folder.exists())
+    if not between.is_dir():
+        raise ConfigError(f"{path} cannot be made, since {between} is a file and no folder; name another")
+    target = Path(os.path.realpath(path))
+    for part in _parts_of(target):
+        with suppress(OSError), ExitStack() as stack:
+            if not _locked_folder(part, stack):
+                raise _being_written(path)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder to be filled: it takes that name when the block ends, and is gone if that ends by an error.
+
+    Until then it lies beside it under another name, locked. What a killed process left there goes; of the folder that a
+    process at work fills this tells. A link stands for what it leads to.
+
+    Raises:
+        ConfigError: see check_free; or something has taken the name meanwhile.
+        OSError: it cannot be made there.
+    """
+    check_free(path)
+    target = Path(os.path.realpath(path))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _drop_parts(target)
+    beside = target.with_name(f".{target.name}.{os.getpid()}.part")
+    with ExitStack() as stack:
+        try:
+            beside.mkdir()
+            is_ours = _locked_folder(beside, stack)
+        except (FileExistsError, FileNotFoundError):
+            is_ours = False
+        if not is_ours:  # whoever came at the same moment
+            raise _being_written(path)
+        stack.callback(shutil.rmtree, beside, ignore_errors=True)
+        yield beside
+        try:
+            beside.rename(target)
+        except OSError as error:
+            if error.errno not in TAKEN:
+                raise
+            raise ConfigError(
+                f"{path} was made meanwhile, by another process, and stays as it is; take what is there, or remove it "
+                "and start again, or name another folder"
+            ) from error
+
+
+def _being_written(path: Path) -> ConfigError:
+    return ConfigError(
+        f"{path} is being written already, here or in another process; name another folder, or wait until that has "
+        "ended"
+    )
+
+
+def _parts_of(path: Path) -> list[Path]:
+    """The folders beside a path that are being filled to take its name, or were left by a process that was killed."""
+    name = re.compile(rf"\.{re.escape(path.name)}\.\d+\.part")
+    return [each for each in path.parent.glob(".*.part") if name.fullmatch(each.name) and each.is_dir()]
+
+
+def _locked_folder(folder: Path, stack: ExitStack) -> bool:
+    """Lock a folder until the stack ends; False if it is locked, or no longer there under its name."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    stack.callback(os.close, descriptor)
+    return locked(descriptor) and os.path.samestat(os.stat(folder), os.fstat(descriptor))
+
+
+def _drop_parts(path: Path) -> None:
+    """Remove what killed processes left of a folder, but for what cannot be deleted."""
+    for part in _parts_of(path):
+        with suppress(OSError), ExitStack() as stack:
+            if _locked_folder(part, stack):
+                shutil.rmtree(part)
 
 
 def check_holds_weights(path: Path) -> None:
@@ -95,6 +194,24 @@ def check_holds_weights(path: Path) -> None:
         kind = "a web page"
     text = head.decode("utf-8", "replace").strip().partition("\n")[0]
     raise WeightsError(f"{path} holds no weights, but {kind} that begins with {shown(text)}; {remedy}")
+
+
+def oddity(tensor: Tensor) -> str:
+    """What keeps a tensor from being read number by number, in words; empty of an ordinary one that lies in memory."""
+    if tensor.is_nested:
+        return "is nested"
+    if tensor.is_quantized:
+        return f"is quantised ({tensor.dtype})"
+    if tensor.layout != torch.strided:
+        return f"is sparse ({tensor.layout})"
+    if tensor.device.type != "cpu":
+        return f"has a shape and no numbers (it was saved on {tensor.device})"
+    return ""
+
+
+def is_computed_with(dtype: torch.dtype) -> bool:
+    """Whether numbers of that kind are computed with: floating-point numbers, and not two of them in a byte."""
+    return dtype.is_floating_point and not str(dtype).startswith("torch.float4")
 
 
 def check_finite(tensor: Tensor, name: str, source: object) -> Tensor:

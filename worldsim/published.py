@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from worldsim import matrixgame, pictures, wan
 from worldsim.controls import Controls
 from worldsim.decoding.plan import VideoPlan
-from worldsim.errors import LogError
+from worldsim.errors import ConfigError, LogError
 from worldsim.files import path_of
 from worldsim.keeping import Keeping
 from worldsim.matrixgame import MatrixGameRecipe
+from worldsim.runtime.devices import free_bytes
 from worldsim.runtime.world import World
-from worldsim.wan import WanRecipe, parse_size, room_for
+from worldsim.wan import WanRecipe, dtype_on, parse_size, room_for
 
 Recipe = WanRecipe | MatrixGameRecipe
 PUBLISHED: Mapping[str, Recipe] = {**wan.RECIPES, **matrixgame.RECIPES}
@@ -64,6 +65,22 @@ def size_of(recipe: Recipe, size: str | None) -> tuple[int, int]:
     if size is not None:
         return parse_size(size)
     return wan.SIZE_PX if isinstance(recipe, WanRecipe) else matrixgame.SIZE_PX
+
+
+def check_room(recipe: Recipe, size: tuple[int, int], device: torch.device) -> None:
+    """Raise ConfigError unless there is room for the keys and values of one block of pictures of (height, width).
+
+    That is the least of what any plan of these weights takes, and told at once, before a picture is fitted to that size
+    or weights are looked at; room_for checks the rest.
+    """
+    least = recipe.frames_per_block * recipe.config(size).pages.bytes(dtype_on(device))
+    free = free_bytes(device)
+    if free is not None and least > free:
+        raise ConfigError(
+            f"of pictures of {size[1]}x{size[0]} pixels the keys and values of one block alone take "
+            f"{least / 1e9:.1f} GB on the device, where {free / 1e9:.1f} GB are free; choose a smaller size, such as "
+            f"{recipe.name} was published for: `worldsim info {recipe.name}` says it, and what it takes"
+        )
 
 
 def fps_of(recipe: Recipe) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,12 +24,13 @@ from worldsim.cache.pool import PagePool
 from worldsim.codec.preview import PreviewCodec
 from worldsim.codec.taehv import load_taehv_codec
 from worldsim.codec.tail import ForgetfulCodec, TailCodec
-from worldsim.codec.wan_weights import load_wan_codec
+from worldsim.codec.wan_weights import ORIGINAL as CODEC
+from worldsim.codec.wan_weights import lacks_codec, load_wan_codec
 from worldsim.controls import Controls
 from worldsim.decoding.plan import VideoPlan
 from worldsim.decoding.prompting import KEEP, PromptChange
 from worldsim.decoding.rolling import Rolling
-from worldsim.errors import ConfigError, NotShipped, WeightsError, shown
+from worldsim.errors import ConfigError, NotShipped, WeightsError, fetching, shown
 from worldsim.files import check_finite
 from worldsim.keeping import Keeping, check_keeping
 from worldsim.models.matrixgame.backbone import MatrixGameBackbone
@@ -38,7 +39,8 @@ from worldsim.models.wan.config import STRIDE_PX, WanConfig, wan_config
 from worldsim.models.wan.hub import local_path
 from worldsim.models.wan.kinds import wan_config_of
 from worldsim.models.wan.stored import read_stored, wanted_shapes
-from worldsim.models.wan.text import LENGTH, WanText, load_text
+from worldsim.models.wan.text import LENGTH, REPOSITORY, WanText, lacking_text, load_text
+from worldsim.models.wan.text import PUBLISHED as TEXT
 from worldsim.models.wan.weights import Weights, load_tensors
 from worldsim.runtime.devices import free_bytes, is_gpu
 from worldsim.runtime.starts import Starts
@@ -52,6 +54,8 @@ FPS = 16
 SIZE_PX = (480, 832)
 CONTROLS = Controls(actions=(), exclusive=False)
 """None: these worlds are told in words."""
+PARTS = {TEXT[0]: "text encoder", TEXT[1]: "tokenizer", CODEC: "codec"}
+"""What a world is made of beside its transformer, by the name that the file has in REPOSITORY."""
 SPARED = 8
 """A model of which so many times what it keeps fits into memory is not planned, where it computes on a CPU."""
 Check = Callable[[Config, torch.dtype], None]
@@ -72,7 +76,7 @@ class WanRecipe:
         size: one of worldsim.models.wan.config.SIZES.
         weights: where they are found, as `worldsim convert` takes them.
         ema: whether the averaged weights of a file are its own; None where it has one set.
-        lora: the file beside the weights that is merged into them, if there is one.
+        lora: the file beside the transformer, or in the folder of weights, that is merged into it, if there is one.
         frames_per_block: latent frames decided together.
         sigmas: levels of a block, the commit at 0 left out.
         policy: what a block sees of the past.
@@ -309,12 +313,14 @@ def load_parts(
     if folder is None:
         raise NotShipped(
             f"the weights of {recipe.name} are public and not in the package: put {recipe.weights} into a folder, with "
-            "the codec and the text encoder of Wan-AI/Wan2.1-T2V-1.3B beside it, and name that as weights"
+            f"the codec and the text encoder of {REPOSITORY} beside it, and name it: weights=DIR or --weights DIR"
         )
     path = local_path(folder)
     dtype = dtype_on(device)
     home = path if path.is_dir() else path.parent
     weights, config = open_backbone(recipe, path, size=size)
+    if files := lacking(home):
+        raise WeightsError(f"{home} holds a transformer and lacks {parts_text(files, home)}")
     check(config, dtype)
     text = load_text(home, dtype=torch.bfloat16, device=torch.device("cpu"))
     codec: ForgetfulCodec = load_wan_codec(home, device=device, dtype=dtype)
@@ -327,6 +333,18 @@ def load_parts(
         left_out=text.left_out,
         identity=identity_of(weights, None if (stored := read_stored(home)) is None else stored.card),
     )
+
+
+def lacking(home: Path) -> list[str]:
+    """What a folder lacks beside its transformer, as files of REPOSITORY; nothing if a world can be made of it."""
+    return [*lacking_text(home), *([CODEC] if lacks_codec(home) else [])]
+
+
+def parts_text(files: Sequence[str], home: Path) -> str:
+    """What files that a folder lacks are, by which names, and how to get them, for a message."""
+    names = [f"the {part} ({file})" for file, part in PARTS.items() if file in files]
+    told = " and ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)
+    return f"{told} of {REPOSITORY}; get {'them' if names[1:] else 'it'} by {fetching(REPOSITORY, *files, into=home)}"
 
 
 def _embedded(text: WanText, prompt: str) -> Tensor:
@@ -345,7 +363,10 @@ def open_backbone(recipe: WanRecipe, path: Path, *, size: tuple[int, int]) -> tu
     stored = read_stored(home)
     if stored is not None:
         _check_recipe(recipe, stored.recipe, home)
-    weights = load_tensors(path, ema=recipe.ema, lora=None if stored is not None else _lora_of(recipe, home))
+    weights = load_tensors(path, ema=recipe.ema)
+    if stored is None and recipe.lora is not None:
+        changes = _lora_of(recipe, recipe.lora, dict.fromkeys((weights.origin.files[0].parent, home)))
+        weights = load_tensors(path, ema=recipe.ema, lora=changes)
     config = _sized(wan_config_of(weights.shapes, path) if stored is None else stored.config, size, recipe)
     weights.check(wanted_shapes(config), path)
     return weights, config
@@ -362,14 +383,15 @@ def _check_recipe(recipe: WanRecipe, converted: str | None, home: Path) -> None:
         )
 
 
-def _lora_of(recipe: WanRecipe, home: Path) -> Path | None:
-    """The changes that are merged into public weights; WeightsError if they are not there."""
-    if recipe.lora is None or (home / recipe.lora).exists():
-        return None if recipe.lora is None else home / recipe.lora
-    repository, _, file = recipe.weights.partition(":")
+def _lora_of(recipe: WanRecipe, name: str, folders: Collection[Path]) -> Path:
+    """The changes that are merged into public weights, in one of some folders; WeightsError if they are in none."""
+    for folder in folders:
+        if (folder / name).exists():
+            return folder / name
+    repository, _, weights = recipe.weights.partition(":")
     raise WeightsError(
-        f"{home} lacks {recipe.lora}, which {recipe.name} merges into its weights; put "
-        f"{Path(file).with_name(recipe.lora)} of {repository} there"
+        f"{recipe.name} merges {name} into its weights, and there is none in {' or '.join(map(str, folders))}; put "
+        f"{Path(weights).with_name(name)} of {repository} there"
     )
 
 

@@ -91,6 +91,11 @@ class MemoryPlan:
         return sum(getattr(self, name) for name in _ROWS if name not in _ON_HOST)
 
     @property
+    def card(self) -> int:
+        """Of a GPU: with what may be lost between pieces of its memory, and what its driver takes."""
+        return self.device + int(SLACK * self.device) + DRIVER_BYTES
+
+    @property
     def host(self) -> int:
         """In host memory, which on a CPU is the same."""
         return sum(getattr(self, name) for name in _ON_HOST)
@@ -100,7 +105,11 @@ class MemoryPlan:
         width = max(map(len, _ROWS.values()))
         rows = [(_ROWS[part.name], getattr(self, part.name)) for part in fields(self)]
         parts = [f"{name:<{width}}  {size / 1e9:7.2f} GB" for name, size in rows if size]
-        sums = (("together, on the device", self.device), ("together, in host memory", self.host))
+        sums = (
+            ("together, on the device", self.device),
+            ("of a GPU, with its driver and slack", self.card),
+            ("together, in host memory", self.host),
+        )
         return [*parts, *(f"{name:<{width}}  {size / 1e9:7.2f} GB" for name, size in sums)]
 
 

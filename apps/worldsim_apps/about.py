@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from worldsim.controls import Controls
+    from worldsim.decoding.plan import VideoPlan
     from worldsim.presets import WorldRecipe
     from worldsim.published import Recipe
     from worldsim.wan import WanRecipe
@@ -31,9 +33,15 @@ class Ahead:
     has_starts: bool
 
 
-def ahead_of(name: str, size: str | None) -> Ahead:
-    """What is known of a world of that size, its own if None; UnknownName or ConfigError as `describe`."""
-    from worldsim.published import PUBLISHED, controls_of, size_of
+def ahead_of(name: str, size: str | None, device: str = "auto") -> Ahead:
+    """What is known of a world of that size, its own if None, on a device of that name.
+
+    Raises:
+        UnknownName: there is no such world, or no such device.
+        ConfigError: it is no size, or one that the world cannot have, or that there is no memory for.
+    """
+    from worldsim.published import PUBLISHED, check_room, controls_of, size_of
+    from worldsim.runtime.devices import pick_device
     from worldsim.wan import WanRecipe
 
     if (recipe := PUBLISHED.get(name)) is None:
@@ -41,6 +49,7 @@ def ahead_of(name: str, size: str | None) -> Ahead:
         controls, pixels, is_told, needs_picture = engine.controls, engine.size, False, False
     else:
         controls, pixels, is_told = controls_of(recipe), size_of(recipe, size), isinstance(recipe, WanRecipe)
+        check_room(recipe, pixels, pick_device(device))
         needs_picture = not is_told
     return Ahead(
         name=name,
@@ -50,6 +59,26 @@ def ahead_of(name: str, size: str | None) -> Ahead:
         needs_picture=needs_picture,
         has_starts=recipe is None,
     )
+
+
+def past_of(name: str, policy: str | None) -> tuple[int, int]:
+    """The most latent frames of a past that a world of that policy holds, its own if None, and the frames of each.
+
+    Raises:
+        UnknownName, ConfigError: there is no such world or policy, or none of that world: see wan_memory.pages_of.
+    """
+    from worldsim.cache.policies import parse_policy
+    from worldsim.matrixgame import GROUP
+    from worldsim.presets import WorldRecipe
+    from worldsim.published import PUBLISHED
+    from worldsim.wan_memory import pages_of
+
+    recipe = PUBLISHED.get(name) or _bundled(name)
+    chosen = recipe.policy if policy is None else parse_policy(policy)
+    if isinstance(recipe, WorldRecipe):
+        return recipe.pages if chosen.limit is None else chosen.limit, recipe.codec.group
+    pages = pages_of(recipe.plan(policy=chosen), sessions=1)
+    return min(chosen.limit or pages, pages), GROUP
 
 
 def _bundled(name: str) -> WorldRecipe:
@@ -72,26 +101,31 @@ def recipe_of(name: str) -> WorldRecipe:
     return WORLDS[name]
 
 
-def describe(name: str, size: str | None = None) -> dict[str, Any]:
+def describe(name: str, size: str | None = None, **chosen: str | Path | None) -> dict[str, Any]:
     """What is known of a world, with its card if its weights are in the package.
 
     Args:
         name: of the world.
         size: width and height in pixels of a published model, such as "832x480"; its own if None.
+        chosen: policy, kv, budget and preview of a published model, as `load` takes them: what it then takes.
 
     Raises:
-        UnknownName: there is no such world.
-        ConfigError: it is no size, or one that the world cannot have.
+        UnknownName: there is no such world, policy or code for keys and values.
+        ConfigError: it is no size, or one that the world cannot have; a budget that is too small for what is chosen.
     """
     from worldsim.errors import ConfigError, NotShipped
     from worldsim.presets import card
     from worldsim.published import PUBLISHED
 
+    settings = {setting: value for setting, value in chosen.items() if value is not None}
     if name in PUBLISHED:
-        return _describe_published(PUBLISHED[name], size)
+        return _describe_published(PUBLISHED[name], size, settings)
     recipe = _bundled(name)
     if size is not None:
         raise ConfigError(f"{name} has one size, got size={size}; leave it out")
+    if settings:
+        given = " and ".join(f"{setting}={value}" for setting, value in settings.items())
+        raise ConfigError(f"what {name} takes is small and not planned, got {given}; leave it out")
     engine = recipe.simulator()
     try:
         known = card(name)
@@ -111,13 +145,15 @@ def wan_recipe(name: str) -> WanRecipe:
     return RECIPES[name]
 
 
-def _describe_published(recipe: Recipe, size: str | None) -> dict[str, Any]:
-    from worldsim.cache.policies import policy_text
+def _describe_published(recipe: Recipe, size: str | None, settings: Mapping[str, Any]) -> dict[str, Any]:
+    from worldsim.cache.policies import parse_policy, policy_text
     from worldsim.decoding.prompting import prompt_change_text
     from worldsim.published import fps_of, size_of
     from worldsim.wan import WanRecipe
 
     pixels = size_of(recipe, size)
+    policy: dict[str, Any] = {"policy": parse_policy(settings["policy"])} if "policy" in settings else {}
+    plan = recipe.plan(**policy)
     if isinstance(recipe, WanRecipe):
         steered: dict[str, Any] = {"on_prompt": prompt_change_text(recipe.on_prompt)}
     else:
@@ -132,27 +168,41 @@ def _describe_published(recipe: Recipe, size: str | None) -> dict[str, Any]:
         "size": list(pixels),
         "frames_per_block": recipe.frames_per_block,
         "sigmas": [round(sigma, 4) for sigma in recipe.sigmas],
-        "policy": policy_text(recipe.policy),
+        "policy": policy_text(plan.policy),
+        **{name: settings[name] for name in ("kv", "budget") if name in settings},
         **steered,
-        "memory": _memory(recipe, pixels),
+        "memory": _memory(recipe, plan, pixels, settings),
     }
 
 
-def _memory(recipe: Recipe, pixels: tuple[int, int]) -> dict[str, Any]:
-    """What it takes on a GPU, in bfloat16, with the codec and with the tiny decoder: a text for each part."""
+def _memory(recipe: Recipe, plan: VideoPlan, pixels: tuple[int, int], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What it takes on a GPU, in bfloat16: a text for each part, with the codec and with the tiny decoder.
+
+    With the tiny decoder alone if that is chosen.
+    """
     import torch
 
+    from worldsim.cache.quant import parse_storage
     from worldsim.errors import MissingDependency
+    from worldsim.keeping import Keeping, check_keeping, tiers_of
     from worldsim.wan import plan_memory
+    from worldsim.wan_memory import pages_of
 
+    # Wherever this runs, a budget is read as of a GPU: what is beyond it lies in host memory.
+    tiers = tiers_of(settings.get("budget"), None, torch.device("meta"))
+    keeping = Keeping(storage=parse_storage(settings["kv"]) if "kv" in settings else None, tiers=tiers)
+    dtype, pages = torch.bfloat16, pages_of(plan, sessions=1)
+    check_keeping(recipe.config(pixels).pages, plan, keeping, pages=pages, dtype=dtype)
     found: dict[str, Any] = {}
     for label, preview in (("with its codec", False), ("with a preview", True)):
+        if "preview" in settings and not preview:
+            continue
         try:
-            plan = plan_memory(recipe, recipe.plan(), size=pixels, dtype=torch.bfloat16, preview=preview)
+            parts = plan_memory(recipe, plan, size=pixels, dtype=dtype, preview=preview, keeping=keeping)
         except MissingDependency as error:
             return {"not planned": str(error)}
-        found[label] = dict(line.split("  ", 1) for line in plan.lines())
-        found[label] = {part: size.strip() for part, size in found[label].items()}
+        rows = (line.split("  ", 1) for line in parts.lines())
+        found[label] = {part: size.strip() for part, size in rows}
     return found
 
 

@@ -13,7 +13,8 @@ from typing import Any, NoReturn
 from worldsim.controls import Controls, Keys
 from worldsim.errors import ActionsError, UnknownName
 from worldsim.files import read_bytes
-from worldsim.session.events import MOST_PROMPT
+from worldsim.session.prompt import cut_prompt
+from worldsim_apps.telling import say
 
 EXAMPLES = {"keys": '{"block": 12, "keys": ["KeyW", "ArrowLeft"]}', "prompt": '{"block": 12, "prompt": "a lake"}'}
 """A line of each kind of script, by the field that it has beside its block."""
@@ -67,7 +68,8 @@ def read_actions(path: Path, controls: Controls) -> Actions:
 def read_prompts(path: Path) -> dict[int, str]:
     """Read a prompts file, UTF-8, one object a line, such as {"block": 12, "prompt": "a lake"}: prompts by block.
 
-    A prompt has 1 to 4,000 characters and holds until the next line; blank lines count for nothing.
+    A prompt holds until the next line; of more than 4,000 characters the end is left out, which is said on stderr.
+    Blank lines count for nothing.
 
     Raises:
         ActionsError: as for read_actions.
@@ -76,9 +78,11 @@ def read_prompts(path: Path) -> dict[int, str]:
     for line, block, prompt in _script(path, "prompt"):
         if not isinstance(prompt, str) or not prompt.strip() or not _is_text(prompt):
             line.refuse(f'prompt is a text such as "a lake"; got {line.given}')
-        if len(prompt) > MOST_PROMPT:
-            line.refuse(f"a prompt has at most {MOST_PROMPT:,} characters, got {len(prompt):,}")
-        told[block] = prompt
+        told[block], lost = cut_prompt(prompt)
+        if lost:
+            line.remark(
+                f"the last {lost:,} of the {len(prompt):,} characters of its prompt are left out, being too many"
+            )
     return told
 
 
@@ -148,6 +152,9 @@ class _Line:
         if type(block) is not int or block < 0:  # bool is an int too
             self.refuse(f"block is a whole number from 0, got {self.given}")
         return block, fields[field]
+
+    def remark(self, text: str) -> None:
+        say(f"{self.path}, line {self.number}: {text}")
 
     def refuse(self, reason: str) -> NoReturn:
         raise ActionsError(f"{self.path}, line {self.number}: {reason}")

@@ -1,16 +1,16 @@
 """The command `worldsim`: generate a walk, live one again, record and train a world, say what is here.
 
 Exit codes: 0 done; 1 something that the bundled world needs is missing, says `doctor`; 2 wrong input, told in one line
-on stderr; 130 stopped by Ctrl-C.
+on stderr; 130 stopped by Ctrl-C or SIGTERM.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -20,6 +20,7 @@ from worldsim_apps.options import (
     Device,
     Explain,
     FramesPerBlock,
+    FromVideo,
     Image,
     Json,
     Kv,
@@ -43,10 +44,6 @@ from worldsim_apps.options import (
 )
 from worldsim_apps.telling import STOPPED, Refused, Stopped, misused, refusals, report, say, write_anything
 
-if TYPE_CHECKING:
-    from worldsim.runtime.chunk import Frames
-    from worldsim_apps.actions import Actions
-
 # Importing torch takes seconds, so everything that needs it is imported inside the commands: --help and a mistyped
 # option answer at once.
 
@@ -68,6 +65,7 @@ def generate(
     seed: Seed = 0,
     start: Start = None,
     image: Image = None,
+    video: FromVideo = None,
     policy: Policy = None,
     kv: Kv = None,
     budget: Budget = None,
@@ -91,33 +89,44 @@ def generate(
     from worldsim_apps.explain import Explained
     from worldsim_apps.generate import film, film_file, length_of
     from worldsim_apps.progress import progress
-    from worldsim_apps.results import check_files, check_seconds
+    from worldsim_apps.results import check_files
+    from worldsim_apps.walk import beginning, remark, script_of
 
-    check_seconds(seconds)
-    read = {"the picture": image, "the actions": actions, "the prompts": prompts}
-    read |= {"the weights": None if weights is None else Path(weights)}
-    check_files({"the video": output, "the log": log, "what is explained": explain}, read)
+    read = {"the picture": image, "what is gone on from": video, "the actions": actions, "the prompts": prompts}
+    check_files({"the video": output, "the log": log, "what is explained": explain}, {**read, "the weights": weights})
     chosen: dict[str, Any] = {"policy": policy, "steps": steps, "frames_per_block": frames_per_block, "noise": noise}
     chosen |= {"kv": kv, "budget": budget, "spill": spill, "clean_pass": not no_clean_pass}
     chosen |= {"size": size, "on_prompt": on_prompt, "preview": preview}
-    ahead = ahead_of(world, size)
-    script, begun = _script(ahead, actions, prompt, prompts), _beginning(ahead, image, start)
+    ahead = _ahead_of_film(world, seconds, size, device)
+    script = script_of(ahead, actions, prompt, prompts)
+    begun = beginning(ahead, image=image, video=video, start=start, policy=policy)
     place = worldsim.load(world, device=device, weights=weights, **chosen)
     explained = Explained(place, explain)
     frames = length_of(place, seconds, start=start, begun=begun)
-    _remark({actions: script.blocks, prompts: [*script.prompts]}, blocks=-(-frames // place.frames_per_block))
+    remark({actions: script.blocks, prompts: [*script.prompts]}, blocks=-(-frames // place.frames_per_block))
     with (
-        film_file(place, output) as video,
+        film_file(place, output) as filmed,
         place.open(seed=seed, start=start, frames=begun, prompt=script.prompts.get(0), log=log) as session,
         progress("generate", frames, quiet=as_json) as bar,
     ):
-        made = film(place, session, script, video, frames=frames, on_frames=explained.follow(session, bar.advance))
+        made = film(place, session, script, filmed, frames=frames, on_frames=explained.follow(session, bar.advance))
         pages, tiers = asdict(place.pool.bytes), asdict(place.pool.tier_bytes)
     fields = {"world": world, "seed": seed, "start": start, "kv": kv, "noise": noise, "budget": budget}
     fields |= {"kv_bytes": pages, "tier_bytes": tiers} | made.to_dict() | explained.to_dict()
     report(fields if as_json else str(made))
     explained.draw()
     return STOPPED if made.stopped else 0
+
+
+def _ahead_of_film(world: str, seconds: float, size: str | None, device: str) -> Ahead:
+    """What is known of a world of which a film is to be made; it is refused if none can be so long or of that size."""
+    from worldsim.runtime.video import check_size, shown_scale
+    from worldsim_apps.results import check_seconds
+
+    check_seconds(seconds)
+    ahead = ahead_of(world, size, device)
+    check_size(ahead.size, scale=shown_scale(ahead.size))
+    return ahead
 
 
 @app.command()
@@ -172,7 +181,8 @@ def serve(
     ),
     port: Annotated[int, typer.Option(min=0, max=65_535, help="The port to listen at; 0 is any that is free.")] = 8765,
     max_sessions: Annotated[
-        int | None, typer.Option(min=1, help="Sessions at once; by default as many as there is memory for.")
+        int | None,
+        typer.Option(min=1, help="Sessions at once; by default 1 of a published model, of others as many as fit."),
     ] = None,
     token: Annotated[
         str, typer.Option(envvar="WORLDSIM_TOKEN", show_envvar=True, help="What clients must know to connect.")
@@ -183,6 +193,8 @@ def serve(
     image: Image = None,
     frames_per_block: FramesPerBlock = None,
     policy: Policy = None,
+    kv: Kv = None,
+    budget: Budget = None,
     size: Size = None,
     on_prompt: OnPrompt = None,
     preview: Preview = None,
@@ -193,27 +205,19 @@ def serve(
 ) -> None:
     """Serve a world over WebSocket, and a page to play it, until SIGTERM or Ctrl-C; every world is then saved."""
     import asyncio
-    import webbrowser
 
     import worldsim
     from worldsim.published import PUBLISHED, fit_picture
     from worldsim_apps.gate import Door
     from worldsim_apps.server import Settings, run
 
-    picture = None if image is None else fit_picture(image, ahead_of(world, size))
+    picture = None if image is None else fit_picture(image, ahead_of(world, size, device))
     door = Door(host=host, port=port, token=token, origins=tuple(origin or ()), hosts=tuple(name or ()))
-    loaded = worldsim.load(
-        world,
-        device=device,
-        policy=policy,
-        frames_per_block=frames_per_block,
-        weights=weights,
-        size=size,
-        on_prompt=on_prompt,
-        preview=preview,
-        # One more than may play, since a session may take the place of another.
-        sessions=(max_sessions or 1) + 1 if world in PUBLISHED else None,
-    )
+    chosen: dict[str, Any] = {"policy": policy, "kv": kv, "budget": budget, "frames_per_block": frames_per_block}
+    chosen |= {"size": size, "on_prompt": on_prompt, "preview": preview}
+    # One more than may play, since a session may take the place of another.
+    chosen |= {"sessions": (max_sessions or 1) + 1 if world in PUBLISHED else None}
+    loaded = worldsim.load(world, device=device, weights=weights, **chosen)
     settings = Settings(door=door, folder=folder, sessions=max_sessions, picture=picture)
 
     def on_ready(port: int) -> None:
@@ -221,10 +225,16 @@ def serve(
         page, url = f"http://{place}/", f"ws://{place}/v1/world"
         fields = {"world": world, "page": page, "url": url, "folder": str(folder)}
         report(fields if as_json else f"{world} is played at {page} and served at {url}")
-        if show and not webbrowser.open(page):
-            typer.echo(f"no browser could be opened here; open {page} in one", err=True)
+        _open_page(page, wanted=show)
 
     asyncio.run(run(loaded, settings, on_ready))
+
+
+def _open_page(page: str, *, wanted: bool) -> None:
+    import webbrowser
+
+    if wanted and not webbrowser.open(page):
+        typer.echo(f"no browser could be opened here; open {page} in one", err=True)
 
 
 @app.command()
@@ -237,14 +247,11 @@ def ui(
     as_json: Json = False,
 ) -> None:
     """Choose worlds, play them, fork them side by side and see what they cost, on a page for this machine alone."""
-    import webbrowser
-
     from worldsim_apps.ui import UiSettings, run
 
     def on_ready(page: str) -> None:
         report({"page": page, "folder": str(folder)} if as_json else f"worlds are chosen and played at {page}")
-        if show and not webbrowser.open(page):
-            typer.echo(f"no browser could be opened here; open {page} in one", err=True)
+        _open_page(page, wanted=show)
 
     run(UiSettings(port=port, folder=folder, device=device), on_ready)
 
@@ -364,6 +371,10 @@ def _trained(folder: Path, judged: dict[str, Any], *, begun: bool) -> str:
 def info(
     world: Annotated[str | None, typer.Argument(help="A world, to see its card.", show_default=False)] = None,
     size: Size = None,
+    policy: Policy = None,
+    kv: Kv = None,
+    budget: Budget = None,
+    preview: Preview = None,
     as_json: Json = False,
 ) -> None:
     """Say what is here: this machine, the worlds, and the card of one of them, or what a published model takes."""
@@ -373,7 +384,8 @@ def info(
 
     fields: dict[str, Any] = {"machine": machine(), "worlds": sorted(WORLDS), "published": sorted(PUBLISHED)}
     if world is not None:
-        fields = {"world": describe(world, size), **fields}
+        chosen = describe(world, size, policy=policy, kv=kv, budget=budget, preview=preview)
+        fields = {"world": chosen, **fields}
     report(fields if as_json else "\n".join(lines_of(fields)))
 
 
@@ -401,46 +413,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Stopped as error:
         code, message = STOPPED, str(error)
     else:
-        message = "stopped by Ctrl-C" if code == STOPPED else ""
+        message = "stopped" if code == STOPPED else ""
     if message:
         say(message)
     return int(code)
-
-
-def _beginning(world: Ahead, image: Path | None, start: int | None) -> Frames | None:
-    """The frames of a picture that a walk begins from; None if it begins otherwise."""
-    from worldsim.published import fit_picture
-
-    if image is None and world.needs_picture:
-        raise Refused(f"{world.name} begins from a picture, and none was given; name one with --image")
-    if start is not None and not world.has_starts:
-        raise Refused(f"{world.name} comes without starting places; leave --start out, or name a picture with --image")
-    return None if image is None else fit_picture(image, world)
-
-
-def _script(world: Ahead, actions: Path | None, prompt: str | None, prompts: Path | None) -> Actions:
-    """What is held and told at which block; the prompt stands for the beginning."""
-    from worldsim_apps.actions import Actions, read_actions, read_prompts
-
-    script = read_actions(actions, world.controls) if actions else Actions()
-    told = read_prompts(prompts) if prompts is not None else {}
-    given = "--prompt" if prompt is not None else "--prompts" if prompts is not None else None
-    if given is not None and not world.is_told:
-        raise Refused(
-            f"{world.name} is steered by keys alone and takes no prompts; leave {given} out, and give it --actions"
-        )
-    if prompt is not None and 0 in told:
-        raise Refused(f"both --prompt and {prompts} say what block 0 shows; leave one out")
-    return script.told(told if prompt is None else {0: prompt, **told})
-
-
-def _remark(scripts: Mapping[Path | None, Sequence[int]], *, blocks: int) -> None:
-    """Tell what in scripts that were given, each with the blocks that its lines are of, changes nothing."""
-    from worldsim_apps.actions import unread
-
-    for path, begins in scripts.items():
-        if path is not None and (remark := unread(begins, blocks)):
-            say(f"{path}: {remark}")
 
 
 @app.command()
@@ -461,9 +437,12 @@ def convert(
     as_json: Json = False,
 ) -> None:
     """Write public weights of the Wan family as one folder of safetensors that is read lazily, with a card."""
+    from worldsim.wan import lacking, parts_text
     from worldsim_apps.convert import convert as write
 
     if recipe is not None:
         wan_recipe(recipe)
     card = write(source, out, ema=ema, lora=lora, alpha=alpha, recipe=recipe)
-    report({"folder": str(out), **card} if as_json else f"{out}: {card['model']}, {card['tensors']} tensors")
+    lacks = lacking(out)
+    text = f"{out}: {card['model']}, {card['tensors']} tensors; to be a world it lacks {parts_text(lacks, out)}"
+    report({"folder": str(out), **card, "lacks": lacks} if as_json else text)

@@ -31,8 +31,9 @@ def convert(
         OSError: the folder could not be written.
     """
     from worldsim.errors import ConfigError
+    from worldsim.files import check_free
     from worldsim.models.wan.hub import local_path
-    from worldsim.models.wan.stored import check_free, read_card, write_model
+    from worldsim.models.wan.stored import read_card, write_model
     from worldsim.models.wan.weights import load_tensors
 
     check_free(out)  # before anything is downloaded

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from worldsim.errors import ProtocolError
 from worldsim.pictures import fit_picture
+from worldsim.runtime.video import check_size, fits_h264
 from worldsim.session.events import Codec
 
 JPEG = [cv2.IMWRITE_JPEG_QUALITY, 92, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
@@ -83,13 +84,18 @@ class JpegEncoder:
 
 
 class H264Encoder:
-    """An access unit a frame, each block a closed group that begins with an IDR picture and its parameter sets."""
+    """An access unit a frame, each block a closed group that begins with an IDR picture and its parameter sets.
+
+    ConfigError if frames of that size are too large for it.
+    """
 
     codec: Codec = "h264"
     all_keys = False
 
     def __init__(self, size: tuple[int, int], fps: int) -> None:
-        self._scale = 2 if size[0] < FINE_PX or size[0] % 2 or size[1] % 2 else 1
+        is_odd = bool(size[0] % 2 or size[1] % 2)
+        self._scale = 2 if is_odd or (size[0] < FINE_PX and fits_h264((2 * size[0], 2 * size[1]))) else 1
+        check_size(size, scale=self._scale)
         self.size = size[1] * self._scale, size[0] * self._scale
         context = av.CodecContext.create("libx264", "w")
         assert isinstance(context, av.VideoCodecContext)

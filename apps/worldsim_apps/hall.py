@@ -122,7 +122,11 @@ class Hall:
         return {"prompt": prompt} if self.engine.world.is_told else {}
 
     def _full(self) -> ProtocolError:
-        text = f"all {self.engine.capacity} places are taken; try again in a while"
+        count = self.engine.capacity
+        text = (
+            f"all {count} places are taken; try again in a while. Whoever serves it makes more, if there is memory for "
+            f"them, with --max-sessions {count + 1}"
+        )
         return ProtocolError("full", text, close=1013, retry_after_ms=RETRY_MS)
 
     async def admit(self, begin: Callable[[], Session], *, instead: bool = False, evict: bool = True) -> LiveSession:

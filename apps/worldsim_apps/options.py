@@ -67,4 +67,8 @@ Image = Annotated[
     Path | None,
     typer.Option(help="A picture to begin from, of any size, in place of a starting place; some worlds need one."),
 ]
+FromVideo = Annotated[
+    Path | None,
+    typer.Option("--video", help="A video to go on from, in place of a picture: its end, as blocks see it."),
+]
 Video = Annotated[Path, typer.Option("--output", "-o", help="The video, an .mp4 file.")]

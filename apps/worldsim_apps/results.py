@@ -20,7 +20,7 @@ def check_seconds(seconds: float) -> None:
         raise Refused(f"--seconds is a length of time above 0 and at most {LONGEST_S} (a year), got {seconds}")
 
 
-def check_files(results: Mapping[str, Path | None], read: Mapping[str, Path | None]) -> None:
+def check_files(results: Mapping[str, Path | None], read: Mapping[str, Path | str | None]) -> None:
     """Refuse two results in one file, one where another grows, and a result in a file that is read.
 
     Args:
@@ -38,7 +38,7 @@ def check_files(results: Mapping[str, Path | None], read: Mapping[str, Path | No
             raise Refused(f"{what} is {path}, where {other} grows until it is whole; give it another name")
 
 
-def _identity(path: Path) -> tuple[int, int] | str:
+def _identity(path: Path | str) -> tuple[int, int] | str:
     """What two names of one file have in common, links of both kinds among them."""
     try:
         found = os.stat(path)

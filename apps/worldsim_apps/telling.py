@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from typing import Any
@@ -23,6 +23,17 @@ LESS_MEMORY = (
     "there is too little memory for this; close other programs, or have less held, where the command has such options: "
     "--policy window:frames=12 sees a shorter past, --budget 256MB keeps most of a long one on disk"
 )
+
+
+REMEDIES: Mapping[int, str] = {
+    errno.EFBIG: "raise the limit on the size of a file (ulimit -f), or name a place where files may be larger",
+    errno.ENOSPC: "free some space, or name a place that has more",
+    errno.EDQUOT: "free some space, or name a place that has more",
+    errno.EEXIST: "remove what is there, or name another place",
+    errno.EINVAL: "name an ordinary file",
+    errno.ENOTDIR: "what it would lie in is a file and no folder, so name another place",
+}
+"""What to do about what the file system refuses, where that is not the same for all."""
 
 
 class Refused(Exception):
@@ -106,9 +117,12 @@ def _reason(error: OSError) -> str:
     """Why a file cannot be used, and what to do, where the system tells no more than a number."""
     if error.errno == errno.ENOMEM:
         return LESS_MEMORY
-    if error.strerror is None or error.filename is None:
+    remedy = None if error.errno is None else REMEDIES.get(error.errno)
+    # Without a file and a number that only files have it is about something else, such as an address.
+    if error.strerror is None or (error.filename is None and remedy is None):
         return str(error)
-    return f"cannot use {error.filename}: {error.strerror}; free some space, or name a place that can be written"
+    remedy = remedy or "free some space, or name a place that can be written"
+    return f"cannot use {error.filename or 'a file'}: {error.strerror}; {remedy}"
 
 
 def _noted(text: str, error: BaseException) -> str:

@@ -7,7 +7,7 @@ import pytest
 from worldsim.errors import ConfigError, UnknownName
 from worldsim.presets import WORLDS
 from worldsim.wan import RECIPES
-from worldsim_apps.about import ahead_of, describe, lines_of, recipe_of, wan_recipe
+from worldsim_apps.about import ahead_of, describe, lines_of, past_of, recipe_of, wan_recipe
 
 
 def test_a_world_that_is_learned_here_is_told_with_its_keys_and_its_card():
@@ -38,8 +38,56 @@ def test_a_published_model_is_told_with_the_memory_that_it_takes():
     assert sizes[3] < sizes[2]
     with pytest.raises(ConfigError, match="crafter has one size"):
         describe("crafter", "640x352")
-    with pytest.raises(ConfigError, match="the nearest that does is 352x640"):
+    with pytest.raises(ConfigError, match="the nearest size that does is 640x352"):
         describe("self-forcing", "640x350")
+
+
+def gigabytes(told: dict[str, str], part: str) -> float:
+    return float(told[part].removesuffix(" GB"))
+
+
+def test_what_is_chosen_of_a_published_model_changes_what_it_is_told_to_take():
+    pytest.importorskip("diffusers")
+    plain = describe("self-forcing")["memory"]["with a preview"]
+    chosen = describe("self-forcing", policy="window:frames=9", budget="3.5GB", preview="taew2_1.pth")
+    assert (chosen["policy"], chosen["budget"]) == ("window:frames=9", "3.5GB")
+    assert [*chosen["memory"]] == ["with a preview"]
+    told = chosen["memory"]["with a preview"]
+    assert told["keys and values in pages"] == "3.50 GB"
+    assert gigabytes(told, "pages beyond the budget, at the most") > 2
+    card = "of a GPU, with its driver and slack"
+    assert gigabytes(told, card) < 16 < gigabytes(plain, card)
+    coded = describe("self-forcing", kv="int8", policy="window:frames=9")["memory"]["with a preview"]
+    assert gigabytes(coded, "keys and values in pages") > gigabytes(told, "keys and values in pages")
+
+
+def test_what_cannot_be_chosen_is_refused_before_anything_is_planned():
+    with pytest.raises(ConfigError, match="choose one of 6039MB or more"):
+        describe("self-forcing", budget="1GB")
+    with pytest.raises(ConfigError, match="choose a policy with a bound"):
+        describe("self-forcing", policy="full")
+    with pytest.raises(UnknownName, match="no policy 'widow'"):
+        describe("self-forcing", policy="widow")
+    with pytest.raises(ConfigError, match="what crafter takes is small and not planned, got kv=int8; leave it out"):
+        describe("crafter", kv="int8")
+
+
+@pytest.mark.parametrize(
+    ("name", "policy", "held"),
+    [
+        ("self-forcing", None, (18, 4)),
+        ("causal-forcing-framewise", "window:frames=5", (5, 4)),
+        ("crafter", None, (32, 1)),
+        ("crafter", "full", (2_048, 1)),
+    ],
+)
+def test_a_world_holds_as_much_of_a_past_as_its_policy_and_its_memory_let_it(name, policy, held):
+    assert past_of(name, policy) == held
+
+
+def test_a_world_without_a_bound_to_its_past_is_refused_where_memory_is_large():
+    with pytest.raises(ConfigError, match="choose a policy with a bound"):
+        past_of("self-forcing", "full")
 
 
 @pytest.mark.parametrize(
@@ -64,7 +112,8 @@ def test_a_published_model_is_ahead_in_the_size_that_is_asked_for():
         ahead_of("self-forcing", "large")
 
 
-def test_every_recipe_goes_by_its_name():
+def test_every_recipe_goes_by_its_name(monkeypatch):
+    monkeypatch.setattr("worldsim_apps.about._memory", lambda *_: {})  # planning all of them takes a while
     assert all(recipe_of(name).name == name for name in WORLDS)
     assert all(wan_recipe(name).name == describe(name)["name"] == name for name in RECIPES)
     with pytest.raises(UnknownName, match="crafter"):

@@ -119,7 +119,6 @@ def test_a_prompt_is_told_from_its_block_on(tmp_path):
         ('{"block": 1, "prompt": " "}', "prompt is a text such as"),
         ('{"block": 1, "prompt": 7}', "prompt is a text such as .* got .*: 7"),
         ('{"block": 1, "prompt": "\\ud800"}', "prompt is a text such as"),
-        ('{"block": 1, "prompt": "' + "x" * 4_001 + '"}', "a prompt has at most 4,000 characters, got 4,001"),
     ],
     ids=lambda text: text[:40],
 )
@@ -129,6 +128,17 @@ def test_a_prompt_that_cannot_be_read_is_named_with_its_line(tmp_path, line, say
     with pytest.raises(ActionsError, match=rf"words\.jsonl, line 3: {says}") as refused:
         read_prompts(path)
     assert len(str(refused.value)) < 300
+
+
+def test_a_prompt_of_too_many_characters_is_cut_and_that_is_said(tmp_path, capsys):
+    path = tmp_path / "words.jsonl"
+    path.write_text(
+        json.dumps({"block": 0, "prompt": "雨" * 4_000}) + "\n\n" + json.dumps({"block": 1, "prompt": "x" * 9_001})
+    )
+    assert read_prompts(path) == {0: "雨" * 4_000, 1: "x" * 4_000}
+    assert capsys.readouterr().err == (
+        f"worldsim: {path}, line 3: the last 5,001 of the 9,001 characters of its prompt are left out, being too many\n"
+    )
 
 
 def test_a_prompts_file_that_is_none_is_called_one(tmp_path):

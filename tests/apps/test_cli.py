@@ -222,6 +222,7 @@ def test_what_is_chosen_of_a_published_model_reaches_it(untrained, capsys, monke
 
     monkeypatch.setattr("worldsim.load", load)
     monkeypatch.setattr("worldsim.published.parse_size", lambda text: told_world().size)
+    monkeypatch.setattr("worldsim.published.check_room", lambda *_: None)  # it is no size of such a model
     prompts = untrained / "prompts.jsonl"
     prompts.write_text('{"block": 2, "prompt": "a lake by night"}\n')
     walk = ["generate", "--seconds", "2", "--world", "self-forcing", "--weights", "public", "--prompt", "a wood"]
@@ -318,17 +319,18 @@ def test_another_seed_or_start_gives_another_video_and_the_same_the_same(untrain
     assert len(set(videos)) == 3
 
 
-def test_ctrl_c_keeps_what_was_made_and_exits_with_130(untrained, capsys, monkeypatch):
+@pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_keeps_what_was_made_and_exits_with_130(untrained, capsys, monkeypatch, which):
     step = Session.step
 
     def press(session: Session, keys: frozenset[str]) -> object:
         if session.block == 2:
-            send(signal.SIGINT)
+            send(which)
         return step(session, keys)
 
     monkeypatch.setattr(Session, "step", press)
     code, out, err = run(capsys, "generate", "--json")
-    assert (code, err) == (130, "worldsim: stopped by Ctrl-C\n")
+    assert (code, err) == (130, "worldsim: stopped\n")
     assert json.loads(out)["stopped"] is True
     assert decode(Path("out/world.mp4"))[0] == json.loads(out)["frames"] == 3
 
@@ -380,7 +382,7 @@ def test_a_log_that_can_be_written_no_more_says_where_the_part_is_that_was_made(
     code, _, err = run(capsys, "generate", *FAST, "--log", "walk.log")
     assert code == 2
     assert err == (
-        "worldsim: cannot use walk.log: No space left on device; free some space, or name a place that can be written; "
+        "worldsim: cannot use walk.log: No space left on device; free some space, or name a place that has more; "
         "what had been made, 2 frames, is in out/world.mp4\n"
     )
 
@@ -402,7 +404,7 @@ def test_a_picture_that_cannot_be_drawn_costs_nothing_of_what_was_made(untrained
     assert (code, err) == (2, "worldsim: dir.png is a folder, and what is explained is drawn to a file; name another\n")
 
 
-@pytest.mark.parametrize("option", ["--image", "--actions", "--prompts", "--weights"])
+@pytest.mark.parametrize("option", ["--image", "--video", "--actions", "--prompts", "--weights"])
 @pytest.mark.parametrize("result", ["--output", "--log", "--explain"])
 def test_no_result_takes_the_place_of_what_is_read(untrained, capsys, option, result):
     Path("a").write_text("read")
@@ -474,7 +476,7 @@ def test_ctrl_c_before_the_first_block_exits_with_130_too(untrained, capsys, mon
         ("generate --world self-forcing", "the weights of self-forcing are public and not in the package"),
         ("generate --world self-forcing --weights nowhere --steps 3", "steps=3 cannot be chosen for self-forcing"),
         ("generate --size 832x480", "size='832x480' cannot be chosen for crafter"),
-        ("generate --world self-forcing --weights nowhere --size 830x480", "the nearest that does is 480x832"),
+        ("generate --world self-forcing --weights nowhere --size 830x480", "the nearest size that does is 832x480"),
         ("generate --prompt wood", "crafter is steered by keys alone and takes no prompts; leave --prompt out"),
         ("convert nowhere out --recipe selfforcing", "did you mean 'self-forcing'?"),
         (
@@ -511,6 +513,11 @@ def test_ctrl_c_before_the_first_block_exits_with_130_too(untrained, capsys, mon
         ("train crafter --updates 0", "train for more than 0 minutes and 1 update or more"),
         ("train crafter --device tpu", "there is no device 'tpu'"),
         ("info nowhere", "there is no world 'nowhere'"),
+        ("info crafter --budget 1GB", "what crafter takes is small and not planned, got budget=1GB; leave it out"),
+        ("info self-forcing --budget 1GB", "and the budget is 1000000000; choose one of 6039MB or more"),
+        ("generate --video none.mp4", "there is no video none.mp4; give an MP4, MOV or WebM that plays to its end"),
+        ("generate --video walk.jsonl", "walk.jsonl is no video that can be read to its end"),
+        ("generate --video a.mp4 --image a.png", "both --image and --video say what the walk begins from; leave one"),
     ],
 )
 def test_wrong_input_is_told_in_one_line_and_exits_with_2(untrained, capsys, arguments, says):
@@ -579,7 +586,7 @@ def test_training_that_is_stopped_says_what_is_kept_and_how_to_go_on(monkeypatch
         code, out, err = run(capsys, "train", "crafter", "--out", "o", *weights)
         says = "o/checkpoint.safetensors: 7 updates are kept, and their weights beside it; go on with the same command "
         assert (code, out) == (130, f"{says}and {again}\n")
-        assert err == "worldsim: stopped by Ctrl-C\n"
+        assert err == "worldsim: stopped\n"
     code, out, _ = run(capsys, "train", "crafter", "--json")
     assert code == 130
     assert json.loads(out)["stopped"] is True
@@ -590,7 +597,7 @@ def test_recording_that_is_stopped_says_what_is_kept_and_how_to_go_on(monkeypatc
     monkeypatch.setattr("worldsim.training.data.record", lambda *_, **__: send(which))
     code, out, err = run(capsys, "record", "crafter", "-o", "o")
     assert (code, out) == (130, "o: shards that are whole stay there; go on with the same command\n")
-    assert err == "worldsim: stopped by Ctrl-C\n"
+    assert err == "worldsim: stopped\n"
     assert json.loads(run(capsys, "record", "crafter", "--json")[1])["stopped"] is True
 
 
@@ -721,6 +728,34 @@ def test_a_server_that_cannot_be_started_says_why(capsys, arguments, says):
     code, out, error = run(capsys, "serve", *arguments)
     assert (code, out) == (2, "")
     assert says in error
+
+
+@pytest.mark.usefixtures("untrained")
+def test_how_keys_and_values_are_kept_reaches_the_world_that_is_served(monkeypatch):
+    served: list[Any] = []
+
+    async def run(world: object, settings: object, on_ready: object) -> None:
+        served.append(world)
+
+    monkeypatch.setattr("worldsim_apps.server.run", run)
+    assert main(["serve", "--kv", "int8:recent=2", "--budget", "30MB", "--device", "cpu"]) == 0
+    assert main(["serve", "--device", "cpu"]) == 0
+    kept, plain = (world.pool for world in served)
+    assert (kept.storage.recent, kept._tiers.budget.device) == (2, 30_000_000)
+    assert (plain.storage, plain._tiers) == (None, None)
+
+
+def test_how_keys_and_values_are_kept_reaches_a_published_model_that_is_served(monkeypatch):
+    given: dict[str, Any] = {}
+
+    async def run(world: object, settings: object, on_ready: object) -> None:
+        given["world"] = world
+
+    monkeypatch.setattr("worldsim_apps.server.run", run)
+    monkeypatch.setattr("worldsim.load", lambda name, **settings: given.update(settings, name=name))
+    assert main(["serve", "--world", "longlive", "--kv", "fp8", "--budget", "7GB", "--max-sessions", "2"]) == 0
+    chosen = {name: given[name] for name in ("name", "kv", "budget", "sessions")}
+    assert chosen == {"name": "longlive", "kv": "fp8", "budget": "7GB", "sessions": 3}
 
 
 @pytest.mark.usefixtures("untrained")

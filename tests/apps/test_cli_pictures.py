@@ -72,12 +72,15 @@ def test_its_card_says_its_keys_what_it_begins_from_and_what_it_takes(capsys) ->
         ("self-forcing", ["--prompts", "{}/keys.jsonl"], "line 1: a line has the two fields block and prompt"),
         ("self-forcing", ["--start", "2"], "self-forcing comes without starting places; leave --start out"),
         ("self-forcing", ["--image", "{}/none.png"], "none.png is no picture that can be read"),
+        ("self-forcing", ["--size", "16400x16"], "a video of 16400x16 pixels is too large for H.264, which takes at"),
+        (NAME, ["--image", "{}/street.png", "--size", "99984x99984"], "of pictures of 99984x99984 pixels the keys and"),
     ],
 )
 def test_what_can_be_known_of_a_walk_is_told_before_weights_are_read(
     folder: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch, world: str, more: list[str], told: str
 ) -> None:
     monkeypatch.setattr("worldsim.load", None)
+    monkeypatch.setattr("worldsim.published.free_bytes", lambda device: 10**11)
     (folder / "keys.jsonl").write_text('{"block": 0, "keys": ["KeyX"]}\n')
     (folder / "none.png").write_bytes(b"none")
     given = [text.format(folder) for text in more]

@@ -97,6 +97,17 @@ def test_a_taken_folder_is_refused_before_anything_is_downloaded(
         convert("gdhe17/Self-Forcing", tmp_path / "out", alpha=2)
 
 
+def test_a_file_in_place_of_a_folder_is_refused_before_anything_is_downloaded(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "_brought", None)
+    for out in (source / "x", source / "x" / "y"):
+        with pytest.raises(
+            ConfigError, match=rf"y? cannot be made, since {source} is a file and no folder; name another"
+        ):
+            convert("gdhe17/Self-Forcing", out)
+
+
 def test_doubt_and_wrong_sources_leave_nothing_behind(source: Path, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="say whether to take the averaged weights"):
         convert(source, tmp_path / "out")

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from worldsim.errors import ProtocolError
+from worldsim.errors import ConfigError, ProtocolError
 from worldsim.pictures import fit_picture
 from worldsim.session.wire import CODECS
 from worldsim_apps import encoding as module
@@ -42,6 +42,16 @@ def scene(seed: int, size: tuple[int, int], frames: int = 1) -> np.ndarray:
     height, width = size
     tiles = np.random.default_rng(seed).integers(0, 256, (frames, -(-height // 8), -(-width // 8), 3), np.uint8)
     return tiles.repeat(8, 1).repeat(8, 2)[:, :height, :width]
+
+
+def test_h264_doubles_what_is_small_only_where_it_fits_and_says_what_is_too_large() -> None:
+    for size, shown in (((16, 8_192), (16_384, 32)), ((16, 8_194), (8_194, 16))):
+        encoder = H264Encoder(size, FPS)
+        assert encoder.size == shown
+        assert encoder.encode(np.zeros((1, *size, 3), np.uint8))[0]
+    for size in ((16, 16_386), (9, 8_193)):
+        with pytest.raises(ConfigError, match=r"too large for H\.264, which takes at most 16,384 a side"):
+            H264Encoder(size, FPS)
 
 
 def error(shown: np.ndarray, made: np.ndarray) -> float:

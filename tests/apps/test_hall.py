@@ -45,6 +45,8 @@ async def test_when_all_places_are_taken_by_somebody_it_is_said_so(tmp_path):
         for begin in (lambda: Stage.open(hall), stages[0].fork):
             with pytest.raises(ProtocolError, match="all 2 places are taken; try again in a while") as refused:
                 await begin()
+            assert "Whoever serves it makes more" in str(refused.value)
+            assert str(refused.value).endswith("with --max-sessions 3")
             assert (refused.value.code, refused.value.close, refused.value.retry_after_ms) == ("full", 1013, 2_000)
         for stage in stages:
             await stage.close()

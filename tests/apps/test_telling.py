@@ -35,7 +35,21 @@ def test_what_the_system_refuses_is_told_without_its_number_and_with_what_to_do(
     error = OSError(errno.EACCES, os.strerror(errno.EACCES), "walk.log")
     told = "cannot use walk.log: Permission denied; free some space, or name a place that can be written"
     assert refused(error) == told
+    assert refused(OSError(errno.EADDRINUSE, "the port is taken")) == f"[Errno {errno.EADDRINUSE}] the port is taken"
     assert refused(OSError("walk.log cannot be locked; name another")) == "walk.log cannot be locked; name another"
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [
+        (errno.EFBIG, "File too large; raise the limit on the size of a file (ulimit -f), or name a place where files"),
+        (errno.ENOSPC, "No space left on device; free some space, or name a place that has more"),
+        (errno.EEXIST, "File exists; remove what is there, or name another place"),
+    ],
+)
+def test_what_to_do_is_what_helps(number: int, told: str) -> None:
+    assert refused(OSError(number, os.strerror(number), "out")).startswith(f"cannot use out: {told}")
+    assert refused(OSError(number, os.strerror(number))).startswith(f"cannot use a file: {told}")
 
 
 def test_ctrl_c_says_what_is_left() -> None:

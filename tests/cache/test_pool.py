@@ -63,9 +63,8 @@ def test_the_lowest_free_page_is_taken_first() -> None:
 def test_a_full_pool_says_what_to_do_and_takes_nothing() -> None:
     pool = new_pool(4)
     pool.take(3)
-    with pytest.raises(
-        PoolFull, match=r"2 more pages are wanted and 1 of 4 are free; close .* or make the pool larger"
-    ):
+    told = r"2 more pages are wanted and 1 of 4 are free; close .*, or plan a published .*: load\(\.\.\., sessions=N\)"
+    with pytest.raises(PoolFull, match=told):
         pool.take(2)
     assert pool.free == 1
 

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from worldsim.codec.wan_tiles import Tiling
-from worldsim.codec.wan_weights import check_tensors, diffusers_name, fill, load_wan_codec, read_tensors
+from worldsim.codec.wan_weights import check_tensors, diffusers_name, fill, lacks_codec, load_wan_codec, read_tensors
 from worldsim.errors import MissingDependency, WeightsError
 
 diffusers = pytest.importorskip("diffusers")
@@ -173,6 +173,15 @@ def test_every_layout_fills_the_same_network(write: Callable[[Path, dict[str, Te
     assert not any(parameter.requires_grad for parameter in codec.model.parameters())
 
 
+@pytest.mark.parametrize("write", [write_original_folder, write_diffusers_folder, write_pipeline_folder])
+def test_a_folder_lacks_a_codec_until_there_is_one(
+    write: Callable[[Path, dict[str, Tensor]], Path], tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    assert lacks_codec(tmp_path)
+    assert not lacks_codec(write(tmp_path, weights(seed=1)))
+
+
 def test_weights_outlive_their_file(tmp_path: Path) -> None:
     path = write_original_file(tmp_path, weights(seed=3))
     codec = load_wan_codec(path, device=CPU, dtype=torch.float32)
@@ -311,6 +320,15 @@ def test_a_damaged_file_is_told_or_read(
         except WeightsError:
             told += 1
     assert told
+
+
+@pytest.mark.parametrize("made", [torch.eye(3).to_sparse(), torch.empty(3, 3, device="meta")])
+def test_tensors_without_plain_numbers_are_told_by_name(made: Tensor, tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    torch.save({"a": torch.ones(2), "b": made}, path)
+    told = r"a\.pth holds 1 of 2 tensors otherwise than as plain numbers \(b (is sparse|has a shape and no numbers)"
+    with pytest.raises(WeightsError, match=told):
+        read_tensors(path)
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from concurrent.futures import Future
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from worldsim.decoding.video import VideoDecoder
 from worldsim.errors import BrokenBlock, PoolFull, SessionPaused, UnknownName
 from worldsim.runtime.batching import Stopped, attempt, step_together
 from worldsim.runtime.history import Moment
-from worldsim.testing.fakes import tiny_world
+from worldsim.testing.fakes import tiny_world, told_world
 
 WALK = [{"KeyD"}, {"KeyD", "Space"}, set(), {"ArrowLeft"}]
 
@@ -127,6 +128,22 @@ def test_what_goes_wrong_in_one_session_stays_there(spoil, error, which):
             assert abs(chunk.frames.astype(int) - other.frames.astype(int)).max() <= 1
             assert session.block == number + 1
     world.pool.check_integrity(sessions)
+
+
+@pytest.mark.parametrize(
+    ("has_keys", "fits"), [(True, "step again with other keys"), (False, "tell it another prompt")]
+)
+def test_a_block_of_no_numbers_says_what_can_be_done_in_that_world(has_keys, fits):
+    with told_world().open() as session:
+        session.step()
+        break_numbers(session)
+        if not has_keys:
+            controls = session._home.controls
+            keyless = SimpleNamespace(check=controls.check, next=controls.next, keys=())
+            session._home = replace(session._home, controls=keyless)
+        told = rf"its last block: {fits}, or rewind further; where all blocks come out so, load other weights"
+        with pytest.raises(BrokenBlock, match=told):
+            session.step()
 
 
 def test_a_block_that_fails_once_it_is_written_leaves_the_session_where_it_was(monkeypatch):

@@ -154,6 +154,24 @@ def test_a_world_that_is_told_goes_on_from_given_frames():
         assert not np.array_equal(frames(other, 2), made)
 
 
+def test_the_end_of_a_prompt_of_too_many_characters_is_left_out_and_that_is_said(monkeypatch):
+    said = []
+    # Not through caplog: other packages configure logging for the whole process, and switch loggers off.
+    monkeypatch.setattr("worldsim.runtime.voice.log.warning", lambda text, *given: said.append(text % given))
+    long = "a lake " * 1_000
+    with WORLD.open(seed=5, prompt=long) as session:
+        assert session.prompt == long[:4_000]
+        made, log = frames(session, 2), session.log
+        session.set_prompt(long + "by night")
+        assert session.prompt == long[:4_000]
+    told = "the prompt is too long: the last {} of its {} characters are left out, as one has 4000 at most"
+    assert said == [told.format(3_000, 7_000), told.format(3_008, 7_008)]
+    WORLD.replay(log)
+    with WORLD.open(seed=5, prompt=long[:4_000]) as other:
+        assert np.array_equal(frames(other, 2), made)
+    assert len(said) == 2
+
+
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ConfigError, match="keys alone"):
         tiny_world().open(prompt="a wood")

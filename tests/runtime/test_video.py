@@ -16,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 from worldsim.errors import ConfigError, MissingDependency, ShapeError, VideoError
-from worldsim.runtime.video import VideoWriter, movie, shown_scale
+from worldsim.runtime.video import VideoWriter, fits_h264, movie, shown_scale
 
 SIZE = (9, 13)
 FPS = 8
@@ -312,6 +312,9 @@ def test_frames_of_another_shape_or_dtype_are_refused_whole(tmp_path, frames):
         ({"scale": 0}, "at least 1"),
         ({"fps": 0}, "at least 1"),
         ({"size": (0, 8)}, "at least 1"),
+        ({"size": (16, 16_400), "scale": 1}, r"16400x16 pixels is too large for H\.264, which takes at most 16,384 a"),
+        ({"size": (8_193, 8), "scale": 2}, "16x16386 pixels is too large"),
+        ({"size": (16_256, 16_256), "scale": 1}, "about 264 million in all; choose a smaller size"),
         ({"path": "walk.avi"}, r"ends in \.mp4"),
     ],
 )
@@ -392,7 +395,24 @@ def test_a_film_in_memory_is_a_whole_file_with_every_frame():
 
 @pytest.mark.parametrize(
     ("size", "scale"),
-    [((72, 72), 8), ((96, 128), 6), ((6, 10), 96), ((9, 13), 64), ((95, 96), 6), ((577, 800), 2), ((600, 800), 1)],
+    [
+        *[((72, 72), 8), ((96, 128), 6), ((6, 10), 96), ((9, 13), 64), ((95, 96), 6), ((577, 800), 2), ((600, 800), 1)],
+        *[((16, 832), 19), ((16, 16_384), 1), ((9, 1_301), 12), ((16, 16_400), 1)],
+    ],
 )
-def test_what_is_shown_is_enlarged_by_the_largest_factor_with_even_sides(size, scale):
+def test_what_is_shown_is_enlarged_by_the_largest_factor_with_even_sides_that_fits(size, scale):
     assert shown_scale(size) == scale
+
+
+@pytest.mark.parametrize("size", [(16, 16_384), (16_384, 2)])
+def test_the_longest_sides_are_written(tmp_path, size):
+    with VideoWriter(tmp_path / "a.mp4", size=size, fps=FPS) as writer:
+        writer.write(np.zeros((1, *size, 3), np.uint8))
+    assert decode(tmp_path / "a.mp4")[0].shape == (1, *size, 3)
+
+
+def test_no_more_pixels_are_tried_than_the_library_opens():
+    # As libavcodec counts them, with 128 more a side.
+    fits = [(16_254, 16_254), (16_128, 16_384), (16_384, 16_128)]
+    too_large = [(16_256, 16_256), (16_130, 16_384), (16, 16_386), (16_386, 16)]
+    assert [size for size in (*fits, *too_large) if fits_h264(size)] == fits

@@ -6,7 +6,7 @@ import pytest
 
 from worldsim.errors import ConfigError
 from worldsim.session.events import MOST_OVER, MOST_PROMPT
-from worldsim.session.prompt import Told, check_over, check_prompt, first_told
+from worldsim.session.prompt import Told, check_over, check_prompt, cut_prompt, first_told
 
 
 def test_a_prompt_takes_effect_little_by_little_and_then_stays():
@@ -24,6 +24,19 @@ def test_what_a_session_begins_with_is_heard_alone_from_its_first_block():
 def test_what_is_no_prompt_is_refused(prompt):
     with pytest.raises(ConfigError, match="a prompt"):
         check_prompt(prompt)
+
+
+def test_a_prompt_that_is_too_long_is_cut_and_one_that_is_none_is_not():
+    for text, lost in (
+        ("", 0),
+        ("x" * MOST_PROMPT, 0),
+        ("雨" * (MOST_PROMPT + 1), 1),
+        ("x" * 10**7, 10**7 - MOST_PROMPT),
+    ):
+        assert cut_prompt(text) == (text[:MOST_PROMPT], lost)
+    for given in (None, 3, b"a wood", "rain \udfff"):
+        with pytest.raises(ConfigError, match="a prompt"):
+            cut_prompt(given)
 
 
 @pytest.mark.parametrize("over", [0, -1, 1.5, True, "2", None, MOST_OVER + 1, 10**9])

@@ -445,7 +445,8 @@ class PagePool:
         if count > free:
             raise PoolFull(
                 f"{count} more pages are wanted and {free} of {self.pages} are free; close sessions and marks "
-                f"that are no longer needed, choose a policy that holds fewer frames, or make the pool larger"
+                "that are no longer needed, choose a policy that holds fewer frames, or plan a published model for "
+                "more sessions: load(..., sessions=N)"
             )
 
     def _check_budget(self) -> None:

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from worldsim.codec.wan import LATENT_MEAN, LATENT_STD, SETTINGS, WanCodec
 from worldsim.codec.wan_tiles import Tiling
 from worldsim.errors import MissingDependency, WeightsError, fetching, installing
-from worldsim.files import check_finite, check_holds_weights
+from worldsim.files import check_finite, check_holds_weights, is_computed_with, oddity
 
 Shapes = Mapping[str, list[int]]
 
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
-_ORIGINAL = "Wan2.1_VAE.pth"
+ORIGINAL = "Wan2.1_VAE.pth"
 _REPOSITORY = "Wan-AI/Wan2.1-T2V-1.3B"
 _RESIDUAL = {"0": "norm1", "2": "conv1", "3": "norm2", "6": "conv2"}
 """Layers of a residual block by their place in the original; the others have no weights."""
@@ -79,19 +79,29 @@ def load_wan_codec(path: Path, *, device: torch.device, dtype: torch.dtype, tili
     return WanCodec(model, tiling=tiling)
 
 
+def lacks_codec(folder: Path) -> bool:
+    """Whether load_wan_codec finds none in a folder: neither ORIGINAL nor one of diffusers."""
+    return _of_diffusers(folder) is None and not (folder / ORIGINAL).exists()
+
+
+def _of_diffusers(path: Path) -> Path | None:
+    """The folder of a codec of diffusers: a folder itself, or vae/ in it; None if it is in neither."""
+    folders = (path, path / "vae")
+    return next((each for each in folders if all((each / name).is_file() for name in ("config.json", _WEIGHTS))), None)
+
+
 def _found(path: Path) -> tuple[Path, dict[str, Any] | None]:
     """The file of weights, and the settings beside it where there are any."""
     if not path.is_dir():
         return path, None
-    for folder in (path, path / "vae"):
-        if (folder / "config.json").is_file() and (folder / _WEIGHTS).is_file():
-            return folder / _WEIGHTS, _read_settings(folder / "config.json")
-    if (path / _ORIGINAL).exists():
-        return path / _ORIGINAL, None
+    if (folder := _of_diffusers(path)) is not None:
+        return folder / _WEIGHTS, _read_settings(folder / "config.json")
+    if (path / ORIGINAL).exists():
+        return path / ORIGINAL, None
     there = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
     raise WeightsError(
-        f"{path} holds no codec: neither config.json with {_WEIGHTS} (in itself or in vae/) nor {_ORIGINAL}; there is: "
-        f"{there}; get it by {fetching(_REPOSITORY, _ORIGINAL, into=path)}"
+        f"{path} holds no codec: neither config.json with {_WEIGHTS} (in itself or in vae/) nor {ORIGINAL}; there is: "
+        f"{there}; get it by {fetching(_REPOSITORY, ORIGINAL, into=path)}"
     )
 
 
@@ -172,6 +182,12 @@ def _unpickled(path: Path) -> dict[str, Tensor]:
     others = [f"{name!r} is a {type(value).__name__}" for name, value in state.items() if not _is_named(name, value)]
     if others:
         raise WeightsError(f"{path} holds more than tensors by name: {_some(others)}; save the state dict alone")
+    odd = [f"{name} {words}" for name, tensor in state.items() if (words := oddity(tensor))]
+    if odd:
+        raise WeightsError(
+            f"{path} holds {len(odd)} of {len(state)} tensors otherwise than as plain numbers ({_some(odd)}); save its "
+            "state dict again with dense tensors that lie on the CPU"
+        )
     return dict(state)
 
 
@@ -231,7 +247,7 @@ def check_tensors(source: Path, network: nn.Module, tensors: Mapping[str, Tensor
     wanted = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
     found = {name: list(tensor.shape) for name, tensor in tensors.items()}
     wrong = _differences(found, wanted)
-    wrong += [f"{name} holds {tensor.dtype}" for name, tensor in tensors.items() if not tensor.is_floating_point()]
+    wrong += [f"{name} holds {tensor.dtype}" for name, tensor in tensors.items() if not is_computed_with(tensor.dtype)]
     if wrong:
         raise WeightsError(
             f"{source} does not hold the weights of this codec: {'; '.join(wrong[:4])}. It looks like "

@@ -186,9 +186,10 @@ def _decode(turn: _Turn) -> None:
     assert turn.block is not None
     moment = turn.session._moment
     if not torch.isfinite(turn.block.latents).all():
+        otherwise = "step again with other keys" if turn.session._home.controls.keys else "tell it another prompt"
         raise BrokenBlock(
-            f"block {moment.block} came out with numbers that are none; the session is back at its last block: step "
-            "again with other keys, or rewind further"
+            f"block {moment.block} came out with numbers that are none; the session is back at its last block: "
+            f"{otherwise}, or rewind further; where all blocks come out so, load other weights"
         )
     pixels, turn.codec_state = turn.session._home.codec.decode(turn.block.latents[0], moment.codec_state)
     turn.frames = pixels.cpu().numpy()

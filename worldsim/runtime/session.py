@@ -28,8 +28,9 @@ from worldsim.runtime.notebook import SHOWN_S, Recent, film_html, note_html
 from worldsim.runtime.recording import Recording
 from worldsim.runtime.snapshot import Keep, Snapshot, check_keep, write_snapshot
 from worldsim.runtime.subtitles import held_text
+from worldsim.runtime.voice import kept_prompt
 from worldsim.session.log import Opening, Record, SessionLog, Step, Trail, detour
-from worldsim.session.prompt import Told, check_over, check_prompt
+from worldsim.session.prompt import Told, check_over
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -323,7 +324,7 @@ class Session:
         What becomes of the past is up to `load(on_prompt=...)`.
 
         Args:
-            text: what is to be shown.
+            text: what is to be shown; of more than 4,000 characters the end is left out, and that is logged.
             over: blocks until it is heard alone; until then each hears a mean of both, with more and more of it.
 
         Raises:
@@ -334,7 +335,7 @@ class Session:
         if self._home.hear is None:
             world = self._opening.world
             raise ConfigError(f"{world} is steered by keys alone and has no prompt to set to {shown(text)}")
-        self._coming = (check_prompt(text), check_over(over))
+        self._coming = (kept_prompt(text), check_over(over))
 
     def pause(self) -> None:
         """Make no block until it is resumed. Pausing twice is fine."""

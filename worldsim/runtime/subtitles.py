@@ -112,7 +112,7 @@ def _text_entry(size: tuple[int, int]) -> bytes:
     """How the text looks where a player follows it: white, at the bottom of the picture, in the middle."""
     height, width = size
     font = 1
-    style = struct.pack(">HHHBB4B", 0, 0, font, 0, max(1, height // 20), *WHITE)
+    style = struct.pack(">HHHBB4B", 0, 0, font, 0, min(255, max(1, height // 20)), *WHITE)
     look = struct.pack(">Ibb4x4h", 0, CENTRE, BOTTOM, 0, 0, height, width) + style
     fonts = _box(b"ftab", struct.pack(">HHB", 1, font, len(FONT)) + FONT)
     return _box(b"tx3g", struct.pack(">6xH", 1), look, fonts)

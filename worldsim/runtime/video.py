@@ -31,6 +31,11 @@ MP4_FLAGS = "frag_keyframe+empty_moov+default_base_moof+skip_trailer"
 END: Final = b"\0\0\0\x18mfra\0\0\0\x10mfro\0\0\0\0\0\0\0\x18"
 BT709 = 1
 LIMITED_RANGE = 1
+LONGEST_PX = 16_384
+"""Of a side of what x264 encodes."""
+MOST_PX = 2**28
+"""Of what libavcodec opens: with this much around it, a picture has fewer pixels than that."""
+AROUND_PX = 128
 SHOWN_HEIGHT_PX = 576
 """Worlds are small; files of them are enlarged by the largest whole factor that stays within this height."""
 
@@ -55,7 +60,8 @@ class VideoWriter:
         scale: whole factor of enlargement, without smoothing. Both enlarged sides must be even.
 
     Raises:
-        ConfigError: a size, rate, scale or file name that cannot work, or the file is the log of a session.
+        ConfigError: a size (see check_size), rate, scale or file name that cannot work, or the file is the log of a
+            session.
         MissingDependency: this build of PyAV cannot encode H.264.
         VideoError: the file cannot be opened, or is being written, here or in another process.
     """
@@ -252,12 +258,30 @@ def movie(frames: NDArray[np.uint8], *, fps: int, scale: int) -> bytes:
 
 
 def shown_scale(size: tuple[int, int], *, height_px: int = SHOWN_HEIGHT_PX) -> int:
-    """The largest whole factor that enlarges (height, width) to at most that height, and to even sides.
+    """The largest whole factor that enlarges (height, width) to at most that height, to even sides, and fits H.264.
 
     It is 1, or 2 for odd sides, where nothing larger fits.
     """
     step = 2 if any(side % 2 for side in size) else 1
-    return max(step, height_px // size[0] // step * step)
+    return max(step, min(height_px // size[0], LONGEST_PX // size[1]) // step * step)
+
+
+def fits_h264(size: tuple[int, int]) -> bool:
+    """Whether pictures of (height, width) in pixels are not too large for x264 to encode."""
+    around = (size[0] + AROUND_PX) * (size[1] + AROUND_PX)
+    return max(size) <= LONGEST_PX and around < MOST_PX
+
+
+def check_size(size: tuple[int, int], *, scale: int = 1) -> None:
+    """Raise ConfigError unless a video can be of pictures of (height, width) pixels, enlarged by that factor."""
+    height, width = (side * scale for side in size)
+    if height % 2 or width % 2:
+        raise ConfigError(f"H.264 needs even sides, got {size[1]}x{size[0]} at scale {scale}; use an even scale")
+    if not fits_h264((height, width)):
+        raise ConfigError(
+            f"a video of {width}x{height} pixels is too large for H.264, which takes at most {LONGEST_PX:,} a side and "
+            "about 264 million in all; choose a smaller size"
+        )
 
 
 def _open_stream(container: OutputContainer, size: tuple[int, int], fps: int, scale: int) -> VideoStream:
@@ -284,8 +308,7 @@ def _picture(frame: NDArray[np.uint8], scale: int, *, number: int, fps: int) -> 
 def _check(size: tuple[int, int], fps: int, scale: int) -> None:
     if min(*size, fps, scale) < 1:
         raise ConfigError(f"sides, fps and scale are at least 1, got size={size}, fps={fps}, scale={scale}")
-    if any(side * scale % 2 for side in size):
-        raise ConfigError(f"H.264 needs even sides, got {size[0]} x {size[1]} at scale {scale}; use an even scale")
+    check_size(size, scale=scale)
     if ENCODER not in av.codecs_available:
         raise MissingDependency(
             f"PyAV {av.__version__} here was built without {ENCODER} and cannot write H.264; "

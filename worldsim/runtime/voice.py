@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from functools import lru_cache
@@ -14,13 +15,26 @@ from torch.nn.functional import pad
 
 from worldsim.models.protocol import PromptedBackbone
 from worldsim.session.log import Given
-from worldsim.session.prompt import Told
+from worldsim.session.prompt import Told, cut_prompt
 
 KEPT = 4
 """What was heard last, so many times: a prompt of a model with 1.3 billion parameters takes 94 MB."""
 ASKED = 256
 """Prompts of which it is kept how much is left out: each state of each session asks."""
 Wanted = TypeVar("Wanted", bound=Hashable)
+
+log = logging.getLogger(__name__)
+
+
+def kept_prompt(text: object) -> str:
+    """A prompt as a session keeps it, without the end of one that is too long, which is said; ConfigError if none."""
+    kept, lost = cut_prompt(text)
+    if lost:
+        log.warning(
+            "the prompt is too long: the last %d of its %d characters are left out, as one has %d at most",
+            *(lost, lost + len(kept), len(kept)),
+        )
+    return kept
 
 
 class Latest(Generic[Wanted]):

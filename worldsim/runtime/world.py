@@ -31,9 +31,9 @@ from worldsim.runtime.reality import Reality
 from worldsim.runtime.session import Home, Session, relive
 from worldsim.runtime.snapshot import Snapshot
 from worldsim.runtime.starts import Starts
-from worldsim.runtime.voice import Eye, Voice
+from worldsim.runtime.voice import Eye, Voice, kept_prompt
 from worldsim.session.log import Given, Opening, SessionLog, Step, Trail
-from worldsim.session.prompt import Told, check_prompt, first_told
+from worldsim.session.prompt import Told, first_told
 from worldsim.simulators.protocol import Simulator
 
 REMEMBERED_S = 60
@@ -222,7 +222,7 @@ class World:
             seed=seed,
             start=start if given or start is not None or self._begins_from_nothing else self.origin.starts.pick(seed),
             given=given,
-            prompt=check_prompt("" if prompt is None else prompt) if self.is_told else None,
+            prompt=kept_prompt("" if prompt is None else prompt) if self.is_told else None,
         )
         return self._session(self._begin(opening), SessionLog(opening=opening, steps=()), log)
 

@@ -49,6 +49,16 @@ def check_prompt(text: object) -> str:
     return text
 
 
+def cut_prompt(text: object) -> tuple[str, int]:
+    """A prompt of any length as a log and the protocol take it, and how many characters at its end that leaves out.
+
+    ConfigError if it is none.
+    """
+    if not isinstance(text, str):
+        return check_prompt(text), 0
+    return check_prompt(text[:MOST_PROMPT]), max(0, len(text) - MOST_PROMPT)
+
+
 def check_over(blocks: object) -> int:
     """Blocks until a prompt is heard alone; ConfigError if they are none."""
     if not isinstance(blocks, int) or isinstance(blocks, bool) or not 1 <= blocks <= MOST_OVER:

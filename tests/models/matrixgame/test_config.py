@@ -46,7 +46,7 @@ def test_names_that_nobody_knows_are_refused() -> None:
         matrixgame_config("gta")
     with pytest.raises(UnknownName, match="tiny"):
         matrixgame_config("universal", "14b")
-    with pytest.raises(ConfigError, match="352x640"):
+    with pytest.raises(ConfigError, match="640x352"):
         matrixgame_config("universal", height_px=350, width_px=640)
 
 

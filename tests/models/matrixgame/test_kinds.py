@@ -9,6 +9,8 @@ import pytest
 from worldsim.errors import WeightsError
 from worldsim.models.matrixgame.config import KINDS, MatrixGameConfig, matrixgame_config
 from worldsim.models.matrixgame.kinds import matrixgame_config_of, wanted_shapes
+from worldsim.models.wan.config import wan_config
+from worldsim.models.wan.stored import wanted_shapes as wanted_wan
 
 
 def odd() -> MatrixGameConfig:
@@ -37,8 +39,15 @@ def test_of_another_kind_it_is_read_as_the_kind_that_was_asked_for() -> None:
 def test_what_is_no_such_transformer_is_told(lost: str) -> None:
     shapes = wanted_shapes(odd())
     del shapes[lost]
-    with pytest.raises(WeightsError, match="a file is no Matrix-Game 2 transformer; it looks like "):
+    with pytest.raises(
+        WeightsError, match=r"a file is no Matrix-Game 2 transformer; it looks like .*:base_distilled_model$"
+    ):
         matrixgame_config_of(shapes, "templerun", "a file")
+    with pytest.raises(
+        WeightsError,
+        match=r"such as Skywork/Matrix-Game-2\.0:.*, or load this one, as published, as the world self-for",
+    ):
+        matrixgame_config_of(wanted_wan(wan_config("1.3b")), "templerun", "a file")
 
 
 @pytest.mark.parametrize(

@@ -44,10 +44,10 @@ def test_any_picture_of_whole_tokens_will_do(size: str, height_px: int, width_px
 
 
 @pytest.mark.parametrize(
-    ("given", "nearest"), [((481, 832), "480x832"), ((1080, 1920), "1088x1920"), ((7, 24), "16x32")]
+    ("given", "nearest"), [((481, 832), "832x480"), ((1080, 1920), "1920x1088"), ((7, 24), "32x16")]
 )
 def test_a_picture_that_does_not_divide_is_told_the_nearest_that_does(given: tuple[int, int], nearest: str) -> None:
-    with pytest.raises(ConfigError, match=f"{given[0]}x{given[1]} pixels .*; the nearest that does is {nearest}"):
+    with pytest.raises(ConfigError, match=f"{given[1]}x{given[0]} pixels .*; the nearest size that does is {nearest}"):
         wan_config("1.3b", height_px=given[0], width_px=given[1])
 
 

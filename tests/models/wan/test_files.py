@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -96,3 +97,9 @@ def test_what_is_no_index_is_refused(tmp_path: Path, text: str) -> None:
 def test_an_index_does_not_lead_out_of_its_folder(tmp_path: Path, names: list[str]) -> None:
     with pytest.raises(WeightsError, match="lie beside their index"):
         shards(write_index(tmp_path, *names))
+
+
+def test_a_pipe_in_place_of_an_index_is_told_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "m.safetensors.index.json")
+    with pytest.raises(WeightsError, match=r"index\.json is no index of shards \(.*it is a device or a pipe"):
+        shards(tmp_path / "m.safetensors.index.json")

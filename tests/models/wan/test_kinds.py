@@ -68,6 +68,15 @@ def test_the_size_of_a_published_backbone_is_read_off_its_tensors(size: str) -> 
 def test_what_is_no_wan_transformer_has_no_size() -> None:
     with pytest.raises(WeightsError, match=r"here is no transformer of the Wan family; it looks like a Matrix-Game 2"):
         wan_config_of(acting(4), "here")
+    for keys, layers, fits in (
+        (2, 15, "as the world matrix-game-2-gta"),
+        (2, 30, "self_forcing_dmd.pt"),
+        (3, 15, ".pt"),
+    ):
+        with pytest.raises(WeightsError, match=rf"such as gdhe17/Self-Forcing:checkpoints/.*{fits}$"):
+            wan_config_of(acting(keys, layers), "here")
+    with pytest.raises(WeightsError, match=r"looks like a Wan 2\.1 transformer 1\.3B .*self_forcing_dmd\.pt$"):
+        wan_config_of(wan(), "here")
     assert SIZES["tiny"]["dim"] % 128
     with pytest.raises(WeightsError, match="heads of 128 and square patches"):
         wan_config_of(wanted_shapes(wan_config("tiny")), "here")

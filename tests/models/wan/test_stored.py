@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import resource
+import signal
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +19,7 @@ from torch import Tensor
 from worldsim.errors import ConfigError, WeightsError
 from worldsim.models.wan import stored
 from worldsim.models.wan.config import WanConfig, wan_config
-from worldsim.models.wan.stored import check_free, read_card, read_config, read_stored, wanted_shapes, write_model
+from worldsim.models.wan.stored import read_card, read_config, read_stored, wanted_shapes, write_model
 from worldsim.models.wan.weights import Weights, load_tensors
 
 SMALL = replace(wan_config("1.3b"), dim=128, ffn_dim=40, layers=2, heads=1, freq_dim=16, text_dim=24)
@@ -72,7 +76,6 @@ def test_a_card_says_where_a_model_is_from(weights: Weights, tmp_path: Path) -> 
 def test_a_folder_with_something_in_it_is_left_alone(weights: Weights, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    check_free(out)
     write_model(out, weights)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     for taken in (out, tmp_path / "self_forcing_dmd.pt"):
@@ -141,6 +144,60 @@ def test_a_folder_says_what_it_was_converted_for_and_any_other_says_nothing(weig
     assert read_stored(tmp_path) is None
 
 
+@pytest.mark.parametrize("name", ["card.json", "config.json"])
+def test_a_pipe_in_place_of_a_file_is_told_and_not_waited_for(weights: Weights, tmp_path: Path, name: str) -> None:
+    out = write_model(tmp_path / "out", weights)
+    (out / name).unlink()
+    os.mkfifo(out / name)
+    with pytest.raises(
+        WeightsError, match=rf"{name} cannot be read \(it is a device or a pipe and no file\); copy the"
+    ):
+        read_stored(out)
+    (out / "card.json").unlink()
+    if name == "config.json":
+        assert read_stored(out) is None
+
+
+@pytest.mark.parametrize("text", ["{}", '{"files": [{}], "merged": []}', '{"files": 3, "merged": []}', "[" * 10**6])
+def test_a_card_that_names_no_files_is_told(tmp_path: Path, text: str) -> None:
+    (tmp_path / "card.json").write_text(text)
+    with pytest.raises(
+        WeightsError, match=r"card\.json (does not say which files|cannot be read).*copy the whole folder"
+    ):
+        read_card(tmp_path)
+
+
+def test_what_cannot_be_written_is_told_by_the_name_of_the_folder(weights: Weights, tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handled = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+        with pytest.raises(OSError, match="File too large") as error:
+            write_model(tmp_path / "out", weights)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handled)
+    assert error.value.filename == str(tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["self_forcing_dmd.pt"]
+
+
+def test_of_two_that_write_one_folder_the_first_to_end_is_kept_and_the_other_told(
+    weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    write = stored.write_shards
+
+    def while_another_ends(folder: Path, *given: Any) -> None:
+        write(folder, *given)
+        out.mkdir()
+        (out / "theirs").touch()
+
+    monkeypatch.setattr(stored, "write_shards", while_another_ends)
+    with pytest.raises(ConfigError, match=r"out was made meanwhile, by another process, and stays as it is; take what"):
+        write_model(out, weights)
+    assert [path.name for path in out.iterdir()] == ["theirs"]
+
+
 @pytest.mark.parametrize("missing", ["card.json", "config.json"])
 def test_a_converted_folder_that_lacks_a_file_is_told(weights: Weights, tmp_path: Path, missing: str) -> None:
     out = write_model(tmp_path / "out", weights)
@@ -154,5 +211,5 @@ def test_a_converted_folder_that_lacks_a_file_is_told(weights: Weights, tmp_path
 def test_a_quantised_model_is_not_converted(tmp_path: Path) -> None:
     coded = {name: tensor.to(torch.int8) if tensor.ndim > 1 else tensor for name, tensor in state(1).items()}
     torch.save(coded, tmp_path / "a.pt")
-    with pytest.raises(WeightsError, match=r"a.pt holds whole numbers \(.* in torch.int8.*; get the model in float32"):
+    with pytest.raises(WeightsError, match=r"a.pt holds coded numbers \(.* in torch.int8.*; get the model in float32"):
         write_model(tmp_path / "out", load_tensors(tmp_path / "a.pt"))

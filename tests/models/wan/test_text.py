@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from worldsim.errors import ConfigError, MissingDependency, WeightsError
 from worldsim.models.wan.keymap import TEXT_INSIDE, TEXT_OUTSIDE
-from worldsim.models.wan.text import LENGTH, REMEMBERED, WanText, cleaned, load_text
+from worldsim.models.wan.text import LENGTH, PUBLISHED, REMEMBERED, WanText, cleaned, lacking_text, load_text
 
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("ftfy")
@@ -127,6 +127,29 @@ def test_a_prompt_is_embedded_as_published_from_every_layout(
     assert found.shape == plain.shape
     assert found.shape[1] == 24
     assert (found.double() - truth).abs().max() <= 2 * (plain.double() - truth).abs().max()
+
+
+@pytest.mark.parametrize("layout", [as_transformers, as_diffusers, as_published])
+def test_what_a_folder_lacks_of_encoder_and_tokenizer_is_told_at_once(
+    tmp_path: Path, layout: Callable[[Path, nn.Module], Path]
+) -> None:
+    assert lacking_text(tmp_path) == [*PUBLISHED]
+    folder = layout(tmp_path / "wan", encoder(1))
+    assert lacking_text(folder) == []
+    for file in folder.rglob("tokenizer.json"):
+        file.unlink()
+    assert lacking_text(folder) == ["google/umt5-xxl/tokenizer.json"]
+
+
+def test_the_transformer_that_was_converted_to_be_there_is_no_encoder(tmp_path: Path) -> None:
+    as_transformers(tmp_path, encoder(1))
+    (tmp_path / "card.json").write_text("{}")
+    assert lacking_text(tmp_path) == [PUBLISHED[0]]
+    with pytest.raises(WeightsError, match=r"holds no umT5 text encoder: looked for models_t5"):
+        load_text(tmp_path, dtype=torch.float32, device=CPU)
+    as_published(tmp_path, encoder(1))
+    assert lacking_text(tmp_path) == []
+    load_text(tmp_path, dtype=torch.float32, device=CPU)
 
 
 def test_a_whole_model_gives_its_encoder(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -252,6 +252,15 @@ def test_a_torn_file_is_told(tmp_path: Path, ending: str, share: float) -> None:
         load_tensors(path)
 
 
+@pytest.mark.parametrize(
+    "head", [b"\xff\xd8\xff\xe0\x00\x10JFIF", b"\x89PNG\r\n\x1a\n\x00", b"\x00\x00\x00\x20ftypisom"]
+)
+def test_a_picture_or_a_video_is_told_as_no_file_of_weights(tmp_path: Path, head: bytes) -> None:
+    (tmp_path / "lake.jpg").write_bytes(head + bytes(300))
+    with refused(r"lake\.jpg is no file of weights: it begins neither as those of PyTorch do nor as safetensors"):
+        load_tensors(tmp_path / "lake.jpg")
+
+
 @pytest.mark.parametrize("held", [[1, 2], {"step": 3}, {}, torch.ones(2)])
 def test_a_pickle_without_tensors_by_name_is_told(tmp_path: Path, held: object) -> None:
     torch.save(held, tmp_path / "a.pt")
@@ -259,10 +268,40 @@ def test_a_pickle_without_tensors_by_name_is_told(tmp_path: Path, held: object) 
         load_tensors(tmp_path / "a.pt")
 
 
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.8, 0.99])
+def test_a_pickle_without_its_end_is_told_as_torn_and_to_get_again(tmp_path: Path, share: float) -> None:
+    path = tmp_path / "a.pth"
+    torch.save({"a": torch.randn(9_000)}, path)
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with refused(r"a\.pth is torn: its end is missing, .*; get it again from where it comes from"):
+        open_tensors([path])
+
+
+@pytest.mark.filterwarnings("ignore")  # of what torch will not have any longer
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        (lambda: torch.eye(6).to_sparse(), r"is sparse \(torch\.sparse_coo\)"),
+        (lambda: torch.eye(6).to_sparse_csr(), r"is sparse \(torch\.sparse_csr\)"),
+        (lambda: torch.empty(6, 6, device="meta"), r"has a shape and no numbers \(it was saved on meta\)"),
+        (lambda: torch.quantize_per_tensor(torch.eye(6), 0.1, 0, torch.qint8), r"is quantised \(torch\.qint8\)"),
+        (lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]), "is nested"),
+    ],
+)
+def test_a_tensor_without_plain_numbers_is_told_by_name_where_it_is_wanted(
+    tmp_path: Path, made: Callable[[], Tensor], told: str
+) -> None:
+    path = tmp_path / "a.pt"
+    torch.save({"generator": tensors(1), "generator_ema": tensors(2) | {NAMES[1]: made()}}, path)
+    with refused(rf"a\.pt holds 1 of 4 tensors otherwise than as plain numbers \({NAMES[1]} {told}\); save its state"):
+        load_tensors(path, ema=True)
+    assert_same(load_tensors(path, ema=False), tensors(1))
+
+
 def test_a_file_that_is_not_there_or_cannot_be_read_is_told(tmp_path: Path) -> None:
     with refused("there is no file"):
         load_tensors(tmp_path / "a.pt")
-    with refused("cannot be read: No such file"):
+    with refused("cannot be read: No such file or directory; see that it may be read, or get it again"):
         open_tensors([tmp_path / "a.pt"])
     with refused("is a folder, and weights are a file"):
         open_tensors([tmp_path])
@@ -276,14 +315,17 @@ def test_of_several_files_each_is_told_by_what_it_looks_like(tmp_path: Path) -> 
         load_tensors(tmp_path)
 
 
-def test_weights_are_checked_to_be_numbers_with_a_fraction(tmp_path: Path) -> None:
+def test_weights_are_checked_to_be_numbers_that_are_computed_with(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     save_file({"a": torch.ones(2), "b": torch.ones(3, dtype=torch.int8)}, path)
     found = open_tensors([path])
-    with refused(r"a.safetensors holds whole numbers \(b in torch.int8\), .*; get the model in float32, bfloat16 or"):
+    with refused(r"a.safetensors holds coded numbers \(b in torch.int8\), .*; get the model in float32, bfloat16 or"):
         found.check({"a": [2], "b": [3]}, path)
     save_file({"a": torch.ones(2), "b": torch.ones(3).to(torch.float8_e4m3fn)}, path)
     open_tensors([path]).check({"a": [2], "b": [3]}, path)
+    save_file({"a": torch.ones(2), "b": torch.zeros(3, dtype=torch.uint8).view(torch.float4_e2m1fn_x2)}, path)
+    with refused(r"holds coded numbers \(b in torch.float4_e2m1fn_x2\)"):
+        open_tensors([path]).check({"a": [2], "b": [3]}, path)
 
 
 def test_a_state_that_fits_passes_and_any_other_is_listed() -> None:

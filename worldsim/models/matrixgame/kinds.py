@@ -9,8 +9,9 @@ import torch
 from worldsim.errors import WeightsError
 from worldsim.models.matrixgame.backbone import MatrixGameBackbone
 from worldsim.models.matrixgame.config import MatrixGameConfig, matrixgame_config
-from worldsim.models.wan.kinds import EMBEDDING, HEAD_DIM, KEYBOARD, Shapes, looks_like
+from worldsim.models.wan.kinds import EMBEDDING, HEAD_DIM, KEYBOARD, Shapes, looks_like, or_as
 
+EXAMPLE = "Skywork/Matrix-Game-2.0:base_distilled_model"
 MODULE = "blocks.0.action_model."
 NEEDED = (
     *("head.head.weight", "time_embedding.0.weight", "blocks.0.ffn.0.weight", "img_emb.proj.1.weight", KEYBOARD),
@@ -35,7 +36,10 @@ def matrixgame_config_of(shapes: Shapes, kind: str, source: object) -> MatrixGam
     """
     heads = shapes.get(f"{MODULE}key_attn_q_norm.weight", ())
     if any(len(shapes.get(name, ())) != 2 for name in NEEDED) or len(shapes.get(EMBEDDING, ())) != 5 or len(heads) != 1:
-        raise WeightsError(f"{source} is no Matrix-Game 2 transformer; it looks like {looks_like(shapes)}")
+        raise WeightsError(
+            f"{source} is no Matrix-Game 2 transformer; it looks like {looks_like(shapes)}; give one such as "
+            f"{EXAMPLE}{or_as(shapes, family='matrix-game-2')}"
+        )
     (dim, channels, frames, patch), (answers, _) = shapes[EMBEDDING][:4], shapes["head.head.weight"]
     layers = len({name.split(".")[1] for name in shapes if name.startswith("blocks.")})
     acting = sum(name.endswith(".action_model.keyboard_embed.0.weight") for name in shapes)

@@ -115,8 +115,8 @@ def wan_config(size: str, *, height_px: int = 480, width_px: int = 832, frames_p
         raise UnknownName("size", size, SIZES, of="Wan")
     if height_px % (2 * STRIDE_PX) or width_px % (2 * STRIDE_PX):
         raise ConfigError(
-            f"a picture of {height_px}x{width_px} pixels does not divide into tokens of {2 * STRIDE_PX}; "
-            f"the nearest that does is {_nearest(height_px)}x{_nearest(width_px)}"
+            f"pictures of {width_px}x{height_px} pixels do not divide into tokens of {2 * STRIDE_PX}x{2 * STRIDE_PX}; "
+            f"the nearest size that does is {_nearest(width_px)}x{_nearest(height_px)}"
         )
     height, width = height_px // STRIDE_PX, width_px // STRIDE_PX
     return WanConfig(height=height, width=width, frames_per_block=frames_per_block, **SIZES[size])

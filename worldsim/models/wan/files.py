@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 
 from worldsim.errors import WeightsError
+from worldsim.files import read_bytes
 
 ENDINGS = (".safetensors", ".pt", ".pth", ".bin")
 INDEX = ".index.json"
@@ -86,8 +87,8 @@ def shard_names(index: Path) -> tuple[str, ...]:
         WeightsError: it cannot be read, or names something else.
     """
     try:
-        names = sorted({str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        names = sorted({str(name) for name in json.loads(read_bytes(index).decode("utf-8"))["weight_map"].values()})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise WeightsError(f"{index} is no index of shards ({error}); get it again from where it comes from") from error
     # A name with folders in it would lead out of the folder of the index.
     odd = [name for name in names if PurePosixPath(name).name != name or not name.endswith(ENDINGS)]

@@ -15,6 +15,8 @@ SIZES: Mapping[int, str] = {1536: "1.3B", 5120: "14B"}
 KEYBOARDS: Mapping[int, str] = {4: "universal", 2: "gta", 7: "templerun"}
 FOUNDATION_LAYERS = 30
 """Layers with actions in the model that the distilled ones of Matrix-Game 2 come from; those have 15."""
+EXAMPLE = "gdhe17/Self-Forcing:checkpoints/self_forcing_dmd.pt"
+"""Weights of a text-driven transformer, of which a world is made."""
 EMBEDDING = "patch_embedding.weight"
 KEYBOARD = "blocks.0.action_model.keyboard_embed.0.weight"
 
@@ -34,6 +36,14 @@ def looks_like(shapes: Shapes) -> str:
     return _other(shapes)
 
 
+def world_like(shapes: Shapes) -> str:
+    """The name of a world that transformers such as these are loaded as; empty if there is none."""
+    if KEYBOARD in shapes:
+        keys, acting = _keyboard(shapes)
+        return f"matrix-game-2-{KEYBOARDS[keys]}" if keys in KEYBOARDS and acting < FOUNDATION_LAYERS else ""
+    return "self-forcing" if looks_like(shapes).startswith("a Wan 2.1 transformer") else ""
+
+
 def wan_config_of(shapes: Shapes, source: object) -> WanConfig:
     """The size of the Wan transformer whose tensors these are, for videos of 480 x 832 pixels in blocks of 3 frames.
 
@@ -46,7 +56,10 @@ def wan_config_of(shapes: Shapes, source: object) -> WanConfig:
     """
     needed = ("head.head.weight", "text_embedding.0.weight", "time_embedding.0.weight", "blocks.0.ffn.0.weight")
     if any(len(shapes.get(name, ())) != 2 for name in needed) or len(shapes.get(EMBEDDING, ())) != 5:
-        raise WeightsError(f"{source} is no transformer of the Wan family; it looks like {looks_like(shapes)}")
+        raise WeightsError(
+            f"{source} is no transformer of the Wan family; it looks like {looks_like(shapes)}; give one that is "
+            f"told in words, such as {EXAMPLE}{or_as(shapes, family='self-forcing')}"
+        )
     embedding, (answers, _) = shapes[EMBEDDING], shapes["head.head.weight"]
     dim, channels, frames, patch = embedding[:4]
     if dim % HEAD_DIM or not patch or frames != 1 or answers % (patch * patch):
@@ -68,6 +81,17 @@ def wan_config_of(shapes: Shapes, source: object) -> WanConfig:
         patch=patch,
         text_dim=shapes["text_embedding.0.weight"][1],
     )
+
+
+def or_as(shapes: Shapes, *, family: str) -> str:
+    """That these may be loaded as a world of another family, in words behind what should be given; empty if not.
+
+    Args:
+        shapes: by public names.
+        family: how the names begin of the worlds that they were given to.
+    """
+    world = world_like(shapes)
+    return "" if not world or world.startswith(family) else f", or load this one, as published, as the world {world}"
 
 
 def _layers(shapes: Shapes) -> int:
@@ -96,12 +120,16 @@ def _transformer(shapes: Shapes) -> str:
 
 
 def _matrix_game(shapes: Shapes) -> str:
-    keys = [0, *shapes[KEYBOARD]][-1]
-    acting = sum(name.endswith("action_model.keyboard_embed.0.weight") for name in shapes)
+    keys, acting = _keyboard(shapes)
     kind = KEYBOARDS.get(keys, "of another keyboard")
     grown = ", the model before distillation" if acting >= FOUNDATION_LAYERS else ""
-    world = f", of the world matrix-game-2-{kind}" if keys in KEYBOARDS and not grown else ""
-    return f"a Matrix-Game 2 transformer, {kind} ({keys} keys{grown}){world}"
+    world = world_like(shapes)
+    return f"a Matrix-Game 2 transformer, {kind} ({keys} keys{grown}){f', of the world {world}' if world else ''}"
+
+
+def _keyboard(shapes: Shapes) -> tuple[int, int]:
+    """How many keys a Matrix-Game 2 transformer hears, and in how many layers."""
+    return [0, *shapes[KEYBOARD]][-1], sum(name.endswith("action_model.keyboard_embed.0.weight") for name in shapes)
 
 
 def _other(shapes: Shapes) -> str:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 import torch
 
 from worldsim.errors import ConfigError, WeightsError
+from worldsim.files import naming, new_folder, read_bytes
 from worldsim.models.wan.backbone import WanBackbone
 from worldsim.models.wan.config import WanConfig
 from worldsim.models.wan.kinds import looks_like, wan_config_of
@@ -59,8 +58,8 @@ def read_stored(folder: Path) -> Stored | None:
 def _is_ours(config: Path) -> bool:
     """Whether a config.json is one of a converted model: one lies beside many a public model."""
     try:
-        found = json.loads(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = _read_json(config)
+    except WeightsError:
         return False
     return isinstance(found, dict) and found.get("family") == FAMILY
 
@@ -81,33 +80,21 @@ def write_model(out: Path, weights: Weights, *, recipe: str | None = None) -> Pa
         recipe: the name of the recipe they are for, kept in config.json.
 
     Raises:
-        ConfigError: out is there and not empty.
+        ConfigError: out is there and not empty, or is being written, or something else has taken its name meanwhile.
         WeightsError: the weights are not those of a Wan transformer, or cannot be read.
         OSError: it could not be written, as on a full disk; nothing is left of it.
     """
-    check_free(out)
     source = ", ".join(map(str, weights.origin.files))
     config = wan_config_of(weights.shapes, source)
     weights.check(wanted_shapes(config), source)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = out.with_name(f".{out.name}.{os.getpid()}.part")
-    unfinished.mkdir()
-    try:
-        write_shards(unfinished, weights, weights.metas)
-        _write_json(unfinished / CONFIG, {"family": FAMILY, "recipe": recipe, **asdict(config)})
-        _write_json(unfinished / CARD, card_of(weights))
-        if out.exists():
-            out.rmdir()
-        unfinished.rename(out)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    with new_folder(out) as unfinished:
+        with naming(out):
+            write_shards(unfinished, weights, weights.metas)
+        card = card_of(weights)
+        with naming(out):
+            _write_json(unfinished / CONFIG, {"family": FAMILY, "recipe": recipe, **asdict(config)})
+            _write_json(unfinished / CARD, card)
     return out
-
-
-def check_free(out: Path) -> None:
-    """Raise ConfigError if something is at the path that is not an empty folder."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"{out} is there and not an empty folder; name a new one, or remove it first")
 
 
 def card_of(weights: Weights) -> dict[str, object]:
@@ -133,10 +120,7 @@ def read_config(folder: Path) -> tuple[WanConfig, str | None]:
         WeightsError: the folder has no config.json of a converted Wan model.
     """
     path = folder / CONFIG
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{path} cannot be read ({error}); {AGAIN}") from error
+    found = _read_json(path)
     if not isinstance(found, Mapping) or found.get("family") != FAMILY:
         raise WeightsError(f"{path} is not of a model that worldsim convert wrote; convert it first")
     sizes = {name: value for name, value in found.items() if name not in ("family", "recipe")}
@@ -150,10 +134,21 @@ def read_config(folder: Path) -> tuple[WanConfig, str | None]:
 def read_card(folder: Path) -> dict[str, object]:
     """What card_of said when the model was converted. Raises WeightsError if the folder has no card."""
     path = folder / CARD
+    match found := _read_json(path):
+        case {"files": [*files], "merged": [*merged]} if all(
+            isinstance(file, dict) and "sha256" in file for file in (*files, *merged)
+        ):
+            return dict(found)
+    raise WeightsError(f"{path} does not say which files the model comes from; {AGAIN}")
+
+
+def _read_json(path: Path) -> Any:
+    """What is in a file of JSON; WeightsError if it is no file, or none of that."""
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise WeightsError(f"{path} cannot be read ({error}); {AGAIN}") from error
+        return json.loads(read_bytes(path).decode("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise WeightsError(f"{path} cannot be read ({why}); {AGAIN}") from error
 
 
 def _file(path: Path) -> dict[str, object]:

@@ -21,6 +21,7 @@ from worldsim.files import check_finite
 from worldsim.models.wan.files import ENDINGS, INDEX, shards
 from worldsim.models.wan.keymap import renamed, text_name
 from worldsim.models.wan.kinds import looks_like
+from worldsim.models.wan.stored import CARD
 from worldsim.models.wan.weights import Weights, open_tensors
 
 LENGTH = 512
@@ -146,6 +147,14 @@ def load_text(path: Path, *, dtype: torch.dtype, device: torch.device, tokenizer
     return WanText(encoder, _tokenizer(where, state[EMBEDDED].shape[0]))
 
 
+def lacking_text(folder: Path) -> list[str]:
+    """Those of the files in PUBLISHED without which load_text finds no encoder, or no tokenizer, in a folder."""
+    file = next(_candidates(folder), None)
+    places = _places(file or folder / PUBLISHED[0], in_folder=True)
+    there = (file is not None, any(map(_holds_tokenizer, places)))
+    return [name for name, is_there in zip(PUBLISHED, there, strict=True) if not is_there]
+
+
 def _tokenizer(folder: Path, known: int) -> Tokenizer:
     """The tokenizer in a folder, of an encoder of so many tokens; WeightsError if it is damaged, or of another one."""
     found = _read_tokenizer(folder)
@@ -188,27 +197,37 @@ def _find(path: Path) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
     file = next(_candidates(path), None) if path.is_dir() else path
     if file is None:
         raise _lacking(path, "looked for models_t5*.pth, text_encoder/ and model.safetensors there")
+    return shards(file), _places(file, in_folder=path.is_dir())
+
+
+def _places(file: Path, *, in_folder: bool) -> tuple[Path, ...]:
+    """Where the tokenizer of an encoder may be."""
     beside, above = file.parent, file.parent.parent
     named = ("google/umt5-xxl", "umt5-xxl", "tokenizer")
-    places = (*(beside / name for name in named), beside, *((above / "tokenizer",) if path.is_dir() else ()))
-    return shards(file), places
+    return (*(beside / name for name in named), beside, *((above / "tokenizer",) if in_folder else ()))
 
 
 def _candidates(folder: Path) -> Iterator[Path]:
     for place in (folder / "text_encoder", folder):
         yield from sorted(each for each in place.glob("models_t5*") if each.name.endswith(ENDINGS))
+        if (place / CARD).exists():
+            continue  # what was converted to be there is a transformer, by the names below
         for name in ("model.safetensors", "pytorch_model.bin"):
             yield from (each for each in (place / (name + INDEX), place / name) if each.is_file())
 
 
 def _tokenizer_folder(places: Sequence[Path], home: Path) -> Path:
     for place in places:
-        if any((place / name).is_file() for name in TOKENIZER_FILES):
+        if _holds_tokenizer(place):
             return place
     raise WeightsError(
         f"there is no tokenizer; looked for {' or '.join(TOKENIZER_FILES)} in {', '.join(map(str, places))}; get it by "
         f"{fetching(REPOSITORY, PUBLISHED[1], into=home)}"
     )
+
+
+def _holds_tokenizer(place: Path) -> bool:
+    return any((place / name).is_file() for name in TOKENIZER_FILES)
 
 
 def _lacking(path: Path, why: str) -> WeightsError:

@@ -10,7 +10,7 @@ import pickle
 import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from worldsim.errors import WeightsError
-from worldsim.files import check_holds_weights
+from worldsim.files import check_holds_weights, is_computed_with, oddity
 from worldsim.models.wan.files import find_transformer, shards
 from worldsim.models.wan.keymap import bare, is_diffusers, public_name, renamed
 from worldsim.models.wan.kinds import looks_like
@@ -32,6 +32,10 @@ CHANGES = ("generator_lora", "lora")
 PORTION_BYTES = 1 << 28
 """So much of a pickle is mapped before it is mapped anew, so that a conversion does not hold all of it at once."""
 SHOWN = 4
+ZIP = b"PK\x03\x04"
+PICKLE = b"\x80"
+"""How what torch saved before version 1.6 begins."""
+"""How a zip begins, which is what torch saves; where it ends it says so."""
 TORN = (RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError, AssertionError, zipfile.BadZipFile)
 """What torch stumbles over in a file that was cut off, or in which a byte is another."""
 Lazy = Callable[[], Tensor]
@@ -98,10 +102,10 @@ class Weights(Mapping[str, Tensor]):
             wanted, source: see check_state.
         """
         check_state(self.shapes, wanted, source)
-        coded = [f"{name} in {meta.dtype}" for name, meta in self.metas.items() if not meta.is_floating_point()]
+        coded = [f"{name} in {meta.dtype}" for name, meta in self.metas.items() if not is_computed_with(meta.dtype)]
         if coded:
             raise WeightsError(
-                f"{source} holds whole numbers{_some(coded)}, as a quantised model does, and is not computed with; "
+                f"{source} holds coded numbers{_some(coded)}, as a quantised model does, and is not computed with; "
                 "get the model in float32, bfloat16 or float16"
             )
 
@@ -201,14 +205,27 @@ def _merged(weight: Lazy, change: Callable[[Tensor], Tensor]) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """What a file holds: by the name of a part, its tensors by name. A file without parts has one without a name."""
+    """What a file holds: by the name of a part, its tensors by name. A file without parts has one without a name.
+
+    odd: by the name of a part, which of its tensors cannot be read, and why.
+    """
 
     path: Path
     tensors: Mapping[str, Mapping[str, Tensor]]
     reader: Callable[[str, str], Tensor]
+    odd: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def has(self) -> str:
         return ", ".join(sorted(self.tensors)) or "nothing that is made of tensors"
+
+    def of(self, part: str) -> Mapping[str, Tensor]:
+        """The tensors of a part; WeightsError if some of them cannot be read."""
+        if odd := self.odd.get(part):
+            raise WeightsError(
+                f"{self.path} holds {len(odd)} of {len(self.tensors[part])} tensors otherwise than as plain numbers"
+                f"{_some(odd)}; save its state dict again with dense tensors that lie on the CPU"
+            )
+        return self.tensors[part]
 
 
 def _open(paths: Sequence[Path], choose: Callable[[_Parts], str]) -> Weights:
@@ -221,7 +238,7 @@ def _open(paths: Sequence[Path], choose: Callable[[_Parts], str]) -> Weights:
         part = choose(opened)
         parts.add(part)
         left |= opened.tensors.keys() - {part}
-        for name, meta in opened.tensors[part].items():
+        for name, meta in opened.of(part).items():
             plain, found = bare(name)
             stripped |= {*found}
             key = f"{len(taken)}"
@@ -269,7 +286,14 @@ def _is_safetensors(path: Path) -> bool:
         with path.open("rb") as file:
             return file.read(9)[8:] == b"{"
     except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise _unread(path, error) from error
+
+
+def _unread(path: Path, error: OSError) -> WeightsError:
+    return WeightsError(
+        f"{path} cannot be read: {error.strerror or error}; see that it may be read, or get it again from where it "
+        "comes from"
+    )
 
 
 def _safetensors(path: Path) -> _Parts:
@@ -313,13 +337,19 @@ class _Pickle:
 
 def _pickle(path: Path) -> _Parts:
     reader = _Pickle(path)
-    metas = {
-        part: {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
-        for part, tensors in reader.parts().items()
-    }
+    metas: dict[str, dict[str, Tensor]] = {}
+    odd: dict[str, list[str]] = {}
+    for part, tensors in reader.parts().items():
+        why = {name: oddity(tensor) for name, tensor in tensors.items()}
+        odd[part] = [f"{name} {words}" for name, words in why.items() if words]
+        # One that is odd stands there by its name alone.
+        metas[part] = {
+            name: torch.empty(0 if why[name] else tensor.shape, dtype=tensor.dtype, device="meta")
+            for name, tensor in tensors.items()
+        }
     if not metas:
         raise WeightsError(f"{path} holds no tensors by name; it is no file of weights")
-    return _Parts(path, metas, reader)
+    return _Parts(path, metas, reader, odd)
 
 
 def _parts(found: object) -> dict[str, Mapping[str, Tensor]]:
@@ -334,13 +364,26 @@ def _parts(found: object) -> dict[str, Mapping[str, Tensor]]:
 
 
 def _unpickled(path: Path) -> object:
+    is_zip = zipfile.is_zipfile(path)
     try:
+        with path.open("rb") as file:
+            head = file.read(len(ZIP))
+        if not is_zip and head == ZIP:
+            raise WeightsError(
+                f"{path} is torn: its end is missing, as after a download that was cut off; get it again from where it "
+                "comes from"
+            )
+        if not is_zip and not head.startswith(PICKLE):
+            raise WeightsError(
+                f"{path} is no file of weights: it begins neither as those of PyTorch do nor as safetensors; name one "
+                "that does, or get it again from where it comes from"
+            )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what torch then refuses it also warns
             # Only what torch saved as a zip can be mapped; files from before that are read whole.
-            found: object = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            found: object = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise _unread(path, error) from error
     except (pickle.UnpicklingError, SafetensorError, *TORN) as error:
         raise WeightsError(
             f"{path} is torn, or holds more than tensors, which would be run to be read and is refused; get it "
