@@ -33,9 +33,9 @@ PORTION_BYTES = 1 << 28
 """So much of a pickle is mapped before it is mapped anew, so that a conversion does not hold all of it at once."""
 SHOWN = 4
 ZIP = b"PK\x03\x04"
+"""How a zip begins, which is what torch saves; where it ends it says so."""
 PICKLE = b"\x80"
 """How what torch saved before version 1.6 begins."""
-"""How a zip begins, which is what torch saves; where it ends it says so."""
 TORN = (RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError, AssertionError, zipfile.BadZipFile)
 """What torch stumbles over in a file that was cut off, or in which a byte is another."""
 Lazy = Callable[[], Tensor]
