@@ -275,15 +275,20 @@ def test_what_is_unlikely_may_differ_from_row_to_row() -> None:
 
 
 @torch.no_grad()
-def test_what_enters_the_view_is_drawn_in_its_variety_though_all_else_is_the_likeliest() -> None:
+@pytest.mark.parametrize("recalled", [False, True])
+def test_what_enters_the_view_is_drawn_in_its_variety_though_what_is_known_is_the_likeliest(recalled: bool) -> None:
     to_the_right = Scroll(rows=2, body=(0, 0), moves=((1, 0, 1),))
     backbone, given = drawn(replace(BELIEVING, unlikely=1.0, scroll=to_the_right)), inputs(1, seed=31)
     given[-1] = torch.eye(5)[1].repeat(1, FRAMES, 1)
     given[-1][:, FRAMES // 2 :] = 0  # then it stays
     dice = [torch.full((1, FRAMES, 2, 3), dot) for dot in (0.01, 0.99)]
-    one, other = (backbone.patchify(backbone(*given, causal(backbone, 1), each))[0] for each in dice)
+    seen = torch.full((1, FRAMES, 2, 3), UNKNOWN)
+    seen[:, :, 0] = 1 if recalled else UNKNOWN
+    asked = backbone.recalling(seen)
+    one, other = (backbone.patchify(asked(*given, causal(backbone, 1), each))[0] for each in dice)
     differs = (one != other).any(-1).unflatten(1, (2, 3))
-    assert differs[: FRAMES // 2, :, 2].any()
+    assert differs[: FRAMES // 2, 1, 2].any()
+    assert differs[: FRAMES // 2, 0, 2].any() != recalled
     differs[: FRAMES // 2, :, 2] = False
     assert not differs.any()
 

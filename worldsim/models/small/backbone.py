@@ -46,9 +46,9 @@ class SmallConfig:
 
     palette and unlikely are those of worldsim.models.small.palette; a palette of 0 is none, and unlikely is one share
     for all tokens or one for each of their rows, rows of one share being a field of worldsim.models.small.things; of
-    what enters the view it is RARE at most. glance is how many numbers of each patch of the previous frame every token
-    is told, all patches at once; 0 is none. scroll is how its view moves over a land, see worldsim.models.small.atlas:
-    the backbone then remembers places, for which it needs a palette; None is no such view.
+    what enters the view and is not recalled it is RARE at most. glance is how many numbers of each patch of the
+    previous frame every token is told, all patches at once; 0 is none. scroll is how its view moves over a land, see
+    worldsim.models.small.atlas: the backbone then remembers places, for which it needs a palette; None is no such view.
     """
 
     channels: int
@@ -323,7 +323,10 @@ class SmallBackbone(nn.Module):
     def _unlikely(self, run: Run) -> Tensor:
         """What is unlikely of each token, fit for [B, F, tokens]."""
         shares = torch.tensor(self.config.shares, device=run.tokens.device).repeat_interleave(self.geometry.columns)
-        known = ~self.enters(run.controls).flatten(2) if self.config.scroll else torch.ones_like(shares).bool()
+        if self.config.scroll is None:
+            return shares
+        known = ~self.enters(run.controls).flatten(2)
+        known = known if run.codes is None else known | (run.codes != UNKNOWN)
         return shares.where(known, shares.clamp_max(RARE))
 
     def _surroundings(self, previous: Tensor) -> Tensor:
