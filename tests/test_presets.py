@@ -289,7 +289,9 @@ def test_a_world_is_trained_by_the_plan_for_its_device_or_learns_to_recall():
     assert CRAFTER.plan_for(torch.device("cpu")) is CRAFTER.training
     assert CRAFTER.plan_for(torch.device("cuda")) is CRAFTER.training_on_gpu
     assert CRAFTER.plan_for(torch.device("cpu"), "onward") is CRAFTER.onward
-    assert CRAFTER.plan_for(torch.device("cuda"), "onward") is CRAFTER.training_on_gpu
+    assert CRAFTER.plan_for(torch.device("cuda"), "onward") is CRAFTER.onward_on_gpu
+    assert replace(CRAFTER, onward_on_gpu=None).plan_for(torch.device("cuda"), "onward") is CRAFTER.onward
+    assert MAZE.plan_for(torch.device("cuda"), "onward") is MAZE.training
     assert CRAFTER.plan_for(torch.device("cpu"), "recalling") is CRAFTER.recalling
     assert MAZE.plan_for(torch.device("cpu"), "onward") is MAZE.training
     with pytest.raises(ConfigError, match="maze remembers no places"):

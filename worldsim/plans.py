@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from worldsim.simulators.crafter import Crafter
@@ -72,6 +73,26 @@ CRAFTER_ONWARD = TrainingPlan(
     seldom=0.8,
     acting=CRAFTER_ACTING,
 )
+
+CRAFTER_ONWARD_ON_GPU = TrainingPlan(
+    stages=(
+        Stage(
+            updates=4_000,
+            objective=BeliefKeeping(
+                forcing=BeliefForcing(frames=24, first=16, copies=2, blocks=(1, 1, 2, 4), **CRAFTER_COUNTS),
+                keeps=1.0,
+                everywhere=False,
+            ),
+            windows=16,
+            lr=(2e-4, 4e-6),
+        ),
+    ),
+    warmup=100,
+    average=0.998,
+    seldom=0.5,
+    acting=replace(CRAFTER_ACTING, share=0.33, windows=48),
+)
+"""From as much play as a GPU gets through in minutes, windows drawn evenly tell what lies where by themselves."""
 
 CRAFTER_RECALLING = TrainingPlan(
     stages=(

@@ -63,8 +63,8 @@ class WorldRecipe:
         onward: how weights that know the world learn more of it on a CPU; as they were trained if None. A stage that
             shows a block one frame would undo what they learned of the past.
         recalling: how weights that know the world, but remember no places, learn to recall them; None if none can.
-        training_on_gpu: how it is trained on a GPU, if otherwise: a CPU learns as fast from small batches as from large
-            ones, a GPU idles on them.
+        training_on_gpu, onward_on_gpu: how it is trained on a GPU, if otherwise: a CPU learns as fast from small
+            batches as from large ones, a GPU idles on them.
         policy: what a block sees of the past, unless another is chosen.
         steps: backbone calls that denoise a block, unless another number is chosen; the clean pass comes on top.
         shift: of the noise levels of those steps, see few_step_sigmas.
@@ -83,6 +83,7 @@ class WorldRecipe:
     onward: TrainingPlan | None = None
     recalling: TrainingPlan | None = None
     training_on_gpu: TrainingPlan | None = None
+    onward_on_gpu: TrainingPlan | None = None
     steps: int = 3
     shift: float = 0.5
     sampler: Sampler = few_step
@@ -95,9 +96,10 @@ class WorldRecipe:
             if self.recalling is None:
                 raise ConfigError(f"{self.name} remembers no places; train it without --recalling")
             return self.recalling
+        anew, onward = self.training, self.onward
         if is_gpu(device):
-            return self.training_on_gpu or self.training
-        return self.onward if kind == "onward" and self.onward else self.training
+            anew, onward = self.training_on_gpu or anew, self.onward_on_gpu or onward
+        return onward if kind == "onward" and onward else anew
 
     def plan(self, frames_per_block: int | None, steps: int | None, *, recall: bool) -> VideoPlan:
         """How its blocks are made, of so many frames by so many calls; its own where None."""
@@ -167,6 +169,7 @@ CRAFTER = WorldRecipe(
     onward=plans.CRAFTER_ONWARD,
     recalling=plans.CRAFTER_RECALLING,
     training_on_gpu=plans.CRAFTER_ON_GPU,
+    onward_on_gpu=plans.CRAFTER_ONWARD_ON_GPU,
     policy=Window(frames=32),
     steps=2,
     shift=1.0,

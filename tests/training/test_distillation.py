@@ -207,9 +207,15 @@ def moving(windows: int, seed: int, *, recalls: bool = False) -> Play:
 
 
 def kept(
-    backbone: SmallBackbone, teacher: SmallBackbone, play: Play, *, keeps: float, forcing: BeliefForcing
+    backbone: SmallBackbone,
+    teacher: SmallBackbone,
+    play: Play,
+    *,
+    keeps: float,
+    forcing: BeliefForcing,
+    everywhere: bool = True,
 ) -> Tensor:
-    keeping = BeliefKeeping(forcing=forcing, keeps=keeps)
+    keeping = BeliefKeeping(forcing=forcing, keeps=keeps, everywhere=everywhere)
     loss = keeping.taught_by(Reweighted(backbone, dict(teacher.named_parameters())))
     return loss(backbone, play, torch.Generator().manual_seed(13))
 
@@ -225,6 +231,21 @@ def test_who_believes_what_the_teacher_does_learns_only_of_what_is_in_view(seed:
     twice = kept(backbone, remembering(seed + 5), play, keeps=8.0, forcing=FORCING)
     assert other > in_view
     assert torch.allclose(twice - in_view, 2 * (other - in_view), rtol=1e-3)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_windows_that_were_not_drawn_for_what_happens_tell_what_may_come_into_view(seed: int) -> None:
+    backbone, teacher, play = remembering(seed), remembering(seed + 5), moving(3, seed)
+
+    def loss(chosen: list[bool], everywhere: bool) -> Tensor:
+        told = replace(play, chosen=torch.tensor(chosen))
+        return kept(backbone, teacher, told, keeps=4.0, forcing=FORCING, everywhere=everywhere).detach()
+
+    none, some, every = (loss(chosen, everywhere=False) for chosen in ([False] * 3, [True, False, False], [True] * 3))
+    plain = replace(FORCING, entering=1.0).loss(backbone, play, torch.Generator().manual_seed(13)).detach()
+    assert torch.allclose(none, plain, rtol=1e-5)
+    assert torch.allclose(every, loss([False] * 3, everywhere=True), rtol=1e-5)
+    assert len({float(none), float(some), float(every)}) == 3
 
 
 def test_what_may_come_into_view_comes_to_be_believed_as_the_teacher_believes_it() -> None:

@@ -8,13 +8,12 @@ Arriola et al. 2025, arXiv:2503.09573, section 3, without its mask: one call of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, lru_cache
-from typing import Any, cast
+from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 
 from worldsim.cache.rotary import Rotary, rotate
 from worldsim.errors import ConfigError
@@ -67,7 +66,8 @@ class StreamLayout:
 class StreamAttention:
     """The Attend of one training pass over [B, F * tokens_per_frame, heads, head_dim].
 
-    On a CPU block after block; on a GPU all of them in one kernel, which passes over what no block sees.
+    On a CPU block after block, which wastes nothing; on a GPU all of them in one call under a mask, because so many
+    small ones would cost more than the half of the products that the mask throws away.
     """
 
     def __init__(self, layout: StreamLayout, *, rotary: Rotary, grid: tuple[int, int], device: torch.device) -> None:
@@ -78,8 +78,7 @@ class StreamAttention:
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, /) -> Tensor:
         """See worldsim.models.protocol.Attend; the layer does not matter here."""
         if q.is_cuda:
-            mask = stream_mask(self._layout, self._tokens, q.device)
-            return _fused()(q, k, v, self._angles, mask)
+            return attend_masked(q, k, v, self._angles, stream_mask(self._layout, self._tokens, q.device))
         q, k, v = (x.transpose(1, 2) for x in (rotate(q, self._angles), rotate(k, self._angles), v))
         attended = []
         for own, past in self._layout.blocks():
@@ -94,36 +93,18 @@ class StreamAttention:
 
 
 @lru_cache(maxsize=16)
-def stream_mask(layout: StreamLayout, tokens: int, device: torch.device) -> Any:
-    """Which tokens of a pass see which, `tokens` of them a frame, as a BlockMask of torch's flex_attention."""
-    from torch.nn.attention.flex_attention import create_block_mask
-
-    block, begin, end = torch.zeros(3, len(layout.times), dtype=torch.int64, device=device)
-    for index, (own, past) in enumerate(layout.blocks()):
-        block[own], begin[own], end[own] = index, past.start, past.stop
-
-    def sees(_batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        query, key = query // tokens, key // tokens
-        seen: Tensor = (block[query] == block[key]) | ((begin[query] <= key) & (key < end[query]))
-        return seen
-
-    length = len(layout.times) * tokens
-    return create_block_mask(sees, None, None, length, length, device=device)
+def stream_mask(layout: StreamLayout, tokens: int, device: torch.device) -> Tensor:
+    """Which tokens of a pass see which, `tokens` of them a frame: bool [F * tokens, F * tokens]."""
+    sees = torch.zeros(len(layout.times), len(layout.times), dtype=torch.bool)
+    for own, past in layout.blocks():
+        sees[own, own] = sees[own, past] = True
+    return sees.repeat_interleave(tokens, 0).repeat_interleave(tokens, 1).to(device)
 
 
-def attend_masked(q: Tensor, k: Tensor, v: Tensor, angles: Tensor, mask: Any) -> Tensor:
-    """Rotate queries and keys, [B, tokens, heads, head_dim], and attend under a BlockMask."""
-    from torch.nn.attention.flex_attention import flex_attention
-
+def attend_masked(q: Tensor, k: Tensor, v: Tensor, angles: Tensor, mask: Tensor) -> Tensor:
+    """Rotate queries and keys, [B, tokens, heads, head_dim], and attend under a mask [tokens, tokens]."""
     q, k, v = (x.transpose(1, 2) for x in (rotate(q, angles), rotate(k, angles), v))
-    attended: Tensor = flex_attention(q, k, v, block_mask=mask)
-    return attended.transpose(1, 2)
-
-
-@cache
-def _fused() -> Callable[..., Tensor]:
-    """attend_masked as one kernel; not compiled it would hold every token's view of every other in memory."""
-    return cast(Callable[..., Tensor], torch.compile(attend_masked, dynamic=False))
+    return scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
 
 
 @lru_cache(maxsize=16)

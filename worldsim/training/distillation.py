@@ -91,19 +91,22 @@ class FewStepDistillation:
 class BeliefKeeping:
     """As BeliefForcing, but of what a move may bring into view a backbone goes on believing what its teacher does.
 
-    Windows that are drawn for what hands do tell nothing of how likely the land around them is, and what else is
-    learned from them moves that law as well. So tokens that may come into view are not judged by the recording, but by
-    how far what is believed of them is from what the teacher believes: the Kullback-Leibler divergence, in nats.
+    Windows that are drawn for what hands do, see Play.chosen, tell nothing of how likely the land around them is, and
+    what else is learned from them moves that law as well. So their tokens that may come into view are not judged by the
+    recording, but by how far what is believed of them is from what the teacher believes: the Kullback-Leibler
+    divergence, in nats.
 
     Args:
         forcing: what all other tokens learn; how much its `entering` counts decides nothing.
         keeps: how much one nat of that counts against one of surprise.
+        everywhere: keep to the teacher in all windows, for recordings too small to tell what lies where.
 
     Source: learning without forgetting, Li & Hoiem 2016 (arXiv:1606.09282), section 3.
     """
 
     forcing: BeliefForcing
     keeps: float = 8.0
+    everywhere: bool = True
 
     def __post_init__(self) -> None:
         forced = self.forcing.forcing is not None or self.forcing.resampling is not None
@@ -129,5 +132,7 @@ class BeliefKeeping:
         surprise, believed = cast(DrawingBackbone, window.recalling(backbone)).weighed(*inputs)
         _, taught = teacher.weighed(*inputs, recalled=window.recalled)
         astray = (taught.exp() * (taught - believed)).sum(-1)
-        entering = cast(RememberingBackbone, backbone).enters(window.steering)
-        return self.forcing.mean(torch.where(entering, self.keeps * astray, surprise))
+        kept = cast(RememberingBackbone, backbone).enters(window.steering)
+        if not self.everywhere and play.chosen is not None:
+            kept = kept & play.chosen[:, None, None, None]
+        return self.forcing.mean(torch.where(kept, self.keeps * astray, surprise))
