@@ -11,8 +11,12 @@ made again, and one that was stopped in the middle goes on from its checkpoint.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache, partial
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean
 from typing import Annotated, Any
@@ -29,6 +33,7 @@ from worldsim.models.protocol import UNKNOWN
 from worldsim.models.small.backbone import SmallBackbone
 from worldsim.models.small.weights import load_weights
 from worldsim.presets import CRAFTER, WorldRecipe
+from worldsim.runtime.devices import pick_device
 from worldsim.training.data import Episodes
 from worldsim.training.evaluation import SEED, LatentWindows
 from worldsim.training.forcing import BlockForcing
@@ -140,15 +145,14 @@ def train(recipe: WorldRecipe, training: Training, name: str, seed: int) -> None
     stage = Stage(updates=updates, objective=objective, windows=training.windows, lr=lr)
     plan = TrainingPlan(stages=(stage,), warmup=10, average=0.98, seldom=recipe.training.seldom)
     begun = (folder / CHECKPOINT).exists()
-    run = Run(device=CPU, seed=seed, resume=begun, weights=None if begun else training.start, every=EVERY)
+    run = Run(device=pick_device(), seed=seed, resume=begun, weights=None if begun else training.start, every=EVERY)
     with typer.progressbar(length=updates, label=f"{name} {seed}") as going:
 
         def on_update(update: int, _loss: float) -> None:
             going.update(update - going.pos)
 
-        train_world(
-            replace(recipe, training=plan, training_on_gpu=None), training.data, folder, run, on_update=on_update
-        )
+        ours = replace(recipe, training=plan, onward=None, training_on_gpu=None, onward_on_gpu=None)
+        train_world(ours, training.data, folder, run, on_update=on_update)
 
 
 def _is_done(folder: Path, updates: int) -> bool:
@@ -196,27 +200,55 @@ def _classes(backbone: SmallBackbone, steering: torch.Tensor, recalled: torch.Te
     }
 
 
+Pair = tuple[str, int]
+"""An arm and a seed."""
+Every = Callable[[Callable[[Pair], Any], Sequence[Pair]], list[Any]]
+
+
 def ablate(
-    recipe: WorldRecipe, training: Training, arms: Sequence[str], seeds: Sequence[int], roll: Roll
+    recipe: WorldRecipe, training: Training, arms: Sequence[str], seeds: Sequence[int], roll: Roll, workers: int = 1
 ) -> dict[str, dict[int, dict[str, float]]]:
-    """What every arm of every seed reached, by arm and seed."""
+    """What every arm of every seed reached, by arm and seed; with several workers `roll` can be pickled."""
     _check_same(training)
-    held_out = Episodes(training.data, world=recipe.name, held_out=True, device=CPU)
-    found: dict[str, dict[int, dict[str, float]]] = {name: {} for name in arms}
-    for seed in seeds:
-        for name in arms:
-            # The start is the same for every seed.
-            number = seeds[0] if name == "start" else seed
-            path = training.folder(name, number) / "judged.json"
-            if not path.exists():
-                if ARMS[name].weights_of != "start":
-                    train(recipe, training, ARMS[name].weights_of or name, seed)
-                weights = training.weights(name, number)
-                judged = surprise(recipe, weights, held_out, training.judged) | roll(weights, ARMS[name].sampled)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(json.dumps(judged))
-            found[name][seed] = json.loads(path.read_text())
-    return found
+    # The start is the same for every seed.
+    judged = [(name, seed) for seed in seeds for name in arms if name != "start" or seed == seeds[0]]
+    owners = {(ARMS[name].weights_of or name, seed): None for name, seed in judged}
+    with _at_once(workers) as every:
+        every(partial(_train_one, recipe, training), [pair for pair in owners if pair[0] != "start"])
+        found = dict(zip(judged, every(partial(_judge_one, recipe, training, roll), judged), strict=True))
+    return {name: {seed: found[name, seeds[0] if name == "start" else seed] for seed in seeds} for name in arms}
+
+
+@contextmanager
+def _at_once(workers: int) -> Iterator[Every]:
+    """Does something for every pair, in so many processes of a thread each; of one, here."""
+    if workers == 1:
+        yield lambda do, pairs: [do(pair) for pair in pairs]
+        return
+    with ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
+        yield lambda do, pairs: list(pool.map(do, pairs))
+
+
+def _train_one(recipe: WorldRecipe, training: Training, pair: Pair) -> None:
+    train(recipe, training, *pair)
+
+
+def _judge_one(recipe: WorldRecipe, training: Training, roll: Roll, pair: Pair) -> dict[str, float]:
+    """What one arm of one seed reached; what is known already is read."""
+    path, weights = training.folder(*pair) / "judged.json", training.weights(*pair)
+    if not path.exists():
+        held_out = _held_out(recipe.name, training.data)
+        judged = surprise(recipe, weights, held_out, training.judged) | roll(weights, ARMS[pair[0]].sampled)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(judged))
+    return dict(json.loads(path.read_text()))
+
+
+@lru_cache(maxsize=1)
+def _held_out(world: str, data: Path) -> Episodes:
+    return Episodes(data, world=world, held_out=True, device=CPU)
 
 
 def _check_same(training: Training) -> None:
@@ -256,19 +288,24 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
     return {"mean": mean(values), "min": min(values), "max": max(values), "count": len(values)}
 
 
-def rollouts(amount: Amount, seed: int, frames_per_block: int) -> Roll:
-    """Judge a Crafter world as benchmarks.world_quality does, by so much play of those seeds."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollouts:
+    """Judges a Crafter world as benchmarks.world_quality does, by so much play of those seeds. See Roll."""
 
-    def roll(weights: Path, noise: str) -> dict[str, float]:
-        world = worldsim.load("crafter", weights=weights, noise=noise, frames_per_block=frames_per_block, device="cpu")
-        found, _ = measure(world, amount, seed)
+    amount: Amount
+    seed: int
+    frames_per_block: int
+
+    def __call__(self, weights: Path, noise: str) -> dict[str, float]:
+        world = worldsim.load(
+            "crafter", weights=weights, noise=noise, frames_per_block=self.frames_per_block, device="cpu"
+        )
+        found, _ = measure(world, self.amount, self.seed)
         return {
-            name.replace("60s", f"{amount.seconds}s"): item["value"]
+            name.replace("60s", f"{self.amount.seconds}s"): item["value"]
             for name, item in found["measures"].items()
             if name not in LEFT_OUT and item["judged"]
         }
-
-    return roll
 
 
 def main(
@@ -285,6 +322,7 @@ def main(
     episodes: Annotated[int, typer.Option(min=2, help="Real episodes that rollouts leave.")] = 8,
     seconds: Annotated[int, typer.Option(min=5, help="World time of a walk.")] = 10,
     frames_per_block: Annotated[int, typer.Option(help="Frames made together in rollouts.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that train and judge at once.")] = 1,
     name: Annotated[str, typer.Option(help="Of the file written to benchmarks/results.")] = "ablation",
 ) -> None:
     """Ablate crafter, and write benchmarks/results/NAME.json."""
@@ -294,8 +332,8 @@ def main(
     amount = Amount(
         episodes=episodes, rollouts=ROLLOUTS, effects=4 * episodes, walks=max(2, episodes // 2), seconds=seconds
     )
-    roll = rollouts(amount, 800_000_000, frames_per_block)
-    found = ablate(CRAFTER, training, only or list(ARMS), range(seeds), roll)
+    roll = Rollouts(amount=amount, seed=800_000_000, frames_per_block=frames_per_block)
+    found = ablate(CRAFTER, training, only or list(ARMS), range(seeds), roll, workers)
     rows = table(found)
     about = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(training).items()}
     about |= {"seeds": seeds, "frames_per_block": frames_per_block, "amount": asdict(amount)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from worldsim.presets import CRAFTER, WorldRecipe
 from worldsim.testing.fakes import CONTROLS, SIDE_PX, DotSimulator, tiny_backbone
 from worldsim.training.data import Episodes, Recording, Series, record
 from worldsim.training.objectives import BeliefForcing
-from worldsim.training.run import CHECKPOINT, WEIGHTS, Run
+from worldsim.training.run import CHECKPOINT, LOG, WEIGHTS, Run
 from worldsim.training.trainer import Stage, Trainer, TrainingPlan
 
 Roll = Callable[[Path, str], dict[str, float]]
@@ -74,6 +75,13 @@ def noted(asked: list[tuple[str, str]]) -> Roll:
     return roll
 
 
+class Weighing:
+    """Rollouts that tell the sum of some weights."""
+
+    def __call__(self, weights: Path, noise: str) -> dict[str, float]:
+        return {"sum": float(centre(weights).sum())}
+
+
 def centre(path: Path) -> torch.Tensor:
     return load_weights(path, dtype=torch.float32, device=torch.device("cpu")).head.weight
 
@@ -93,6 +101,26 @@ def test_every_arm_is_trained_from_the_start_and_judged_with_its_own_weights_and
     ]
     heads.append(centre(training.start))
     assert all(not torch.equal(heads[i], heads[j]) for i in range(7) for j in range(i))
+
+
+def test_workers_reach_what_one_reaches(training: Training, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pool(workers: int, *, initializer: Callable[[int], None], **_: object) -> ThreadPoolExecutor:
+        assert initializer is torch.set_num_threads
+        return ThreadPoolExecutor(workers)
+
+    arms, apart = ["start", "base", "shuffling"], replace(training, out=training.out.with_name("apart"))
+    alone = ablate(RECIPE, training, arms, [3], Weighing())
+    monkeypatch.setattr(ablation, "ProcessPoolExecutor", pool)
+    assert ablate(RECIPE, apart, arms, [3], Weighing(), workers=2) == alone
+
+
+def test_a_world_that_is_usually_trained_onward_by_another_plan_is_ablated_by_that_of_the_arm(
+    training: Training,
+) -> None:
+    other = replace(RECIPE.training, stages=(replace(RECIPE.training.stages[0], updates=5),))
+    ablation.train(replace(RECIPE, onward=other), training, "base", 0)
+    log = (training.folder("base", 0) / LOG).read_text().splitlines()
+    assert json.loads(log[-1])["update"] == training.updates
 
 
 def test_arms_differ_from_the_base_in_what_they_are_named_for_alone(
@@ -211,7 +239,7 @@ def test_rollouts_tell_what_was_judged_and_nothing_else(monkeypatch: pytest.Monk
         "sun_sets": {"value": 1.0, "judged": 3},
     }
     monkeypatch.setattr(ablation, "measure", lambda world, amount, seed: ({"measures": measures}, None))
-    roll = ablation.rollouts(ablation.Amount(seconds=10), 5, 2)
+    roll = ablation.Rollouts(amount=ablation.Amount(seconds=10), seed=5, frames_per_block=2)
     assert roll(Path("w"), "shuffled") == {"tiles_one_block_ahead": 0.9, "clean_after_10s": 0.8}
     assert asked == [
         ("crafter", {"weights": Path("w"), "noise": "shuffled", "frames_per_block": 2, "device": "cpu"}),
@@ -231,7 +259,7 @@ def test_what_was_found_is_written_and_told(
     written = {}
     monkeypatch.setattr(ablation, "write", lambda name, results: written.update({name: results}))
     judged = {"base": {0: {"tiles": 0.5}}, "all": {0: {"tiles": 0.75}}}
-    monkeypatch.setattr(ablation, "ablate", lambda recipe, training, arms, seeds, roll: judged)
+    monkeypatch.setattr(ablation, "ablate", lambda recipe, training, arms, seeds, roll, workers: judged)
     ablation.main(data=training.data, weights=training.start, out=training.out, only=["base", "all"], name="n", seeds=1)
     assert written["n"]["seed_by_seed"] == judged
     json.dumps(written)
