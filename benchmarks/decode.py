@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -196,8 +197,9 @@ def main(
     if world.startswith(WAN) != random_weights:
         raise typer.BadParameter(f"worlds called {WAN}SIZE have random weights, and no others do; see --random-weights")
     if random_weights:
-        found = decode_wan.measure(world.removeprefix(WAN), blocks=blocks, pixels=parse_size(size))
-        typer.echo(write(f"decode-{world}", found).read_text())
+        keep = partial(write, f"decode-{world}")
+        found = decode_wan.measure(world.removeprefix(WAN), blocks=blocks, pixels=parse_size(size), keep=keep)
+        typer.echo(keep(found).read_text())
         return
     path = write(f"decode-{world}", measure(world, Counts(blocks=blocks, long=long, starts=starts)))
     typer.echo(path.read_text())

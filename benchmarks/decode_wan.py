@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
@@ -18,9 +18,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, scaled_dot_product_attention
+from torch.nn.functional import linear
 
 from benchmarks.record import spread
+from worldsim.cache.attention import attend_all
 from worldsim.cache.policy import Window
 from worldsim.codec.taehv import TaehvCodec, TaehvConfig, TaehvDecoder
 from worldsim.codec.tail import ForgetfulCodec, TailCodec
@@ -28,6 +29,7 @@ from worldsim.codec.wan import WanCodec
 from worldsim.decoding.plan import VideoPlan
 from worldsim.models.wan.backbone import WanBackbone
 from worldsim.models.wan.config import WanConfig, wan_config
+from worldsim.models.wan.layers import speed_up
 from worldsim.runtime.devices import is_gpu, pick_device
 from worldsim.runtime.world import World
 from worldsim.wan import FPS, SELF_FORCING, WanParts, assemble_wan
@@ -47,17 +49,45 @@ class Setting:
     window: latent frames that attention spans, those of the block among them.
     clean_pass: write keys and values by a pass of their own.
     preview: decode with the tiny decoder.
+    compiled: compile the layers.
+    fp8: multiply in 8 bits.
     """
 
     window: int
     clean_pass: bool = True
     preview: bool = False
+    compiled: bool = False
+    fp8: bool = False
 
     @property
     def label(self) -> str:
         """In words."""
         parts = [f"window {self.window}", "tiny decoder" if self.preview else "codec"]
-        return ", ".join([*parts, *(["no clean pass"] * (not self.clean_pass))])
+        parts += ["no clean pass"] * (not self.clean_pass)
+        return ", ".join([*parts, *["compiled"] * self.compiled, *["8 bits"] * self.fp8])
+
+
+PLAIN = (
+    Setting(window=12),
+    Setting(window=21),
+    Setting(window=12, preview=True),
+    Setting(window=12, preview=True, clean_pass=False),
+)
+FAST: tuple[Setting, ...] = (
+    Setting(window=12, preview=True),
+    *(
+        setting
+        for fp8 in (False, True)
+        for setting in (
+            Setting(window=12, preview=True, compiled=True, fp8=fp8),
+            Setting(window=21, preview=True, compiled=True, fp8=fp8),
+            Setting(window=12, preview=True, compiled=True, fp8=fp8, clean_pass=False),
+        )
+    ),
+    Setting(window=12, compiled=True, fp8=True),
+    Setting(window=12),
+)
+"""On a GPU, where what is said first matters most, should time run out."""
 
 
 def drawn(network: nn.Module, *, seed: int) -> nn.Module:
@@ -74,6 +104,13 @@ def drawn_backbone(config: WanConfig, *, device: torch.device, dtype: torch.dtyp
         network = WanBackbone(config).to(dtype)
     backbone = drawn(network.to_empty(device=device), seed=seed)
     assert isinstance(backbone, WanBackbone)
+    return backbone
+
+
+def prepared(config: WanConfig, setting: Setting, *, device: torch.device, dtype: torch.dtype) -> WanBackbone:
+    """A drawn backbone, made as fast as a setting wants."""
+    backbone = drawn_backbone(config, device=device, dtype=dtype)
+    speed_up(backbone.blocks, compiled=setting.compiled, fp8=setting.fp8)
     return backbone
 
 
@@ -127,14 +164,14 @@ def floor(backbone: WanBackbone, *, frames: int, past: int, calls: int) -> Calla
     weights = [torch.randn(shape).to(weight) for shape in layer]
     x = {width: torch.randn(own, width).to(weight) for width in (dim, ffn)}
     heads = (config.heads, config.head_dim)
-    q, told, k = (torch.randn(1, n, *heads).to(weight).transpose(1, 2) for n in (own, config.text_length, seen))
+    q, told, k = (torch.randn(1, n, *heads).to(weight) for n in (own, config.text_length, seen))
 
     def run() -> None:
         for _ in range(calls * config.layers):
             for weight in weights:
                 linear(x[weight.shape[1]], weight)
-            scaled_dot_product_attention(q, k, k)
-            scaled_dot_product_attention(q, told, told)
+            attend_all(q, k, k)
+            attend_all(q, told, told)
 
     return run
 
@@ -192,18 +229,41 @@ def block_times(world: World, backbone: WanBackbone, codec: TailCodec, *, blocks
     }
 
 
-def measure(size: str, *, blocks: int, pixels: tuple[int, int], device: torch.device | None = None) -> dict[str, Any]:
-    """Everything that is reported of one size: windows of 12 and 21 frames, either decoder, without a clean pass."""
+def measure(
+    size: str,
+    *,
+    blocks: int,
+    pixels: tuple[int, int],
+    device: torch.device | None = None,
+    settings: Sequence[Setting] = (),
+    keep: Callable[[dict[str, Any]], object] = lambda found: None,
+) -> dict[str, Any]:
+    """Everything that is reported of one size: windows of 12 and 21 frames, either decoder, without a clean pass.
+
+    Args:
+        size: see config_of.
+        blocks: timed for each setting.
+        pixels: (height, width) of the pictures.
+        device: the one there is, if None.
+        settings: what to time; FAST on a GPU and PLAIN elsewhere, if none.
+        keep: given what there is after each setting, so that what is broken off has left it.
+    """
     device = device or pick_device()
     dtype = torch.bfloat16 if is_gpu(device) else torch.float32
-    backbone = drawn_backbone(config_of(size, pixels), device=device, dtype=dtype)
-    widths = NARROW if size in ("tiny", "small") else WIDTHS
-    codecs = {told: drawn_codec(preview=told, device=device, dtype=dtype, widths=widths) for told in (False, True)}
-    settings = [Setting(window=12), Setting(window=21), Setting(window=12, preview=True)]
-    settings += [Setting(window=12, preview=True, clean_pass=False)]
-    found = {}
-    for setting in settings:
+    config, widths = config_of(size, pixels), NARROW if size in ("tiny", "small") else WIDTHS
+    times: dict[str, Any] = {}
+    found = {"size": size, "pixels": list(pixels), "dtype": str(dtype).removeprefix("torch."), "settings": times}
+    codecs: dict[bool, ForgetfulCodec] = {}
+    backbone, made = None, (False, False)
+    for setting in settings or (FAST if is_gpu(device) else PLAIN):
+        if setting.preview not in codecs:
+            preview = setting.preview
+            codecs[preview] = drawn_codec(preview=preview, device=device, dtype=dtype, widths=widths)
+        if backbone is None or made != (setting.compiled, setting.fp8):
+            backbone, made = None, (setting.compiled, setting.fp8)  # it goes before there is another
+            backbone = prepared(config, setting, device=device, dtype=dtype)
         world = world_of(backbone, codecs[setting.preview], setting)
-        found[setting.label] = block_times(world, backbone, TailCodec(codecs[setting.preview]), blocks=blocks)
+        times[setting.label] = block_times(world, backbone, TailCodec(codecs[setting.preview]), blocks=blocks)
         del world
-    return {"size": size, "pixels": list(pixels), "dtype": str(dtype).removeprefix("torch."), "settings": found}
+        keep(found)
+    return found

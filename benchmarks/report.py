@@ -94,6 +94,23 @@ def speed(result: Result) -> str:
     )
 
 
+def published(result: Result) -> str:
+    """What a block of a published model takes, by part."""
+
+    def row(name: str, block: Result) -> list[str]:
+        parts = [f"{block[f'{part}_ms']['median']:.0f}" for part in ("denoise", "commit", "decode", "whole")]
+        peak = [f"{block['peak_gb']:.1f}"] if "peak_gb" in block else ["-"]
+        return [name, f"{block['fps']:.1f}", *parts, f"{_middle(block['ratio_to_floor']):.2f}", *peak]
+
+    height, width = result["pixels"]
+    heads = ["", "frames a second", "noise to clean, ms", "written, ms", "shown, ms", "whole block, ms", "of the floor"]
+    return (
+        table([*heads, "GB at the most"], [row(name, block) for name, block in result["settings"].items()])
+        + f"\n\nPictures of {width} x {height} pixels, {result['dtype']}, weights drawn. The floor is the bare matrix "
+        "products and attention of a block, in that dtype."
+    )
+
+
 def batching(result: Result) -> str:
     """Several sessions in one batch against the same one after the other."""
 
@@ -285,6 +302,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
     "retrieval": ("Finding the place again", finding),
     "cost": ("What remembering costs", growing_old),
     "decode-crafter": ("Speed of the bundled world", speed),
+    "decode-wan-1.3b": ("Speed of published models of 1.3 billion parameters", published),
     "kv": ("Keys and values in fewer bits", fewer_bits),
     "batching-crafter": ("Several sessions of it in one batch", batching),
     "live": ("Live worlds", live),

@@ -82,8 +82,10 @@ def test_a_long_run_compares_late_blocks_and_memory_with_early_ones():
 def test_models_of_the_wan_family_are_timed_by_their_size_with_drawn_weights(monkeypatch, tmp_path):
     asked = []
 
-    def measure(size, *, blocks, pixels):
+    def measure(size, *, blocks, pixels, keep):
         asked.append((size, blocks, pixels))
+        keep({"size": "half done"})
+        assert '"size": "half done"' in (tmp_path / "decode-wan-tiny.json").read_text()
         return {"size": size}
 
     monkeypatch.setattr(decode_wan, "measure", measure)

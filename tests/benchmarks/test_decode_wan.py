@@ -96,3 +96,35 @@ def test_everything_is_reported_of_every_setting() -> None:
         assert 0 < told["ratio_to_floor"]["min"] <= told["ratio_to_floor"]["median"] < 1.5
         assert told["first_chunk_ms"] > 0
         assert "peak_gb" not in told
+
+
+def test_what_is_found_is_kept_after_each_setting_and_layers_are_compiled_or_coded_as_it_says(monkeypatch):
+    calls, kept = [], []
+    monkeypatch.setattr(decode_wan, "speed_up", lambda layers, **how: calls.append((len(layers), how)))
+    settings = [
+        Setting(window=6, preview=True),
+        Setting(window=6, preview=True, compiled=True, fp8=True),
+        Setting(window=6, preview=True, compiled=True, fp8=True, clean_pass=False),
+    ]
+    found = measure(
+        "tiny",
+        blocks=1,
+        pixels=PIXELS,
+        device=CPU,
+        settings=settings,
+        keep=lambda found: kept.append([*found["settings"]]),
+    )
+    labels = [
+        "window 6, tiny decoder",
+        "window 6, tiny decoder, compiled, 8 bits",
+        "window 6, tiny decoder, no clean pass, compiled, 8 bits",
+    ]
+    assert [*found["settings"]] == labels
+    assert kept == [labels[:1], labels[:2], labels]
+    layers = config_of("tiny", PIXELS).layers
+    assert calls == [(layers, {"compiled": False, "fp8": False}), (layers, {"compiled": True, "fp8": True})]
+
+
+def test_settings_for_gpus_are_told_apart_by_their_labels() -> None:
+    labels = [setting.label for setting in decode_wan.FAST]
+    assert len({*labels}) == len(labels)

@@ -16,6 +16,7 @@ from benchmarks.report import (
     fewer_bits,
     finding,
     growing_old,
+    published,
     remembering,
     report,
     table,
@@ -111,3 +112,20 @@ def test_all_that_is_measured_has_a_name():
     live = json.loads((RESULTS / "live.json").read_text())
     assert set(LIVE) == {name for name, found in live.items() if isinstance(found, dict) and "bars" in found}
     assert len(PARTS) == 7
+
+
+def test_what_a_block_of_a_published_model_takes_is_told_by_part():
+    def spread(median):
+        return {"median": median, "min": 1, "max": 999, "count": 3}
+
+    parts = {"denoise_ms": 201.2, "commit_ms": 50.4, "decode_ms": 20.9, "whole_ms": 280.1}
+    block = {name: spread(value) for name, value in parts.items()} | {"fps": 42.84, "ratio_to_floor": spread(0.915)}
+    settings = {"window 12": block, "window 21": {**block, "peak_gb": 21.37}}
+    page = published({"pixels": [480, 832], "dtype": "bfloat16", "settings": settings})
+    rows = [line for line in page.splitlines() if line.startswith("| window")]
+    assert [[cell.strip() for cell in row.strip("|").split("|")] for row in rows] == [
+        ["window 12", "42.8", "201", "50", "21", "280", "0.92", "-"],
+        ["window 21", "42.8", "201", "50", "21", "280", "0.92", "21.4"],
+    ]
+    assert "832 x 480" in page
+    assert "bfloat16" in page

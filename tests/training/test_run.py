@@ -352,7 +352,7 @@ def test_layers_are_compiled_only_when_asked(recorded: Path, monkeypatch: pytest
         return function
 
     monkeypatch.setattr(torch, "compile", compile_)
-    monkeypatch.setattr(runs, "_check_compiler", lambda device: names.append(device.type))
+    monkeypatch.setattr(runs, "check_compiler", lambda device: names.append(device.type))
     train(recorded, "out", updates=1, compiled=compiled)
     assert names == (["cpu", "before", "after"] if compiled else [])
 

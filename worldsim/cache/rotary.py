@@ -12,6 +12,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from worldsim.cache.fusing import turn_fused
 from worldsim.errors import ConfigError
 
 POSITIONS = 128
@@ -79,7 +80,7 @@ def turn(x: Tensor, by: Tensor, *, out: Tensor) -> None:
     """
     if x.dtype == out.dtype == torch.float32:
         torch.mul(_pairs(x), by, out=_pairs(out))
-    else:
+    elif not turn_fused(x, by, out):
         out.copy_(torch.view_as_real(_pairs(x.float()) * by).flatten(-2))
 
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
+from worldsim.cache.attention import attend_all
 from worldsim.cache.context import Context
 from worldsim.cache.mass import fewest, mass_by_probes
 from worldsim.cache.policy import Seen
@@ -126,8 +126,7 @@ class ContextView:
         values[:, self._past :] = v
         turned = torch.empty(self._own, dtype=keys.dtype, device=keys.device)
         turn(q, self._turns, out=turned)
-        attended = scaled_dot_product_attention(turned.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2))
-        return attended.transpose(1, 2).to(q.dtype)
+        return attend_all(turned, keys, values).to(q.dtype)
 
     def _attend_along(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         for beside in self._beside:

@@ -99,12 +99,12 @@ class TaehvDecoder(nn.Module):
                 case MemoryBlock():
                     name = f"memory.{place}"
                     oldest = state[name] if name in state else torch.zeros_like(x[:1])
-                    after[name] = x[-1:].clone(memory_format=torch.contiguous_format)
+                    after[name] = x[-1:].clone(memory_format=_layout(x))
                     x = layer(x, torch.cat([oldest, x[:-1]]))
                 case Grow():
                     # Each pixel grows by itself, so that it may do so before there are four of it: a quarter of the
                     # work, in place of upsampling first as the source does.
-                    x = interpolate(layer(x), scale_factor=2.0, mode="nearest")
+                    x = interpolate(layer(x).contiguous(memory_format=_layout(x)), scale_factor=2.0, mode="nearest")
                 case _:
                     x = layer(x)
         pictures: Tensor = self.decoder[_LAST](relu(x))
@@ -158,7 +158,8 @@ class TaehvCodec:
         pictures: list[Tensor] = []
         for latent in latents:
             begins = not state
-            pixels, state = self.network(latent[None].to(weight), state)
+            given = latent[None].to(weight)
+            pixels, state = self.network(given.contiguous(memory_format=_layout(given)), state)
             # The pictures before the last of the first frame lie before the video.
             shown = pixels[_PICTURES - 1 :] if begins else pixels
             pictures.append(to_pictures(shown.movedim(1, -1).float().mul(255)))
@@ -184,6 +185,11 @@ class TaehvCodec:
                 f"the state is of frames of {found[0]}x{found[1]} latent pixels, and these are "
                 f"{latents.shape[-2]}x{latents.shape[-1]}; a video keeps its size from its first frame on"
             )
+
+
+def _layout(x: Tensor) -> torch.memory_format:
+    """With channels innermost on a GPU, whose convolutions would else bring them there and back, each by itself."""
+    return torch.channels_last if x.is_cuda else torch.contiguous_format
 
 
 def _conv(given: int, made: int, *, bias: bool = True) -> nn.Conv2d:

@@ -208,7 +208,9 @@ def _inputs(
     previous = torch.cat((torch.cat(tails), values[:, :-1]), dim=1)
     for decoder in decoders:
         decoder.calls += 1
-    return values, previous, levels, controls, RowsAttend(attends)
+    # Of a single row the answer need not be copied.
+    attend = attends[0] if len(attends) == 1 else RowsAttend(attends)
+    return values, previous, levels, controls, attend
 
 
 def _check(decoders: Sequence[VideoDecoder]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -22,6 +21,7 @@ from worldsim.decoding.plan import VideoPlan
 from worldsim.errors import BrokenRun, ConfigError, DataError, WeightsError, shown
 from worldsim.files import drop_unfinished, make_folder
 from worldsim.locks import locked
+from worldsim.models.compiling import check_compiler, compile_parts
 from worldsim.models.protocol import Codec
 from worldsim.models.small.backbone import SmallBackbone, SmallConfig
 from worldsim.models.small.weights import load_weights, save_weights
@@ -176,7 +176,7 @@ def train_world(
     """
     plan = plan_of(recipe, out, run)
     if run.compiled:
-        _check_compiler(run.device)
+        check_compiler(run.device)
     held_out, episodes = (_episodes(recipe, data, held_out, run.device) for held_out in (True, False))
     trainer = _trainer(recipe, episodes, plan, _backbone(recipe, episodes, run))
     evaluation = _evaluation(recipe, held_out, trainer)
@@ -230,22 +230,6 @@ def _check_folder(out: Path, run: Run) -> None:
         )
 
 
-def _check_compiler(device: torch.device) -> None:
-    """Raise ConfigError unless something can be compiled for that device."""
-
-    def double(numbers: Tensor) -> Tensor:
-        return numbers * 2
-
-    size = 1 + secrets.randbelow(1 << 16)  # for one that was met before, code would come out of a cache
-    try:
-        torch.compile(double, dynamic=False)(torch.ones(size, device=device))
-    except RuntimeError as error:
-        why = str(error).strip().partition("\n")[0]
-        raise ConfigError(
-            f"nothing can be compiled here ({why}); install a C++ compiler such as g++, or leave --compile out"
-        ) from error
-
-
 def _episodes(recipe: Recipe, data: Path, held_out: bool, device: torch.device) -> Episodes:
     config = recipe.backbone
     shown, _ = recipe.codec.decode(torch.zeros(1, config.channels, config.height, config.width), recipe.codec.open())
@@ -274,9 +258,7 @@ def _backbone(recipe: Recipe, episodes: Episodes, run: Run) -> SmallBackbone:
         if recipe.backbone.scroll:
             backbone.palette.restless.copy_(find_restless(episodes, recipe.codec, backbone))
     if run.compiled:
-        for layer in backbone.layers:
-            for part in ("before", "after"):
-                setattr(layer, part, torch.compile(getattr(layer, part), dynamic=False))
+        compile_parts(backbone.layers, ("before", "after"))
     return backbone
 
 

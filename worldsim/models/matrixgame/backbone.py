@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NoReturn, cast
+from typing import ClassVar, NoReturn, cast
 
 import torch
 from torch import Tensor, nn
@@ -128,6 +128,8 @@ class MatrixGameBackbone(nn.Module):
 
 class MatrixGameLayer(WanLayer):
     """A layer of a Wan transformer, with an action module between picture and perceptron if it is one of the first."""
+
+    PARTS: ClassVar[tuple[str, ...]] = ("before", "listen", "feed")
 
     def __init__(self, config: MatrixGameConfig, index: int) -> None:
         super().__init__(config.wan)

@@ -9,11 +9,16 @@ al. 2024 (arXiv:2412.07772).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import ClassVar, cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from worldsim.geometry import LatentGeometry
+from worldsim.models.compiling import compile_parts
+from worldsim.models.fp8 import Fp8Linear
 from worldsim.models.protocol import Attend
 from worldsim.models.wan.config import WanConfig
 
@@ -21,12 +26,15 @@ from worldsim.models.wan.config import WanConfig
 class WanLayer(nn.Module):
     """Attention over the past, attention to the prompt, a perceptron; first and last are modulated per frame."""
 
+    PARTS: ClassVar[tuple[str, ...]] = ("before", "after")
+    """The methods that its backbone calls beside `attend`, to be compiled."""
+
     def __init__(self, config: WanConfig) -> None:
         super().__init__()
         dim = config.dim
         self.eps = config.eps
         self.modulation = nn.Parameter(torch.zeros(1, 6, dim))
-        self.self_attn = Projections(config)
+        self.self_attn: Projections | Fp8Projections = Projections(config)
         self.cross_attn = Projections(config)
         self.norm3 = nn.LayerNorm(dim, eps=config.eps)
         self.ffn = nn.Sequential(nn.Linear(dim, config.ffn_dim), nn.GELU("tanh"), nn.Linear(config.ffn_dim, dim))
@@ -47,7 +55,8 @@ class WanLayer(nn.Module):
         """Queries, keys and values without positions, each [B, F * tokens_per_frame, heads, head_dim]."""
         shift, scale = (level + self.modulation).unbind(2)[:2]
         normed = modulate(tokens, shift, scale, self.eps)
-        return self.self_attn.queries(normed), self.self_attn.keys(normed), self.self_attn.values(normed)
+        q, k, v = self.self_attn(normed)
+        return q, k, v
 
     def after(self, tokens: Tensor, level: Tensor, heard: Tensor, attended: Tensor) -> Tensor:
         """The tokens with what they attended to, [B, F * tokens_per_frame, heads, head_dim], and what follows."""
@@ -80,12 +89,16 @@ class Projections(nn.Module):
         super().__init__()
         dim = config.dim
         self.heads = config.heads
-        self.q = nn.Linear(dim, dim)
+        self.q: nn.Module = nn.Linear(dim, dim)
         self.k = nn.Linear(dim, dim)
         self.v = nn.Linear(dim, dim)
-        self.o = nn.Linear(dim, dim)
+        self.o: nn.Module = nn.Linear(dim, dim)
         self.norm_q = HeadsNorm(dim, eps=config.eps)
         self.norm_k = HeadsNorm(dim, eps=config.eps)
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of tokens [B, n, D], each [B, n, heads, head_dim]."""
+        return self.queries(tokens), self.keys(tokens), self.values(tokens)
 
     def queries(self, tokens: Tensor) -> Tensor:
         """Of tokens [B, n, D], [B, n, heads, head_dim]."""
@@ -102,6 +115,61 @@ class Projections(nn.Module):
     def _heads(self, x: Tensor) -> Tensor:
         parts: Tensor = x.unflatten(-1, (self.heads, -1))
         return parts
+
+
+class Fp8Projections(nn.Module):
+    """Those of attention over the past, in 8 bits: queries, keys and values are of one product.
+
+    Args:
+        exact: in their own dtype.
+    """
+
+    def __init__(self, exact: Projections) -> None:
+        super().__init__()
+        self.heads = exact.heads
+        self.qkv = _coded(exact.q, exact.k, exact.v)
+        self.o = _coded(exact.o)
+        self.norm_q, self.norm_k = exact.norm_q, exact.norm_k
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As of Projections."""
+        q, k, v = self.qkv(tokens).chunk(3, dim=-1)
+        asked, kept, told = (x.unflatten(-1, (self.heads, -1)) for x in (self.norm_q(q), self.norm_k(k), v))
+        return asked, kept, told
+
+
+def use_fp8(layer: WanLayer) -> None:
+    """Have a layer of the kind multiply in 8 bits, see Fp8Linear, wherever it does so in every call.
+
+    Keys and values of the prompt, which are computed once, stay exact, as do norms and modulation.
+
+    Raises:
+        ConfigError: its sizes do not divide by 16.
+    """
+    if isinstance(layer.self_attn, Fp8Projections):
+        return
+    layer.self_attn = Fp8Projections(layer.self_attn)
+    layer.cross_attn.q, layer.cross_attn.o = _coded(layer.cross_attn.q), _coded(layer.cross_attn.o)
+    first, gelu, last = layer.ffn
+    layer.ffn = nn.Sequential(_coded(first), gelu, _coded(last))
+
+
+def speed_up(layers: Iterable[nn.Module], *, compiled: bool, fp8: bool) -> None:
+    """Have layers of the kind compiled, or multiply in 8 bits, or both; they stay where they are from then on.
+
+    Raises:
+        ConfigError: their sizes do not divide by 16, and they are to multiply in 8 bits.
+    """
+    kept = [cast(WanLayer, layer) for layer in layers]
+    for layer in kept:
+        if fp8:
+            use_fp8(layer)
+        if compiled:
+            compile_parts([layer], layer.PARTS)
+
+
+def _coded(*linears: nn.Module) -> Fp8Linear:
+    return Fp8Linear(*(cast(nn.Linear, linear) for linear in linears))
 
 
 class HeadsNorm(nn.RMSNorm):
