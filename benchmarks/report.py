@@ -47,7 +47,8 @@ def source(result: Result) -> str:
     """What a result came from: command, hardware and commit."""
     told = result["provenance"]
     hardware = told["hardware"]
-    return f"`{told['command']}`, {hardware['cpu']}, {hardware['cores']} cores, commit `{told['commit'][:12]}`."
+    parts = [hardware[name] for name in ("gpu", "cpu") if name in hardware]
+    return f"`{told['command']}`, {', '.join(parts)}, {hardware['cores']} cores, commit `{told['commit'][:12]}`."
 
 
 def quality(result: Result) -> str:

@@ -77,7 +77,7 @@ CRAFTER_ONWARD = TrainingPlan(
 CRAFTER_ONWARD_ON_GPU = TrainingPlan(
     stages=(
         Stage(
-            updates=4_000,
+            updates=1_771,
             objective=BeliefKeeping(
                 forcing=BeliefForcing(frames=24, first=16, copies=2, blocks=(1, 1, 2, 4), **CRAFTER_COUNTS),
                 keeps=1.0,
@@ -92,7 +92,8 @@ CRAFTER_ONWARD_ON_GPU = TrainingPlan(
     seldom=0.5,
     acting=replace(CRAFTER_ACTING, share=0.33, windows=48),
 )
-"""From as much play as a GPU gets through in minutes, windows drawn evenly tell what lies where by themselves."""
+"""From as much play as a GPU gets through in minutes, windows drawn evenly tell what lies where by themselves. An
+update takes 116 ms on an H200."""
 
 CRAFTER_RECALLING = TrainingPlan(
     stages=(

@@ -36,6 +36,7 @@ def test_every_section_has_its_table_and_says_what_it_came_from():
         assert f"## {title}" in page
         assert f"`{told['command']}`" in page
         assert told["commit"][:12] in page
+        assert told["hardware"].get("gpu", "") in page
 
 
 def test_a_number_that_changes_in_the_results_changes_on_the_page(tmp_path):
