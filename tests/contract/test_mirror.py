@@ -15,6 +15,7 @@ HOMES = {
     "lvbench": "tests/lvbench",
 }
 EXEMPT = {
+    "worldsim/cache/kernels.py": "runs on GPUs only; tests/gpu runs it there",
     "worldsim/models/protocol.py": "declares what others implement; tests/testing/test_conformance.py runs it",
     "worldsim/runtime/chunk.py": "holds no code of its own; whoever makes chunks is tested",
     "worldsim/simulators/protocol.py": "declares what others implement; its simulators are tested",
