@@ -865,3 +865,26 @@ def test_other_words_change_the_past_as_published(name: str, look: Any, change: 
         ours = max(ours, (block.latents[0].double() - expected).abs().max().item())
         limit = max(limit, 2 * (plain.block().double() - expected).abs().max().item())
     assert ours <= limit
+
+
+def test_layers_are_made_as_fast_as_is_asked_and_8_bits_make_another_world(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[str] = []
+
+    def compile_(method: Any, *, dynamic: bool) -> Any:
+        compiled.append(method.__name__)
+        return method
+
+    monkeypatch.setattr("worldsim.published.check_compiler", lambda device: compiled.append(device.type))
+    monkeypatch.setattr("worldsim.published.is_native", lambda device: True)
+    monkeypatch.setattr(torch, "compile", compile_)
+    plain = loaded("self-forcing", folder)
+    assert compiled == []
+    fast = loaded("self-forcing", folder, compiled=True, linears="fp8")
+    assert compiled == ["cpu", *["before", "after"] * TINY.layers]
+    assert fast.origin.weights != plain.origin.weights
+    assert loaded("self-forcing", folder, compiled=True).origin.weights == plain.origin.weights
+    with plain.open(seed=1, prompt=PROMPT) as one, fast.open(seed=1, prompt=PROMPT) as other:
+        wanted, found = (session.step().frames.astype(float) for session in (one, other))
+    assert 0 < np.abs(wanted - found).mean() < 10

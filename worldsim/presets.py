@@ -213,6 +213,8 @@ def load(
     on_prompt: str | PromptChange | None = None,
     preview: Path | str | None = None,
     sessions: int | None = None,
+    compiled: bool = False,
+    linears: str | None = None,
 ) -> World:
     """A world, ready to be opened.
 
@@ -238,6 +240,8 @@ def load(
             "cut:gap=42" or "recache:frames=12"; as the model was published if None.
         sessions: for how many, one more than play in an engine, a published model's memory is planned; 1 if None.
         preview: a file of the tiny decoder TAEHV, which shows frames of a published model faster and less well.
+        compiled: compile the layers of a published model: blocks take less time, and the first one half a minute more.
+        linears: "fp8" has the layers of a published model multiply in 8 bits, on GPUs that do; exactly if None.
 
     Raises:
         UnknownName: no such world, policy, code for keys and values, noise, change of the prompt, or device.
@@ -247,12 +251,13 @@ def load(
     """
     where = _place(name, device)
     chosen = _chosen(policy, noise, on_prompt) | {"clean_pass": _switch("clean_pass", clean_pass)}
+    fast = _fast(compiled, linears)
     keeping = _keeping(kv, tiers_of(budget, spill, where))
     if (recipe := PUBLISHED.get(name)) is not None:
         _refuse(name, steps=steps, frames_per_block=frames_per_block)
         place = _published_place(recipe, where, keeping, size=size, preview=preview, sessions=sessions)
-        return load_published(recipe, recipe.plan(**chosen), weights, place)
-    _refuse(name, size=size, on_prompt=on_prompt, preview=preview, sessions=sessions)
+        return load_published(recipe, recipe.plan(**chosen), weights, replace(place, **fast))
+    _refuse(name, size=size, on_prompt=on_prompt, preview=preview, sessions=sessions, **fast)
     plan = replace(WORLDS[name].plan(frames_per_block, steps, recall=_switch("recall", recall)), **chosen)
     return assemble(WORLDS[name], plan, _weights(WORLDS[name], weights), device=where, keeping=keeping)
 
@@ -277,6 +282,12 @@ def _published_place(
         raise ConfigError(f"memory is planned for 1 session or more, got sessions={shown(count)}")
     tiny = None if preview is None else path_of(preview, "preview")
     return Place(size=size_of(recipe, size), device=device, preview=tiny, keeping=keeping, sessions=count)
+
+
+def _fast(compiled: object, linears: str | None) -> dict[str, Any]:
+    """What was chosen of how layers compute, of what is not as ever."""
+    chosen = {"compiled": _switch("compiled", compiled) or None, "linears": linears}
+    return {name: value for name, value in chosen.items() if value is not None}
 
 
 def _keeping(kv: str | Storage | None, tiers: Tiers | None) -> Keeping:

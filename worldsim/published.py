@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -14,14 +15,18 @@ from numpy.typing import NDArray
 from worldsim import matrixgame, pictures, wan
 from worldsim.controls import Controls
 from worldsim.decoding.plan import VideoPlan
-from worldsim.errors import ConfigError, LogError
+from worldsim.errors import ConfigError, LogError, UnknownName
 from worldsim.files import path_of
 from worldsim.keeping import Keeping
-from worldsim.matrixgame import MatrixGameRecipe
+from worldsim.matrixgame import MatrixGameParts, MatrixGameRecipe
+from worldsim.models.compiling import check_compiler
+from worldsim.models.fp8 import is_native
+from worldsim.models.wan.layers import speed_up
 from worldsim.runtime.devices import free_bytes
 from worldsim.runtime.world import World
-from worldsim.wan import WanRecipe, dtype_on, parse_size, room_for
+from worldsim.wan import WanParts, WanRecipe, dtype_on, parse_size, room_for
 
+FP8 = "fp8"
 Recipe = WanRecipe | MatrixGameRecipe
 PUBLISHED: Mapping[str, Recipe] = {**wan.RECIPES, **matrixgame.RECIPES}
 
@@ -34,6 +39,8 @@ class Place:
     preview: a file of the tiny decoder, in place of the codec's own.
     keeping: how its pool keeps keys and values.
     sessions: how many its memory is planned for.
+    compiled: compile its layers.
+    linears: "fp8" to have them multiply in 8 bits, or None for what they are published in.
     """
 
     size: tuple[int, int]
@@ -41,23 +48,50 @@ class Place:
     preview: str | Path | None = None
     keeping: Keeping = field(default_factory=Keeping)
     sessions: int = 1
+    compiled: bool = False
+    linears: str | None = None
+
+    def check(self) -> None:
+        """Raise ConfigError, or UnknownName, unless layers can be made as fast as is asked there."""
+        if self.linears is not None and self.linears != FP8:
+            raise UnknownName("way of linear layers to multiply", self.linears, [FP8])
+        if self.linears is not None and not is_native(self.device):
+            raise ConfigError(
+                "only GPUs of compute capability 8.9 or more, such as an H100 or an RTX 4090, multiply in 8 bits; "
+                "leave linears='fp8' (--linears fp8) out"
+            )
+        if self.compiled:
+            check_compiler(self.device)
 
 
 def load_published(recipe: Recipe, plan: VideoPlan, weights: str | Path | None, place: Place) -> World:
     """A world of a published model whose weights are there; errors as load_parts of its family, and assembling.
 
     Raises:
-        ConfigError: a GPU has too little memory for it.
+        ConfigError: a GPU has too little memory for it, or layers cannot be made as fast as is asked.
     """
     if weights is not None:
         path_of(weights, "weights")  # checked alone: as a path ./a/b would be a/b, which may be a name on the hub
+    place.check()
     planned: dict[str, Any] = {"keeping": place.keeping, "sessions": place.sessions}
     check = room_for(plan, device=place.device, preview=place.preview is not None, **planned)
     where: dict[str, Any] = {"size": place.size, "device": place.device, "preview": place.preview, "check": check}
     if isinstance(recipe, WanRecipe):
-        return wan.assemble_wan(recipe, plan, wan.load_parts(recipe, weights, **where), **planned)
-    parts = matrixgame.load_parts(recipe, weights, **where)
-    return matrixgame.assemble_matrixgame(recipe, plan, parts, **planned)
+        told = _fast(wan.load_parts(recipe, weights, **where), place)
+        return wan.assemble_wan(recipe, plan, told, **planned)
+    seen = _fast(matrixgame.load_parts(recipe, weights, **where), place)
+    return matrixgame.assemble_matrixgame(recipe, plan, seen, **planned)
+
+
+Parts = TypeVar("Parts", WanParts, MatrixGameParts)
+
+
+def _fast(parts: Parts, place: Place) -> Parts:
+    """The parts with layers as that place wants them; weights of 8 bits are others, and make other worlds."""
+    speed_up(parts.backbone.blocks, compiled=place.compiled, fp8=place.linears is not None)
+    if place.linears is None:
+        return parts
+    return replace(parts, identity=hashlib.sha256(f"{parts.identity} {place.linears}".encode()).hexdigest())
 
 
 def size_of(recipe: Recipe, size: str | None) -> tuple[int, int]:

@@ -17,6 +17,7 @@ import typer
 from worldsim_apps.about import Ahead, ahead_of, describe, lines_of, recipe_of, wan_recipe
 from worldsim_apps.options import (
     Budget,
+    Compiled,
     Device,
     Explain,
     FramesPerBlock,
@@ -24,6 +25,7 @@ from worldsim_apps.options import (
     Image,
     Json,
     Kv,
+    Linears,
     Log,
     Name,
     NoCleanPass,
@@ -77,6 +79,8 @@ def generate(
     size: Size = None,
     on_prompt: OnPrompt = None,
     preview: Preview = None,
+    compiled: Compiled = False,
+    linears: Linears = None,
     device: Device = "auto",
     weights: Weights = None,
     output: Video = Path("out/world.mp4"),
@@ -97,6 +101,7 @@ def generate(
     chosen: dict[str, Any] = {"policy": policy, "steps": steps, "frames_per_block": frames_per_block, "noise": noise}
     chosen |= {"kv": kv, "budget": budget, "spill": spill, "clean_pass": not no_clean_pass}
     chosen |= {"size": size, "on_prompt": on_prompt, "preview": preview}
+    chosen |= {"compiled": compiled, "linears": linears}
     ahead = _ahead_of_film(world, seconds, size, device)
     script = script_of(ahead, actions, prompt, prompts)
     begun = beginning(ahead, image=image, video=video, start=start, policy=policy)
@@ -198,6 +203,8 @@ def serve(
     size: Size = None,
     on_prompt: OnPrompt = None,
     preview: Preview = None,
+    compiled: Compiled = False,
+    linears: Linears = None,
     device: Device = "auto",
     weights: Weights = None,
     show: Annotated[bool, typer.Option("--open", help="Open the player page in a browser.")] = False,
@@ -215,6 +222,7 @@ def serve(
     door = Door(host=host, port=port, token=token, origins=tuple(origin or ()), hosts=tuple(name or ()))
     chosen: dict[str, Any] = {"policy": policy, "kv": kv, "budget": budget, "frames_per_block": frames_per_block}
     chosen |= {"size": size, "on_prompt": on_prompt, "preview": preview}
+    chosen |= {"compiled": compiled, "linears": linears}
     # One more than may play, since a session may take the place of another.
     chosen |= {"sessions": (max_sessions or 1) + 1 if world in PUBLISHED else None}
     loaded = worldsim.load(world, device=device, weights=weights, **chosen)

@@ -63,6 +63,12 @@ OnPrompt = Annotated[
 Preview = Annotated[
     Path | None, typer.Option(help="A file of the tiny decoder TAEHV, faster than the codec of published models.")
 ]
+Compiled = Annotated[
+    bool, typer.Option("--compile", help="Compile the layers of a published model: pays in sessions of minutes.")
+]
+Linears = Annotated[
+    str | None, typer.Option(help="fp8: layers of a published model multiply in 8 bits, on GPUs that do.")
+]
 Image = Annotated[
     Path | None,
     typer.Option(help="A picture to begin from, of any size, in place of a starting place; some worlds need one."),

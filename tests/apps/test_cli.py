@@ -209,6 +209,8 @@ def test_the_settings_of_a_world_reach_it(untrained, capsys, monkeypatch):
         "size": None,
         "on_prompt": None,
         "preview": None,
+        "compiled": False,
+        "linears": None,
     }
 
 
@@ -227,6 +229,7 @@ def test_what_is_chosen_of_a_published_model_reaches_it(untrained, capsys, monke
     prompts.write_text('{"block": 2, "prompt": "a lake by night"}\n')
     walk = ["generate", "--seconds", "2", "--world", "self-forcing", "--weights", "public", "--prompt", "a wood"]
     walk += ["--size", "96x64", "--on-prompt", "flush", "--preview", "tiny.pth"]
+    walk += ["--compile", "--linears", "fp8"]
     picture = untrained / "picture.png"
     cv2.imwrite(str(picture), np.full((30, 70), 90, np.uint8))
     for more in ([], ["--prompts", str(prompts)], [], ["--image", str(picture)]):
@@ -235,13 +238,15 @@ def test_what_is_chosen_of_a_published_model_reaches_it(untrained, capsys, monke
         told.append(video.read_bytes())
     assert told[0] == told[2]
     assert len({*told}) == 3
-    chosen = {name: given[name] for name in ("name", "weights", "size", "on_prompt", "preview")}
+    chosen = {name: given[name] for name in ("name", "weights", "size", "on_prompt", "preview", "compiled", "linears")}
     assert chosen == {
         "name": "self-forcing",
         "weights": "public",
         "size": "96x64",
         "on_prompt": "flush",
         "preview": Path("tiny.pth"),
+        "compiled": True,
+        "linears": "fp8",
     }
     prompts.write_text('{"block": 0, "prompt": "a lake"}\n')
     capsys.readouterr()

@@ -11,11 +11,11 @@ from worldsim_apps.cli import app as worldsim
 
 PROMISED = {
     "generate": "--world --actions --prompt --prompts --seconds --seed --start --image --video --policy --kv --budget "
-    "--spill --noise --no-clean-pass --steps --frames-per-block --size --on-prompt --preview --device --weights "
-    "--output -o --log --explain --json",
+    "--spill --noise --no-clean-pass --steps --frames-per-block --size --on-prompt --preview --compile --linears "
+    "--device --weights --output -o --log --explain --json",
     "replay": "log --verify --output -o --device --weights --json",
     "serve": "--world --host --port --max-sessions --token --origin --name --folder --image --frames-per-block "
-    "--policy --kv --budget --size --on-prompt --preview --device --weights --open --json",
+    "--policy --kv --budget --size --on-prompt --preview --compile --linears --device --weights --open --json",
     "ui": "--port --folder --device --open --json",
     "record": "name --frames --seed --held-out --workers --output -o --json",
     "train": "name --data --out --minutes --updates --seed --device --compile --resume --weights --recalling --json",
