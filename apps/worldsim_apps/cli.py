@@ -100,8 +100,7 @@ def generate(
     check_files({"the video": output, "the log": log, "what is explained": explain}, {**read, "the weights": weights})
     chosen: dict[str, Any] = {"policy": policy, "steps": steps, "frames_per_block": frames_per_block, "noise": noise}
     chosen |= {"kv": kv, "budget": budget, "spill": spill, "clean_pass": not no_clean_pass}
-    chosen |= {"size": size, "on_prompt": on_prompt, "preview": preview}
-    chosen |= {"compiled": compiled, "linears": linears}
+    chosen |= {"size": size, "on_prompt": on_prompt, "preview": preview, "compiled": compiled, "linears": linears}
     ahead = _ahead_of_film(world, seconds, size, device)
     script = script_of(ahead, actions, prompt, prompts)
     begun = beginning(ahead, image=image, video=video, start=start, policy=policy)
@@ -221,8 +220,7 @@ def serve(
     picture = None if image is None else fit_picture(image, ahead_of(world, size, device))
     door = Door(host=host, port=port, token=token, origins=tuple(origin or ()), hosts=tuple(name or ()))
     chosen: dict[str, Any] = {"policy": policy, "kv": kv, "budget": budget, "frames_per_block": frames_per_block}
-    chosen |= {"size": size, "on_prompt": on_prompt, "preview": preview}
-    chosen |= {"compiled": compiled, "linears": linears}
+    chosen |= {"size": size, "on_prompt": on_prompt, "preview": preview, "compiled": compiled, "linears": linears}
     # One more than may play, since a session may take the place of another.
     chosen |= {"sessions": (max_sessions or 1) + 1 if world in PUBLISHED else None}
     loaded = worldsim.load(world, device=device, weights=weights, **chosen)
