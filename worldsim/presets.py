@@ -240,7 +240,7 @@ def load(
             "cut:gap=42" or "recache:frames=12"; as the model was published if None.
         sessions: for how many, one more than play in an engine, a published model's memory is planned; 1 if None.
         preview: a file of the tiny decoder TAEHV, which shows frames of a published model faster and less well.
-        compiled: compile the layers of a published model: blocks take less time, and the first one half a minute more.
+        compiled: compile the layers of a published model: blocks take less time, and the first one more.
         linears: "fp8" has the layers of a published model multiply in 8 bits, on GPUs that do; exactly if None.
 
     Raises:
