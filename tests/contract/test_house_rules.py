@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-MODULES = sorted(path for part in ("worldsim", "apps", "benchmarks", "lvbench") for path in (ROOT / part).rglob("*.py"))
+PARTS = ("worldsim", "kernels", "apps", "benchmarks", "lvbench")
+MODULES = sorted(path for part in PARTS for path in (ROOT / part).rglob("*.py"))
 CATCHES_ALL = {
     "worldsim/runtime/batching.py": "where sessions share calls, what goes wrong in one must not reach the others",
     "worldsim/models/wan/text.py": "tokenizers raises Exception itself of a file that it cannot read",
@@ -41,7 +42,7 @@ def broken_rules(source: str, inside: str) -> Iterator[str]:
 
 
 def _breaches(node: ast.AST, inside: str) -> Iterator[str]:
-    library = inside.startswith("worldsim/")
+    library = inside.startswith(("worldsim/", "kernels/"))
     match node:
         case ast.FunctionDef() | ast.AsyncFunctionDef():
             yield from _breaches_of_function(node, inside)

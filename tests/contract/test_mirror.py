@@ -10,12 +10,13 @@ import pytest
 ROOT = Path(__file__).parents[2]
 HOMES = {
     "worldsim": "tests",
+    "kernels/worldsim_kernels": "tests/kernels",
     "apps/worldsim_apps": "tests/apps",
     "benchmarks": "tests/benchmarks",
     "lvbench": "tests/lvbench",
 }
 EXEMPT = {
-    "worldsim/cache/kernels.py": "runs on GPUs only; tests/gpu runs it there",
+    "kernels/worldsim_kernels/turn/kernel.py": "runs on GPUs only; tests/gpu runs it there",
     "worldsim/models/protocol.py": "declares what others implement; tests/testing/test_conformance.py runs it",
     "worldsim/runtime/chunk.py": "holds no code of its own; whoever makes chunks is tested",
     "worldsim/simulators/protocol.py": "declares what others implement; its simulators are tested",

@@ -8,13 +8,13 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from benchmarks.decode_wan import drawn
-from worldsim.cache import fusing
 from worldsim.cache.attention import attend_all
 from worldsim.cache.rotary import Rotary, turn, turns
 from worldsim.codec.taehv import TaehvCodec, TaehvConfig, TaehvDecoder
 from worldsim.models.fp8 import Fp8Linear, is_native, rounded
 from worldsim.models.wan.config import wan_config
 from worldsim.models.wan.layers import WanLayer, speed_up
+from worldsim_kernels.turn import _chosen, reference
 
 pytestmark = [
     pytest.mark.gpu,
@@ -37,7 +37,7 @@ def test_queries_and_keys_are_turned_by_one_kernel_as_on_the_cpu(head_dim: int, 
     x = torch.randn(*outer, 30, 36, head_dim, generator=generator.manual_seed(1)).bfloat16()[..., 12:24, :]
     room = torch.full((*outer, 34, 12, head_dim), 7.0).bfloat16()
     there = room.to(GPU)
-    assert fusing.turn_fused(x.to(GPU), by.to(GPU), torch.empty_like(x, device=GPU)), "there is no kernel"
+    assert _chosen(x.to(GPU), by.to(GPU), there) is not reference.turn, "there is no kernel"
     turn(x.to(GPU), by.to(GPU), out=there[..., 4:, :, :])
     turn(x.contiguous(), by, out=room[..., 4:, :, :])
     assert (there.cpu().float() - room.float()).abs().max() <= 2**-7 * room.float().abs().max()

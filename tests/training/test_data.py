@@ -243,7 +243,7 @@ def test_the_workers_of_a_process_that_was_killed_end_too(tmp_path):
     )
     code = "import time, working; from worldsim.training.data import _spread; made = _spread(working.tell, 4, 2); "
     code += "[print(next(made), flush=True) for _ in range(3)]; time.sleep(100)"
-    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{Path.cwd()}"}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
     command = [sys.executable, "-c", code]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True

@@ -12,7 +12,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from worldsim.cache.fusing import turn_fused
+import worldsim_kernels.turn
 from worldsim.errors import ConfigError
 
 POSITIONS = 128
@@ -80,8 +80,8 @@ def turn(x: Tensor, by: Tensor, *, out: Tensor) -> None:
     """
     if x.dtype == out.dtype == torch.float32:
         torch.mul(_pairs(x), by, out=_pairs(out))
-    elif not turn_fused(x, by, out):
-        out.copy_(torch.view_as_real(_pairs(x.float()) * by).flatten(-2))
+    else:
+        worldsim_kernels.turn.turn(x, by, out)
 
 
 def _pairs(x: Tensor) -> Tensor:

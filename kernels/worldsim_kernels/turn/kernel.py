@@ -1,4 +1,4 @@
-"""Kernels for GPUs; importing them takes Triton, which comes with torch where there is one."""
+"""Turning by one kernel; importing it takes Triton, which comes with torch where there is a GPU."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from triton.errors import TritonError
 
 
 def turn(x: Tensor, by: Tensor, out: Tensor) -> None:
-    """Write x [..., tokens, heads, head_dim] to out, turned as worldsim.cache.rotary.turn says, in one pass.
+    """Write x [..., tokens, heads, head_dim] to out, turned as worldsim_kernels.turn says, in one pass.
 
     Args:
         x: at most one dimension lies before its tokens; head_dim is a power of two, and its numbers lie side by side.
