@@ -7,7 +7,7 @@ import base64
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import av
@@ -82,12 +82,11 @@ class Stage:
         self.exact = True
         self.wanted: Wanted = lambda done, of: True
         self._hall = hall
-        self._marks: list[SessionLog] = []
+        self._marks: list[Snapshot] = []
         self._held: OrderedDict[int, Mark] = OrderedDict()
         self.ended_film: Film | None = None
         self.film: str | None = None
         self.prompt = live.session.prompt
-        self._coming: tuple[str, int] | None = None  # a prompt that no block has heard of, and over how many it will be
         self._is_as_loaded = False
         self._film: tuple[str, Recording] | None = None
 
@@ -124,11 +123,10 @@ class Stage:
             LogError, SnapshotError: all that is kept is damaged, or it is of another world.
         """
         snapshot, beyond, damage = await hall.work(lambda: hall.kept.find(name))
+        if beyond:  # they heard what was still to be heard, or it was forgotten
+            snapshot = replace(snapshot, coming=None)
         if snapshot.state is None:
-            beyond, snapshot = (
-                snapshot.log.steps,
-                Snapshot(keep="log", log=SessionLog(opening=snapshot.log.opening, steps=())),
-            )
+            beyond, snapshot = snapshot.log.steps, _begun(snapshot)
         stage = await cls._relive(hall, snapshot, beyond, instead=instead, wanted=wanted)
         stage.damage = damage
         stage._is_as_loaded = True
@@ -148,7 +146,6 @@ class Stage:
     async def step(self, keys: Iterable[str]) -> Chunk:
         """The next block; errors as for Session.step. A film that could not take it ends."""
         chunk, self._is_as_loaded = await asyncio.wrap_future(self.live.step(keys)), False
-        self._coming = None
         if self._film is not None and self._film[1].error is not None:
             self.ended_film = await self.end_film()
         return chunk
@@ -156,7 +153,7 @@ class Stage:
     async def tell(self, prompt: str, over: int) -> None:
         """Tell the world something from the next block on; errors as for Session.set_prompt."""
         await self._do(lambda session: session.set_prompt(prompt, over=over))
-        self.prompt, self._coming = prompt, (prompt, over)
+        self.prompt = prompt
 
     async def again(self, prompt: str | None, image: str = "") -> dict[str, Any]:
         """What a session begins with that is begun anew in its place: what it is told and its picture, or these.
@@ -189,8 +186,8 @@ class Stage:
         if len(self._marks) >= MOST_MARKS:
             raise ProtocolError("too_many", f"a session has at most {MOST_MARKS} marks")
         number = len(self._marks)
-        log, mark = await self._do(lambda session: (session.log, session.mark()))
-        self._marks.append(log)
+        snapshot, mark = await self._do(lambda session: (session.snapshot(keep="log"), session.mark()))
+        self._marks.append(snapshot)
         self._held[number] = mark
         await self._drop(most=HELD_MARKS)
         return number
@@ -203,7 +200,8 @@ class Stage:
         """
         lived, self.prompt = await self._do(lambda session: (_near(session, blocks), session.prompt))
         if lived is not None:
-            await self._turn_to(SessionLog(opening=lived.opening, steps=lived.steps[: len(lived.steps) - blocks]))
+            steps = lived.log.steps[: len(lived.log.steps) - blocks]
+            await self._turn_to(replace(lived, log=SessionLog(opening=lived.log.opening, steps=steps)))
 
     async def go_to(self, mark: int) -> None:
         """Go back to a mark, or over to it if it is on a branch that was left."""
@@ -212,10 +210,9 @@ class Stage:
         if (held := self._held.get(mark)) is not None:
             self.prompt = await self._do(lambda session: _back_to(session, held))
             return
-        wanted, lived = self._marks[mark], await self._do(lambda session: session.log)
-        if lived.opening == wanted.opening and lived.steps[: len(wanted.steps)] == wanted.steps:
-            await self.rewind(len(lived.steps) - len(wanted.steps))
-        else:
+        wanted = self._marks[mark]
+        is_there, self.prompt = await self._do(lambda session: (_is_back_at(session, wanted), session.prompt))
+        if not is_there:
             await self._turn_to(wanted)
 
     async def record(self) -> str:
@@ -278,8 +275,6 @@ class Stage:
         log, session = self._hall.kept.log(world), self.live.session
         twin = Stage(self._hall, world, await self._hall.admit(lambda: session.fork(log=log), evict=False))
         twin.owner, twin.exact = self.owner, self.exact
-        if self._coming is not None:
-            await twin.tell(*self._coming)
         self._hall.kept.begin_from(world, self.world)
         return twin
 
@@ -311,29 +306,29 @@ class Stage:
         name, was_lived = self.world, self.block > 0 and not self._is_as_loaded
         await self._leave()
         self.live, self.world, self.exact, self.damage = other.live, other.world, other.exact, other.damage
-        self.prompt, self._coming = other.prompt, other._coming
-        self._is_as_loaded = other._is_as_loaded
+        self.prompt, self._is_as_loaded = other.prompt, other._is_as_loaded
         if was_lived:
             self._hall.kept.settle(name, self.owner)
         else:
             self._hall.kept.forget(name)
 
-    async def _turn_to(self, log: SessionLog) -> None:
-        begun = Snapshot(keep="log", log=SessionLog(opening=log.opening, steps=()))
-        name, coming = self.world, self._coming
-        await self.become(await self._relive(self._hall, begun, log.steps, instead=True, wanted=self.wanted))
-        if coming is not None:
-            await self.tell(*coming)
+    async def _turn_to(self, to: Snapshot) -> None:
+        """Go on from where that snapshot was taken, by living its log again."""
+        name, steps = self.world, to.log.steps
+        await self.become(await self._relive(self._hall, _begun(to), steps, instead=True, wanted=self.wanted))
         self._hall.kept.begin_from(self.world, name)
 
     @classmethod
     async def _relive(
         cls, hall: Hall, begun: Snapshot, steps: tuple[Step, ...], *, instead: bool, wanted: Wanted
     ) -> Stage:
-        """A session that has lived these steps after a snapshot, block by block in turn with the others."""
+        """A session that has lived these steps after a snapshot, block by block in turn with the others.
+
+        What the snapshot says is still to be heard is to be heard after them.
+        """
         world = hall.kept.new_name()
-        place, path = hall.engine.world, hall.kept.log(world)
-        stage = cls(hall, world, await hall.admit(lambda: place.restore(begun, log=path), instead=instead))
+        place, path, silent = hall.engine.world, hall.kept.log(world), replace(begun, coming=None)
+        stage = cls(hall, world, await hall.admit(lambda: place.restore(silent, log=path), instead=instead))
         async with AsyncExitStack() as undo:
             undo.callback(hall.left.set)
             undo.push_async_callback(stage.forget)
@@ -344,6 +339,8 @@ class Stage:
                     await stage.tell(recorded.prompt, recorded.over)
                 await stage.step(recorded.keys)
                 stage.exact = stage.exact and stage.live.session.latest == recorded
+            if begun.coming is not None:
+                await stage.tell(*begun.coming)
             undo.pop_all()
         return stage
 
@@ -363,9 +360,25 @@ def _back_to(session: Session, mark: Mark) -> str | None:
     return session.prompt
 
 
-def _near(session: Session, blocks: int) -> SessionLog | None:
-    """Go back if that is done at once, or if it cannot be done; otherwise the log to live again."""
+def _near(session: Session, blocks: int) -> Snapshot | None:
+    """Go back if that is done at once, or if it cannot be done; otherwise what is to be lived again."""
     if session.remembered < blocks <= session.block:
-        return session.log
+        return session.snapshot(keep="log")
     session.rewind(blocks)
     return None
+
+
+def _is_back_at(session: Session, wanted: Snapshot) -> bool:
+    """Go back to where that snapshot was taken if it is on this branch and that is done at once."""
+    lived, steps = session.log, wanted.log.steps
+    blocks = session.block - len(steps)
+    if lived.opening != wanted.log.opening or lived.steps[: len(steps)] != steps or blocks > session.remembered:
+        return False
+    session.rewind(blocks)
+    session.coming = wanted.coming
+    return True
+
+
+def _begun(snapshot: Snapshot) -> Snapshot:
+    """That snapshot without what was lived, which is then lived again."""
+    return replace(snapshot, log=SessionLog(opening=snapshot.log.opening, steps=()))

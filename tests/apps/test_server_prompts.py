@@ -217,8 +217,50 @@ async def test_what_no_block_has_heard_is_heard_after_time_went_back_and_by_a_fo
         assert shown == lived((WOOD, 1, 3))
         await tell(one, LAKE)
         world = (await one.ask("save", "saved"))["world"]
-        assert (await one.jump("load", world=world))["prompt"] == HILL
-        assert await walk(one, 1) == lived((WOOD, 1, 1), (HILL, 1, 3))[6:]
+        await tell(one, WOOD)
+        assert (await one.jump("load", world=world))["prompt"] == LAKE
+        assert await walk(one, 1) == lived((WOOD, 1, 1), (HILL, 1, 2), (LAKE, 1, 1))[6:]
+
+
+@bounded
+async def test_a_rewind_to_a_mark_brings_back_what_was_still_to_be_heard_there_and_nothing_else(tmp_path):
+    async with serving(tmp_path, world=told_world()) as (server, url), player(url, seed=3, prompt=WOOD) as one:
+        (room,) = server.hall.rooms.values()
+        await walk(one, 1)
+        silent = (await one.ask("mark", "marked"))["mark"]
+        await tell(one, LAKE, over=2)
+        told = (await one.ask("mark", "marked"))["mark"]
+        expected = {silent: (WOOD, lived((WOOD, 1, 3))[2:]), told: (LAKE, lived((WOOD, 1, 1), (LAKE, 2, 2))[2:])}
+        for lost in ("nothing", "the memory of marks", "the memory of blocks"):
+            for mark in (told, silent, told):
+                if lost != "nothing":
+                    await room._stage._drop()
+                if lost == "the memory of blocks":
+                    await room._stage._do(lambda session: session.forget())
+                await tell(one, HILL)
+                assert (await one.jump("rewind", mark=mark))["prompt"] == expected[mark][0]
+                assert await walk(one, 2) == expected[mark][1]
+
+
+@bounded
+async def test_what_no_block_has_heard_is_heard_by_a_world_that_is_loaded_unless_later_blocks_were_made(tmp_path):
+    async with serving(tmp_path, world=told_world()) as (server, url), player(url, seed=3, prompt=WOOD) as one:
+        (room,) = server.hall.rooms.values()
+        await walk(one, 1)
+        await tell(one, LAKE, over=3)
+        await room._stage.put_away()
+        world = room._stage.world
+        copy_world(tmp_path, world, "0" * 32)
+        await walk(one, 1)
+        await one.jump("rewind", blocks=1)
+        shown = await walk(one, 1)
+        assert shown == lived((WOOD, 1, 2))[2:]
+        copy_world(tmp_path, world, "1" * 32)
+        assert (await one.jump("load", world="0" * 32))["prompt"] == LAKE
+        assert await walk(one, 2) == lived((WOOD, 1, 1), (LAKE, 3, 2))[2:]
+        told = await one.jump("load", world="1" * 32)
+        assert (told["prompt"], told["blocks"]) == (WOOD, 2)
+        assert await walk(one, 1) == lived((WOOD, 1, 3))[4:]
 
 
 @bounded
@@ -252,6 +294,11 @@ async def test_a_world_that_was_saved_or_of_which_the_log_is_left_goes_on_hearin
             told = await one.jump("load", world=kept)
             assert (told["prompt"], told["blocks"], told["exact"]) == (LAKE, 2, True)
             assert await walk(one, 3) == expected[4:]
+
+
+def copy_world(folder: Path, name: str, other: str) -> None:
+    copy_log(folder, name, other)
+    shutil.copy(folder / f"{name}.world", folder / f"{other}.world")
 
 
 def copy_log(folder: Path, name: str, other: str) -> None:

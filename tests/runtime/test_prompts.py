@@ -90,6 +90,77 @@ def test_a_session_that_was_told_is_relived_rewound_and_restored_bit_for_bit(cha
         assert [step.prompt for step in again.log.steps] == [None, None, None, "a lake by night", *[None] * 5]
 
 
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("blocks", [0, 3])
+def test_what_no_block_has_heard_is_heard_by_a_fork_and_after_a_rewind_to_a_mark(change, blocks):
+    with told_world(on_prompt=change).open(seed=5, prompt="a wood") as session:
+        session.step()
+        for _ in range(blocks):
+            session.step(["KeyA"])
+        silent, quiet = session.mark(), frames(session, 3)
+        session.rewind(silent)
+        session.set_prompt("a lake by night", over=2)
+        mark, twin = session.mark(), session.fork()
+        ahead = frames(session, 3)
+        assert not np.array_equal(ahead, quiet)
+        assert (twin.prompt, twin.coming) == ("a lake by night", ("a lake by night", 2))
+        assert np.array_equal(frames(twin, 3), ahead)
+        for _ in range(2):
+            session.set_prompt("a hill")
+            session.rewind(mark)
+            assert (session.prompt, session.coming) == ("a lake by night", ("a lake by night", 2))
+            assert np.array_equal(frames(session, 3), ahead)
+        twin.rewind(silent)
+        twin.set_prompt("a hill")
+        twin.rewind(silent)
+        assert (twin.prompt, twin.coming) == ("a wood", None)
+        assert np.array_equal(frames(twin, 3), quiet)
+        twin.close()
+
+
+def test_a_fork_that_is_told_something_else_leaves_the_other_what_it_was_told():
+    with WORLD.open(seed=5, prompt="a wood") as session, session.fork() as twin:
+        session.set_prompt("a lake by night")
+        with session.fork() as other:
+            other.set_prompt("a hill")
+            frames(other, 1)
+            assert (session.prompt, twin.prompt, other.prompt) == ("a lake by night", "a wood", "a hill")
+            assert other.coming is None
+
+
+@pytest.mark.parametrize("keep", ["log", "pages"])
+def test_what_no_block_has_heard_is_saved(keep, tmp_path):
+    with WORLD.open(seed=5, prompt="a wood") as session:
+        frames(session, 3)
+        session.set_prompt("a lake by night", over=3)
+        session.save(tmp_path / "saved", keep=keep)
+        ahead, log = frames(session, 4), session.log
+    with WORLD.restore(read_snapshot(tmp_path / "saved"), log=tmp_path / "log") as restored:
+        assert (restored.prompt, restored.coming) == ("a lake by night", ("a lake by night", 3))
+        assert np.array_equal(frames(restored, 4), ahead)
+        assert restored.log == log
+    WORLD.replay(read_log(tmp_path / "log"))
+
+
+def test_a_rewind_by_blocks_leaves_what_no_block_has_heard_to_the_next():
+    with WORLD.open(seed=5, prompt="a wood") as session, WORLD.open(seed=5, prompt="a wood") as other:
+        frames(session, 3)
+        session.set_prompt("a lake by night")
+        session.rewind(1)
+        frames(other, 2)
+        other.set_prompt("a lake by night")
+        assert np.array_equal(frames(session, 2), frames(other, 2))
+
+
+def test_a_rewind_that_fails_leaves_what_no_block_has_heard():
+    with WORLD.open(seed=5, prompt="a wood") as session, WORLD.open(seed=6, prompt="a wood") as other:
+        foreign = other.mark()
+        session.set_prompt("a lake by night", over=2)
+        with pytest.raises(ConfigError, match="another session"):
+            session.rewind(foreign)
+        assert session.coming == ("a lake by night", 2)
+
+
 def test_a_mark_that_left_the_pool_still_hears_what_it_was_told():
     world = told_world(pages=24)
     with world.open(seed=5, prompt="a wood") as session:

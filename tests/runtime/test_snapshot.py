@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 import worldsim
@@ -84,6 +85,39 @@ def test_a_snapshot_has_what_is_on_its_way_if_anything_is(tmp_path):
         assert (None if state.ahead is None else state.ahead.shape) == wanted
         if wanted:
             assert torch.equal(state.ahead, session._moment.decoder.state().ahead)
+
+
+def test_a_snapshot_says_what_no_block_has_heard_if_there_is_any(tmp_path):
+    """Without it a file is as it was before that was kept, and files of that time are read."""
+    session = told_world().open(seed=4, prompt="a wood")
+    session.step()
+    headers = []
+    for name in ("silent", "told"):
+        session.save(tmp_path / name)
+        with safe_open(tmp_path / name, framework="pt") as file:
+            headers.append(json.loads(file.metadata()["worldsim"]))
+        session.set_prompt("a lake by night", over=3)
+    assert "coming" not in headers[0]
+    assert headers[1]["coming"] == ["a lake by night", 3]
+    assert [header["format"] for header in headers] == [module.FORMAT] * 2
+    assert [read_snapshot(tmp_path / name).coming for name in ("silent", "told")] == [None, ("a lake by night", 3)]
+
+
+@pytest.mark.parametrize(
+    "coming", [("a lake", 0), ("x" * 4_001, 1), (3, 1), ("a lake", True), ("a", 1, 2), (), ("a", "b")]
+)
+def test_a_snapshot_that_says_what_nobody_can_be_told_is_refused(tmp_path, coming):
+    session = told_world().open(seed=4, prompt="a wood")
+    module.write_snapshot(tmp_path / "here", replace(session.snapshot(), coming=coming))
+    with pytest.raises(SnapshotError, match="no whole snapshot"):
+        read_snapshot(tmp_path / "here")
+
+
+def test_a_snapshot_of_a_world_of_keys_alone_that_was_told_something_is_refused(tmp_path):
+    session = tiny_world().open(seed=4)
+    module.write_snapshot(tmp_path / "here", replace(session.snapshot(), coming=("a lake", 1)))
+    with pytest.raises(SnapshotError, match="keys alone"):
+        read_snapshot(tmp_path / "here")
 
 
 @pytest.mark.parametrize("keep", ["log", "latents", "pages"])

@@ -21,7 +21,7 @@ from worldsim.runtime.chunk import Chunk, Frames
 from worldsim.runtime.history import Moment
 from worldsim.runtime.interrupts import undivided
 from worldsim.session.log import Step, Trail
-from worldsim.session.prompt import Told
+from worldsim.session.prompt import Coming, Told
 
 if TYPE_CHECKING:
     from worldsim.runtime.session import Session
@@ -51,7 +51,7 @@ class _Turn:
     decoder: VideoDecoder
     steering: Tensor
     told: Told | None = None
-    prompt: tuple[str, int] | None = None
+    prompt: Coming | None = None
     before: Moment | None = None
     block: LatentBlock | None = None
     frames: Frames | None = None
@@ -147,7 +147,7 @@ def _propose(turns: Sequence[_Turn], between: Callable[[], None]) -> None:
 
 def _turn(session: Session, keys: Keys, outcome: Future[Chunk]) -> _Turn:
     """Its part of a block under these keys; PoolFull if there is no room for what it is told."""
-    moment, prompt = session._moment, session._coming
+    moment, prompt = session._moment, session.coming
     told = moment.told
     if prompt is not None and told is not None:
         told = Told(text=prompt[0], before=told.text, since=moment.block, over=prompt[1])
@@ -261,8 +261,8 @@ def _adopt(turn: _Turn, decoded: float) -> Chunk:
         undo.pop_all()
     decoder.blocks += 1
     session._adopt(after, turn.before)
-    if session._coming is turn.prompt:
-        session._coming = None
+    if session.coming is turn.prompt:
+        session.coming = None
     turn.seconds["commit"] = perf_counter() - decoded
     session._show(step, turn.frames)
     return Chunk(frames=turn.frames, block=step.block, keys=turn.keys, seconds=turn.seconds, seen=session.seen)

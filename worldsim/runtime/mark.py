@@ -7,18 +7,20 @@ from dataclasses import replace
 from worldsim.decoding.video import VideoDecoder, VideoState
 from worldsim.errors import SessionClosed, SpillError
 from worldsim.runtime.history import Histories, Moment
+from worldsim.session.prompt import Coming
 
 
 class Mark:
     """A moment of one session to come back to. It keeps that moment's memory until it is closed or dropped.
 
     The memory is pages of the pool while that has room, and then a copy outside of it. It is lost if a page could not
-    be read for that copy: the moment then has to be lived again.
+    be read for that copy: the moment then has to be lived again. A prompt that no block had heard is part of it.
     """
 
-    def __init__(self, owner: object, moment: Moment, histories: Histories) -> None:
+    def __init__(self, owner: object, moment: Moment, histories: Histories, coming: Coming | None) -> None:
         self._owner = owner
         self._moment = moment
+        self._coming = coming
         self._copy: VideoState | None = None
         self._lost = False
         self._closed = False

@@ -30,7 +30,7 @@ from worldsim.runtime.snapshot import Keep, Snapshot, check_keep, write_snapshot
 from worldsim.runtime.subtitles import held_text
 from worldsim.runtime.voice import kept_prompt
 from worldsim.session.log import Opening, Record, SessionLog, Step, Trail, detour
-from worldsim.session.prompt import Told, check_over
+from worldsim.session.prompt import Coming, Told, check_over
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -59,16 +59,20 @@ class Session:
     """One world being lived in. Made by World.open; a context manager.
 
     Equal worlds, seeds, starts and keys give equal frames, bit for bit, on one machine and number of threads.
+
+    coming: what it was told and no block has heard yet; None if there is nothing of that.
     """
 
-    def __init__(self, home: Home, moment: Moment, opening: Opening, journal: Journal | None) -> None:
+    def __init__(
+        self, home: Home, moment: Moment, opening: Opening, journal: Journal | None, coming: Coming | None = None
+    ) -> None:
+        self.coming = coming
         self._home = home
         self._moment = moment
         self._beside: VideoState | None = None
         self._opening = opening
         self._journal = journal
         self._history: History = home.histories.open(home.longest)
-        self._coming: tuple[str, int] | None = None
         self._recent = Recent(SHOWN_S * home.fps)
         self._recordings: list[Recording] = []
         self._line = object()
@@ -180,17 +184,18 @@ class Session:
         return None if chart is None else land_of(chart, self._home.codec, self._home.colours)
 
     def mark(self) -> Mark:
-        """This moment, to rewind to. No key or value is copied."""
+        """This moment, to rewind to, with a prompt that no block has heard yet. No key or value is copied."""
         self._check_open()
         self._come_back()
-        return Mark(self._line, self._moment.fork(), self._home.histories)
+        return Mark(self._line, self._moment.fork(), self._home.histories, self.coming)
 
     def rewind(self, to: Mark | int) -> None:
         """Go back to a moment of this session, or over to one of a session that forks connect with it.
 
         A mark of a fork, of what this was forked from or of another fork of that may lie in a future that this session
         never had: it then goes on from there, and its log says so. The same keys make the same frames again as after
-        the mark was set, and a mark can be used again.
+        the mark was set, and a mark can be used again. A prompt that no block had heard then is still to be heard, and
+        one that was set later is forgotten; going back some blocks leaves it alone.
 
         Args:
             to: a mark, or how many blocks to go back. The blocks of the last 60 s of world time are remembered while
@@ -215,6 +220,7 @@ class Session:
                 undo.pop_all()
                 self._history.keep_before(moment)
                 self._take(moment)
+                self.coming = to._coming if isinstance(to, Mark) else self.coming
                 self._recent.back_to(self.latest)
 
     def forget(self) -> None:
@@ -225,13 +231,15 @@ class Session:
     def fork(self, *, log: Path | str | None = None) -> Session:
         """A second session that begins with this one's past, remembers as much of it and goes its own way.
 
+        It hears a prompt that no block has heard yet, as this one does.
+
         Args:
             log: a new file for its log, as for World.open.
         """
         self._check_open()
         self._come_back()
         journal = None if log is None else Journal.begin(log, self.log)
-        twin = Session(self._home, self._moment.fork(), self._opening, journal)
+        twin = Session(self._home, self._moment.fork(), self._opening, journal, self.coming)
         twin._line = self._line
         twin._history = self._home.histories.fork(self._history)
         twin._recent = self._recent.copy()
@@ -285,7 +293,7 @@ class Session:
         if state is not None and keep == "latents":
             state = state.without_pages()
         codec_state, shown = (None, None) if keep == "log" else (self._moment.codec_state, self._moment.shown)
-        return Snapshot(keep=keep, log=log, state=state, codec_state=codec_state, shown=shown)
+        return Snapshot(keep=keep, log=log, state=state, codec_state=codec_state, shown=shown, coming=self.coming)
 
     def record(self, path: Path | str) -> Recording:
         """Write what it shows from the next block on to an MP4 file, with the keys held as subtitles.
@@ -316,12 +324,13 @@ class Session:
     def prompt(self) -> str | None:
         """What its next block is told to show; None if its world is steered by keys alone."""
         told = self._moment.told
-        return self._coming[0] if self._coming else None if told is None else told.text
+        return self.coming[0] if self.coming else None if told is None else told.text
 
     def set_prompt(self, text: str, *, over: int = 1) -> None:
         """Tell the world something in words, from the next block on; the log says so as soon as that is made.
 
-        What becomes of the past is up to `load(on_prompt=...)`.
+        Until then marks, forks and what is saved have it, and a log alone does not. What becomes of the past is up to
+        `load(on_prompt=...)`.
 
         Args:
             text: what is to be shown; of more than 4,000 characters the end is left out, and that is logged.
@@ -335,7 +344,7 @@ class Session:
         if self._home.hear is None:
             world = self._opening.world
             raise ConfigError(f"{world} is steered by keys alone and has no prompt to set to {shown(text)}")
-        self._coming = (kept_prompt(text), check_over(over))
+        self.coming = (kept_prompt(text), check_over(over))
 
     def pause(self) -> None:
         """Make no block until it is resumed. Pausing twice is fine."""

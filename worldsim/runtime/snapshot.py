@@ -21,6 +21,7 @@ from worldsim.files import checksum, path_of, unfinished_name
 from worldsim.locks import locked
 from worldsim.runtime.chunk import Frames
 from worldsim.session.log import Opening, SessionLog, is_log
+from worldsim.session.prompt import Coming, check_over, check_prompt
 
 FORMAT = 2
 Keep = Literal["log", "latents", "pages"]
@@ -47,6 +48,7 @@ class Snapshot:
     state: of its decoder, if more than the log was kept; without pages, keys and values are empty.
     codec_state: what the codec knew, if more than the log was kept.
     shown: the newest frame, uint8 [H, W, 3], likewise.
+    coming: what the session was told and no block has heard yet, if anything.
     """
 
     keep: Keep
@@ -54,6 +56,7 @@ class Snapshot:
     state: VideoState | None = None
     codec_state: Any = None
     shown: Frames | None = None
+    coming: Coming | None = None
 
 
 def write_snapshot(path: Path | str, snapshot: Snapshot, log: bytes | None = None) -> None:
@@ -80,6 +83,8 @@ def write_snapshot(path: Path | str, snapshot: Snapshot, log: bytes | None = Non
     text = snapshot.log.encode() if log is None else log
     tensors = {"log": torch.frombuffer(bytearray(text), dtype=torch.uint8)}
     header: dict[str, Any] = {"format": FORMAT, "keep": snapshot.keep}
+    if snapshot.coming is not None:  # left out otherwise, as it was before there was such a thing
+        header["coming"] = list(snapshot.coming)
     if snapshot.shown is not None:
         tensors["shown"] = torch.from_numpy(snapshot.shown.copy())
     if snapshot.state is not None:
@@ -183,8 +188,9 @@ def _read(path: Path) -> Snapshot:
     log = SessionLog.decode(text)
     if log.whole != len(text):
         raise ValueError("its log is torn")
+    coming = _coming(header, log.opening)
     if "frames" not in header:
-        return Snapshot(keep=header["keep"], log=log)
+        return Snapshot(keep=header["keep"], log=log, coming=coming)
     state = VideoState(
         blocks=header["blocks"],
         next_frame=header["next_frame"],
@@ -200,6 +206,7 @@ def _read(path: Path) -> Snapshot:
         state=state,
         codec_state=_codec_state(tensors),
         shown=_shown(tensors["shown"]),
+        coming=coming,
     )
 
 
@@ -215,6 +222,16 @@ def _header(metadata: Mapping[str, str] | None) -> dict[str, Any]:
         if not all(isinstance(count, int) and 0 <= count < _MOST for count in counted):
             raise ValueError("its blocks and frames are no numbers of any")
     return header
+
+
+def _coming(header: Mapping[str, Any], opening: Opening) -> Coming | None:
+    """What no block has heard yet; nothing in a file from before that was kept."""
+    if "coming" not in header:
+        return None
+    if opening.prompt is None:
+        raise ValueError("it is told something, in a world that is steered by keys alone")
+    text, over = header["coming"]
+    return check_prompt(text), check_over(over)
 
 
 def _shown(frame: Tensor) -> Frames:

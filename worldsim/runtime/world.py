@@ -33,7 +33,7 @@ from worldsim.runtime.snapshot import Snapshot
 from worldsim.runtime.starts import Starts
 from worldsim.runtime.voice import Eye, Voice, kept_prompt
 from worldsim.session.log import Given, Opening, SessionLog, Step, Trail
-from worldsim.session.prompt import Told, first_told
+from worldsim.session.prompt import Coming, Told, first_told
 from worldsim.simulators.protocol import Simulator
 
 REMEMBERED_S = 60
@@ -224,7 +224,7 @@ class World:
             given=given,
             prompt=kept_prompt("" if prompt is None else prompt) if self.is_told else None,
         )
-        return self._session(self._begin(opening), SessionLog(opening=opening, steps=()), log)
+        return self._session(self._begin(opening), SessionLog(opening=opening, steps=()), log, None)
 
     def go_on(self, log: Path | str) -> Session:
         """The session of a log file, as it was when its last whole record was written; it goes on with that file.
@@ -293,7 +293,7 @@ class World:
             for step in steps:
                 trail = Trail(step, trail)
             moment = Moment(decoder, snapshot.codec_state, trail, snapshot.shown, told)
-        return self._session(moment, snapshot.log, log)
+        return self._session(moment, snapshot.log, log, snapshot.coming)
 
     def reality(self, *, seed: int = 0) -> Reality:
         """The real engine, on the episode of that seed, in chunks of the same length.
@@ -396,13 +396,13 @@ class World:
                 f"that session was lived with {'; '.join(wrong)}; load the world as it was then, with the same options"
             )
 
-    def _session(self, moment: Moment, log: SessionLog, path: Path | str | None) -> Session:
+    def _session(self, moment: Moment, log: SessionLog, path: Path | str | None, coming: Coming | None) -> Session:
         """A session at that moment, with that log in a new file if there is a path; it holds nothing if that fails."""
         with ExitStack() as undo:
             undo.callback(moment.decoder.close)
             journal = None if path is None else Journal.begin(path, log)
             undo.pop_all()
-        return Session(self._home, moment, log.opening, journal)
+        return Session(self._home, moment, log.opening, journal, coming)
 
     def _plan(self) -> dict[str, Any]:
         plan, storage = self.plan, self.pool.storage

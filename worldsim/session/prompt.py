@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from worldsim.errors import ConfigError, shown
 from worldsim.session.events import MOST_OVER, MOST_PROMPT
 
+Coming = tuple[str, int]
+"""A prompt that no block has heard yet, and over how many blocks it will be heard."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
