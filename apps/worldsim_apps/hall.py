@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from asyncio import FIRST_COMPLETED
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -46,6 +47,7 @@ class Hall:
     unpackers: a thread that unpacks the pictures that clients send.
     callers: threads that wait for the engine.
     turn: held by whoever is about to take the place of another session.
+    door: held by whoever has somebody make room for it, so that nobody makes room whom nobody needs.
     left: set when somebody's place was taken.
     ended: names of the sessions that have ended, the newest of them.
     late: set once it was logged that blocks come late.
@@ -62,6 +64,7 @@ class Hall:
     unpackers: ThreadPoolExecutor = field(default_factory=lambda: _threads("unpacker", 1))
     callers: ThreadPoolExecutor = field(default_factory=lambda: _threads("caller", 4))
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    door: asyncio.Lock = field(default_factory=asyncio.Lock)
     left: asyncio.Event = field(default_factory=asyncio.Event)
     ended: deque[str] = field(default_factory=lambda: deque(maxlen=10_000))
     late: asyncio.Event = field(default_factory=asyncio.Event)
@@ -101,9 +104,26 @@ class Hall:
         return await asyncio.get_running_loop().run_in_executor(self.encoders, call)
 
     def check_place(self) -> None:
-        """Raise ProtocolError unless there is a place, or somebody who would make room."""
-        if self.engine.open_sessions >= self.engine.capacity and not any(room.may_end for room in self.rooms.values()):
+        """Raise ProtocolError unless there is a place, or somebody who makes room or would."""
+        leaves = any(room.may_end or room.is_ending for room in self.rooms.values())
+        if self.engine.open_sessions >= self.engine.capacity and not leaves:
             raise self._full()
+
+    def check_fork(self) -> None:
+        """Raise ProtocolError if there is never a place for a fork while the session lives that it is of."""
+        if self.engine.capacity == 1:
+            text = (
+                "a fork takes a place of its own, and this server has 1, which is taken by the session to be forked. "
+                "Whoever serves it makes more, if there is memory for them, with --max-sessions 2"
+            )
+            raise ProtocolError("full", text)
+
+    def check_start(self, start: int | None) -> None:
+        """Raise ProtocolError if a starting place is asked for and the world has none."""
+        world = self.engine.world
+        if start is not None and not len(world.origin.starts):
+            text = f"{world.origin.name} has no starting places, got start {start}; leave start out, or send an image"
+            raise ProtocolError("bad_field", text)
 
     def check_told(self) -> None:
         """Raise ProtocolError unless the world is told in words what to show."""
@@ -159,16 +179,31 @@ class Hall:
             raise ProtocolError("full", text, retry_after_ms=RETRY_MS) from None
 
     async def _admit(self, begin: Callable[[], Session], *, instead: bool, evict: bool) -> LiveSession:
-        engine = self.engine
-        while engine.open_sessions >= engine.capacity and not instead:
-            waiting = [room for room in self.rooms.values() if room.may_end and evict]
-            if not waiting:
-                raise self._full()
-            await min(waiting, key=lambda room: room.waits_since or 0.0).end()
         try:
-            return await self.call(lambda: engine.admit(begin, instead=instead))
+            return await self.call(lambda: self.engine.admit(begin, instead=instead))
         except EngineFull as error:
-            raise self._full() from error
+            if instead or not evict:
+                raise self._full() from error
+        # Asked again and again, since whoever came at the same moment may be faster to take what was free.
+        async with self.door:
+            while True:
+                try:
+                    return await self.call(lambda: self.engine.admit(begin))
+                except EngineFull as error:
+                    if not await self._made_room():
+                        raise self._full() from error
+
+    async def _made_room(self) -> bool:
+        """Wait until a session has ended: one that is ending, or who has waited longest; False if there is neither."""
+        waiting = sorted(
+            (room for room in self.rooms.values() if room.may_end), key=lambda room: room.waits_since or 0.0
+        )
+        leaving = [room for room in self.rooms.values() if room.is_ending] or waiting[:1]
+        if leaving:
+            ends = [asyncio.create_task(room.end()) for room in leaving]
+            for end in (await asyncio.wait(ends, return_when=FIRST_COMPLETED))[0]:
+                end.result()
+        return bool(leaving)
 
 
 def _threads(name: str, count: int) -> ThreadPoolExecutor:

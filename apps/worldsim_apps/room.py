@@ -466,6 +466,7 @@ class Room:
                 await stage.become(await Stage.load(self._hall, verb.world, instead=True, wanted=stage.wanted))
                 self._jump()
             case "reset":
+                self._hall.check_start(verb.start)
                 anew = {"seed": verb.seed, "start": verb.start, **await stage.again(verb.prompt, verb.image)}
                 await stage.become(await Stage.open(self._hall, stage.owner, instead=True, **anew))
                 self._jump()

@@ -327,6 +327,7 @@ class Visit:
             case Hello():
                 self._greet(heard)
             case Start():
+                self._hall.check_start(heard.start)
                 self._hall.check_place()
                 beginning: dict[str, Any] = {"seed": heard.seed, "start": heard.start}
                 beginning |= self._hall.told(heard.prompt)

@@ -270,7 +270,8 @@ class Stage:
             await self._hall.work(lambda: kept.save(name, snapshot, self.owner))
 
     async def fork(self) -> Stage:
-        """A second session that begins with this one's past."""
+        """A second session that begins with this one's past; ProtocolError where there is no place for it."""
+        self._hall.check_fork()
         world = self._hall.kept.new_name(self.owner)
         log, session = self._hall.kept.log(world), self.live.session
         twin = Stage(self._hall, world, await self._hall.admit(lambda: session.fork(log=log), evict=False))

@@ -92,6 +92,55 @@ async def test_of_two_who_come_for_one_place_one_gets_it(tmp_path):
 
 
 @bounded
+async def test_those_who_come_at_the_same_moment_all_get_in_if_somebody_who_waits_makes_room(tmp_path):
+    for lost in (1, 3):
+        async with hall_of(tmp_path / str(lost), sessions=3) as hall:
+            for seed in range(lost):
+                await waiting(hall, seed)
+            stages = await asyncio.gather(*(Stage.open(hall, seed=seed) for seed in range(4, 7)))
+            assert (hall.rooms, hall.engine.open_sessions) == ({}, 3)
+            for stage in stages:
+                await stage.close()
+
+
+@bounded
+async def test_of_those_who_wait_no_more_make_room_than_are_needed(tmp_path):
+    async with hall_of(tmp_path, sessions=3) as hall:
+        rooms = [await waiting(hall, seed) for seed in range(2)]
+        rooms[0].waits_since = 30.0
+        rooms[1].waits_since = 10.0
+        stages = await asyncio.gather(*(Stage.open(hall, seed=seed) for seed in range(4, 6)))
+        assert [*hall.rooms] == [rooms[0].name]
+        for stage in stages:
+            await stage.close()
+
+
+@bounded
+async def test_who_comes_while_a_session_ends_gets_its_place(tmp_path):
+    async with hall_of(tmp_path, sessions=1) as hall:
+        room = await waiting(hall, 3)
+        ending = asyncio.create_task(room.end())
+        await settled(lambda: room.is_ending)
+        hall.check_place()
+        stage = await Stage.open(hall, seed=4)
+        await ending
+        with pytest.raises(ProtocolError, match="all 1 places are taken"):
+            hall.check_place()
+        await stage.close()
+
+
+@bounded
+async def test_a_fork_for_which_there_is_never_a_place_is_refused_for_good(tmp_path):
+    async with hall_of(tmp_path, sessions=1) as hall:
+        stage = await Stage.open(hall)
+        with pytest.raises(ProtocolError, match="a fork takes a place of its own, and this server has 1") as refused:
+            await stage.fork()
+        assert str(refused.value).endswith("with --max-sessions 2")
+        assert (refused.value.code, refused.value.close, refused.value.retry_after_ms) == ("full", None, None)
+        await stage.close()
+
+
+@bounded
 async def test_when_all_places_are_taken_everybody_can_begin_anew_at_once(tmp_path):
     async with hall_of(tmp_path, world=tiny_world(pages=35)) as hall:
         stages = await crowd(hall)

@@ -337,7 +337,9 @@ async def test_a_fork_begins_with_the_same_past_and_goes_its_own_way(tmp_path):
 async def test_a_fork_for_which_there_is_no_place_is_refused_and_the_session_goes_on(tmp_path):
     async with serving(tmp_path, sessions=1) as (_, url), player(url, seed=3) as one:
         await one.walk(WALK[:3])
-        assert "all 1 places are taken" in await one.refused("fork", "full")
+        told = await one.ask("fork", "error")
+        assert (told["code"], told["retryable"], told.get("retry_after_ms")) == ("full", False, None)
+        assert told["message"].startswith("a fork takes a place of its own, and this server has 1")
         assert await one.walk(WALK[3:]) == alone(WALK, seed=3)[3:]
 
 

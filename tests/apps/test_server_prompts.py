@@ -99,6 +99,18 @@ async def test_who_begins_without_a_prompt_is_shown_nothing_in_particular(tmp_pa
 
 
 @bounded
+async def test_who_asks_for_a_starting_place_of_a_world_without_any_is_told_what_a_client_can_say(tmp_path):
+    async with serving(tmp_path, world=told_world()) as (_, url), talk(url, role="player") as one:
+        await one.say("start", start=0)
+        told = await one.hear("error")
+        assert (told["to"], told["code"], told["retryable"]) == ("start", "bad_field", False)
+        assert told["message"] == "told has no starting places, got start 0; leave start out, or send an image"
+        await one.say("start", seed=3)
+        await one.hear("started")
+        assert "leave start out, or send an image" in await one.refused("reset", "bad_field", start=2)
+
+
+@bounded
 async def test_the_newest_of_two_prompts_before_a_block_is_the_one_it_hears(tmp_path):
     async with serving(tmp_path, world=told_world()) as (_, url), player(url, seed=3, prompt=WOOD) as one:
         await tell(one, LAKE, over=4)

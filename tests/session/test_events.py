@@ -34,6 +34,7 @@ from worldsim.session.events import (
 KINDS = {kind: name for name, kind in MESSAGES.items()}
 MOST_NUMBER = 2**64 - 1
 MOST_SEQ = 2**32 - 1
+KEYS = "action: keys is a list of at most 32, each text of at most 64"
 
 
 def refused(text: str) -> ProtocolError:
@@ -204,10 +205,10 @@ def test_a_type_that_nobody_knows_is_named_and_the_connection_stays(name):
         ({"type": "hello", "role": "god"}, 'hello: role is one of player, spectator, got "god"'),
         ({"type": "hello", "role": None}, "hello: role is one of player, spectator, got null"),
         ({"type": "hello", "role": ["player"]}, 'hello: role is one of player, spectator, got ["player"]'),
-        ({"type": "hello", "codecs": "jpeg"}, "hello: codecs is a list, each text of at most 8, "),
+        ({"type": "hello", "codecs": "jpeg"}, "hello: codecs is a list of at most 8, each text of at most 64, "),
         ({"type": "hello", "codecs": ["png", 1]}, "hello: codecs is a list"),
         ({"type": "hello", "codecs": [["jpeg"]]}, "hello: codecs is a list"),
-        ({"type": "hello", "codecs": ["jpeg"] * 9}, "hello: codecs is a list"),
+        ({"type": "hello", "codecs": ["jpeg"] * 9}, "hello: codecs is a list of .* got 9 of them"),
         ({"type": "hello", "codecs": {"jpeg": 1}}, "hello: codecs is a list"),
         ({"type": "hello", "token": 1}, "hello: token is text of at most 256, got 1"),
         ({"type": "hello", "token": "x" * 257}, "hello: token is text of at most 256, "),
@@ -240,10 +241,13 @@ def test_a_type_that_nobody_knows_is_named_and_the_connection_stays(name):
         ({"type": "action", "seq": -1}, "action: seq is a whole number from 0 of at most 4294967295, got -1"),
         ({"type": "action", "seq": 1.0}, "action: seq is a whole number from 0 of at most 4294967295, got 1.0"),
         ({"type": "action", "seq": False}, "action: seq is a whole number from 0 of at most 4294967295, got false"),
-        ({"type": "action", "seq": 1, "keys": "KeyA"}, "action: keys is a list, each text of at most 32, "),
-        ({"type": "action", "seq": 1, "keys": [7]}, "action: keys is a list, each text of at most 32, got [7]"),
-        ({"type": "action", "seq": 1, "keys": ["a"] * 33}, "action: keys is a list, each text of at most 32, "),
-        ({"type": "action", "seq": 1, "keys": None}, "action: keys is a list, each text of at most 32, got null"),
+        ({"type": "action", "seq": 1, "keys": "KeyA"}, f'{KEYS}, got "KeyA"'),
+        ({"type": "action", "seq": 1, "keys": [7]}, f"{KEYS}, got [7]"),
+        ({"type": "action", "seq": 1, "keys": ["KeyA"] * 33}, f"{KEYS}, got 33 of them"),
+        ({"type": "action", "seq": 1, "keys": ["KeyA", "a" * 65]}, f"{KEYS}, got one of 65 characters"),
+        ({"type": "action", "seq": 1, "keys": ["a" * 60_000]}, f"{KEYS}, got one of 60,000 characters"),
+        ({"type": "action", "seq": 1, "keys": "a" * 60_000}, f'{KEYS}, got "aaa'),
+        ({"type": "action", "seq": 1, "keys": None}, f"{KEYS}, got null"),
         ({"type": "prompt", "text": "x" * 4_001}, "prompt: text is text of at most 4000, "),
         ({"type": "prompt", "text": None}, "prompt: text is text of at most 4000, got null"),
         ({"type": "control", "op": "jump"}, "control: op is one of pause, resume, step, mark, rewind, fork, save, "),
@@ -320,7 +324,7 @@ BUILT = st.one_of(
         blocks=WHOLE,
     ),
     st.builds(Start, seed=WHOLE, start=st.none() | WHOLE, image=st.text(), prompt=st.text(), pace=st.floats(0, 16)),
-    st.builds(Act, seq=st.integers(0, MOST_SEQ), keys=st.lists(st.text(), max_size=32).map(tuple)),
+    st.builds(Act, seq=st.integers(0, MOST_SEQ), keys=st.lists(st.text(max_size=64), max_size=32).map(tuple)),
     st.builds(Prompt, text=st.text(max_size=MOST_PROMPT), over=st.integers(0, 10**6)),
     st.builds(
         Control,

@@ -23,6 +23,9 @@ MOST_PROMPT = 4_000
 MOST_OVER = 10**6
 """Blocks that a prompt takes effect over, at the most."""
 
+MOST_WORD = 64
+"""Characters of each text in a list, such as the name of a key."""
+
 Role = Literal["player", "spectator"]
 Codec = Literal["jpeg", "h264", "raw"]
 Op = Literal[
@@ -224,8 +227,18 @@ def _fit(kind: str, name: str, wanted: Any, value: Any, most: int | None) -> Any
         return tuple(value) if get_origin(wanted) is tuple else float(value) if wanted is float else value
     if most is None and _size(value) >= 2**64:
         most = 2**64 - 1
-    limit = "" if most is None else f" of at most {most}"
-    raise ProtocolError("bad_field", f"{kind}: {name} is {_described(wanted)}{limit}, got {json.dumps(value)[:60]}")
+    is_list = get_origin(wanted) is tuple
+    limit = "" if most is None or is_list else f" of at most {most}"
+    described, got = _described(wanted, most), _given(value, most) if is_list else json.dumps(value)[:60]
+    raise ProtocolError("bad_field", f"{kind}: {name} is {described}{limit}, got {got}")
+
+
+def _given(value: Any, most: int | None) -> str:
+    """What was given for a list: how many or how long, where that is what is wrong."""
+    if isinstance(value, list) and most is not None and len(value) > most:
+        return f"{len(value):,} of them"
+    longest = max((len(one) for one in value if isinstance(one, str)), default=0) if isinstance(value, list) else 0
+    return f"one of {longest:,} characters" if longest > MOST_WORD else json.dumps(value)[:60]
 
 
 def _size(value: Any) -> float:
@@ -242,7 +255,7 @@ def _fits(wanted: Any, value: Any) -> bool:
     if origin is UnionType:
         return any(_fits(one, value) for one in inside)
     if origin is tuple:
-        return isinstance(value, list) and all(_fits(inside[0], one) for one in value)
+        return isinstance(value, list) and all(_fits(inside[0], one) and _size(one) <= MOST_WORD for one in value)
     if wanted is float:
         return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**64
     if wanted is bool:
@@ -252,14 +265,14 @@ def _fits(wanted: Any, value: Any) -> bool:
     return isinstance(value, cast(type, NoneType if wanted is None else wanted))
 
 
-def _described(wanted: Any) -> str:
+def _described(wanted: Any, most: int | None = None) -> str:
     origin, inside = get_origin(wanted), get_args(wanted)
     if origin is Literal:
         return f"one of {', '.join(inside)}"
     if origin is UnionType:
         return " or ".join(_described(one) for one in inside)
     if origin is tuple:
-        return f"a list, each {_described(inside[0])}"
+        return f"a list of at most {most}, each {_described(inside[0])} of at most {MOST_WORD}"
     names = {
         bool: "true or false",
         float: "a number from 0",
