@@ -677,6 +677,21 @@ def test_a_prompt_that_is_too_long_is_cut_and_that_is_said(
     parts.backbone.hear(parts.embed(long))
 
 
+def test_a_prompt_is_cut_at_what_the_config_of_a_folder_says_is_heard(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("worldsim.wan.log.warning", lambda text, *given: said.append(text % given))
+    world = loaded("self-forcing", folder)
+    long = "storm " * 300
+    with world.open(seed=3, prompt=long) as session:
+        assert len(shown(session, 1))
+    (text,) = said
+    told = re.fullmatch(r".* the last (\d+) of its (\d+) tokens are not heard, as the model was trained for 40", text)
+    assert told
+    assert int(told[1]) == int(told[2]) - TINY.text_length == world.left_out(long) > 100
+
+
 def test_nothing_is_read_before_there_is_found_to_be_room(folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
     asked = []
 

@@ -39,8 +39,8 @@ from worldsim.models.wan.config import STRIDE_PX, WanConfig, wan_config
 from worldsim.models.wan.hub import local_path
 from worldsim.models.wan.kinds import wan_config_of
 from worldsim.models.wan.stored import read_stored, wanted_shapes
-from worldsim.models.wan.text import LENGTH, REPOSITORY, WanText, lacking_text, load_text
 from worldsim.models.wan.text import PUBLISHED as TEXT
+from worldsim.models.wan.text import REPOSITORY, WanText, lacking_text, load_text
 from worldsim.models.wan.weights import Weights, load_tensors
 from worldsim.runtime.devices import free_bytes, is_gpu
 from worldsim.runtime.starts import Starts
@@ -322,7 +322,7 @@ def load_parts(
     if files := lacking(home):
         raise WeightsError(f"{home} holds a transformer and lacks {parts_text(files, home)}")
     check(config, dtype)
-    text = load_text(home, dtype=torch.bfloat16, device=torch.device("cpu"))
+    text = load_text(home, dtype=torch.bfloat16, device=torch.device("cpu"), length=config.text_length)
     codec: ForgetfulCodec = load_wan_codec(home, device=device, dtype=dtype)
     if preview is not None:
         codec = PreviewCodec(codec, load_taehv_codec(Path(preview), device=device, dtype=dtype))
@@ -352,7 +352,7 @@ def _embedded(text: WanText, prompt: str) -> Tensor:
     if lost := text.left_out(prompt):
         log.warning(
             "the prompt is too long: the last %d of its %d tokens are not heard, as the model was trained for %d",
-            *(lost, lost + LENGTH, LENGTH),
+            *(lost, lost + text.length, text.length),
         )
     return text.encode(prompt)
 

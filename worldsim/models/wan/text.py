@@ -72,6 +72,11 @@ class WanText:
         self._most = remembered
         self._known: OrderedDict[str, Tensor] = OrderedDict()
 
+    @property
+    def length(self) -> int:
+        """So many tokens of a prompt are heard."""
+        return self._length
+
     def encode(self, prompt: str) -> Tensor:
         """The embeddings of its tokens, [L, width] on the encoder's device, L at most `length`, without padding.
 
@@ -115,7 +120,9 @@ def cleaned(prompt: str) -> str:
     return re.sub(r"\s+", " ", text).strip()
 
 
-def load_text(path: Path, *, dtype: torch.dtype, device: torch.device, tokenizer: Path | None = None) -> WanText:
+def load_text(
+    path: Path, *, dtype: torch.dtype, device: torch.device, tokenizer: Path | None = None, length: int = LENGTH
+) -> WanText:
     """The text encoder that a file or a folder holds, with its tokenizer.
 
     Weights that are stored in that dtype stay mapped from their file where the device is the CPU.
@@ -126,6 +133,7 @@ def load_text(path: Path, *, dtype: torch.dtype, device: torch.device, tokenizer
         dtype: to compute in; bfloat16 as published.
         device: the CPU will do beside a backbone elsewhere: a prompt is embedded once.
         tokenizer: the folder that it is in; None looks beside the weights, in google/umt5-xxl, umt5-xxl and tokenizer.
+        length: so many tokens of a prompt are heard.
 
     Raises:
         WeightsError: there is no encoder or no tokenizer, or the weights are not those of one.
@@ -144,7 +152,7 @@ def load_text(path: Path, *, dtype: torch.dtype, device: torch.device, tokenizer
     weights.check(wanted, path)
     state = {name: weights[name].to(device, dtype) for name in wanted}
     encoder.load_state_dict({**state, TIED: state[EMBEDDED]}, assign=True)
-    return WanText(encoder, _tokenizer(where, state[EMBEDDED].shape[0]))
+    return WanText(encoder, _tokenizer(where, state[EMBEDDED].shape[0]), length=length)
 
 
 def lacking_text(folder: Path) -> list[str]:
