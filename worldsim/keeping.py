@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from worldsim.cache.answers import seen_by
 from worldsim.cache.budget import parse_budget
 from worldsim.cache.pool import PagePool, PageShape, Storage
 from worldsim.cache.spill import SpillFile
@@ -66,7 +67,7 @@ def check_pages(pool: PagePool, plan: VideoPlan) -> None:
 def check_budget(pool: PagePool, plan: VideoPlan, budget: int) -> None:
     """Raise ConfigError if the budget has no room for what a block sees and adds; of an endless past, one frame."""
     held = plan.policy.limit
-    seen = 1 if held is None else len(plan.policy.see(range(held), held))
+    seen = 1 if held is None else len(seen_by(plan.policy, range(held), held))
     least = pool.bytes_for(seen, plan.frames_per_block)
     if budget < least:
         raise ConfigError(

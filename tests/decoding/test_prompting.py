@@ -235,3 +235,32 @@ def test_a_cut_shows_another_block_than_a_flush_and_is_what_that_distance_shows(
     flushed, cut, far = made
     assert torch.equal(cut, far)
     assert not torch.allclose(cut, flushed)
+
+
+def test_a_past_computed_anew_goes_on_over_the_gap_that_a_flush_leaves():
+    """What is seen stands as far back as it is; of what lay in the gap nothing is left."""
+    flush = PromptChange(sink=1, recent=2)
+    video = decoder(replace(PLAN, policy=Window(frames=24, anew=True), on_prompt=flush))
+    live(video, 4)
+    video.tell(heard("a lake"))
+    assert video.view(2).seen == (Seen(0, -8), Seen(6, -2), Seen(7, -1))
+    plain = decoder(replace(PLAN, policy=Full()))
+    plain.tell(heard("a lake"))
+    held = video.state().latents
+    for frame, latents in zip((0, 6, 7), held.split(1, dim=1), strict=True):
+        plain.context.skip(frame - plain.context.next_frame)
+        plain.prefill(latents, HELD[:, :1])
+    plain.blocks = 4
+    error = (live(video, 1)[0] - live(plain, 1)[0]).abs().max()
+    assert error < 1e-3
+
+
+def test_a_change_that_the_policy_has_no_answer_to_changes_nothing(monkeypatch):
+    video, other = decoder(), decoder()
+    live(video, 2), live(other, 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(Full, "see", lambda *_: [])
+        with pytest.raises(ConfigError, match="the newest, is left out"):
+            video.tell(heard("a lake"))
+    assert torch.equal(live(video, 1)[0], live(other, 1)[0])
+    assert video.context.frames == other.context.frames

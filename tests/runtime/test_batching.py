@@ -6,13 +6,14 @@ import sys
 from concurrent.futures import Future
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
 import torch
 
-from worldsim.cache.policy import Full
+from worldsim.cache.policy import Full, Seen, Window
 from worldsim.decoding.video import VideoDecoder
-from worldsim.errors import BrokenBlock, PoolFull, SessionPaused, UnknownName
+from worldsim.errors import BrokenBlock, ConfigError, PoolFull, SessionPaused, UnknownName
 from worldsim.runtime.batching import Stopped, attempt, step_together
 from worldsim.runtime.history import Moment
 from worldsim.testing.fakes import tiny_world, told_world
@@ -128,6 +129,52 @@ def test_what_goes_wrong_in_one_session_stays_there(spoil, error, which):
             assert abs(chunk.frames.astype(int) - other.frames.astype(int)).max() <= 1
             assert session.block == number + 1
     world.pool.check_integrity(sessions)
+
+
+class Moody(Window):
+    """A policy that answers as a window does, until it is told what to answer."""
+
+    moods: ClassVar[dict[str, Any]] = {}
+
+    def see(self, held, block, alike=None):
+        return self.moods.get("see", Window(frames=self.frames).see(held, block))
+
+    def keep(self, held, next_frame):
+        return self.moods.get("keep", Window.keep(self, held, next_frame))
+
+
+@pytest.mark.parametrize(
+    ("part", "answer"),
+    [
+        ("see", None),
+        ("see", []),
+        ("see", [Seen(-995, -1)]),
+        ("see", [Seen(6, 0)]),
+        ("see", [Seen(6, float("nan"))]),
+        ("keep", None),
+        ("keep", []),
+        ("keep", [5, 5, 6, 7]),
+        ("keep", [99]),
+    ],
+)
+@pytest.mark.parametrize("when", ["block", "commit"])
+def test_a_policy_that_answers_what_none_may_makes_no_block_and_once_mended_goes_on(part, answer, when, monkeypatch):
+    """Whether the answer goes wrong when a block is begun, or when it is made and the next one is asked for."""
+    monkeypatch.setattr(Moody, "moods", {})
+    world = tiny_world(policy=Moody(frames=3))
+    with world.open() as session, tiny_world(policy=Window(frames=3)).open() as other:
+        session.step({"KeyD"}), other.step({"KeyD"})
+        if when == "block":
+            session._moment.decoder._seen = None
+        Moody.moods[part] = answer
+        for _ in range(2):
+            with pytest.raises(ConfigError, match=r"the policy Moody\(frames=3, anew=False\) .*; let its `"):
+                session.step({"KeyD"})
+        assert session.block == len(session.log.steps) == 1
+        Moody.moods.clear()
+        assert all((session.step(keys).frames == other.step(keys).frames).all() for keys in WALK)
+        assert session.log.steps == other.log.steps
+        world.pool.check_integrity([session])
 
 
 @pytest.mark.parametrize(

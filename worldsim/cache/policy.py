@@ -48,6 +48,15 @@ class Sparse:
     run: int
     tau: float
 
+    def __post_init__(self) -> None:
+        settle_counts(self, "recent", "run")
+        if self.recent < 0 or self.run < 1 or not (isinstance(self.tau, float | int) and 0 < self.tau <= 1):
+            raise ConfigError(
+                "old frames are held in runs of 1 frame or more behind 0 or more recent ones, by a share of the "
+                f"attention above 0 and at most 1, got recent={shown(self.recent)}, run={shown(self.run)} and "
+                f"tau={shown(self.tau)}"
+            )
+
     def old(self, next_frame: int) -> int:
         """The first frame that is held whole before that one: the first of a run."""
         return max(0, (next_frame - self.recent) // self.run * self.run)

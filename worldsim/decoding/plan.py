@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from worldsim.cache.answers import check_policy_parts
 from worldsim.cache.policy import Policy
 from worldsim.decoding.noise_plan import PLAIN, NoisePlan, noise_text
 from worldsim.decoding.prompting import KEEP, PromptChange
@@ -51,6 +52,7 @@ class VideoPlan:
     rolling: Rolling | None = None
 
     def __post_init__(self) -> None:
+        check_policy_parts(self.policy)
         check_sigmas(self.sigmas)
         if self.frames_per_block < 1:
             raise ConfigError(f"a block has at least 1 frame, got {self.frames_per_block}")

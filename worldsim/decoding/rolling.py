@@ -17,6 +17,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from worldsim.cache.answers import check_policy_parts
 from worldsim.cache.policies import policy_text
 from worldsim.cache.policy import Policy
 from worldsim.errors import ConfigError
@@ -36,7 +37,10 @@ class Rolling:
 
     def __post_init__(self) -> None:
         for policy in (self.joint, self.clean):
-            if policy is not None and policy.sparse is not None:
+            if policy is None:
+                continue
+            check_policy_parts(policy)
+            if policy.sparse is not None:
                 raise ConfigError(f"the policy of the plan alone says how old frames are held, give {policy} to it")
 
 

@@ -6,11 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import groupby
 from typing import cast
 
 import torch
 from torch import Tensor
 
+from worldsim.cache.answers import kept_by, seen_by
 from worldsim.cache.context import Context
 from worldsim.cache.policy import Full, Seen
 from worldsim.cache.pool import PagePool
@@ -29,6 +31,9 @@ from worldsim.errors import ConfigError, PoolFull, ShapeError
 from worldsim.models.protocol import Backbone, Chart, Memory, RememberingBackbone, SteeredBackbone
 from worldsim.samplers import LatentCanvas
 from worldsim.schedules import mix
+
+Held = Mapping[int, tuple[Tensor, Tensor]]
+"""Frames of the past by their numbers, ascending: latents [1, 1, C, H, W] and what steered each, [1, 1, A]."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -70,7 +75,7 @@ class VideoDecoder:
     heard: Tensor | None = field(init=False, default=None)
     guarantee = Guarantee.APPROXIMATE
     _context: Context = field(init=False)
-    _held: dict[int, tuple[Tensor, Tensor]] = field(init=False, default_factory=dict)
+    _held: Held = field(init=False, default_factory=dict)
     _view: ContextView | None = field(init=False, default=None)
     _is_joint: bool = field(init=False, default=False)
     _memory: Memory = field(init=False, default_factory=dict)
@@ -137,7 +142,12 @@ class VideoDecoder:
         return LatentBlock(latents=latents, controls=controls, recording=recording)
 
     def commit(self, block: LatentBlock) -> None:
-        """Make a proposed block the newest past; it counts as generated. If PoolFull is raised nothing has changed."""
+        """Make a proposed block the newest past; it counts as generated.
+
+        Raises:
+            PoolFull: no memory for it; nothing has changed.
+            ConfigError: the policy answers what no policy may; nothing has changed.
+        """
         self._check(block.controls, block.latents.shape[1])
         write_together([self], [block])
         self.blocks += 1
@@ -147,20 +157,20 @@ class VideoDecoder:
 
         Raises:
             PoolFull: no memory to compute a past anew; nothing has changed.
+            ConfigError: the policy answers what no policy may; nothing has changed.
         """
         change, told, self.heard = self.plan.on_prompt, self.heard, heard
         if told is None or not self._held:
             return
         try:
             self._adapt(change.keep(self._context.frames), change.anew)
-            self._seen = {at: change.distant(seen) for at, seen in self._look_back().items()}
-        except PoolFull:
+        except (PoolFull, ConfigError):
             self.heard = told
             raise
 
     def _adapt(self, kept: Sequence[int], anew: int) -> None:
         """Go on with these frames alone, of which so many of the newest are computed anew in one clean pass."""
-        before, held, ahead = self._context.fork(), self._held, self._ahead
+        before, held, seen, ahead = self._context.fork(), self._held, self._seen, self._ahead
         try:
             self._context.keep(kept)
             again = newest_run(kept, self._context.next_frame)[-anew:] if anew else []
@@ -171,8 +181,10 @@ class VideoDecoder:
                 latents, controls = (torch.cat([held[at][part] for at in again], dim=1) for part in (0, 1))
                 write_together([self], [LatentBlock(latents=latents, controls=controls)])
                 self._ahead = ahead
-        except PoolFull:
-            self._context, before, self._held = before, self._context, held
+            looks = self._look_back(self._held, self._context.next_frame)[0]
+            self._seen = {at: self.plan.on_prompt.distant(look) for at, look in looks.items()}
+        except (PoolFull, ConfigError):
+            self._context, before, self._held, self._seen = before, self._context, held, seen
             raise
         finally:
             before.close()
@@ -350,7 +362,11 @@ class VideoDecoder:
         )
 
     def _in_sight(self, joint: bool) -> Sequence[Seen]:
-        return (self._look_back() if self._seen is None else self._seen)[joint]
+        if self._seen is not None:
+            return self._seen[joint]
+        held = {frame: self._held[frame] for frame in self._context.frames}
+        seen, self._looks = self._look_back(held, self._context.next_frame)
+        return seen[joint]
 
     @contextmanager
     def _renewed(self) -> Iterator[Context]:
@@ -362,10 +378,11 @@ class VideoDecoder:
         plan = replace(self.plan, policy=Full(), recall=False, probes=0)
         twin = VideoDecoder(self.backbone, self.pool, plan, self.seed)
         twin.heard = self.heard
-        twin._context.skip(seen[0].frame)
         with closing(twin):
-            held = [self._held[one.frame] for one in seen]
-            twin.prefill(*(torch.cat([frame[part] for frame in held], dim=1) for part in (0, 1)))
+            for _, run in groupby(enumerate(one.frame for one in seen), lambda pair: pair[1] - pair[0]):
+                frames = [frame for _, frame in run]
+                twin._context.skip(frames[0] - twin._context.next_frame)
+                twin.prefill(*(torch.cat([self._held[frame][part] for frame in frames], dim=1) for part in (0, 1)))
             self.calls += twin.calls
             yield twin.context
 
@@ -377,24 +394,28 @@ class VideoDecoder:
         held = [self._held[one.frame][1][0] for one in seen]
         return cast(SteeredBackbone, self.backbone).steered(torch.cat((controls, *held)))
 
-    def _look_back(self) -> Mapping[bool, Sequence[Seen]]:
-        """What its next block sees, and its next window if it rolls.
+    def _look_back(self, held: Held, following: int) -> tuple[Mapping[bool, Sequence[Seen]], Looks]:
+        """What a block sees that follows on what is held, and a window if it rolls; and the looks of that, as known.
 
         Likeness is to the newest frame, which what comes next will be most like.
+
+        Raises:
+            ConfigError: the policy answers what no policy may.
         """
-        told: dict[int, float] = {}
+        looks, told = self._looks, dict[int, float]()
 
         def alike(frame: int) -> float:
+            nonlocal looks
             if not told:
-                self._looks = self._looks.of({held: latents[0, 0] for held, (latents, _) in self._held.items()})
-                told.update(self._looks.like_newest())
+                looks = looks.of({number: latents[0, 0] for number, (latents, _) in held.items()})
+                told.update(looks.like_newest())
             return told[frame]
 
-        frames, following, rolling = self._context.frames, self._context.next_frame, self.plan.rolling
-        if rolling is None:
-            return {False: self.plan.policy.see(frames, following, alike)}
-        policies = {False: rolling.clean, True: rolling.joint}
-        return {at: (own or self.plan.policy).see(frames, following, alike) for at, own in policies.items()}
+        rolling, policy = self.plan.rolling, self.plan.policy
+        policies = {False: policy}
+        if rolling is not None:
+            policies = {False: rolling.clean or policy, True: rolling.joint or policy}
+        return {at: seen_by(own, tuple(held), following, alike) for at, own in policies.items()}, looks
 
     def recording(self, frames: int) -> Recording:
         """What records the clean pass of a block of that many frames, for `absorb`."""
@@ -403,19 +424,25 @@ class VideoDecoder:
         return Recording(view, probes=self.plan.probes, tau=1.0 if sparse is None else sparse.tau)
 
     def absorb(self, block: LatentBlock, recording: Recording) -> None:
-        """Take a block and what its clean pass recorded into the past; PoolFull if there is no memory for it."""
+        """Take a block and what its clean pass recorded into the past.
+
+        Raises:
+            PoolFull: there is no memory for it; nothing has changed.
+            ConfigError: the policy answers what no policy may; nothing has changed.
+        """
         first, before = self._context.next_frame, self.tail(block.latents)
-        self._context.append(recording.keys, recording.values, recording.salient)
-        frames = self._context.frames
-        kept = self.plan.policy.keep(frames, self._context.next_frame)
-        self._context.keep(self.plan.on_prompt.hold(frames, kept))
         # Copied: a view would keep all that was prefilled alive.
         pieces = zip(block.latents.split(1, dim=1), block.controls.split(1, dim=1), strict=True)
-        self._held |= {first + at: (frame.clone(), held.clone()) for at, (frame, held) in enumerate(pieces)}
-        self._held = {frame: self._held[frame] for frame in self._context.frames}
-        self._view = None
+        added = {first + at: (frame.clone(), steering.clone()) for at, (frame, steering) in enumerate(pieces)}
+        held = {**self._held, **added}
+        frames, following = tuple(held), first + block.latents.shape[1]
+        kept = self.plan.on_prompt.hold(frames, kept_by(self.plan.policy, frames, following))
+        held = {frame: held[frame] for frame in kept}
         # What the next block sees is known as soon as this one is: what of it lies far away comes nearer meanwhile.
-        self._seen = self._look_back()
+        seen_next, looks = self._look_back(held, following)
+        self._context.append(recording.keys, recording.values, recording.salient)
+        self._context.keep(kept)
+        self._held, self._view, self._seen, self._looks = held, None, seen_next, looks
         seen = dict.fromkeys(one.frame for look in self._seen.values() for one in look)
         self.pool.prefetch(page for frame in seen for page in self._context.pages_of(frame))
         self._sight = recording.sight
