@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from worldsim.cache.policies import parse_policy
 from worldsim.cache.policy import Seen, Sparse
 from worldsim.cache.retrieval import Retrieval
 from worldsim.errors import ConfigError
@@ -103,7 +104,7 @@ def test_retrieval_that_cannot_work_is_refused(settings: dict[str, Any]) -> None
 
 
 def test_a_stretch_that_divides_a_run_is_refused() -> None:
-    with pytest.raises(ConfigError, match="whole runs of 8 frames, got within=12"):
+    with pytest.raises(ConfigError, match="whole runs of 8 frames, or is none with 0, got within=12"):
         Retrieval(within=12)
 
 
@@ -111,3 +112,31 @@ def test_a_stretch_that_divides_a_run_is_refused() -> None:
 def test_a_share_that_is_no_number_is_refused_with_its_name(name: str) -> None:
     with pytest.raises(ConfigError, match=f"^{name} of a policy is a number such as 0.98, got 'x'"):
         Retrieval(**{name: "x"})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"pick": "foo"}, "pick of a policy is one of likest, unlikest, random, first, got 'foo'"),
+        ({"pick": ["likest"]}, r"pick of a policy is one of .*, got \['likest'\]"),
+        ({"pick": None}, "pick of a policy is one of .*, got None"),
+        ({"within": -8}, "or is none with 0, got within=-8"),
+        ({"like": float("nan")}, r"like of a policy is a number such as 0\.98, got nan"),
+        ({"like": float("inf")}, r"like of a policy is a number such as 0\.98, got inf"),
+        ({"like": -0.5}, r"like of a policy is a cosine .* from 0 to 1, got -0\.5"),
+        ({"like": True}, r"like of a policy is a number such as 0\.98, got True"),
+        ({"tau": True}, r"tau of a policy is a number such as 0\.98, got True"),
+        ({"tau": float("nan")}, r"tau of a policy is a number such as 0\.98, got nan"),
+    ],
+)
+def test_settings_that_no_text_could_name_are_refused(settings: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        Retrieval(**settings)
+
+
+def test_a_likeness_that_no_cosine_reaches_is_refused() -> None:
+    assert parse_policy("adaptive:like=1") == parse_policy("adaptive:like=1.0")
+    with pytest.raises(
+        ConfigError, match=r"a cosine that runs are to reach, from 0 to 1, got 2\.0; with 0\.9 they look"
+    ):
+        parse_policy("adaptive:like=2")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Literal
+from typing import Literal, get_args
 
 from worldsim.cache.policy import Alike, Seen, Sparse, nothing_alike, settle_counts
 from worldsim.errors import ConfigError, shown
@@ -34,7 +35,7 @@ class Retrieval:
     within: the runs come from the likest stretch of so many frames alone; 0 is no such stretch.
     pick: which runs are taken. The first of those that are alike is a sink that adapts: it is given up for a later one
         once the world no longer looks like it. The unlikest and random ones are controls: what helps must beat them.
-    like: how like a run has to be to what is asked for, where the first are taken; none is brought back else.
+    like: how like a run has to be to what is asked for, 0 to 1, where the first are taken; none is brought back else.
 
     Sources: BlockVid, Zhang et al. 2025 (arXiv:2511.22973), its semantic sparse cache, which asks by prompts and when
     one changes; here the frame before the block asks, at every block, as the pooled queries and keys of WorldAttention
@@ -57,7 +58,7 @@ class Retrieval:
         settle_counts(self, "recent", "top", "run", "bank", "within")
         for name in ("tau", "like"):
             given = getattr(self, name)
-            if not isinstance(given, float | int):
+            if not isinstance(given, float | int) or isinstance(given, bool) or not math.isfinite(given):
                 raise ConfigError(f"{name} of a policy is a number such as 0.98, got {shown(given)}")
             object.__setattr__(self, name, round(given, DIGITS))
         if min(self.recent, self.top, self.run, self.bank) < 1 or not 0 < self.tau <= 1:
@@ -66,8 +67,18 @@ class Retrieval:
                 f"got recent={shown(self.recent)}, top={shown(self.top)}, run={shown(self.run)}, "
                 f"bank={shown(self.bank)} and tau={shown(self.tau)}"
             )
-        if self.within % self.run:
-            raise ConfigError(f"a stretch has whole runs of {shown(self.run)} frames, got within={shown(self.within)}")
+        if self.within < 0 or self.within % self.run:
+            raise ConfigError(
+                f"a stretch has whole runs of {shown(self.run)} frames, or is none with 0, got "
+                f"within={shown(self.within)}"
+            )
+        if self.pick not in get_args(Pick):
+            raise ConfigError(f"pick of a policy is one of {', '.join(get_args(Pick))}, got {shown(self.pick)}")
+        if not 0 <= self.like <= 1:
+            raise ConfigError(
+                f"like of a policy is a cosine that runs are to reach, from 0 to 1, got {shown(self.like)}; with 0.9 "
+                "they look about the same"
+            )
 
     @property
     def limit(self) -> int:
