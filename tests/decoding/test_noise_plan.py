@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 
@@ -98,6 +99,16 @@ def test_a_plan_that_does_nothing_is_written_as_the_plain_one():
         ("cosine:high=101", ConfigError, "1 <= low <= high <= 100"),
         ("cosine:period=1", ConfigError, "at least 2 blocks, got cosine:low=60,high=100,period=1$"),
         ("published:frames=0", ConfigError, "a video has 1 frame or more, got frames=0; ask for plain"),
+        (
+            "published:frames=1025",
+            ConfigError,
+            "a video of up to 1024 frames, .* got 1025; name as many",
+        ),
+        (
+            "published:frames=999999999999999999",
+            ConfigError,
+            "a video of up to 1024 frames, .* got 9{18}; name",
+        ),
         ("shuffled:window=3", ConfigError, "an even number of frames up to 1024, or of 0, got 3"),
         ("shuffled:window=2000000", ConfigError, "up to 1024, or of 0, got 2000000"),
         ("linear:low=x", ConfigError, "as a whole number"),
@@ -111,3 +122,26 @@ def test_a_plan_that_does_not_fit_is_refused_with_what_does(text, error, told):
 def test_a_curve_nobody_knows_is_refused():
     with pytest.raises(ConfigError, match="rises linear or cosine"):
         NoisePlan(curve="square")
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"window": "4"}, "window of noise is a whole number, got '4'"),
+        ({"window": 2.0}, r"window of noise is a whole number, got 2\.0"),
+        ({"period": None}, "period of noise is a whole number, got None"),
+        ({"low": 60.5}, r"low of noise is a whole number, got 60\.5"),
+        ({"high": float("nan")}, "high of noise is a whole number, got nan"),
+        ({"low": True}, "low of noise is a whole number, got True"),
+        ({"published": 21.0}, r"published of noise is a whole number, got 21\.0"),
+        ({"published": -1}, "up to 1024 frames, drawn at once, or of 0 for none, got -1"),
+        ({"published": 21, "window": 4}, "neither shuffled nor of other levels, got frames=21, window=4 and low=100"),
+    ],
+)
+def test_numbers_of_a_plan_that_no_text_could_name_are_refused(settings, told):
+    with pytest.raises(ConfigError, match=told):
+        NoisePlan(**settings)
+
+
+def test_numbers_of_a_plan_are_those_of_python_whatever_they_came_as():
+    assert type(NoisePlan(window=np.int64(4)).window) is int

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -73,3 +75,26 @@ def test_channel_by_channel_it_is_what_pipelines_draw_that_lay_videos_out_so():
             fresh = torch.empty_like(like).normal_(generator=generator)
             assert torch.equal(drawn.of(block, step, SHAPE)[0], fresh.float())
     assert not torch.equal(drawn.of(0, 0, SHAPE), noise(total=6, steps=3).of(0, 0, SHAPE))
+
+
+def test_what_a_video_begins_with_is_drawn_once_for_all_its_blocks(monkeypatch):
+    drawn, draw = [], PublishedNoise._draw
+
+    def counted(self, frames, *given, **named):
+        drawn.append(frames)
+        return draw(self, frames, *given, **named)
+
+    monkeypatch.setattr(PublishedNoise, "_draw", counted)
+    for block in range(3):
+        noise(seed=77).of(block, 0, SHAPE)
+        noise(seed=77).of(block, 1, SHAPE)
+    assert drawn.count(9) == 1
+
+
+def test_noise_may_be_changed_by_whoever_asked_for_it():
+    wanted = video(seed=8, total=9, frames=3, steps=4, dtype=torch.float32)
+    asked = replace(noise(seed=8), dtype=torch.float32)
+    for _ in range(2):
+        assert torch.equal(asked.of(1, 0, SHAPE), wanted[1][0])
+        asked.of(1, 0, SHAPE).zero_()
+        assert torch.equal(asked.of(1, 2, SHAPE), wanted[1][2])

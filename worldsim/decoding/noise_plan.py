@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from worldsim.cache.options import parse_options
-from worldsim.errors import ConfigError
+from worldsim.errors import ConfigError, shown, whole
 from worldsim.noise import order
 
 Draw = Callable[[int, int, Sequence[int]], Tensor]
@@ -35,6 +35,8 @@ KNOWN = {
 """The options of each plan that can be named."""
 CURVES = ("linear", "cosine")
 LOW, WINDOW, WIDEST, VIDEO = 60, 4, 1024, 21
+LONGEST = 1024
+"""Frames of a video in the published order, over 4 minutes; the longest that LongLive publishes has 960."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,18 +70,28 @@ class NoisePlan:
     channels_first: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("low", "high", "period", "window", "published"):
+            object.__setattr__(self, name, whole(getattr(self, name), f"{name} of noise is a whole number"))
         if self.curve not in CURVES or not 1 <= self.low <= self.high <= 100 or self.period < 2:
             raise ConfigError(
                 f"noise rises linear or cosine, from low to high with 1 <= low <= high <= 100 percent, over a period "
-                f"of at least 2 blocks, got {self.curve}:low={self.low},high={self.high},period={self.period}"
+                f"of at least 2 blocks, got {self.curve}:low={shown(self.low)},high={shown(self.high)},"
+                f"period={shown(self.period)}"
             )
         if not 0 <= self.window <= WIDEST or self.window % 2:
             raise ConfigError(
-                f"noise is shuffled in windows of an even number of frames up to {WIDEST}, or of 0, got {self.window}"
+                f"noise is shuffled in windows of an even number of frames up to {WIDEST}, or of 0, got "
+                f"{shown(self.window)}"
             )
-        if self.published < 0 or (self.published and (self.window or not self.is_level)):
+        if not 0 <= self.published <= LONGEST:
             raise ConfigError(
-                "noise in the published order is of 1 frame or more, and neither shuffled nor of other levels, got "
+                f"noise in the published order is that of a video of up to {LONGEST} frames, drawn at once, or of 0 "
+                f"for none, got {shown(self.published)}; name as many as the video has, or take plain noise, which has "
+                "no end"
+            )
+        if self.published and (self.window or not self.is_level):
+            raise ConfigError(
+                "noise in the published order is neither shuffled nor of other levels, got "
                 f"frames={self.published}, window={self.window} and low={self.low}"
             )
 
