@@ -199,6 +199,7 @@ def serve(
     policy: Policy = None,
     kv: Kv = None,
     budget: Budget = None,
+    spill: Spill = None,
     size: Size = None,
     on_prompt: OnPrompt = None,
     preview: Preview = None,
@@ -219,8 +220,9 @@ def serve(
 
     picture = None if image is None else fit_picture(image, ahead_of(world, size, device))
     door = Door(host=host, port=port, token=token, origins=tuple(origin or ()), hosts=tuple(name or ()))
-    chosen: dict[str, Any] = {"policy": policy, "kv": kv, "budget": budget, "frames_per_block": frames_per_block}
-    chosen |= {"size": size, "on_prompt": on_prompt, "preview": preview, "compiled": compiled, "linears": linears}
+    chosen: dict[str, Any] = {"policy": policy, "kv": kv, "budget": budget, "spill": spill, "size": size}
+    chosen |= {"frames_per_block": frames_per_block, "on_prompt": on_prompt, "preview": preview}
+    chosen |= {"compiled": compiled, "linears": linears}
     # One more than may play, since a session may take the place of another.
     chosen |= {"sessions": (max_sessions or 1) + 1 if world in PUBLISHED else None}
     loaded = worldsim.load(world, device=device, weights=weights, **chosen)

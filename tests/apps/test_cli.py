@@ -743,11 +743,13 @@ def test_how_keys_and_values_are_kept_reaches_the_world_that_is_served(monkeypat
         served.append(world)
 
     monkeypatch.setattr("worldsim_apps.server.run", run)
-    assert main(["serve", "--kv", "int8:recent=2", "--budget", "30MB", "--device", "cpu"]) == 0
+    options = ["--kv", "int8:recent=2", "--budget", "30MB", "--spill", "spilled", "--device", "cpu"]
+    assert main(["serve", *options]) == 0
     assert main(["serve", "--device", "cpu"]) == 0
     kept, plain = (world.pool for world in served)
     assert (kept.storage.recent, kept._tiers.budget.device) == (2, 30_000_000)
     assert (plain.storage, plain._tiers) == (None, None)
+    assert Path("spilled").is_dir()
 
 
 def test_how_keys_and_values_are_kept_reaches_a_published_model_that_is_served(monkeypatch):
