@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from worldsim.cache.sight import Sight
 from worldsim.errors import ConfigError
-from worldsim.files import make_folder
+from worldsim.files import make_folder, make_folders
 from worldsim.runtime.growing import GrowingFile
 from worldsim.runtime.session import Session
 from worldsim.runtime.world import World
@@ -44,7 +44,7 @@ class Explained:
         path: of the picture, a .png; without one nothing is measured.
 
     Raises:
-        ConfigError: the picture has another ending, or there is a folder of its name.
+        ConfigError: the picture has another ending, there is a folder of its name, or a file where its folder is to be.
         OSError: there is no folder for it that can be written to, and none can be made.
     """
 
@@ -59,6 +59,7 @@ class Explained:
         self._fps = world.fps * self._length / world.frames_per_block
         self._seen: list[Sight] = []
         if path is not None:
+            make_folders(path)
             make_folder(path.parent)
             world.plan = replace(world.plan, probes=PROBES)
 

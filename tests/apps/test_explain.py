@@ -102,3 +102,11 @@ def test_a_picture_of_another_kind_is_refused():
     with pytest.raises(ConfigError, match=r"drawn as a \.png, got out/a\.svg"):
         Explained(world, Path("out/a.svg"))
     assert world.plan.probes == 0
+
+
+@pytest.mark.parametrize("inside", ["a.png", "deeper/a.png"])
+def test_a_picture_in_a_file_in_place_of_a_folder_is_refused(inside, tmp_path):
+    (tmp_path / "file").touch()
+    told = f"{inside} cannot be made, since {tmp_path}/file is a file and no folder; name another"
+    with pytest.raises(ConfigError, match=told):
+        Explained(tiny_world(), tmp_path / "file" / inside)

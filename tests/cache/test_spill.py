@@ -51,8 +51,12 @@ def test_a_folder_is_made_where_it_is_missing_and_the_one_for_temporary_files_ta
 
 def test_a_folder_that_takes_no_file_is_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match=r"pages cannot be kept in .*file: .*; name a folder that can be written"):
-        SpillFile(tmp_path / "file")
+    for folder in (tmp_path / "file", tmp_path / "file" / "deeper" / "still"):
+        told = (
+            rf"pages cannot be kept in {folder}: {tmp_path}/file is a file and no folder; name a folder that can be wri"
+        )
+        with pytest.raises(ConfigError, match=told):
+            SpillFile(folder)
 
 
 def test_files_in_one_folder_know_nothing_of_each_other_and_outlive_it(tmp_path: Path) -> None:

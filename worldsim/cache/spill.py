@@ -43,6 +43,12 @@ class SpillFile:
             self.folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.folder, prefix="worldsim-") as file:
                 self._file = os.dup(file.fileno())
+        except (FileExistsError, NotADirectoryError) as error:
+            between = next(part for part in (self.folder, *self.folder.parents) if os.path.lexists(part))
+            raise ConfigError(
+                f"pages cannot be kept in {self.folder}: {between} is a file and no folder; name a folder that can be "
+                "written"
+            ) from error
         except OSError as error:
             raise ConfigError(
                 f"pages cannot be kept in {self.folder}: {error.strerror}; name a folder that can be written, or leave "
