@@ -24,7 +24,7 @@ SHARE = 1 / 4
 """What one other machine may have of what there is for all. This one, and so a proxy that runs on it, may have all."""
 SILENT = 2
 """For every connection that there may be, so many may be open: those that ask for health, or say nothing yet, too."""
-HOST = re.compile(r"([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")
+HOST = re.compile(r"([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 ORIGIN = re.compile(rf"[a-z][a-z0-9+.-]*://{HOST.pattern}")
 EVERYWHERE = {"0.0.0.0", "::"}
 

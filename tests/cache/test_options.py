@@ -37,7 +37,17 @@ def test_what_nobody_knows_is_named_with_what_is_known(text: str, told: str) -> 
 
 
 @pytest.mark.parametrize(
-    "rest", ["sink=4,sink=4", "sink=-1", "sink=1.5", "sink=", "sink", "sink=" + "9" * (LONGEST + 1)]
+    "rest",
+    [
+        "sink=4,sink=4",
+        "sink=-1",
+        "sink=1.5",
+        "sink=",
+        "sink",
+        "sink=\u0665",
+        "sink=\u0b6b",
+        "sink=" + "9" * (LONGEST + 1),
+    ],
 )
 def test_an_option_is_given_once_as_a_whole_number(rest: str) -> None:
     with pytest.raises(ConfigError, match="takes sink once, as a whole number of at most 18 digits"):
@@ -51,7 +61,9 @@ def test_an_option_may_be_a_number_with_a_point(text: str, value: float) -> None
     assert [type(option) for option in options.values()] == [float, int]
 
 
-@pytest.mark.parametrize("value", ["-0.5", "nan", "inf", "1e3", "0,5", ".", ".5", "0.", "0." + "3" * LONGEST])
+@pytest.mark.parametrize(
+    "value", ["-0.5", "nan", "inf", "1e3", "0,5", ".", ".5", "0.", "0.\u0665", "\u0660.5", "0." + "3" * LONGEST]
+)
 def test_what_is_no_such_number_is_refused(value: str) -> None:
     with pytest.raises(ConfigError, match=r"sink once, as a number such as 0\.98|no option"):
         parse_options(f"sink:sink={value}", KNOWN, kind="policy", decimals=("sink",))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -46,7 +47,6 @@ def parse_options(
 
 def _number(text: str, *, decimal: bool) -> float | int | None:
     """The number that a text is, if it is one that counts from 0."""
-    whole, dot, rest = text.partition(".")
-    if len(text) > LONGEST or not whole.isdecimal() or (dot and not (decimal and rest.isdecimal())):
+    if len(text) > LONGEST or not re.fullmatch(r"[0-9]+(\.[0-9]+)?" if decimal else r"[0-9]+", text):
         return None
     return float(text) if decimal else int(text)
