@@ -264,6 +264,15 @@ def test_a_tensor_that_cannot_be_looked_at_as_bytes_is_refused(tmp_path):
         read_snapshot(tmp_path / "here")
 
 
+@pytest.mark.parametrize("blocks", [10**15, 3, 1, 0])
+def test_a_snapshot_that_counts_other_blocks_than_its_log_is_refused(tmp_path, blocks):
+    snapshot = lived(tiny_world(), 2).snapshot()
+    assert snapshot.state is not None
+    module.write_snapshot(tmp_path / "here", replace(snapshot, state=replace(snapshot.state, blocks=blocks)))
+    with pytest.raises(SnapshotError, match=rf"it says that it is of {blocks} blocks, and its log has 2\)"):
+        read_snapshot(tmp_path / "here")
+
+
 def test_a_glimpse_tells_how_a_saved_session_began_and_looks(tmp_path):
     session = lived(tiny_world(), 3)
     session.save(tmp_path / "here")

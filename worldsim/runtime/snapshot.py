@@ -189,6 +189,8 @@ def _read(path: Path) -> Snapshot:
     if log.whole != len(text):
         raise ValueError("its log is torn")
     coming = _coming(header, log.opening)
+    if header.get("blocks", len(log.steps)) != len(log.steps):
+        raise ValueError(f"it says that it is of {header['blocks']} blocks, and its log has {len(log.steps)}")
     if "frames" not in header:
         return Snapshot(keep=header["keep"], log=log, coming=coming)
     state = VideoState(
