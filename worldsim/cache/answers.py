@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 from numbers import Integral
+from typing import TypeGuard
 
 from worldsim.cache.policy import Alike, Policy, Seen, Sparse, nothing_alike
 from worldsim.errors import ConfigError, shown
@@ -44,7 +45,7 @@ def seen_by(policy: Policy, held: Sequence[int], block: int, alike: Alike = noth
     if fault is None and isinstance(answer, Sequence):
         fault = _fault_of_seen(answer, held, block) or _fault_of_number(policy, answer)
         if fault is None:
-            return tuple(Seen(int(one.frame), int(one.position)) for one in answer)
+            return tuple(map(_plain, answer))
     raise ConfigError(
         f"the policy {shown(policy)} says that block {block} sees {shown(answer)}, and {fault}; let its `see` answer "
         f"with Seen(frame, position) of {_some_of(held)}, ascending in frame and in position, the frame before the "
@@ -101,7 +102,7 @@ def _fault_of_frames(frames: Sequence[object], held: Sequence[int], next_frame: 
     """
     known, before = set(held), -1
     for frame in frames:
-        if not isinstance(frame, Integral) or isinstance(frame, bool):
+        if not _is_whole(frame):
             return f"frame {shown(frame)} is no whole number"
         if frame not in known:
             return f"frame {shown(frame)} is not held"
@@ -124,5 +125,12 @@ def _some_of(held: Sequence[int]) -> str:
     return f"the frames held, {shown(list(held))}" if held else "no frames, since none is held"
 
 
-def _is_whole(given: object) -> bool:
-    return isinstance(given, Integral) and not isinstance(given, bool)
+def _plain(one: Seen) -> Seen:
+    """The same in numbers of Python."""
+    is_plain = type(one.frame) is type(one.position) is int
+    return one if is_plain else Seen(int(one.frame), int(one.position))
+
+
+def _is_whole(given: object) -> TypeGuard[int]:
+    # The first spares the many frames of an endless past the slow question.
+    return type(given) is int or (isinstance(given, Integral) and not isinstance(given, bool))
