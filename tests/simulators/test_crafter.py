@@ -366,6 +366,7 @@ def test_a_death_is_lived_through_for_as_many_frames_as_are_granted_and_nothing_
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_a_share_of_those_who_live_through_death_begin_without_health_and_nothing_else_is_another(share, monkeypatch):
     monkeypatch.setattr("worldsim.simulators.crafter.FAINT", share)
+    monkeypatch.setattr("worldsim.simulators.crafter.CROWDED", 0.0)
     granted, mortal = Crafter(varied=True, grace=5), Crafter(varied=True)
     one, other = (simulator.reset(12) for simulator in (granted, mortal))
     assert np.array_equal(one[:56], other[:56])
@@ -373,6 +374,41 @@ def test_a_share_of_those_who_live_through_death_begin_without_health_and_nothin
     assert inventories[1]["health"] > 0
     assert inventories[0] == inventories[1] | ({"health": 0, "drink": 0} if share else {})
     assert not granted.over
+
+
+def zombies(simulator):
+    """How far each is from the player, in columns and rows."""
+    engine = simulator.env
+    found = [thing.pos - engine._player.pos for thing in engine._world.objects if type(thing).__name__ == "Zombie"]
+    return np.abs(np.array(found).reshape(-1, 2))
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+@pytest.mark.parametrize("seed", [12, 13, 14])
+def test_a_share_of_those_who_live_through_death_begin_among_zombies(seed, share, monkeypatch):
+    monkeypatch.setattr("worldsim.simulators.crafter.FAINT", 0.0)
+    monkeypatch.setattr("worldsim.simulators.crafter.CROWDED", share)
+    crowded, calm = Crafter(varied=True, grace=500), Crafter(varied=True)
+    for simulator in (crowded, calm):
+        simulator.reset(seed)
+    more = len(zombies(crowded)) - len(zombies(calm))
+    assert 2 <= more < 9 if share else more == 0
+    assert (zombies(crowded) <= (4, 3)).all(1).sum() >= more
+    assert np.array_equal(crowded.env._player.pos, calm.env._player.pos)
+
+
+def test_by_day_the_engine_takes_a_crowd_away():
+    left = 0
+    for seed in range(20, 24):
+        simulator = Crafter(varied=True, grace=500)
+        simulator.reset(seed)
+        simulator._crowd(np.random.default_rng(seed))
+        simulator.env._step = 10
+        before = len(zombies(simulator))
+        for _ in range(100):
+            simulator.step(WAIT)
+        left += len(zombies(simulator)) / before
+    assert left < 4 * 0.7
 
 
 def test_time_is_up_whatever_is_granted():

@@ -33,6 +33,12 @@ FAINT = 1 / 8
 """Share of the varied episodes with grace in which the player begins without health, as it is after a day without
 water: most players of a generated world soon are, and what follows a death takes hundreds of frames."""
 
+CROWDED = 1 / 8
+"""Share of the varied episodes with grace that begin among zombies, more than the engine lets live. It takes one
+away in three seconds by day; a generated world that has never seen so many keeps all that a night has brought."""
+CROWD = (2, 9)
+"""How many of them come, at least, and fewer than."""
+
 CONTROLS = Controls(
     exclusive=True,
     day=DAY_FRAMES,
@@ -99,6 +105,9 @@ class Crafter:
             self._told = bool(np.random.default_rng([seed, 4]).random() >= UNTOLD)
             if self._grace and np.random.default_rng([seed, 5]).random() < FAINT:
                 self._env._player.inventory.update(health=0, drink=0)
+            crowd = np.random.default_rng([seed, 6])
+            if self._grace and crowd.random() < CROWDED:
+                self._crowd(crowd)
             frame = self._env.render()
         return np.ascontiguousarray(frame)
 
@@ -171,6 +180,16 @@ class Crafter:
                 inventory[name] = int(rng.integers(6 if name == "health" else 4, 10))
             elif rng.random() < (0.75 if "pickaxe" in name else 0.5):
                 inventory[name] = int(rng.integers(1, 8)) if "_" not in name else 1
+
+    def _crowd(self, rng: np.random.Generator) -> None:
+        """Have zombies stand where the view shows free ground."""
+        from crafter.objects import Zombie
+
+        world, player = self._env._world, self._env._player
+        seen = np.argwhere(np.ones((GRID[0], LOCAL_ROWS))) - (GRID[0] // 2, LOCAL_ROWS // 2) + player.pos
+        free = [place for place in rng.permutation(seen) if player.is_free(place, WALKABLE)]
+        for place in free[: int(rng.integers(*CROWD))]:
+            world.add(Zombie(world, place, player))
 
     def _places(self, rng: np.random.Generator) -> Iterator[NDArray[np.integer[Any]]]:
         """Where to begin, best first: in one episode of three beside an ore; in one of five where the engine does."""
