@@ -26,7 +26,7 @@ import torch
 import typer
 
 import worldsim
-from benchmarks.record import write
+from benchmarks.record import run, write
 from benchmarks.world_quality import Amount, measure
 from worldsim.decoding.noise_plan import PLAIN, parse_noise
 from worldsim.models.protocol import UNKNOWN
@@ -209,6 +209,7 @@ def ablate(
     recipe: WorldRecipe, training: Training, arms: Sequence[str], seeds: Sequence[int], roll: Roll, workers: int = 1
 ) -> dict[str, dict[int, dict[str, float]]]:
     """What every arm of every seed reached, by arm and seed; with several workers `roll` can be pickled."""
+    _held_out(recipe.name, training.data)  # whoever names a folder without recordings leaves no settings behind
     _check_same(training)
     # The start is the same for every seed.
     judged = [(name, seed) for seed in seeds for name in arms if name != "start" or seed == seeds[0]]
@@ -317,7 +318,7 @@ def main(
     updates: Annotated[int, typer.Option(min=1, help="Of the base; of others as many as take as long.")] = 150,
     windows: Annotated[int, typer.Option(min=1, help="In one update.")] = 2,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each arm.")] = 2,
-    only: Annotated[list[str] | None, typer.Option(help="These arms only; all if left out.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help=f"Of these arms only: {', '.join(ARMS)}.")] = None,
     judged: Annotated[int, typer.Option(min=1, help="Held-out windows.")] = 48,
     episodes: Annotated[int, typer.Option(min=2, help="Real episodes that rollouts leave.")] = 8,
     seconds: Annotated[int, typer.Option(min=5, help="World time of a walk.")] = 10,
@@ -346,4 +347,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 import worldsim
 from benchmarks.decode import timed
-from benchmarks.record import spread, write
+from benchmarks.record import run, spread, write
 from worldsim.cache.sight import Sight
 from worldsim.cache.view import Recording
 from worldsim.decoding.video import LatentBlock, VideoDecoder
@@ -164,4 +164,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

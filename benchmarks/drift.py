@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 import lvbench.cli
 import worldsim
-from benchmarks.record import RESULTS, ROOT, write
+from benchmarks.record import RESULTS, ROOT, run, write
 from benchmarks.report import source, table
 from benchmarks.world_quality import walk_keys
 from lvbench.compare import Comparison, compare
@@ -208,4 +208,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

@@ -20,7 +20,7 @@ import typer
 import worldsim
 from benchmarks.decode import timed, walker
 from benchmarks.maze_metrics import Floats, interval, psnr, squared_error
-from benchmarks.record import spread, write
+from benchmarks.record import run, spread, write
 from benchmarks.tiles import Frames
 from benchmarks.world_quality import CONTEXT, Episode, branch, explore_many, regular_points
 from worldsim.runtime.world import World
@@ -193,4 +193,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

@@ -28,7 +28,7 @@ import typer
 from numpy.typing import NDArray
 
 import worldsim
-from benchmarks.record import RESULTS, ROOT, commit, spread, write
+from benchmarks.record import RESULTS, ROOT, commit, run, spread, write
 from benchmarks.tiles import CENTRE, COLUMNS, Frames, read_frames
 from benchmarks.trips import HOME, Away, Square, Trip, change
 from benchmarks.walker import NAMES, Place, Walker, far
@@ -288,17 +288,18 @@ def main(
     square: Annotated[bool, typer.Option("--square", help="Go round a square instead, however long it takes.")] = False,
     loops: Annotated[int, typer.Option(min=2, help="Loops of each world.")] = 50,
     seed: Annotated[int, typer.Option(help="Of the first episode.")] = 600_000_000,
-    only: Annotated[list[str] | None, typer.Option(help="Of these worlds only; all if left out.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help=f"Of these only: {'; '.join(WORLDS)}.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
     name: Annotated[str, typer.Option(help="Of the file written to benchmarks/results.")] = "memory",
 ) -> None:
     """Judge what crafter remembers of a place, and write benchmarks/results/NAME_AWAYs.json or NAME_square.json."""
+    if unknown := {*(only or ())} - WORLDS.keys():
+        raise typer.BadParameter(f"no world {'; '.join(sorted(unknown))}; known: {'; '.join(WORLDS)}")
     away_s, name = (None, f"{name}_square") if square else (away, f"{name}_{away:g}s")
-    cases = points(seed, loops, away_s)
     rng = np.random.default_rng(seed)
     digest = sha256((weights or CRAFTER.folder / "weights.safetensors").read_bytes()).hexdigest()
     about = {"weights": digest, "away_s": away_s, "seed": seed, "loops": loops}
-    found = known(name, about)
+    cases, found = points(seed, loops, away_s), known(name, about)
     strips: list[Strip] = []
     passed: dict[str, bool] = {}
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
@@ -338,4 +339,4 @@ def save(name: str, result: dict[str, Any], strips: Sequence[Strip]) -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

@@ -1,4 +1,7 @@
-"""What every benchmark leaves behind: its numbers, with the hardware, the commit and the command they came from."""
+"""What every benchmark leaves behind: its numbers, with the hardware, the commit and the command they came from.
+
+And how one is run as a command.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +12,29 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
+import typer
+
+from worldsim_apps.telling import Refused, refusals, say
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 DIGITS = 4
+
+
+def run(main: Callable[..., None]) -> None:
+    """Run a benchmark as a command; what cannot be done is told in one line on stderr, and ends it with 2."""
+    try:
+        with refusals():
+            typer.run(main)
+    except Refused as error:
+        say(str(error))
+        raise SystemExit(2) from error
 
 
 def hardware() -> dict[str, Any]:

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 import worldsim
-from benchmarks.record import write
+from benchmarks.record import run, write
 from benchmarks.tiles import CENTRE, COLUMNS, ROWS
 from benchmarks.world_metrics import Count
 from benchmarks.world_quality import Episode, explore_many, share
@@ -169,4 +169,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from benchmarks import memory
 from benchmarks.memory import Loop, by_chance, go, judge, points, verdicts
@@ -146,3 +148,18 @@ def test_every_world_of_the_benchmark_can_be_loaded() -> None:
             assert policy_text(parse_policy(settings["policy"])).startswith(settings["policy"].partition(":")[0])
     budgets = [parse_policy(policy) for policy in memory.POLICIES[:-1]]
     assert {len(policy.see(range(1_000), 1_000, lambda frame: 1.0)) for policy in budgets} == {32}
+
+
+def test_a_world_nobody_knows_is_answered_with_those_that_are_judged(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.BadParameter, match=r"no world blockvid; known: recalls; window:frames=32; blockvid:"):
+        memory.main(only=["recalls", "blockvid"])
+    app = typer.Typer()
+    app.command()(memory.main)
+    told = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "400"}).output
+    assert "; ".join(memory.WORLDS) in " ".join(told.split())
+
+
+def test_weights_that_are_not_there_are_refused_before_anything_is_played(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "points", lambda *_: pytest.fail("it was played"))
+    with pytest.raises(FileNotFoundError):
+        memory.main(weights=Path("/nowhere/weights"))

@@ -5,18 +5,68 @@ from __future__ import annotations
 import json
 import math
 import os
+import runpy
 import subprocess
 from pathlib import Path
 
 import pytest
 import torch
+import typer
 
-from benchmarks.record import commit, hardware, provenance, spread, write
+from benchmarks.record import ROOT, commit, hardware, provenance, run, spread, write
+from worldsim.errors import DataError
 
 
 def git(folder: Path, *args: str) -> str:
     name = ("-c", "user.name=A", "-c", "user.email=a@b.c")
     return subprocess.run(["git", *name, *args], cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+
+
+REFUSED = "worldsim: it is torn; record again\n"
+
+
+@pytest.mark.parametrize("name", ["ablation", "cost", "drift", "kv", "memory", "retrieval"])
+def test_a_benchmark_that_is_refused_something_says_so_in_one_line(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def torn(*_: object, **__: object) -> None:
+        raise DataError("it is torn; record again")
+
+    for door in (
+        "worldsim.load",
+        "benchmarks.world_quality.explore_many",
+        "worldsim.simulators.crafter.Crafter.__init__",
+    ):
+        monkeypatch.setattr(door, torn)
+    monkeypatch.setattr("worldsim.training.data.Episodes", torn)
+    monkeypatch.setattr("sys.argv", [name, *(["--out", str(tmp_path / "arms")] if name == "ablation" else [])])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "benchmarks" / f"{name}.py"), run_name="__main__")
+    assert (ended.value.code, capsys.readouterr()) == (2, ("", REFUSED))
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_file_that_is_not_there_is_refused_so_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main() -> None:
+        Path("/nowhere/weights").read_bytes()
+
+    monkeypatch.setattr("sys.argv", ["memory"])
+    with pytest.raises(SystemExit) as ended:
+        run(main)
+    assert (ended.value.code, capsys.readouterr().err.count("\n")) == (2, 1)
+
+
+def test_a_benchmark_that_goes_well_ends_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    def main(code: int) -> None:
+        raise typer.Exit(code)
+
+    for code in (0, 1):
+        monkeypatch.setattr("sys.argv", ["memory", str(code)])
+        with pytest.raises(SystemExit) as ended:
+            run(main)
+        assert ended.value.code == code
 
 
 @pytest.fixture
