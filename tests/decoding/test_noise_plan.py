@@ -109,6 +109,7 @@ def test_a_plan_that_does_nothing_is_written_as_the_plain_one():
             ConfigError,
             "a video of up to 1024 frames, .* got 9{18}; name",
         ),
+        ("shuffled:window=0", ConfigError, "in windows of 2 frames or more, got window=0; ask for plain"),
         ("shuffled:window=3", ConfigError, "an even number of frames up to 1024, or of 0, got 3"),
         ("shuffled:window=2000000", ConfigError, "up to 1024, or of 0, got 2000000"),
         ("linear:low=x", ConfigError, "as a whole number"),

@@ -151,6 +151,8 @@ def parse_noise(text: str) -> NoisePlan:
                 f"a video has 1 frame or more, got frames={frames}; ask for plain if it has no such order"
             )
         return NoisePlan(published=frames)
+    if name == "shuffled" and options.get("window") == 0:
+        raise ConfigError("noise is shuffled in windows of 2 frames or more, got window=0; ask for plain if it is not")
     usual: dict[str, Any] = {"plain": {}, "shuffled": {"window": WINDOW}}.get(name, {"curve": name, "low": LOW})
     return NoisePlan(**(usual | options))
 
