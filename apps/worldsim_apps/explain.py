@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from worldsim.cache.policies import policy_text
 from worldsim.cache.sight import Sight
 from worldsim.errors import ConfigError
 from worldsim.files import make_folder, make_folders
@@ -28,8 +29,8 @@ STEPS_S = (0.25, 0.5, 1, 2, 5, 10, 20, 60, 120, 300, 600, 1800, 3600, 7200, 3600
 MOST_COLUMNS = 960
 """Blocks that are drawn apart; of more, neighbours share a column, which shows their mean."""
 PLOT_WIDTH, PLOT_HEIGHT, NARROWEST = 960, 420, 420
-LEFT, RIGHT, TOP, BOTTOM, GAP = 84, 96, 44, 48, 6
-PAPER, INK, UNSEEN = (255, 255, 255), (40, 36, 32), (232, 230, 226)
+LEFT, RIGHT, TOP, BOTTOM, GAP = 84, 96, 80, 48, 6
+PAPER, INK, UNSEEN, BORDER = (255, 255, 255), (40, 36, 32), (232, 230, 226), (60, 60, 230)
 """BGR, as OpenCV has it."""
 
 Picture = NDArray[np.uint8]
@@ -54,6 +55,7 @@ class Explained:
         if path is not None and path.is_dir():
             raise ConfigError(f"{path} is a folder, and what is explained is drawn to a file; name another")
         self._path = path
+        self._of = f"{world.origin.name}, policy {policy_text(world.plan.policy)}"
         # Of latent frames, which is what a block sees.
         self._length = world.plan.frames_per_block
         self._fps = world.fps * self._length / world.frames_per_block
@@ -78,7 +80,7 @@ class Explained:
         """Draw the picture, if there is a path and a block; OSError if it cannot be written: what was there stays."""
         if self._path is None or not self._seen:
             return
-        drawn = drawing(self._seen, length=self._length, fps=self._fps)
+        drawn = drawing(self._seen, of=self._of, length=self._length, fps=self._fps)
         try:
             with ExitStack() as ends:
                 file = GrowingFile(self._path)
@@ -133,11 +135,26 @@ def by_age(seen: Sequence[Sight], rows: Sequence[range], *, length: int) -> Tabl
     return table
 
 
-def drawing(seen: Sequence[Sight], *, length: int, fps: float) -> Picture:
+def nearest_rows(seen: Sequence[Sight], rows: Sequence[range], *, length: int) -> list[int | None]:
+    """Of each block how many rows, from the first on, hold what it saw up to the first gap in it; None without a gap.
+
+    What lies beyond the gap was brought back, or kept, while what was seen between has been let go.
+
+    Args:
+        seen, rows, length: as for `by_age`.
+    """
+    starts = [row.start for row in rows]
+    oldest = [block * length - sight.ranges[-1].start if sight.frames else 0 for block, sight in enumerate(seen)]
+    counts = np.searchsorted(starts, oldest, side="right").tolist()
+    return [count if len(sight.ranges) > 1 else None for sight, count in zip(seen, counts, strict=True)]
+
+
+def drawing(seen: Sequence[Sight], *, of: str, length: int, fps: float) -> Picture:
     """The picture, BGR uint8 [H, W, 3]: blocks from left to right, what lies further back higher up, the block below.
 
     Args:
         seen: what each of at least one block saw, as for `by_age`.
+        of: the world and the policy that it is of.
         length: frames in a block.
         fps: frames in a second.
     """
@@ -147,17 +164,40 @@ def drawing(seen: Sequence[Sight], *, length: int, fps: float) -> Picture:
     top = float(np.nanmax(table)) or 1.0
     height, width = max(4, min(16, PLOT_HEIGHT // len(rows))), max(1, min(48, PLOT_WIDTH // table.shape[1]))
     past, own = _cells(table[-2::-1], top, height, width), _cells(table[-1:], top, max(12, height), width)
-    wide = max(past.shape[1], NARROWEST)
+    heads = [of, "Attention that each block pays to the past, by how far back it lies", _axis(rows)]
+    borders = nearest_rows(seen, rows, length=length)
+    if any(border is not None for border in borders):
+        heads[2] += "; above the red line: from before a gap, retrieved or a sink"
+        _mark(past, borders, (height, width))
+    wide = max(past.shape[1], NARROWEST, *map(_width, heads))
     canvas = np.full((TOP + len(past) + GAP + len(own) + BOTTOM, LEFT + wide + RIGHT, 3), PAPER, np.uint8)
     below = TOP + len(past) + GAP
     canvas[TOP : TOP + len(past), LEFT : LEFT + past.shape[1]] = past
     canvas[below : below + len(own), LEFT : LEFT + own.shape[1]] = own
-    _say(canvas, "Attention that each block pays to the past, by how far back it lies", (LEFT, 22))
+    for line, text in enumerate(heads):
+        _say(canvas, text, (LEFT, 22 + 18 * line))
     _name_rows(canvas, rows, height, fps)
     _say(canvas, "itself", (LEFT - 6, below + 11), right=True)
     _name_columns(canvas, len(seen) * length / fps, past.shape[1])
     _draw_scale(canvas, top, len(past))
     return canvas
+
+
+def _axis(rows: Sequence[range]) -> str:
+    """How the rows go on from one to the next."""
+    if rows[-1].start == len(rows):
+        return "Rows go up in equal steps"
+    return f"Rows go up by logarithm, each {GROWTH:g} times as far back as the one below"
+
+
+def _mark(past: Picture, borders: Sequence[int | None], cell: tuple[int, int]) -> None:
+    """Draw a line over so many of the lowest rows of each block, in cells of (height, width)."""
+    height, width = cell
+    each = -(-len(borders) // MOST_COLUMNS)
+    for block, border in enumerate(borders):
+        if border is not None:
+            left, line = block // each * width, len(past) - border * height
+            past[max(0, line - 1) : line + 1, left : left + width] = BORDER
 
 
 def _merged(table: Table) -> Table:
@@ -209,5 +249,10 @@ def _say(canvas: Picture, text: str, at: tuple[int, int], *, right: bool = False
     """Write there, the left or the right end of the line of text being at that (x, y)."""
     x, y = at
     if right:
-        x -= cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.4, 1)[0][0]
+        x -= _width(text)
     cv2.putText(canvas, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.4, INK, 1, cv2.LINE_AA)
+
+
+def _width(text: str) -> int:
+    """Of a line of text, in pixels."""
+    return int(cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.4, 1)[0][0])

@@ -13,7 +13,20 @@ from worldsim.cache.policy import SinkWindow
 from worldsim.cache.sight import Sight
 from worldsim.errors import ConfigError
 from worldsim.testing.fakes import tiny_world
-from worldsim_apps.explain import LEFT, MOST_COLUMNS, PROBES, SINGLE, TOP, UNSEEN, Explained, bands, by_age, drawing
+from worldsim_apps.explain import (
+    BORDER,
+    LEFT,
+    MOST_COLUMNS,
+    PROBES,
+    SINGLE,
+    TOP,
+    UNSEEN,
+    Explained,
+    bands,
+    by_age,
+    drawing,
+    nearest_rows,
+)
 
 NEAR = Sight(frames=(-2, -1), shares=(0.125, 0.5))
 FAR = Sight(frames=(-2, 0, 1), shares=(0.25, 0.125, 0.125))
@@ -48,18 +61,52 @@ def cell(picture: np.ndarray, row: int, column: int) -> tuple[int, ...]:
 
 
 def test_what_is_older_is_drawn_higher_and_what_gets_more_is_brighter():
-    picture = drawing([NEAR, FAR], length=2, fps=8)
+    picture = drawing([NEAR, FAR], of="here", length=2, fps=8)
     rows = 4  # FAR saw frame -2 from frame 2 on
     assert cell(picture, 0, 0) == cell(picture, 1, 0) == cell(picture, 1, 1) == UNSEEN
     bright = {where: sum(cell(picture, *where)) for where in ((rows - 1, 0), (rows - 2, 0), (0, 1), (rows - 1, 1))}
     assert bright[rows - 1, 0] > bright[0, 1] > bright[rows - 2, 0] == bright[rows - 1, 1]
 
 
+def test_what_lies_beyond_a_gap_is_told_apart_from_what_is_near_by_a_line():
+    rows = bands(4)
+    assert nearest_rows([NEAR, FAR, Sight()], rows, length=2) == [None, 2, None]
+    lines = (drawing([NEAR, FAR], of="here", length=2, fps=8) == BORDER).all(-1)
+    beside = lines[TOP + 2 * 16, LEFT:]
+    assert beside.nonzero()[0].tolist() == [*range(48, 96)]
+    assert lines.sum() == 2 * 48
+    assert not (drawing([NEAR, NEAR], of="here", length=2, fps=8) == BORDER).all(-1).any()
+
+
+def test_blocks_that_share_a_column_have_their_line_there():
+    blocks = 2 * MOST_COLUMNS + 1
+    walk = [Sight(frames=(-3, at - 1), shares=(0.5, 0.25)) for at in range(blocks)]
+    lines = (drawing(walk, of="here", length=1, fps=8) == BORDER).all(-1)
+    assert lines.sum(0).nonzero()[0].tolist() == [*range(LEFT, LEFT + blocks // 3 + 1)]
+
+
+def test_a_picture_says_what_it_is_of_and_how_its_rows_go_on(monkeypatch):
+    said = []
+    monkeypatch.setattr("worldsim_apps.explain._say", lambda canvas, text, at, **_: said.append(text))
+    for walk in ([NEAR], [NEAR, FAR], [Sight(frames=(-SINGLE - 1,), shares=(0.5,))]):
+        drawing(walk, of="crafter, policy full", length=2, fps=8)
+    assert said.count("crafter, policy full") == 3
+    even, gap, far = (text for text in said if text.startswith("Rows go up"))
+    assert even == "Rows go up in equal steps"
+    assert gap == f"{even}; above the red line: from before a gap, retrieved or a sink"
+    assert far == "Rows go up by logarithm, each 1.2 times as far back as the one below"
+
+
+def test_a_long_name_widens_the_picture():
+    narrow, wide = (drawing([NEAR], of="here" * times, length=2, fps=8) for times in (1, 99))
+    assert wide.shape[1] > narrow.shape[1]
+
+
 def test_a_long_walk_has_a_picture_no_wider_and_its_columns_are_means():
     blocks = 3 * MOST_COLUMNS - 1
     walk = [Sight(frames=(at - 1,), shares=(0.75 if at % 3 == 0 else 0.0,)) for at in range(blocks)]
-    picture = drawing(walk, length=1, fps=8)
-    assert picture.shape[1] <= drawing(walk[:MOST_COLUMNS], length=1, fps=8).shape[1]
+    picture = drawing(walk, of="here", length=1, fps=8)
+    assert picture.shape[1] <= drawing(walk[:MOST_COLUMNS], of="here", length=1, fps=8).shape[1]
     row = picture[TOP + 8, LEFT : LEFT + MOST_COLUMNS]
     # Whole groups hold one third of 0.75, the last, of which one column is missing, half of it.
     assert len(np.unique(row[:-1], axis=0)) == 1
@@ -82,7 +129,8 @@ def test_a_walk_is_measured_drawn_and_told(tmp_path):
     assert [block["frames"] for block in found["blocks"]] == [(-5, -2, -1), (-5, -1, 0), (-5, 0, 1)]
     for block, one in zip(found["blocks"], seen, strict=True):
         assert block["shares"] == pytest.approx(one.shares, abs=1e-5)
-    assert np.array_equal(cv2.imread(found["path"]), drawing(seen, length=1, fps=world.fps))
+    of = f"{world.origin.name}, policy sink:sink=1,window=2"
+    assert np.array_equal(cv2.imread(found["path"]), drawing(seen, of=of, length=1, fps=world.fps))
 
 
 def test_without_a_path_nothing_is_measured_and_without_a_block_nothing_is_drawn(tmp_path):
