@@ -91,7 +91,7 @@ def generate(
     """Walk through a learned world under scripted keys, and write what is seen as a video."""
     import worldsim
     from worldsim_apps.explain import Explained
-    from worldsim_apps.generate import film, film_file, length_of
+    from worldsim_apps.generate import film, film_file, length_of, settings_of
     from worldsim_apps.progress import progress
     from worldsim_apps.results import check_files
     from worldsim_apps.walk import beginning, remark, script_of
@@ -116,6 +116,7 @@ def generate(
         made = film(place, session, script, filmed, frames=frames, on_frames=explained.follow(session, bar.advance))
         pages, tiers = asdict(place.pool.bytes), asdict(place.pool.tier_bytes)
     fields = {"world": world, "seed": seed, "start": start, "kv": kv, "noise": noise, "budget": budget}
+    fields |= settings_of(place)
     fields |= {"kv_bytes": pages, "tier_bytes": tiers} | made.to_dict() | explained.to_dict()
     report(fields if as_json else str(made))
     explained.draw()

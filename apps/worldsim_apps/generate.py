@@ -10,6 +10,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from worldsim.cache.policies import policy_text
 from worldsim.errors import ConfigError, counted
 from worldsim.runtime.chunk import Chunk, Frames
 from worldsim.runtime.session import Session
@@ -54,6 +55,20 @@ class Film:
 def film_file(world: World, path: Path) -> VideoWriter:
     """A file for a film of a world, an MP4; errors as for VideoWriter."""
     return VideoWriter(path, size=world.size, fps=world.fps, scale=shown_scale(world.size))
+
+
+def settings_of(world: World) -> dict[str, Any]:
+    """How its blocks are made, by the names under which `worldsim.load` takes what is chosen of that; fit for JSON.
+
+    Blocks are of so many frames as are shown.
+    """
+    plan = world.plan
+    return {
+        "policy": policy_text(plan.policy),
+        "steps": len(plan.sigmas),
+        "frames_per_block": world.frames_per_block,
+        "clean_pass": plan.clean_pass,
+    }
 
 
 def length_of(world: World, seconds: float, *, start: int | None, begun: Frames | None) -> int:

@@ -86,6 +86,8 @@ def test_generate_writes_the_video_and_reports_in_json(untrained, capsys):
     told = json.loads(out)
     wanted = {"world": "crafter", "seed": 0, "start": 3, "path": "new/walk.mp4", "frames": 5, "fps": 8}
     assert wanted.items() <= told.items()
+    made = {"policy": "window:frames=32", "steps": 2, "frames_per_block": 2, "clean_pass": True}
+    assert made.items() <= told.items()
     assert told["took_s"] > 0
     assert subtitles(Path("new/walk.mp4")) == [(0, ""), (2, "KeyD")]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ from worldsim.cache.policy import Full
 from worldsim.errors import ConfigError, PoolFull, VideoError
 from worldsim.testing.fakes import tiny_world
 from worldsim_apps.actions import Actions
-from worldsim_apps.generate import Film, film, film_file, length_of
+from worldsim_apps.generate import Film, film, film_file, length_of, settings_of
 
 SIZE = (9, 12)
 
@@ -171,3 +172,10 @@ def test_a_film_tells_world_time_and_its_ratio_to_the_time_it_took():
         "seconds": 3.0,
         "speed": 2.0,
     }
+
+
+def test_the_settings_of_a_world_are_those_it_was_loaded_with():
+    world = tiny_world(policy=Full())
+    world.plan = replace(world.plan, frames_per_block=2, clean_pass=False)
+    steps = len(world.plan.sigmas)
+    assert settings_of(world) == {"policy": "full", "steps": steps, "frames_per_block": 2, "clean_pass": False}
