@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from worldsim.cache.policies import POLICIES, parse_policy, policy_text
+from worldsim.cache.policies import ELSEWHERE, POLICIES, parse_policy, policy_text
 from worldsim.cache.policy import Full, Policy, SinkWindow, Window
 from worldsim.cache.retrieval import Retrieval
 from worldsim.errors import ConfigError, UnknownName
+from worldsim.wan import RECIPES
 
 
 @pytest.mark.parametrize(
@@ -57,6 +60,39 @@ def test_an_unknown_policy_or_option_is_answered_with_the_known_ones(text: str, 
 
 
 @pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("infinity-rope", "of the policy sink:sink=1,window=2; its flush and cut are for --on-prompt"),
+        ("cut:gap=42", "for --on-prompt"),
+        ("LongLive", "of the policy far-sink:sink=3,window=6; its re-cache is for --on-prompt"),
+        ("recache:frames=12", "its re-cache is for --on-prompt"),
+        ("rolling", "the published world rolling-forcing"),
+        ("krea", "the policy recompute"),
+        ("streaming", "the policy adaptive"),
+    ],
+)
+def test_what_is_no_policy_here_is_answered_with_where_it_is(text: str, where: str) -> None:
+    with pytest.raises(UnknownName, match="there is no policy") as told:
+        parse_policy(text)
+    (note,) = told.value.__notes__
+    assert where in note
+
+
+def test_what_is_found_nowhere_has_no_note() -> None:
+    for text in ("windows", "window:frame=3"):
+        with pytest.raises(UnknownName) as told:
+            parse_policy(text)
+        assert not hasattr(told.value, "__notes__")
+
+
+def test_the_notes_about_published_worlds_are_true() -> None:
+    for name, recipe in RECIPES.items():
+        if name in ELSEWHERE:
+            assert f"the policy {policy_text(recipe.policy)};" in ELSEWHERE[name] or recipe.rolling, name
+    assert {"infinity-rope", "longlive", "rolling-forcing"} <= ELSEWHERE.keys() & RECIPES.keys()
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "window:frames=few",
@@ -103,3 +139,11 @@ def test_a_policy_that_nobody_knows_is_told_by_its_repr() -> None:
 
     own = Own(frames=2)
     assert policy_text(own) == repr(own)
+
+
+def test_the_page_about_memory_says_what_every_name_means_by_itself() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "memory.md").read_text()
+    for name in POLICIES:
+        policy = parse_policy(name)
+        assert f"\n| `{policy_text(policy)}` |" in page
+        assert not isinstance(policy, Retrieval) or f"up to {policy.limit}" in page

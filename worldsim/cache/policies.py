@@ -10,6 +10,7 @@ from typing import Any
 from worldsim.cache.options import parse_options
 from worldsim.cache.policy import Full, Policy, SinkWindow, Window
 from worldsim.cache.retrieval import DIGITS, Retrieval
+from worldsim.errors import UnknownName
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,19 @@ POLICIES: dict[str, Named] = {
 }
 
 
+_ROPE = "infinity-rope is a published world, of the policy sink:sink=1,window=2; its flush and cut are for --on-prompt"
+_LONGLIVE = "longlive is a published world, of the policy far-sink:sink=3,window=6; its re-cache is for --on-prompt"
+_ROLLING = "a window that rolls is how the published world rolling-forcing makes its blocks, and no policy"
+ELSEWHERE = {
+    **dict.fromkeys(("infinity-rope", "flush", "cut"), _ROPE),
+    **dict.fromkeys(("longlive", "recache", "re-cache"), _LONGLIVE),
+    **dict.fromkeys(("rolling", "rolling-forcing"), _ROLLING),
+    "krea": "what Krea does is the policy recompute",
+    **dict.fromkeys(("streaming", "streamdiffusionv2"), "the sink of StreamDiffusionV2 is the policy adaptive"),
+}
+"""Where what is asked for as a policy is found, by names that papers have for it."""
+
+
 def parse_policy(text: str) -> Policy:
     """The policy that a text names: "full", "window:frames=24", "blockvid:tau=0.98,top=2".
 
@@ -60,7 +74,12 @@ def parse_policy(text: str) -> Policy:
         ConfigError: an option is given twice, is no such number, or does not fit.
     """
     known = {name: named.options for name, named in POLICIES.items()}
-    name, options = parse_options(text, known, kind="policy", decimals=("tau", "like"))
+    try:
+        name, options = parse_options(text, known, kind="policy", decimals=("tau", "like"))
+    except UnknownName as error:
+        if where := ELSEWHERE.get(text.partition(":")[0].lower()):
+            error.add_note(where)
+        raise
     named = POLICIES[name]
     return named.kind(**{**named.usual, **named.settled, **options})
 
