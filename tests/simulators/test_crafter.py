@@ -397,6 +397,18 @@ def test_a_share_of_those_who_live_through_death_begin_among_zombies(seed, share
     assert np.array_equal(crowded.env._player.pos, calm.env._player.pos)
 
 
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_who_begins_among_zombies_plays_until_most_have_left(share, monkeypatch):
+    monkeypatch.setattr("worldsim.simulators.crafter.CROWDED", share)
+    simulator = Crafter(varied=True, grace=10_000)
+    simulator.reset(15)
+    frames = 0
+    while not simulator.over and frames < 130:
+        simulator.step(WAIT)
+        frames += 1
+    assert frames == (100 if share else 130)
+
+
 def test_by_day_the_engine_takes_a_crowd_away():
     left = 0
     for seed in range(20, 24):

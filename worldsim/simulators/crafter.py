@@ -38,6 +38,8 @@ CROWDED = 1 / 8
 away in three seconds by day; a generated world that has never seen so many keeps all that a night has brought."""
 CROWD = (2, 9)
 """How many of them come, at least, and fewer than."""
+CROWD_FRAMES = 100
+"""How long such an episode is: by then most have left."""
 
 CONTROLS = Controls(
     exclusive=True,
@@ -85,6 +87,7 @@ class Crafter:
         self._varied = varied
         self._calm = calm
         self._grace = self._left = grace
+        self._end = 0
         self._env: Any = None
         self._over = True
         self._told = True
@@ -98,7 +101,7 @@ class Crafter:
         if self._calm:
             _calm_night(self._env._local_view)
         frame = self._env.reset()
-        self._over, self._left = False, self._grace
+        self._over, self._left, self._end = False, self._grace, self._env._length
         self._event = ""
         if self._varied:
             self._vary(np.random.default_rng([seed, 1]))
@@ -108,6 +111,7 @@ class Crafter:
             crowd = np.random.default_rng([seed, 6])
             if self._grace and crowd.random() < CROWDED:
                 self._crowd(crowd)
+                self._end = self._env._step + CROWD_FRAMES
             frame = self._env.render()
         return np.ascontiguousarray(frame)
 
@@ -119,7 +123,8 @@ class Crafter:
         faced, place, had = self._faced(), tuple(self.env._player.pos), dict(self.env._player.inventory)
         frame, _, over, _ = self.env.step(self.env.action_names.index(name))
         self._left -= not self.env._player.health
-        self._over = over and (self._left < 0 or self.env._step >= self.env._length)
+        is_late = self.env._step >= self._end
+        self._over = is_late or (over and self._left < 0)
         moved = tuple(self.env._player.pos) != place
         have = {item: now for item, now in self._have().items() if item not in LEFT_TO_CHANCE}
         changes = [f"{item}{'+' if now > had[item] else '-'}" for item, now in have.items() if now != had[item]]
