@@ -196,11 +196,14 @@ def serve(
     name: Annotated[list[str] | None, typer.Option(help="Another name of this server, such as host:port.")] = None,
     folder: Annotated[Path, typer.Option(help="Where worlds are kept: logs, and what was saved.")] = Path("worlds"),
     image: Image = None,
-    frames_per_block: FramesPerBlock = None,
     policy: Policy = None,
     kv: Kv = None,
     budget: Budget = None,
     spill: Spill = None,
+    noise: Noise = "plain",
+    no_clean_pass: NoCleanPass = False,
+    steps: Steps = None,
+    frames_per_block: FramesPerBlock = None,
     size: Size = None,
     on_prompt: OnPrompt = None,
     preview: Preview = None,
@@ -221,9 +224,9 @@ def serve(
 
     picture = None if image is None else fit_picture(image, ahead_of(world, size, device))
     door = Door(host=host, port=port, token=token, origins=tuple(origin or ()), hosts=tuple(name or ()))
-    chosen: dict[str, Any] = {"policy": policy, "kv": kv, "budget": budget, "spill": spill, "size": size}
-    chosen |= {"frames_per_block": frames_per_block, "on_prompt": on_prompt, "preview": preview}
-    chosen |= {"compiled": compiled, "linears": linears}
+    chosen: dict[str, Any] = {"policy": policy, "steps": steps, "frames_per_block": frames_per_block, "noise": noise}
+    chosen |= {"kv": kv, "budget": budget, "spill": spill, "clean_pass": not no_clean_pass}
+    chosen |= {"size": size, "on_prompt": on_prompt, "preview": preview, "compiled": compiled, "linears": linears}
     # One more than may play, since a session may take the place of another.
     chosen |= {"sessions": (max_sessions or 1) + 1 if world in PUBLISHED else None}
     loaded = worldsim.load(world, device=device, weights=weights, **chosen)

@@ -21,6 +21,7 @@ import torch
 from tests.signalling import send
 from worldsim import presets
 from worldsim.client import BlockingClient
+from worldsim.decoding.noise_plan import noise_text
 from worldsim.errors import SessionClosed
 from worldsim.models.small.backbone import SmallBackbone, SmallConfig
 from worldsim.models.small.weights import save_weights
@@ -765,6 +766,23 @@ def test_how_keys_and_values_are_kept_reaches_a_published_model_that_is_served(m
     assert main(["serve", "--world", "longlive", "--kv", "fp8", "--budget", "7GB", "--max-sessions", "2"]) == 0
     chosen = {name: given[name] for name in ("name", "kv", "budget", "sessions")}
     assert chosen == {"name": "longlive", "kv": "fp8", "budget": "7GB", "sessions": 3}
+
+
+@pytest.mark.usefixtures("untrained")
+def test_how_blocks_are_made_reaches_the_world_that_is_served(monkeypatch):
+    served: list[Any] = []
+
+    async def run(world: object, settings: object, on_ready: object) -> None:
+        served.append(world)
+
+    monkeypatch.setattr("worldsim_apps.server.run", run)
+    level = "cosine:low=40,high=100,period=3,window=0"
+    options = ["--noise", level, "--no-clean-pass", "--steps", "3", "--device", "cpu"]
+    assert main(["serve", *options]) == 0
+    assert main(["serve", "--device", "cpu"]) == 0
+    chosen, plain = (world.plan for world in served)
+    assert (noise_text(chosen.noise), chosen.clean_pass, len(chosen.sigmas)) == (level, False, 3)
+    assert (plain.noise.is_plain, plain.clean_pass, len(plain.sigmas)) == (True, True, 2)
 
 
 @pytest.mark.usefixtures("untrained")

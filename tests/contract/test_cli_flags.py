@@ -14,8 +14,9 @@ PROMISED = {
     "--spill --noise --no-clean-pass --steps --frames-per-block --size --on-prompt --preview --compile --linears "
     "--device --weights --output -o --log --explain --json",
     "replay": "log --verify --output -o --device --weights --json",
-    "serve": "--world --host --port --max-sessions --token --origin --name --folder --image --frames-per-block "
-    "--policy --kv --budget --spill --size --on-prompt --preview --compile --linears --device --weights --open --json",
+    "serve": "--world --host --port --max-sessions --token --origin --name --folder --image --policy --kv "
+    "--budget --spill --noise --no-clean-pass --steps --frames-per-block --size --on-prompt --preview --compile "
+    "--linears --device --weights --open --json",
     "ui": "--port --folder --device --open --json",
     "record": "name --frames --seed --held-out --workers --output -o --json",
     "train": "name --data --out --minutes --updates --seed --device --compile --resume --weights --recalling --json",
