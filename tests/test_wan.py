@@ -37,7 +37,7 @@ from worldsim.runtime.journal import read_log
 from worldsim.runtime.session import Session
 from worldsim.runtime.world import World
 from worldsim.wan import RECIPES, WanRecipe, load_parts, open_backbone, parse_size, plan_memory, room_for
-from worldsim.wan_memory import pages_of
+from worldsim.wan_memory import Shortcuts, pages_of
 
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
@@ -707,7 +707,7 @@ def test_nothing_is_read_before_there_is_found_to_be_room(folder: Path, tmp_path
 
 def test_too_little_memory_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = RECIPES["self-forcing"].plan()
-    check = room_for(plan, device=CPU, preview=True, keeping=Keeping())
+    check = room_for(plan, device=CPU, shortcuts=Shortcuts(preview=True), keeping=Keeping())
     check(TINY, torch.bfloat16)
     for free in (10**6, 10**12):
         monkeypatch.setattr("worldsim.wan.free_bytes", lambda device, free=free: free)
@@ -735,7 +735,7 @@ def test_a_size_beyond_all_memory_is_refused_before_any_of_it_is_taken(folder: P
 
 def test_a_small_model_on_a_cpu_is_not_planned_for_seconds(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worldsim.wan.memory_plan", None)
-    room_for(RECIPES["self-forcing"].plan(), device=CPU, preview=False, keeping=Keeping())(TINY, torch.float32)
+    room_for(RECIPES["self-forcing"].plan(), device=CPU, shortcuts=Shortcuts(), keeping=Keeping())(TINY, torch.float32)
 
 
 @pytest.mark.parametrize(
@@ -894,10 +894,18 @@ def test_layers_are_made_as_fast_as_is_asked_and_8_bits_make_another_world(
     monkeypatch.setattr("worldsim.published.check_compiler", lambda device: compiled.append(device.type))
     monkeypatch.setattr("worldsim.published.is_native", lambda device: True)
     monkeypatch.setattr(torch, "compile", compile_)
+    planned: list[Shortcuts] = []
+
+    def room(plan: Any, *, shortcuts: Shortcuts, **given: Any) -> Any:
+        planned.append(shortcuts)
+        return room_for(plan, shortcuts=shortcuts, **given)
+
+    monkeypatch.setattr("worldsim.published.room_for", room)
     plain = loaded("self-forcing", folder)
     assert compiled == []
     fast = loaded("self-forcing", folder, compiled=True, linears="fp8")
     assert compiled == ["cpu", *["before", "after"] * TINY.layers]
+    assert planned == [Shortcuts(), Shortcuts(fp8=True)]
     assert fast.origin.weights != plain.origin.weights
     assert loaded("self-forcing", folder, compiled=True).origin.weights == plain.origin.weights
     with plain.open(seed=1, prompt=PROMPT) as one, fast.open(seed=1, prompt=PROMPT) as other:

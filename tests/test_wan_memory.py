@@ -23,18 +23,22 @@ from worldsim.decoding.prompting import PromptChange
 from worldsim.decoding.video import VideoDecoder
 from worldsim.errors import ConfigError, MissingDependency
 from worldsim.keeping import Keeping, tiers_of
+from worldsim.models.fp8 import Fp8Linear
 from worldsim.models.matrixgame.backbone import MatrixGameBackbone
 from worldsim.models.matrixgame.condition import MOST, picture_condition
 from worldsim.models.matrixgame.config import matrixgame_config
 from worldsim.models.wan.backbone import WanBackbone
 from worldsim.models.wan.config import wan_config
+from worldsim.models.wan.layers import speed_up
 from worldsim.wan import CAUSAL_FORCING, LONGLIVE, RECIPES, ROLLING_FORCING, SELF_FORCING
 from worldsim.wan_memory import (
     DRIVER_BYTES,
     SIGHT_PARAMETERS,
     TEXT_PARAMETERS,
+    Shortcuts,
     _Alive,
     _backbone_work,
+    _rounding_bytes,
     check_memory,
     codec_bytes,
     least_bytes,
@@ -49,6 +53,7 @@ TINY = wan_config("tiny", height_px=64, width_px=96)
 PAGE = 287_539_200
 """Bytes of keys and values of a frame of 1,560 tokens, 30 layers and 12 heads of 128 in bfloat16."""
 BFLOAT16, FLOAT32 = torch.bfloat16, torch.float32
+PREVIEW = Shortcuts(preview=True)
 
 
 def within(budget: str, kv: str | None = None) -> Keeping:
@@ -97,17 +102,45 @@ def test_other_settings_take_what_differs() -> None:
     shared = memory_plan(FULL, SELF_FORCING.plan(), dtype=BFLOAT16, sessions=3)
     assert shared.pages - plain.pages == (2 * 18 + 2 * 3) * PAGE  # two blocks more than are spare for one
     assert shared.codec_state == 3 * plain.codec_state
-    preview = memory_plan(FULL, SELF_FORCING.plan(), dtype=BFLOAT16, preview=True)
+    preview = memory_plan(FULL, SELF_FORCING.plan(), dtype=BFLOAT16, shortcuts=PREVIEW)
     assert preview.codec > plain.codec
     assert preview.codec_state < plain.codec_state / 20
     assert preview.work < plain.work
     rolling = memory_plan(FULL, ROLLING_FORCING.plan(), dtype=BFLOAT16)
     assert rolling.view == (21 + 3) * PAGE
-    anew = memory_plan(FULL, LONGLIVE.plan(), dtype=BFLOAT16, preview=True)
+    anew = memory_plan(FULL, LONGLIVE.plan(), dtype=BFLOAT16, shortcuts=PREVIEW)
     assert anew.pages == (12 + 12 + 12) * PAGE
     assert anew.view == 12 * PAGE
     assert anew.work == 18 * PAGE, "twelve frames, kept and half of that put together"
     assert memory_plan(FULL, SELF_FORCING.plan(), dtype=FLOAT32).device > 1.9 * plain.device
+
+
+def test_layers_of_8_bits_take_a_byte_for_each_weight_and_four_for_the_scale_of_each_output() -> None:
+    plain = memory_plan(FULL, SELF_FORCING.plan(), dtype=BFLOAT16, shortcuts=PREVIEW)
+    coded = memory_plan(FULL, SELF_FORCING.plan(), dtype=BFLOAT16, shortcuts=Shortcuts(preview=True, fp8=True))
+    # Of attention over the past all four products, of that to the prompt two, and of the perceptron both.
+    weights, outputs = 30 * 1536 * (6 * 1536 + 2 * 8960), 30 * (6 * 1536 + 8960 + 1536)
+    assert plain.weights - coded.weights == weights - 4 * outputs
+    assert coded.work > plain.work, "rows are rounded in float32"
+    same = ("pages", "view", "heard", "codec", "codec_state", "told", "below")
+    assert [getattr(coded, part) for part in same] == [getattr(plain, part) for part in same]
+
+
+def test_weights_that_are_to_be_rounded_to_8_bits_are_all_there_before_they_are() -> None:
+    """Rounded here as when a world is loaded, where little else is in memory."""
+    fast, small = Shortcuts(fp8=True), replace(TINY, dim=192, ffn_dim=512, layers=5, text_length=1)
+    plan = SELF_FORCING.plan(policy=Window(frames=3))
+    told = memory_plan(small, plan, dtype=BFLOAT16, shortcuts=fast)
+    with torch.device("meta"):
+        backbone = WanBackbone(small).to(BFLOAT16)
+    alive = _Alive()
+    with alive, torch.no_grad():
+        backbone.to_empty(device=CPU)
+        speed_up(backbone.blocks, compiled=False, fp8=True)
+    assert sum(tensor.nbytes for tensor in backbone.state_dict().values()) == told.weights
+    assert alive.most == pytest.approx(_rounding_bytes(small, BFLOAT16), rel=0.03)
+    low = memory_plan(wan_config("1.3b", height_px=64, width_px=96), plan, dtype=BFLOAT16, shortcuts=fast)
+    assert low.device == _rounding_bytes(FULL, BFLOAT16) + low.codec > 2 * 1_418_996_800 + low.codec
 
 
 def test_a_budget_bounds_pages_and_the_rest_lies_below_it() -> None:
@@ -139,7 +172,7 @@ def test_coded_pages_take_room_beside_exact_ones_unless_there_is_a_budget() -> N
 )
 def test_self_forcing_with_a_preview_fits_smaller_cards(frames: int, budget: str, card: int) -> None:
     plan = SELF_FORCING.plan(policy=Window(frames=frames))
-    found = memory_plan(FULL, plan, dtype=BFLOAT16, preview=True, keeping=within(budget))
+    found = memory_plan(FULL, plan, dtype=BFLOAT16, shortcuts=PREVIEW, keeping=within(budget))
     assert found.card < card * 10**9
     # A budget has to hold what a block sees, and itself.
     assert (frames + 3) * PAGE <= within(budget).tiers.budget.device
@@ -147,7 +180,7 @@ def test_self_forcing_with_a_preview_fits_smaller_cards(frames: int, budget: str
 
 
 def test_self_forcing_as_published_needs_a_card_of_24_gb_with_a_preview_and_of_32_without() -> None:
-    assert 16e9 < memory_plan(FULL, SELF_FORCING.plan(), dtype=BFLOAT16, preview=True).card < 24e9
+    assert 16e9 < memory_plan(FULL, SELF_FORCING.plan(), dtype=BFLOAT16, shortcuts=PREVIEW).card < 24e9
     assert 24e9 < memory_plan(FULL, SELF_FORCING.plan(), dtype=BFLOAT16).card < 32e9
 
 
@@ -164,7 +197,7 @@ class Nowhere(TorchDispatchMode):
 @pytest.mark.parametrize("name", ["causal-forcing-framewise", "infinity-rope", "longlive", "rolling-forcing"])
 def test_a_recipe_is_planned_without_taking_memory(name: str) -> None:
     with Nowhere():
-        plan = memory_plan(FULL, RECIPES[name].plan(), dtype=BFLOAT16, preview=True)
+        plan = memory_plan(FULL, RECIPES[name].plan(), dtype=BFLOAT16, shortcuts=PREVIEW)
     assert 10e9 < plan.device < 24e9
 
 
@@ -228,11 +261,15 @@ def test_a_tiny_decoder_takes_what_it_is_said_to_take() -> None:
         LONGLIVE.plan(),
     ],
 )
-@pytest.mark.parametrize("seed", [4])
-def test_a_video_takes_about_what_it_is_said_to_take(plan: Any, seed: int) -> None:
+@pytest.mark.parametrize(("seed", "fp8"), [(4, False), (4, True)])
+def test_a_video_takes_about_what_it_is_said_to_take(plan: Any, seed: int, *, fp8: bool) -> None:
     config = replace(TINY, layers=4, text_length=9)
     backbone = WanBackbone(config).eval().requires_grad_(False)
-    told = memory_plan(config, plan, dtype=FLOAT32)
+    speed_up(backbone.blocks, compiled=False, fp8=fp8)
+    for module in backbone.modules():
+        if isinstance(module, Fp8Linear):
+            module._is_native = True  # as on a GPU; torch has the same product on a CPU
+    told = memory_plan(config, plan, dtype=FLOAT32, shortcuts=Shortcuts(fp8=fp8))
     words = torch.randn(5, config.text_dim, generator=torch.Generator().manual_seed(seed))
     alive = _Alive()
     with alive:
@@ -243,7 +280,7 @@ def test_a_video_takes_about_what_it_is_said_to_take(plan: Any, seed: int) -> No
                 decoder.tell(backbone.hear(words * (1 + at)))
             decoder.commit(decoder.propose(torch.zeros(1, plan.frames_per_block, 0)))
     # Without the codec's part of the work. Latents are not planned for: here they are a sixth of a page, else a 700th.
-    own = told.pages + told.view + told.heard + _backbone_work(config, plan, FLOAT32)
+    own = told.pages + told.view + told.heard + _backbone_work(config, plan, FLOAT32, fp8=fp8)
     assert 0.75 * own <= alive.most <= 1.15 * own
 
 
@@ -273,7 +310,7 @@ def test_a_game_as_published_is_planned_with_its_streams_its_picture_and_without
     recipe = matrixgame.RECIPES["matrix-game-2-universal"]
     config = recipe.config((352, 640))
     with Nowhere():
-        plan = memory_plan(config, recipe.plan(), dtype=BFLOAT16, preview=True)
+        plan = memory_plan(config, recipe.plan(), dtype=BFLOAT16, shortcuts=PREVIEW)
     assert plan.weights == 2 * 1_619_242_304
     page = 2 * 2 * 880 * (30 * 12 * 128 + 15 * 16 * 64)  # keys and values of all tokens and of their mouse
     assert config.pages.bytes(BFLOAT16) == page
@@ -322,12 +359,16 @@ def test_a_plan_is_read_in_lines_that_leave_out_what_there_is_not() -> None:
     assert not any("beyond the budget" in line for line in lines)
 
 
-@pytest.mark.parametrize("keeping", [Keeping(), Keeping(storage=parse_storage("int8"))])
-def test_what_lies_there_for_good_is_told_without_making_a_call(keeping: Keeping, monkeypatch: Any) -> None:
+@pytest.mark.parametrize(
+    ("keeping", "fp8"), [(Keeping(), False), (Keeping(storage=parse_storage("int8")), False), (Keeping(), True)]
+)
+def test_what_lies_there_for_good_is_told_without_making_a_call(
+    keeping: Keeping, monkeypatch: Any, *, fp8: bool
+) -> None:
     plan = SELF_FORCING.plan()
-    whole = memory_plan(TINY, plan, dtype=FLOAT32, keeping=keeping, sessions=2)
+    whole = memory_plan(TINY, plan, dtype=FLOAT32, shortcuts=Shortcuts(fp8=fp8), keeping=keeping, sessions=2)
     monkeypatch.setattr("worldsim.wan_memory._peak", None)
-    least = least_bytes(TINY, plan, dtype=FLOAT32, keeping=keeping, sessions=2)
+    least = least_bytes(TINY, plan, dtype=FLOAT32, fp8=fp8, keeping=keeping, sessions=2)
     assert least == whole.weights + whole.pages + whole.view
 
 

@@ -25,6 +25,7 @@ from worldsim.models.wan.layers import speed_up
 from worldsim.runtime.devices import free_bytes
 from worldsim.runtime.world import World
 from worldsim.wan import WanParts, WanRecipe, dtype_on, parse_size, room_for
+from worldsim.wan_memory import Shortcuts
 
 FP8 = "fp8"
 Recipe = WanRecipe | MatrixGameRecipe
@@ -74,7 +75,8 @@ def load_published(recipe: Recipe, plan: VideoPlan, weights: str | Path | None, 
         path_of(weights, "weights")  # checked alone: as a path ./a/b would be a/b, which may be a name on the hub
     place.check()
     planned: dict[str, Any] = {"keeping": place.keeping, "sessions": place.sessions}
-    check = room_for(plan, device=place.device, preview=place.preview is not None, **planned)
+    shortcuts = Shortcuts(preview=place.preview is not None, fp8=place.linears is not None)
+    check = room_for(plan, device=place.device, shortcuts=shortcuts, **planned)
     where: dict[str, Any] = {"size": place.size, "device": place.device, "preview": place.preview, "check": check}
     if isinstance(recipe, WanRecipe):
         told = _fast(wan.load_parts(recipe, weights, **where), place)

@@ -48,7 +48,7 @@ from worldsim.runtime.voice import Voice
 from worldsim.runtime.world import Origin, World
 from worldsim.samplers import few_step
 from worldsim.schedules import few_step_sigmas
-from worldsim.wan_memory import Config, MemoryPlan, check_memory, least_bytes, memory_plan, pages_of
+from worldsim.wan_memory import Config, MemoryPlan, Shortcuts, check_memory, least_bytes, memory_plan, pages_of
 
 FPS = 16
 SIZE_PX = (480, 832)
@@ -251,7 +251,7 @@ def plan_memory(
     *,
     size: tuple[int, int],
     dtype: torch.dtype,
-    preview: bool = False,
+    shortcuts: Shortcuts | None = None,
     keeping: Keeping | None = None,
 ) -> MemoryPlan:
     """What a world of the published weights takes, see memory_plan; its `lines()` are what a user reads of it.
@@ -260,10 +260,12 @@ def plan_memory(
         ConfigError: pictures of that size do not divide into tokens, or the policy has no bound.
         MissingDependency: diffusers is not installed.
     """
-    return memory_plan(recipe.config(size), plan, dtype=dtype, preview=preview, keeping=keeping)
+    return memory_plan(recipe.config(size), plan, dtype=dtype, shortcuts=shortcuts, keeping=keeping)
 
 
-def room_for(plan: VideoPlan, *, device: torch.device, preview: bool, keeping: Keeping, sessions: int = 1) -> Check:
+def room_for(
+    plan: VideoPlan, *, device: torch.device, shortcuts: Shortcuts, keeping: Keeping, sessions: int = 1
+) -> Check:
     """What raises ConfigError unless there is room for a world that makes blocks so, and a budget that fits.
 
     The weights decide how large a backbone is, so that it is for load_parts to ask, when it has seen their shapes.
@@ -272,11 +274,11 @@ def room_for(plan: VideoPlan, *, device: torch.device, preview: bool, keeping: K
     def check(config: Config, dtype: torch.dtype) -> None:
         check_keeping(config.pages, plan, keeping, pages=pages_of(plan, sessions=sessions), dtype=dtype)
         given: dict[str, Any] = {"dtype": dtype, "keeping": keeping, "sessions": sessions}
-        least = least_bytes(config, plan, **given)
+        least = least_bytes(config, plan, fp8=shortcuts.fp8, **given)
         free = free_bytes(device)
         # The plan takes seconds, of which small models on a CPU are spared.
         if free is not None and (is_gpu(device) or SPARED * least > free):
-            check_memory(memory_plan(config, plan, preview=preview, **given), free)
+            check_memory(memory_plan(config, plan, shortcuts=shortcuts, **given), free)
 
     return check
 

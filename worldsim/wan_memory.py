@@ -29,6 +29,7 @@ from worldsim.models.matrixgame.condition import MOST
 from worldsim.models.matrixgame.config import MatrixGameConfig
 from worldsim.models.wan.backbone import WanBackbone
 from worldsim.models.wan.config import STRIDE_PX, WanConfig
+from worldsim.models.wan.layers import speed_up
 from worldsim.runtime.voice import KEPT
 
 SPARE_BLOCKS = 4
@@ -60,6 +61,18 @@ _ON_HOST = ("told", "below")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Shortcuts:
+    """What a world computes otherwise than it was published, to be faster.
+
+    preview: it shows pictures by the tiny decoder. The codec is there too, since it encodes what a world begins from.
+    fp8: its layers multiply in 8 bits, for which their weights are rounded once all of them are there.
+    """
+
+    preview: bool = False
+    fp8: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryPlan:
     """Bytes that a world takes.
 
@@ -69,8 +82,8 @@ class MemoryPlan:
     heard: of the keys and values of prompts, or of pictures and what stands beside the noise.
     codec: of the weights of the codec, and of the tiny decoder where there is one.
     codec_state: of what the codec carries from frame to frame, for every session.
-    work: of what is alive beside all that while a block is made or shown, or pictures to begin from are encoded, at the
-        most.
+    work: of what is alive beside all that while a block is made or shown, pictures to begin from are encoded, or
+        weights are rounded to 8 bits, at the most.
     told: of the encoder of prompts or pictures, in host memory, mapped from its file.
     below: of pages that do not fit into a budget, in host memory, at the most.
     """
@@ -118,7 +131,7 @@ def memory_plan(
     plan: VideoPlan,
     *,
     dtype: torch.dtype,
-    preview: bool = False,
+    shortcuts: Shortcuts | None = None,
     keeping: Keeping | None = None,
     sessions: int = 1,
 ) -> MemoryPlan:
@@ -128,40 +141,56 @@ def memory_plan(
         config: of the backbone, with the size of the pictures.
         plan: how blocks are made.
         dtype: in which backbone and codec compute.
-        preview: show pictures by the tiny decoder. The codec is there too, since it encodes what a world begins from.
+        shortcuts: what it computes otherwise than it was published; nothing, if None.
         keeping: how keys and values are kept; exactly, and all in memory, if None.
         sessions: how many are lived in at once.
 
     Raises:
-        ConfigError: a policy without a bound.
+        ConfigError: a policy without a bound, or layers of a size that no GPU multiplies in 8 bits.
         MissingDependency: diffusers is not installed.
     """
+    shortcuts = shortcuts or Shortcuts()
+    fp8 = shortcuts.fp8
     pages, below = _pages_bytes(config, plan, dtype, keeping or Keeping(), sessions)
     is_told = isinstance(config, WanConfig)
-    coded = codec_bytes(_meta_codecs(dtype, preview=preview), _wan_of(config), plan.frames_per_block)
+    coded = codec_bytes(_meta_codecs(dtype, preview=shortcuts.preview), _wan_of(config), plan.frames_per_block)
     heard = math.prod(_heard_shape(config)) * dtype.itemsize
+    # The latest, and beside them what a call of all sessions is given of theirs.
+    hearing, state = (KEPT + sessions) * heard, sessions * coded.state
     view = _view_frames(plan) * config.pages.bytes(dtype)
+    weights = _bytes_of(_meta_backbone(config, dtype, fp8=fp8))
     return MemoryPlan(
-        weights=_bytes_of(_meta_backbone(config, dtype)),
+        weights=weights,
         pages=pages,
         view=view,
-        # The latest, and beside them what a call of all sessions is given of theirs.
-        heard=(KEPT + sessions) * heard,
+        heard=hearing,
         codec=coded.weights,
-        codec_state=sessions * coded.state,
-        # Pictures to begin from are encoded before there is a view.
-        work=max(_backbone_work(config, plan, dtype), coded.decode, coded.encode - view),
+        codec_state=state,
+        work=max(
+            _backbone_work(config, plan, dtype, fp8=fp8),
+            coded.decode,
+            # Pictures to begin from are encoded before there is a view.
+            coded.encode - view,
+            # Weights are rounded before there is anything but the codec.
+            fp8 * (_rounding_bytes(config, dtype) - weights - pages - view - hearing - state),
+        ),
         told=(TEXT_PARAMETERS if is_told else SIGHT_PARAMETERS) * torch.bfloat16.itemsize,
         below=below,
     )
 
 
 def least_bytes(
-    config: Config, plan: VideoPlan, *, dtype: torch.dtype, keeping: Keeping | None = None, sessions: int = 1
+    config: Config,
+    plan: VideoPlan,
+    *,
+    dtype: torch.dtype,
+    fp8: bool = False,
+    keeping: Keeping | None = None,
+    sessions: int = 1,
 ) -> int:
     """Of what a world takes where it computes, what lies there for good; told at once. Arguments as memory_plan."""
     pages, _ = _pages_bytes(config, plan, dtype, keeping or Keeping(), sessions)
-    return _bytes_of(_meta_backbone(config, dtype)) + pages + _view_frames(plan) * config.pages.bytes(dtype)
+    return _bytes_of(_meta_backbone(config, dtype, fp8=fp8)) + pages + _view_frames(plan) * config.pages.bytes(dtype)
 
 
 def check_memory(needed: MemoryPlan | int, free: int, *, what: str = "this world") -> None:
@@ -223,23 +252,25 @@ def _view_frames(plan: VideoPlan) -> int:
     return max(frames)
 
 
-def _backbone_work(config: Config, plan: VideoPlan, dtype: torch.dtype) -> int:
+def _backbone_work(config: Config, plan: VideoPlan, dtype: torch.dtype, *, fp8: bool = False) -> int:
     """What is alive beside weights, pages and views while a block is made and written, at the most."""
     limit = plan.limit
     assert limit is not None
     # A past that is computed anew is written like a block, all of it in one pass.
     written = max(plan.frames_per_block, min(plan.on_prompt.anew, limit))
     own = written * config.pages.bytes(dtype)
-    calls = [plan.frames_per_block + plan.ahead]
     # The clean pass keeps all keys and values until its end, and then puts first those and then these together.
     together = 2 * own if config.pages.streams else own * 3 // 2
-    return max(together, own + _call_work(config, written, dtype), *(_call_work(config, n, dtype) for n in calls))
+    work = {
+        frames: _call_work(config, frames, dtype, fp8=fp8) for frames in (written, plan.frames_per_block + plan.ahead)
+    }
+    return max(together, own + work[written], *work.values())
 
 
-def _call_work(config: Config, frames: int, dtype: torch.dtype) -> int:
+def _call_work(config: Config, frames: int, dtype: torch.dtype, *, fp8: bool) -> int:
     """What is alive inside one call on that many frames, beside what it is given."""
     config = _thin(config)
-    backbone = _meta_backbone(config, dtype)
+    backbone = _meta_backbone(config, dtype, fp8=fp8)
     noisy = torch.empty(1, frames, *config.geometry.frame_shape, device=_META)
     sigma = torch.empty(1, frames, device=_META)
     controls = torch.empty(1, frames, backbone.controls, device=_META)
@@ -253,6 +284,15 @@ def _call_work(config: Config, frames: int, dtype: torch.dtype) -> int:
         return torch.empty_like(turned)
 
     return _peak(lambda: backbone.prompted(heard, [0])(noisy, noisy, sigma, controls, attend))
+
+
+def _rounding_bytes(config: Config, dtype: torch.dtype) -> int:
+    """The most that a backbone takes while its layers are made to multiply in 8 bits, one after the other.
+
+    That is at the first one, when the weights of all others are still exact.
+    """
+    thin = _meta_backbone(_thin(config), dtype)
+    return _bytes_of(_meta_backbone(config, dtype)) + _peak(lambda: _round_weights(thin.blocks[:1]))
 
 
 def _wan_of(config: Config) -> WanConfig:
@@ -325,10 +365,16 @@ def _meta_codecs(dtype: torch.dtype, *, preview: bool) -> list[WanCodec | TaehvC
     return codecs
 
 
-def _meta_backbone(config: Config, dtype: torch.dtype) -> WanBackbone | MatrixGameBackbone:
+def _meta_backbone(config: Config, dtype: torch.dtype, *, fp8: bool = False) -> WanBackbone | MatrixGameBackbone:
     with torch.device(_META):
-        backbone = WanBackbone(config) if isinstance(config, WanConfig) else MatrixGameBackbone(config)
-        return backbone.to(dtype)
+        backbone = (WanBackbone(config) if isinstance(config, WanConfig) else MatrixGameBackbone(config)).to(dtype)
+    if fp8:
+        _round_weights(backbone.blocks)
+    return backbone
+
+
+def _round_weights(layers: nn.ModuleList) -> None:
+    speed_up(layers, compiled=False, fp8=True)
 
 
 def _bytes_of(network: nn.Module) -> int:

@@ -186,7 +186,7 @@ def _memory(recipe: Recipe, plan: VideoPlan, pixels: tuple[int, int], settings: 
     from worldsim.errors import MissingDependency
     from worldsim.keeping import Keeping, check_keeping, tiers_of
     from worldsim.wan import plan_memory
-    from worldsim.wan_memory import pages_of
+    from worldsim.wan_memory import Shortcuts, pages_of
 
     # Wherever this runs, a budget is read as of a GPU: what is beyond it lies in host memory.
     tiers = tiers_of(settings.get("budget"), None, torch.device("meta"))
@@ -198,7 +198,8 @@ def _memory(recipe: Recipe, plan: VideoPlan, pixels: tuple[int, int], settings: 
         if "preview" in settings and not preview:
             continue
         try:
-            parts = plan_memory(recipe, plan, size=pixels, dtype=dtype, preview=preview, keeping=keeping)
+            fast = Shortcuts(preview=preview)
+            parts = plan_memory(recipe, plan, size=pixels, dtype=dtype, shortcuts=fast, keeping=keeping)
         except MissingDependency as error:
             return {"not planned": str(error)}
         rows = (line.split("  ", 1) for line in parts.lines())

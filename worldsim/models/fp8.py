@@ -49,7 +49,8 @@ class Fp8Linear(nn.Module):
         self.register_buffer("weight", weight)  # [outputs, inputs]
         self.register_buffer("scale", scale.t().contiguous())  # [1, outputs]
         self.register_buffer("bias", torch.cat(biases) if biases else None)
-        self._is_native = is_native(weight.device)
+        # On the meta device memory is planned, and such layers are for GPUs that multiply so.
+        self._is_native = weight.is_meta or is_native(weight.device)
 
     def forward(self, x: Tensor) -> Tensor:
         """Of x [..., inputs], [..., outputs]."""
