@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from worldsim.decoding.plan import VideoPlan
     from worldsim.presets import WorldRecipe
     from worldsim.published import Recipe
+    from worldsim.session.log import SessionLog
     from worldsim.wan import WanRecipe
 
 
@@ -59,6 +60,16 @@ def ahead_of(name: str, size: str | None, device: str = "auto") -> Ahead:
         needs_picture=needs_picture,
         has_starts=recipe is None,
     )
+
+
+def ahead_of_log(log: SessionLog, device: str = "auto") -> Ahead:
+    """What is known of the world that a log is of; errors as for ahead_of, and LogError if its size is not told."""
+    from worldsim.published import PUBLISHED, settings_of
+
+    opening = log.opening
+    recipe = PUBLISHED.get(opening.world)
+    size = None if recipe is None else settings_of(recipe, opening.plan)["size"]
+    return ahead_of(opening.world, size, device)
 
 
 def past_of(name: str, policy: str | None) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from worldsim_apps.about import Ahead, ahead_of, describe, lines_of, recipe_of, wan_recipe
+from worldsim_apps.about import Ahead, ahead_of, ahead_of_log, describe, lines_of, recipe_of, wan_recipe
 from worldsim_apps.options import (
     Budget,
     Compiled,
@@ -125,12 +125,12 @@ def generate(
 
 def _ahead_of_film(world: str, seconds: float, size: str | None, device: str) -> Ahead:
     """What is known of a world of which a film is to be made; it is refused if none can be so long or of that size."""
-    from worldsim.runtime.video import check_size, shown_scale
+    from worldsim_apps.generate import check_film
     from worldsim_apps.results import check_seconds
 
     check_seconds(seconds)
     ahead = ahead_of(world, size, device)
-    check_size(ahead.size, scale=shown_scale(ahead.size))
+    check_film(ahead.size)
     return ahead
 
 
@@ -154,12 +154,14 @@ def replay(
     from worldsim.errors import counted
     from worldsim.presets import world_of
     from worldsim.runtime.journal import read_log
-    from worldsim_apps.generate import film_log
+    from worldsim_apps.generate import check_film, film_log
     from worldsim_apps.progress import progress
     from worldsim_apps.results import check_files
 
     check_files({"the video": output}, {"the weights": weights})
     read = read_log(log)
+    if output is not None:
+        check_film(ahead_of_log(read, device).size)
     world = world_of(read, device=device, weights=weights)
     blocks = len(read.steps)
     with progress(f"replay {log}", max(1, blocks), quiet=as_json) as bar:

@@ -14,7 +14,7 @@ from worldsim.cache.policies import policy_text
 from worldsim.errors import ConfigError, counted
 from worldsim.runtime.chunk import Chunk, Frames
 from worldsim.runtime.session import Session
-from worldsim.runtime.video import VideoWriter, shown_scale
+from worldsim.runtime.video import VideoWriter, check_size, shown_scale
 from worldsim.runtime.world import World
 from worldsim.session.log import SessionLog
 from worldsim_apps.actions import Actions
@@ -50,6 +50,11 @@ class Film:
     def to_dict(self) -> dict[str, Any]:
         """All of it, fit for JSON."""
         return asdict(self) | {"path": str(self.path), "seconds": self.seconds, "speed": self.speed}
+
+
+def check_film(size: tuple[int, int]) -> None:
+    """Raise ConfigError unless there can be a film of a world whose frames are of (height, width) pixels."""
+    check_size(size, scale=shown_scale(size))
 
 
 def film_file(world: World, path: Path) -> VideoWriter:

@@ -11,6 +11,8 @@ import pytest
 from PIL import Image
 
 from tests.test_matrixgame import published
+from worldsim.errors import NotShipped
+from worldsim.session.log import Opening, SessionLog
 from worldsim_apps.cli import main
 
 NAME = "matrix-game-2-gta"
@@ -86,6 +88,29 @@ def test_what_can_be_known_of_a_walk_is_told_before_weights_are_read(
     given = [text.format(folder) for text in more]
     assert main(["generate", "--world", world, "--output", str(tmp_path / "walk.mp4"), *given]) == 2
     assert told in capsys.readouterr().err
+
+
+def test_a_log_whose_pictures_cannot_be_filmed_is_refused_before_weights_are_read(
+    tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = {"policy": "window:frames=18", "sigmas": [1.0], "frames_per_block": 3, "size": [16, 16400]}
+    opening = Opening(
+        world="self-forcing", weights="", plan=plan | {"on_prompt": "keep"}, machine={}, seed=1, prompt="a lake"
+    )
+    (tmp_path / "walk.log").write_bytes(SessionLog(opening=opening, steps=()).encode())
+    loaded: list[SessionLog] = []
+
+    def world_of(log: SessionLog, **_: object) -> None:
+        loaded.append(log)
+        raise NotShipped("no weights")
+
+    monkeypatch.setattr("worldsim.presets.world_of", world_of)
+    monkeypatch.setattr("worldsim.published.free_bytes", lambda device: 10**11)
+    for more, told in ([], "no weights"), (["-o", str(tmp_path / "a.mp4")], "a video of 16400x16 pixels is too large"):
+        assert main(["replay", str(tmp_path / "walk.log"), *more]) == 2
+        assert told in capsys.readouterr().err
+    assert len(loaded) == 1
+    assert not (tmp_path / "a.mp4").exists()
 
 
 def test_a_picture_to_serve_is_read_before_the_weights(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
