@@ -15,9 +15,14 @@ from worldsim_apps.footage import last_frames
 SIZE = (16, 24)
 
 
-def video(path: Path, frames: int, *, degrees: int = 0, noisy: bool = False) -> Path:
-    """A video of 40 x 120 pixels: of so many frames each is brighter than the one before; its left half is black."""
-    with av.open(str(path), "w", options={"movflags": "faststart"} if path.suffix == ".mp4" else {}) as file:
+def video(path: Path, frames: int, *, degrees: int = 0, noisy: bool = False, live: bool = False) -> Path:
+    """A video of 40 x 120 pixels: of so many frames each is brighter than the one before; its left half is black.
+
+    Args:
+        live: a Matroska that is watched while it is written, and so does not say where it ends.
+    """
+    options = {"live": "1"} if live else {"movflags": "faststart"} if path.suffix == ".mp4" else {}
+    with av.open(str(path), "w", options=options) as file:
         stream = file.add_stream("libx264", rate=Fraction(30), options={"crf": "4"})
         stream.height, stream.width, stream.pix_fmt = 40, 120, "yuv420p"
         if degrees:
@@ -86,6 +91,72 @@ def test_a_video_that_is_none_or_was_cut_off_is_told_in_a_line(tmp_path: Path) -
     (tmp_path / "text.mp4").write_text("no video")
     with pytest.raises(ConfigError, match=r"text\.mp4 is no video that can be read to its end"):
         last_frames(tmp_path / "text.mp4", SIZE, most=5, group=4)
+
+
+def cut(path: Path, size: int) -> Path:
+    """The first so many bytes of a file, beside it."""
+    short = path.with_stem("cut")
+    short.write_bytes(path.read_bytes()[:size])
+    return short
+
+
+@pytest.mark.parametrize("seed", [1])
+def test_a_matroska_that_says_that_it_goes_on_is_refused(
+    tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = video(tmp_path / "whole.mkv", 30, noisy=True)
+    size = whole.stat().st_size
+    assert len(last_frames(whole, SIZE, most=99, group=1)) == 30
+    for end in (size - 1, *np.random.default_rng(seed).integers(size // 9, size, 9)):
+        with pytest.raises(
+            ConfigError, match=rf"cut\.mkv was cut off: it has {end:,} bytes of the {size:,} it tells of; give an MP4"
+        ):
+            last_frames(cut(whole, end), SIZE, most=99, group=1)
+    live = video(tmp_path / "live.mkv", 30, noisy=True, live=True)
+    assert len(last_frames(cut(live, size // 2), SIZE, most=99, group=1)) < 30
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("seed", [2])
+def test_of_a_stream_that_was_cut_off_the_torn_frame_is_left_out_and_that_is_said(
+    tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = video(tmp_path / "whole.ts", 30, noisy=True)
+    frames, size = last_frames(whole, SIZE, most=99, group=1), whole.stat().st_size
+    assert (len(frames), capsys.readouterr().err) == (30, "")
+    for end in np.random.default_rng(seed).integers(size // 3, size, 12):
+        found = last_frames(cut(whole, end), SIZE, most=99, group=1)
+        assert np.array_equal(found, frames[: len(found)])
+        assert f"cut.ts was cut off, or is damaged at its end; the walk goes on after its first {len(found)} fr" in (
+            capsys.readouterr().err
+        )
+    with av.open(str(whole)) as file:
+        begin = [packet.pos for packet in file.demux(video=0) if packet.size][20]
+    # Between two packets of the stream, of which a frame has several, only the decoder sees that one is torn.
+    assert len(last_frames(cut(whole, begin + 3 * 188), SIZE, most=4, group=1)) == 4
+    assert "after its first 20 frames" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("step", "before"), [(188, 0), (192, 4), (204, 0)])
+def test_packets_of_a_stream_may_lie_further_apart(
+    tmp_path: Path, step: int, before: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = video(tmp_path / "whole.ts", 30).read_bytes()
+    packets = [data[at : at + 188] for at in range(0, len(data), 188)]
+    apart = tmp_path / "apart.ts"
+    apart.write_bytes(b"".join(bytes(before) + packet + bytes(step - before - 188) for packet in packets))
+    assert len(last_frames(apart, SIZE, most=99, group=1)) == 30
+    assert capsys.readouterr().err == ""
+    assert len(last_frames(cut(apart, apart.stat().st_size - step + before + 90), SIZE, most=99, group=1)) < 30
+    assert "was cut off" in capsys.readouterr().err
+
+
+def test_a_stream_without_a_whole_frame_is_refused(tmp_path: Path) -> None:
+    whole = video(tmp_path / "whole.ts", 3, noisy=True)
+    with av.open(str(whole)) as file:
+        begin = next(packet.pos for packet in file.demux(video=0) if packet.size)
+    with pytest.raises(ConfigError, match=r"cut\.ts holds (no|0) frames? of video"):
+        last_frames(cut(whole, begin + 5 * 188), SIZE, most=4, group=1)
 
 
 def test_a_video_without_frames_or_with_too_few_of_those_it_tells_of_is_refused(tmp_path: Path) -> None:
