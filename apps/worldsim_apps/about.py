@@ -143,7 +143,7 @@ def describe(name: str, size: str | None = None, **chosen: str | Path | None) ->
     except NotShipped as error:
         known = {"weights": str(error)}
     keys = {action.name: " ".join(action.keys) for action in engine.controls.actions}
-    return {"name": name, "fps": engine.fps, "size": list(engine.size), "keys": keys, "card": known}
+    return {"name": name, "fps": engine.fps, "size": _size_text(engine.size), "keys": keys, "card": known}
 
 
 def wan_recipe(name: str) -> WanRecipe:
@@ -176,7 +176,7 @@ def _describe_published(recipe: Recipe, size: str | None, settings: Mapping[str,
         "published": recipe.published or "nothing of its speed",
         "weights": recipe.weights,
         "fps": fps_of(recipe),
-        "size": list(pixels),
+        "size": _size_text(pixels),
         "frames_per_block": recipe.frames_per_block,
         "sigmas": [round(sigma, 4) for sigma in recipe.sigmas],
         "policy": policy_text(plan.policy),
@@ -184,6 +184,12 @@ def _describe_published(recipe: Recipe, size: str | None, settings: Mapping[str,
         **steered,
         "memory": _memory(recipe, plan, pixels, settings),
     }
+
+
+def _size_text(size: tuple[int, int]) -> str:
+    """A size of (height, width) as --size takes it."""
+    height, width = size
+    return f"{width}x{height}"
 
 
 def _memory(recipe: Recipe, plan: VideoPlan, pixels: tuple[int, int], settings: Mapping[str, Any]) -> dict[str, Any]:

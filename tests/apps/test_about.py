@@ -12,7 +12,7 @@ from worldsim_apps.about import ahead_of, describe, lines_of, past_of, recipe_of
 
 def test_a_world_that_is_learned_here_is_told_with_its_keys_and_its_card():
     told = describe("crafter")
-    assert (told["fps"], told["size"]) == (8, [72, 72])
+    assert (told["fps"], told["size"]) == (8, "72x72")
     assert "KeyW" in told["keys"]["move_up"]
     assert told["card"]["licence"].startswith("Apache-2.0")
     assert "not in the package" in describe("maze")["card"]["weights"]
@@ -24,6 +24,11 @@ def test_a_published_model_is_told_with_its_source_and_where_its_weights_are():
     assert told["weights"].startswith("gdhe17/Self-Forcing")
     assert told["sigmas"] == [1.0, 0.9375, 0.8333, 0.625]
     assert (told["policy"], told["on_prompt"]) == ("window:frames=18", "keep")
+
+
+@pytest.mark.parametrize(("size", "says"), [(None, "832x480"), ("640x352", "640x352")])
+def test_a_size_is_told_as_it_is_asked_for_width_first(size, says):
+    assert f"size: {says}" in lines_of(describe("self-forcing", size))
 
 
 def test_a_published_model_is_told_with_the_memory_that_it_takes():

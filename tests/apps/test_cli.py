@@ -636,7 +636,7 @@ def test_weights_that_are_not_shipped_are_told_with_how_to_train_them(untrained,
 def test_info_shows_the_machine_and_a_worlds_keys_and_card(untrained, capsys):
     code, out, err = run(capsys, "info", "crafter")
     assert (code, err) == (0, "")
-    for line in ("    do: Space Enter", "  fps: 8", "  size: 72, 72", "      frames: 7", "  h264: True"):
+    for line in ("    do: Space Enter", "  fps: 8", "  size: 72x72", "      frames: 7", "  h264: True"):
         assert line in out.splitlines()
 
 

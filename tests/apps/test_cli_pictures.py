@@ -57,7 +57,7 @@ def test_what_it_cannot_begin_from_is_told_in_a_line(folder: Path, tmp_path: Pat
 def test_its_card_says_its_keys_what_it_begins_from_and_what_it_takes(capsys) -> None:
     assert main(["info", NAME, "--json"]) == 0
     card = json.loads(capsys.readouterr().out)["world"]
-    assert (card["size"], card["fps"], card["frames_per_block"]) == ([352, 640], 12, 3)
+    assert (card["size"], card["fps"], card["frames_per_block"]) == ("640x352", 12, 3)
     assert card["keys"]["steer_left"] == "KeyA ArrowLeft"
     assert card["begins from"] == "a picture, --image"
     assert card["weights"] == "Skywork/Matrix-Game-2.0:gta_distilled_model"
