@@ -14,7 +14,7 @@ from typing import Any
 import typer
 
 STOPPED = 130
-"""The exit code after Ctrl-C."""
+"""The exit code after Ctrl-C or SIGTERM."""
 LONGEST_WORD = 80
 """Characters of a word that somebody mistyped; what is longer is cut where it is told."""
 OUT_OF_MEMORY = ("can't allocate memory", "out of memory")
@@ -41,7 +41,7 @@ class Refused(Exception):
 
 
 class Stopped(Exception):
-    """Ctrl-C ended it within a block; the text says so, and what is left of it."""
+    """Ctrl-C or SIGTERM ended it within a block; the text says which, and what is left of it."""
 
 
 @contextmanager
@@ -52,7 +52,8 @@ def refusals() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
-        raise Stopped(_noted("stopped by Ctrl-C", error)) from error
+        # Named where it was not Ctrl-C, see stopping.
+        raise Stopped(_noted(f"stopped by {str(error) or 'Ctrl-C'}", error)) from error
     except WorldSimError as error:
         raise Refused(_noted(str(error), error)) from error
     except OSError as error:

@@ -363,17 +363,20 @@ def test_a_video_that_exists_outlives_a_walk_that_is_refused_or_stopped(untraine
     assert Path("out/world.mp4").read_bytes() == old
 
 
-def test_a_second_ctrl_c_says_where_the_part_is_that_was_made(untrained, capsys, monkeypatch):
+@pytest.mark.parametrize(("which", "name"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
+def test_a_second_signal_says_which_it_was_and_where_the_part_is_that_was_made(
+    untrained, capsys, monkeypatch, which, name
+):
     step = Session.step
 
     def press(session: Session, keys: frozenset[str]) -> object:
         if session.block == 2:
-            send(signal.SIGINT)
-            send(signal.SIGINT)
+            send(signal.SIGTERM)
+            send(which)
         return step(session, keys)
 
     monkeypatch.setattr(Session, "step", press)
-    told = "worldsim: stopped by Ctrl-C; what had been made, 2 frames, is in out/world.mp4\n"
+    told = f"worldsim: stopped by {name}; what had been made, 2 frames, is in out/world.mp4\n"
     assert run(capsys, "generate", "--json") == (130, "", told)
     assert decode(Path("out/world.mp4"))[0] == 2
 

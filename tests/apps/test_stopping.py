@@ -44,8 +44,25 @@ def test_work_that_nobody_stops_leaves_signals_as_they_were(which: signal.Signal
     assert signal.getsignal(which) is before
 
 
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("second", "name"), [(signal.SIGINT, ""), (signal.SIGTERM, "SIGTERM")])
+def test_a_second_signal_interrupts_by_its_name(first: signal.Signals, second: signal.Signals, name: str) -> None:
+    before = [signal.getsignal(which) for which in (signal.SIGINT, signal.SIGTERM)]
+    assert before == [signal.default_int_handler, signal.SIG_DFL]
+
+    @stoppable()
+    def work() -> None:
+        send(first)
+        send(second)
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        work()
+    assert str(caught.value) == name
+    assert [signal.getsignal(which) for which in (signal.SIGINT, signal.SIGTERM)] == before
+
+
 def test_sigterm_interrupts_as_ctrl_c_does_for_as_long_as_it_is_to() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt), terminable():
+    with pytest.raises(KeyboardInterrupt, match=r"^SIGTERM$"), terminable():
         send(signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) is before

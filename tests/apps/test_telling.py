@@ -58,6 +58,10 @@ def test_ctrl_c_says_what_is_left() -> None:
     assert refused(error) == "stopped by Ctrl-C; what had been made, 3 frames, is in a.mp4"
 
 
+def test_what_is_stopped_by_another_signal_is_told_by_its_name() -> None:
+    assert refused(KeyboardInterrupt("SIGTERM")) == "stopped by SIGTERM"
+
+
 def test_other_defects_are_not_hidden() -> None:
     with pytest.raises(ZeroDivisionError), refusals():
         raise ZeroDivisionError

@@ -34,6 +34,34 @@ def test_ctrl_c_waits_for_the_end_and_then_interrupts() -> None:
         pass
 
 
+@pytest.mark.parametrize(
+    ("first", "last", "told"),
+    [(signal.SIGINT, signal.SIGTERM, (signal.SIGTERM,)), (signal.SIGTERM, signal.SIGINT, ())],
+)
+def test_sigterm_waits_too_where_it_is_heard_and_the_latest_interrupts(
+    first: signal.Signals, last: signal.Signals, told: tuple[signal.Signals, ...]
+) -> None:
+    done: list[int] = []
+
+    def interrupt(which: int, _: object) -> None:
+        raise KeyboardInterrupt(which)
+
+    @undivided()
+    def work() -> None:
+        send(first)
+        send(last)
+        done.append(1)
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt) as caught:
+            work()
+        assert (done, caught.value.args) == ([1], told)
+        assert signal.getsignal(signal.SIGTERM) is interrupt
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_whoever_hears_of_ctrl_c_otherwise_hears_of_it_later() -> None:
     heard: list[int] = []
     before = signal.signal(signal.SIGINT, lambda which, _: heard.append(which))

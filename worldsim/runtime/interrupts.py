@@ -1,4 +1,4 @@
-"""Ctrl-C in the midst of what must not be left half done."""
+"""Ctrl-C and SIGTERM in the midst of what must not be left half done."""
 
 from __future__ import annotations
 
@@ -11,16 +11,23 @@ from types import FrameType
 
 @contextmanager
 def undivided() -> Iterator[None]:
-    """Let Ctrl-C wait until the end of this, and then do what it does; only the main thread ever hears of it."""
-    usual = signal.getsignal(signal.SIGINT)
-    if current_thread() is not main_thread() or not callable(usual):
+    """Let Ctrl-C wait until the end of this, and then do what it does; only the main thread ever hears of it.
+
+    So does SIGTERM where it is heard, and does not end the process by itself. Of several the latest does what it does.
+    """
+    if current_thread() is not main_thread():
         yield
         return
-    came: list[FrameType | None] = []
-    signal.signal(signal.SIGINT, lambda _, frame: came.append(frame))
+    found = {which: signal.getsignal(which) for which in (signal.SIGINT, signal.SIGTERM)}
+    usual = {which: handler for which, handler in found.items() if callable(handler)}
+    came: list[tuple[signal.Signals, FrameType | None]] = []
+    for which in usual:
+        signal.signal(which, lambda number, frame: came.append((signal.Signals(number), frame)))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, usual)
+        for which, handler in usual.items():
+            signal.signal(which, handler)
         if came:
-            usual(signal.SIGINT, came[-1])
+            which, frame = came[-1]
+            usual[which](which, frame)
