@@ -299,7 +299,7 @@ class Room:
         await asyncio.wait([shown])
         if (error := shown.exception()) is not None:
             self._encoders.clear()
-            await self._stage.rewind(1)
+            await self._stage.take_back()
             self._fail(words_of(error))
             return
         self._play.finish()

@@ -198,10 +198,17 @@ class Stage:
         Raises:
             ConfigError: so many have not been made.
         """
-        lived, self.prompt = await self._do(lambda session: (_near(session, blocks), session.prompt))
+        await self._back(lambda session: _near(session, blocks))
+
+    async def take_back(self) -> None:
+        """Go back before the newest block, which nobody could be shown; what it heard first is still to be heard."""
+        await self._back(_untold)
+
+    async def _back(self, go: Callable[[Session], Snapshot | None]) -> None:
+        """Go back on the engine's thread, or by living again what that gives."""
+        lived, self.prompt = await self._do(lambda session: (go(session), session.prompt))
         if lived is not None:
-            steps = lived.log.steps[: len(lived.log.steps) - blocks]
-            await self._turn_to(replace(lived, log=SessionLog(opening=lived.log.opening, steps=steps)))
+            await self._turn_to(lived)
 
     async def go_to(self, mark: int) -> None:
         """Go back to a mark, or over to it if it is on a branch that was left."""
@@ -364,8 +371,22 @@ def _back_to(session: Session, mark: Mark) -> str | None:
 def _near(session: Session, blocks: int) -> Snapshot | None:
     """Go back if that is done at once, or if it cannot be done; otherwise what is to be lived again."""
     if session.remembered < blocks <= session.block:
-        return session.snapshot(keep="log")
+        whole = session.snapshot(keep="log")
+        steps = whole.log.steps[: len(whole.log.steps) - blocks]
+        return replace(whole, log=SessionLog(opening=whole.log.opening, steps=steps))
     session.rewind(blocks)
+    return None
+
+
+def _untold(session: Session) -> Snapshot | None:
+    """As `_near` by one block, but what that was the first to hear is to be heard next, unless there is newer."""
+    newest, lived = session.latest, _near(session, 1)
+    if newest is None or newest.prompt is None or session.coming is not None:
+        return lived
+    coming = newest.prompt, newest.over
+    if lived is not None:
+        return replace(lived, coming=coming)
+    session.coming = coming
     return None
 
 

@@ -11,10 +11,12 @@ import pytest
 
 from tests.apps.serving import Talk, bounded, doubled_world, player, serving, talk
 from worldsim.decoding.prompting import PromptChange
+from worldsim.runtime.journal import read_log
 from worldsim.runtime.session import Session
 from worldsim.runtime.world import World
 from worldsim.session.events import MOST_PROMPT
 from worldsim.testing.fakes import MOST_WORDS, tiny_world, told_world
+from worldsim_apps.stage import Stage
 
 WOOD, LAKE, HILL = "a wood", "a lake by night", "a bare hill under the moon"
 KEYS = frozenset({"KeyD"})
@@ -273,6 +275,41 @@ async def test_what_no_block_has_heard_is_heard_by_a_world_that_is_loaded_unless
         told = await one.jump("load", world="1" * 32)
         assert (told["prompt"], told["blocks"]) == (WOOD, 2)
         assert await walk(one, 1) == lived((WOOD, 1, 3))[4:]
+
+
+@pytest.mark.parametrize("is_remembered", [True, False])
+def test_a_prompt_whose_first_block_nobody_could_be_shown_is_heard_by_the_one_in_its_place(tmp_path, is_remembered):
+    class Broken:
+        """An encoder that fails; what could be gone back to at once may be forgotten by then."""
+
+        def __init__(self, stage: Stage) -> None:
+            self._stage = stage
+
+        def encode(self, frames: Any) -> list[bytes]:
+            if not is_remembered:
+                self._stage.live.do(lambda session: session.forget()).result(20)
+            raise RuntimeError("broken")
+
+    @bounded
+    async def live() -> None:
+        async with serving(tmp_path, world=told_world()) as (server, url), player(url, seed=3, prompt=WOOD) as one:
+            (room,) = server.hall.rooms.values()
+            await walk(one, 2)
+            await tell(one, LAKE, over=3)
+            for _ in range(2):
+                room._encoders[room.codec] = Broken(room._stage)
+                await one.ask("step", blocks=1)
+                told = await one.hear("error")
+                assert (told["code"], told["blocks"], told["prompt"]) == ("block_failed", 2, LAKE)
+            assert await walk(one, 3) == lived((WOOD, 1, 2), (LAKE, 3, 3))[4:]
+            room._encoders[room.codec] = Broken(room._stage)
+            await one.ask("step", blocks=1)
+            assert (await one.hear("error"))["prompt"] == LAKE
+            assert await walk(one, 1) == lived((WOOD, 1, 2), (LAKE, 3, 4))[10:], "it is not told anew"
+            log = read_log(server.hall.kept.log(room._stage.world))
+            assert [(step.prompt, step.over) for step in log.steps] == [(None, 1)] * 2 + [(LAKE, 3)] + [(None, 1)] * 3
+
+    live()
 
 
 @bounded
