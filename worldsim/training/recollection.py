@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
 from worldsim.errors import ConfigError
 from worldsim.models.protocol import UNKNOWN, Codec
-from worldsim.models.small.atlas import Atlas, Codes
+from worldsim.models.small.atlas import Atlas, Codes, Dim
 from worldsim.models.small.backbone import SmallBackbone
 from worldsim.training.data import Episodes
 
@@ -61,16 +62,19 @@ class Recollections:
     @cached_property
     def _recalled(self) -> Tensor:
         """Of every frame, int16 [AHEAD, N, scroll.rows, columns]."""
-        codes, made = _looked_at(self._episodes, self._codec, self._backbone)
+        codes, made, dims = _looked_at(self._episodes, self._codec, self._backbone)
+        assert self._backbone.palette is not None
+        restless = self._backbone.palette.is_restless.cpu().numpy()
         asked = self._scroll.asked(self._episodes.controls.cpu()).numpy()
         recalled = np.full((AHEAD, len(codes), self._scroll.rows, self._geometry.columns), UNKNOWN, np.int16)
         for begin, end in self._episodes.episodes:
-            atlas = Atlas.of({}, self._scroll, self._geometry.columns).see(codes[begin], (0, 0))
+            atlas = Atlas.of({}, self._scroll, self._geometry.columns)
+            atlas = atlas.see(codes[begin], (0, 0), dims[begin], restless=restless)
             for now in range(begin + 1, end):
                 moves = asked[now : min(now + AHEAD, end)].cumsum(0)
                 for ahead, move in enumerate(moves):
                     recalled[ahead, now + ahead] = atlas.recall(move)
-                atlas = atlas.see(codes[now], made[now])
+                atlas = atlas.see(codes[now], made[now], dims[now], restless=restless)
         return torch.from_numpy(recalled).to(self._episodes.frames.device)
 
 
@@ -81,7 +85,7 @@ def find_restless(episodes: Episodes, codec: Codec[Any], backbone: SmallBackbone
     """
     assert backbone.palette is not None
     assert backbone.config.scroll is not None
-    codes, made = _looked_at(episodes, codec, backbone)
+    codes, made, _ = _looked_at(episodes, codec, backbone)
     scroll, kin = backbone.config.scroll, backbone.palette.kin.bool().cpu().numpy()
     follows = np.ones(len(codes), np.bool_)
     follows[[begin for begin, _ in episodes.episodes]] = False
@@ -98,18 +102,23 @@ def find_restless(episodes: Episodes, codec: Codec[Any], backbone: SmallBackbone
 
 
 @torch.no_grad()
-def _looked_at(episodes: Episodes, codec: Codec[Any], backbone: SmallBackbone) -> tuple[Codes, np.ndarray[Any, Any]]:
-    """What every token shows, int16 [N, rows, columns], and by which move every frame was reached, [N, 2]."""
-    assert backbone.palette is not None
-    assert backbone.config.scroll is not None
+def _looked_at(
+    episodes: Episodes, codec: Codec[Any], backbone: SmallBackbone
+) -> tuple[Codes, NDArray[np.int64], list[Dim | None]]:
+    """What every token shows, int16 [N, rows, columns], by which move every frame was reached, [N, 2], and its Dim."""
+    palette, scroll = backbone.palette, backbone.config.scroll
+    assert palette is not None
+    assert scroll is not None
     grid = (backbone.geometry.rows, backbone.geometry.columns)
     codes = torch.empty(len(episodes.frames), *grid, dtype=torch.int16)
-    made = torch.zeros(len(episodes.frames), 2, dtype=torch.int64)
+    made = torch.empty(len(episodes.frames), 2, dtype=torch.int64)
+    dims: list[Dim | None] = []
     for begin in range(0, len(codes), PORTION):
-        before = max(0, begin - 1)
-        latents, _ = codec.encode(episodes.frames[before : begin + PORTION], codec.open())
+        now = slice(begin, begin + PORTION)
+        numbers = torch.arange(begin - 1, min(begin + PORTION, len(codes))).clamp_min(0)
+        latents, _ = codec.encode(episodes.frames[numbers.to(episodes.frames.device)], codec.open())
         patches = backbone.patchify(latents[None])[0].unflatten(1, grid)
-        codes[before : begin + PORTION] = backbone.palette.nearest(patches).short().cpu()
-        steering = episodes.controls[before + 1 : begin + PORTION]
-        made[before + 1 : begin + PORTION] = backbone.config.scroll.made(patches[:-1], patches[1:], steering).cpu()
-    return codes.numpy(), made.numpy()
+        codes[now] = palette.nearest(patches[1:]).short().cpu()
+        made[now] = scroll.made(patches[:-1], patches[1:], episodes.controls[now]).cpu()
+        dims += scroll.dim(patches[:-1], patches[1:], made[now].tolist(), palette.centres)
+    return codes.numpy(), made.numpy(), dims

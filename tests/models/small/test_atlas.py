@@ -78,20 +78,48 @@ def test_by_night_the_clearest_sight_of_a_place_is_kept_unless_it_has_changed() 
     assert again.tolist() == wanted.tolist()
 
 
+@pytest.mark.parametrize("night", [False, True])
+def test_what_does_not_rest_hides_its_place_and_is_forgotten_once_it_has_left(night: bool) -> None:
+    ground, crowd, other = (np.full((4, COLUMNS), code, np.int16) for code in (1, 7, 2))
+    crowd[0, 0] = 1
+    restless = np.arange(10) == 7
+    dim = Dim(changed=np.ones((SCROLL.rows, COLUMNS), bool), clear=np.arange(10, dtype=np.float32)) if night else None
+
+    def shown(*frames: Codes) -> Codes:
+        atlas = opened().see(frames[0], (0, 0), restless=restless)
+        for frame in frames[1:]:
+            atlas = atlas.see(frame, (0, 0), dim, restless=restless)
+        row, column = atlas.view
+        land = atlas.tiles[row : row + SCROLL.rows, column : column + COLUMNS].copy()
+        land[SCROLL.body] = 0
+        return land
+
+    apart = [
+        np.array_equal(shown(*frames), shown(last))
+        for *frames, last in (
+            (ground, crowd, ground),
+            (crowd, crowd),
+            (crowd, ground, ground),
+            (ground, crowd, other, other),
+        )
+    ]
+    assert apart == [True] * 4
+
+
 @pytest.mark.parametrize("move", [(0, 0), (0, 1), (1, 0)])
 def test_a_frame_is_dim_by_night_and_tells_what_has_changed(move: tuple[int, int]) -> None:
     land = (FOG + 0.2).expand(12, 14, 12)
     sorts = torch.stack((FOG, FOG + 0.1, FOG - 0.3))
     before = by_night(land[1:10, 1:10], thick=0.0)
     after = before.clone()
-    after[1, 2] = FOG - 0.3
+    after[3, 5] = after[1, 2] = FOG - 0.3
     ((dim,), (day,)) = (
         WIDE.dim(before[None], shown[None], [move], sorts)
         for shown in (after, after.index_put((torch.tensor(3), torch.tensor(4)), torch.linspace(-1, 1, 12)))
     )
     assert day is None
     assert dim is not None
-    assert np.argwhere(dim.changed).tolist() == [[1, 2]]
+    assert np.argwhere(dim.changed).tolist() == [[3, 5]]  # in reach; of [1, 2] nothing is told
     assert dim.clear.argsort().tolist() == [1, 0, 2]  # told from the corners, which show land here
 
 

@@ -43,8 +43,9 @@ by night are told wrong, 70 and 380 by the share alone."""
 ALIKE = 0.1
 """The place ahead is as open as those beside and behind if it differs from most by less of the body's contrast."""
 
-DIM = 0.2
-"""By night the body's contrast is less than this: 0.14 to 0.18 at midnight, 0.33 or more by day."""
+DIM = 0.3
+"""By night the body's contrast is less than this: 0.16 at midnight. Where it is 0.23 fog leaves half of that at the
+edge of the view, where it is 0.33 four fifths."""
 CHANGED = 0.25
 """By night a place has changed if it differs by more than this share of the body's contrast."""
 
@@ -139,10 +140,20 @@ class Scroll:
         changed = torch.zeros(after.shape[:2], dtype=torch.bool)
         apart = _apart(_faded(before[*old] - fog, shown), shown) > CHANGED * contrast
         changed[*new] = apart.cpu() & land
+        changed &= self._in_reach(before.shape[1])
         left = self.body[0] - move[0], self.body[1] - move[1]
         if move != (0, 0) and _contrast(before[*self.body]) >= DIM:
             changed[left] = True  # by day the body itself was seen there
         return Dim(changed=changed.numpy(), clear=_apart(sorts.float(), fog).cpu().numpy())
+
+    def _in_reach(self, columns: int) -> Tensor:
+        """Which places are next to the body, bool [rows, columns]."""
+        reached = torch.zeros(self.rows, columns, dtype=torch.bool)
+        for _, row, column in self.moves:
+            beside = self.body[0] + row, self.body[1] + column
+            if 0 <= beside[0] < self.rows and 0 <= beside[1] < columns:
+                reached[beside] = True
+        return reached
 
     def _moved(self, before: Tensor, after: Tensor, move: Move) -> Tensor:
         """Whether frames [N, rows, columns, P] moved, [N]: judged by the places that show something either way."""
@@ -211,7 +222,7 @@ def _contrast(patches: Tensor) -> Tensor:
 class Dim:
     """What a frame by night may tell of places.
 
-    changed: which have changed before one's eyes, bool [rows, columns].
+    changed: which have changed in the body's reach, bool [rows, columns]; farther away fog only makes them seem to.
     clear: how far each code stands out of the fog, [K].
     """
 
@@ -248,20 +259,32 @@ class Atlas:
         """What it is made of: "tiles" int16 [rows, columns] and "view" int64 [2], on the CPU."""
         return {"tiles": torch.from_numpy(self.tiles), "view": torch.tensor(self.view)}
 
-    def see(self, codes: Codes, move: Sequence[int], dim: Dim | None = None) -> Atlas:
+    def see(
+        self, codes: Codes, move: Sequence[int], dim: Dim | None = None, *, restless: NDArray[np.bool_] | None = None
+    ) -> Atlas:
         """The atlas after a frame that shows codes, int16 [rows or more, columns], and was reached by that move.
 
         By night a place that was seen more clearly is remembered as it was, unless it has changed.
+
+        Args:
+            codes: what the tokens show.
+            move: rows and columns by which the view went on.
+            dim: what the frame tells by night; None by day.
+            restless: which codes show what does not stay where it is, and hides what is known of its place, bool [K];
+                none if None.
         """
         moved = self._moved(move)
         tiles, shown = moved.tiles.copy(), codes[: self.scroll.rows]
-        # The body hides its own place, which is seen as soon as the body has left it.
+        known = tiles[moved._window]
+        told, kept = known != UNKNOWN, np.zeros(known.shape, np.bool_)
+        if restless is not None:
+            told, kept = told & ~restless[known], restless[shown]
         if dim is not None:
-            known = tiles[moved._window]
-            kept = (known != UNKNOWN) & ~dim.changed & (dim.clear[shown] < dim.clear[known])
-            kept[self.scroll.body] = True
-            shown = np.where(kept, known, shown)
-        tiles[moved._window] = shown
+            kept = kept | (~dim.changed & (dim.clear[shown] < dim.clear[known]))
+        kept = kept & told
+        # The body hides its own place, which is seen as soon as the body has left it.
+        kept[self.scroll.body] |= dim is not None
+        tiles[moved._window] = np.where(kept, known, shown)
         return replace(moved, tiles=tiles)
 
     def recall(self, move: Sequence[int]) -> Codes:

@@ -220,10 +220,10 @@ class SmallBackbone(nn.Module):
         codes = palette.nearest(frames[1:]).unflatten(1, (geometry.rows, geometry.columns))
         patches = frames.unflatten(1, (geometry.rows, geometry.columns))
         made = scroll.made(patches[:-1], patches[1:], controls[0]).tolist()
-        atlas = Atlas.of(memory, scroll, geometry.columns)
+        atlas, restless = Atlas.of(memory, scroll, geometry.columns), palette.is_restless.cpu().numpy()
         dims = scroll.dim(patches[:-1], patches[1:], made, palette.centres)
         for seen, move, dim in zip(codes.cpu().numpy().astype(np.int16), made, dims, strict=True):
-            atlas = atlas.see(seen, move, dim)
+            atlas = atlas.see(seen, move, dim, restless=restless)
         return atlas.tensors
 
     def recall(self, memory: Memory, controls: Tensor) -> Tensor:
@@ -312,8 +312,10 @@ class SmallBackbone(nn.Module):
         logits = self._logits(palette, run)
         if dice is None:
             return palette.mean(logits, run.numbers)
-        likely = palette.likely(logits, self._unlikely(run))
-        restless = palette.restless > 0.5
+        likely, restless = palette.likely(logits, self._unlikely(run)), palette.is_restless
+        if run.codes is not None:
+            recalled = run.codes != UNKNOWN
+            likely[recalled] = palette.surest_ground(likely[recalled])
         if restless.any():
             fields = [len(list(rows)) for _, rows in groupby(self.config.shares)]
             before = restless[palette.nearest(run.before)].sum(-1)

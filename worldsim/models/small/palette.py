@@ -98,11 +98,24 @@ class Palette(nn.Module):
         law = logits.softmax(-1)
         return law * (law >= (law.max(-1).values * unlikely)[..., None])
 
+    @property
+    def is_restless(self) -> Tensor:
+        """Which patches are restless, bool [K]."""
+        return self.restless > 0.5
+
     @cached_property
     def kin(self) -> Tensor:
         """1 where one patch is a shade of the other, else 0, [K, K]."""
         codes = self.codes.float()
         return (torch.cdist(codes, codes).square() <= NEARBY).float()
+
+    def surest_ground(self, likely: Tensor) -> Tensor:
+        """The same likelihoods, [..., K], without any ground but the likeliest and its shades: what rests is one thing.
+
+        What was seen before is no choice to be made by dice. Who walks over it is.
+        """
+        surest = (likely.masked_fill(self.is_restless, 0.0) @ self.kin.to(likely)).argmax(-1)
+        return likely * (self.is_restless | (self.kin[surest] > 0))
 
     def _forget_kin(self) -> None:
         self.__dict__.pop("kin", None)
