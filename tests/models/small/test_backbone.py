@@ -293,6 +293,24 @@ def test_what_enters_the_view_is_drawn_in_its_variety_though_what_is_known_is_th
     assert not differs.any()
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("restless", [False, True])
+def test_what_is_recalled_is_no_matter_of_dice_unless_it_does_not_rest(restless: bool) -> None:
+    to_the_right = Scroll(rows=2, body=(0, 0), moves=((1, 0, 1),))
+    backbone, given = drawn(replace(BELIEVING, scroll=to_the_right)), inputs(1, seed=31)
+    assert backbone.palette is not None
+    backbone.palette.fill(torch.randn(backbone.palette.centres.shape, generator=torch.Generator().manual_seed(32)))
+    backbone.palette.restless.fill_(float(restless))
+    seen = torch.full((1, FRAMES, 2, 3), UNKNOWN)
+    seen[:, :, 0] = 1
+    dice = [torch.full((1, FRAMES, 2, 3), dot) for dot in (0.01, 0.99)]
+    answers = (backbone.recalling(seen)(*given, causal(backbone, 1), each) for each in dice)
+    one, other = (backbone.palette.nearest(backbone.patchify(answer)[0]) for answer in answers)
+    differs = (backbone.palette.kin[one, other] == 0).unflatten(1, (2, 3))
+    assert differs[:, 1].any()
+    assert differs[:, 0].any() == restless
+
+
 def test_a_list_of_what_is_unlikely_as_a_weights_file_has_it_equals_the_tuple() -> None:
     assert replace(BELIEVING, unlikely=[0.1, 0.2]) == replace(BELIEVING, unlikely=(0.1, 0.2))  # type: ignore[arg-type]
     assert replace(BELIEVING, unlikely=0.1).shares == (0.1, 0.1)

@@ -100,6 +100,18 @@ def test_kin_are_the_shades_of_one_patch_also_after_other_patches_are_filled_in_
     assert torch.equal(palette.kin, torch.eye(SIZE))
 
 
+def test_ground_that_was_seen_before_is_its_likeliest_kind_and_who_walks_over_it_is_left_to_chance() -> None:
+    """Patches 0 and 1 are shades of one ground, together likelier than 2, which alone is likelier than either."""
+    palette = Palette(SIZE, VALUES, DIM)
+    centres = noise(SIZE, VALUES, seed=23)
+    centres[1] = centres[0] + 0.02
+    palette.fill(centres)
+    palette.restless[3] = 1
+    likely = torch.tensor([[0.25, 0.2, 0.3, 0.15, 0.1], [0.1, 0.1, 0.3, 0.5, 0.0]])
+    wanted = torch.tensor([[0.25, 0.2, 0.0, 0.15, 0.0], [0.0, 0.0, 0.3, 0.5, 0.0]])
+    assert torch.equal(palette.surest_ground(likely), wanted)
+
+
 def test_the_mean_is_that_of_the_law() -> None:
     palette, logits, offset = filled(9), noise(3, SIZE, seed=10), noise(3, VALUES, seed=11)
     law = logits.double().softmax(-1)
