@@ -62,19 +62,20 @@ class Recollections:
     @cached_property
     def _recalled(self) -> Tensor:
         """Of every frame, int16 [AHEAD, N, scroll.rows, columns]."""
-        codes, made, dims = _looked_at(self._episodes, self._codec, self._backbone)
         assert self._backbone.palette is not None
         restless = self._backbone.palette.is_restless.cpu().numpy()
         asked = self._scroll.asked(self._episodes.controls.cpu()).numpy()
-        recalled = np.full((AHEAD, len(codes), self._scroll.rows, self._geometry.columns), UNKNOWN, np.int16)
+        recalled = np.full((AHEAD, len(asked), self._scroll.rows, self._geometry.columns), UNKNOWN, np.int16)
         for begin, end in self._episodes.episodes:
+            codes, made, dims = _looked_at(self._episodes, (begin, end), self._codec, self._backbone)
             atlas = Atlas.of({}, self._scroll, self._geometry.columns)
-            atlas = atlas.see(codes[begin], (0, 0), dims[begin], restless=restless)
-            for now in range(begin + 1, end):
+            atlas = atlas.see(codes[0], (0, 0), dims[0], restless=restless)
+            for at in range(1, end - begin):
+                now = begin + at
                 moves = asked[now : min(now + AHEAD, end)].cumsum(0)
                 for ahead, move in enumerate(moves):
                     recalled[ahead, now + ahead] = atlas.recall(move)
-                atlas = atlas.see(codes[now], made[now], dims[now], restless=restless)
+                atlas = atlas.see(codes[at], made[at], dims[at], restless=restless)
         return torch.from_numpy(recalled).to(self._episodes.frames.device)
 
 
@@ -85,40 +86,45 @@ def find_restless(episodes: Episodes, codec: Codec[Any], backbone: SmallBackbone
     """
     assert backbone.palette is not None
     assert backbone.config.scroll is not None
-    codes, made, _ = _looked_at(episodes, codec, backbone)
     scroll, kin = backbone.config.scroll, backbone.palette.kin.bool().cpu().numpy()
-    follows = np.ones(len(codes), np.bool_)
-    follows[[begin for begin, _ in episodes.episodes]] = False
+    moves = {(0, 0), *((rows, columns) for _, rows, columns in scroll.moves)}
     seen, gone = np.zeros((2, len(kin)), np.int64)
-    for move in {(0, 0), *((rows, columns) for _, rows, columns in scroll.moves)}:
-        now = np.flatnonzero(follows & (made == move).all(-1))
-        old, new, land = scroll.shared(codes.shape[2], move)
-        there = land.numpy()
-        before, after = codes[now - 1, : scroll.rows], codes[now, : scroll.rows]
-        before, after = before[:, *old][:, there], after[:, *new][:, there]
-        seen += np.bincount(before.ravel(), minlength=len(kin))
-        gone += np.bincount(before[~kin[before, after]], minlength=len(kin))
+    for episode in episodes.episodes:
+        codes, made, _ = _looked_at(episodes, episode, codec, backbone)
+        for move in moves:
+            now = 1 + np.flatnonzero((made[1:] == move).all(-1))
+            old, new, land = scroll.shared(codes.shape[2], move)
+            there = land.numpy()
+            before, after = codes[now - 1, : scroll.rows], codes[now, : scroll.rows]
+            before, after = before[:, *old][:, there], after[:, *new][:, there]
+            seen += np.bincount(before.ravel(), minlength=len(kin))
+            gone += np.bincount(before[~kin[before, after]], minlength=len(kin))
     return torch.from_numpy((seen >= SEEN) & (gone >= OFTEN * seen))
 
 
 @torch.no_grad()
 def _looked_at(
-    episodes: Episodes, codec: Codec[Any], backbone: SmallBackbone
+    episodes: Episodes, episode: tuple[int, int], codec: Codec[Any], backbone: SmallBackbone
 ) -> tuple[Codes, NDArray[np.int64], list[Dim | None]]:
-    """What every token shows, int16 [N, rows, columns], by which move every frame was reached, [N, 2], and its Dim."""
+    """Of the N frames of an episode what every token shows, by which move each was reached, and what it tells by night.
+
+    int16 [N, rows, columns], int64 [N, 2] and N of Dim or None; the first as if it had been there before.
+    """
     palette, scroll = backbone.palette, backbone.config.scroll
     assert palette is not None
     assert scroll is not None
+    begin, end = episode
     grid = (backbone.geometry.rows, backbone.geometry.columns)
-    codes = torch.empty(len(episodes.frames), *grid, dtype=torch.int16)
-    made = torch.empty(len(episodes.frames), 2, dtype=torch.int64)
+    codes = torch.empty(end - begin, *grid, dtype=torch.int16)
+    made = torch.empty(end - begin, 2, dtype=torch.int64)
     dims: list[Dim | None] = []
-    for begin in range(0, len(codes), PORTION):
-        now = slice(begin, begin + PORTION)
-        numbers = torch.arange(begin - 1, min(begin + PORTION, len(codes))).clamp_min(0)
-        latents, _ = codec.encode(episodes.frames[numbers.to(episodes.frames.device)], codec.open())
+    for at in range(begin, end, PORTION):
+        until = min(at + PORTION, end)
+        now = slice(at - begin, until - begin)
+        numbers = torch.arange(at - 1, until, device=episodes.frames.device).clamp_min(begin)
+        latents, _ = codec.encode(episodes.frames[numbers], codec.open())
         patches = backbone.patchify(latents[None])[0].unflatten(1, grid)
         codes[now] = palette.nearest(patches[1:]).short().cpu()
-        made[now] = scroll.made(patches[:-1], patches[1:], episodes.controls[now]).cpu()
+        made[now] = scroll.made(patches[:-1], patches[1:], episodes.controls[at:until]).cpu()
         dims += scroll.dim(patches[:-1], patches[1:], made[now].tolist(), palette.centres)
     return codes.numpy(), made.numpy(), dims
