@@ -123,6 +123,24 @@ def test_a_frame_is_dim_by_night_and_tells_what_has_changed(move: tuple[int, int
     assert dim.clear.argsort().tolist() == [1, 0, 2]  # told from the corners, which show land here
 
 
+def test_what_was_seen_by_day_is_sure_and_stays_so_by_night_however_far_one_walks() -> None:
+    """Codes stand out of the fog the more the higher they are; 7 does not rest."""
+    by_day, by_night = (np.full((4, COLUMNS), code, np.int16) for code in (5, 3))
+    by_day[0, 0] = 7
+    restless = np.arange(10) == 7
+    dim = Dim(changed=np.zeros((SCROLL.rows, COLUMNS), bool), clear=np.arange(10, dtype=np.float32))
+    left = opened().see(by_day, (0, 0), restless=restless)
+    for _ in range(40):
+        left = left.see(by_night, (0, 1), dim, restless=restless)
+    sure = left.surely((0, -40))
+    wanted = np.ones((SCROLL.rows, COLUMNS), bool)
+    wanted[0, 0] = wanted[SCROLL.body] = False
+    assert sure.tolist() == wanted.tolist()
+    assert not left.surely((0, -20)).any()  # seen by night alone
+    assert not left.surely((0, 0)).any()  # in view
+    assert (left.recall((0, -40))[sure] == 5).all()
+
+
 def test_an_atlas_stays_as_it_is_when_more_is_seen() -> None:
     rng = np.random.default_rng(1)
     tiles = land(rng)

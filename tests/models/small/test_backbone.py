@@ -57,12 +57,12 @@ def test_an_answer_has_the_shape_and_dtype_of_the_noisy_frames() -> None:
 
 
 @pytest.mark.parametrize("patch", [1, 2])
-def test_unpatchify_undoes_patchify(patch: int) -> None:
+def testunpatchify_undoes_patchify(patch: int) -> None:
     config = SmallConfig(channels=3, height=4, width=6, controls=5, patch=patch, dim=32, layers=1, heads=2, head_dim=8)
     backbone, (frames, *_) = SmallBackbone(config), inputs(2, seed=3, config=config)
     patches = backbone.patchify(frames)
     assert patches.shape == (2, FRAMES, 24 // patch**2, 3 * patch**2)
-    assert torch.equal(backbone._unpatchify(patches), frames)
+    assert torch.equal(backbone.unpatchify(patches), frames)
     # Token 1 of a frame is the second square of the first row.
     assert torch.equal(patches[0, 0, 1], frames[0, 0, :, :patch, patch : 2 * patch].flatten())
 
@@ -321,7 +321,7 @@ def test_a_chart_shows_each_place_as_the_patch_that_was_seen_there() -> None:
     assert backbone.chart({}) is None
     centres = backbone.palette.centres
     codes = torch.randint(6, (1, 1, 15), generator=torch.Generator().manual_seed(2))
-    frame = backbone._unpatchify(centres[codes])
+    frame = backbone.unpatchify(centres[codes])
     chart = backbone.chart(backbone.remember({}, frame, frame, torch.zeros(1, 1, backbone.controls)))
     assert chart is not None
     scroll = backbone.config.scroll

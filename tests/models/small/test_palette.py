@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from worldsim.errors import ShapeError
-from worldsim.models.small.palette import OFFSET_DEVIATION, SHARPNESS, Palette
+from worldsim.models.small.palette import OFFSET_DEVIATION, SAME, SHARPNESS, Palette
 
 SIZE, VALUES, DIM = 5, 6, 8
 
@@ -98,6 +98,19 @@ def test_kin_are_the_shades_of_one_patch_also_after_other_patches_are_filled_in_
     assert torch.equal(palette.kin, wanted)
     palette.fill(noise(SIZE, VALUES, seed=25))
     assert torch.equal(palette.kin, torch.eye(SIZE))
+
+
+def test_a_patch_that_is_brighter_and_stands_out_more_may_be_the_same_in_another_light() -> None:
+    palette, centres = Palette(SIZE, VALUES, DIM), noise(SIZE, VALUES, seed=23)
+    centres[1] = 0.4 * centres[0] - 0.3
+    centres[2] = -centres[0]
+    palette.fill(centres)
+    wanted = torch.corrcoef(centres) > SAME
+    assert wanted[0].tolist() == [True, True, *[False] * (SIZE - 2)]
+    assert torch.equal(palette.same, wanted)
+    others = noise(SIZE, VALUES, seed=25)
+    palette.fill(others)
+    assert torch.equal(palette.same, torch.corrcoef(others) > SAME)
 
 
 def test_ground_that_was_seen_before_is_its_likeliest_kind_and_who_walks_over_it_is_left_to_chance() -> None:

@@ -11,8 +11,8 @@ from torch import Tensor
 from worldsim.errors import ConfigError
 from worldsim.models.protocol import UNKNOWN
 from worldsim.models.small.atlas import Scroll
-from worldsim.models.small.backbone import SmallBackbone, SmallConfig
-from worldsim.models.small.recalling import Trust
+from worldsim.models.small.backbone import Run, SmallBackbone, SmallConfig
+from worldsim.models.small.recalling import Trust, remind
 from worldsim.training.attention import StreamAttention, StreamLayout
 
 CONFIG = SmallConfig(
@@ -126,3 +126,86 @@ def test_what_enters_lies_on_the_land() -> None:
     controls[0, 1, 0] = 1
     entering = drawn().enters(controls)
     assert entering.tolist() == [[[[False] * 3, [False] * 3], [[False, False, True], [False] * 3]]]
+
+
+LAND = SmallConfig(
+    channels=12,
+    height=3,
+    width=5,
+    controls=5,
+    dim=32,
+    layers=1,
+    heads=2,
+    head_dim=16,
+    palette=7,
+    scroll=Scroll(rows=3, body=(1, 2), moves=((0, 0, 1), (1, 0, -1))),
+)
+TOLD, IN_ANOTHER_LIGHT, WRONG = 0, 1, 4
+
+
+def walked(seed: int) -> tuple[SmallBackbone, Run, Tensor]:
+    """A backbone, two frames by which a view goes on to the right over a land of its codes, and those as drawn.
+
+    Of the column that comes into view all that is drawn is WRONG, and TOLD is told.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    backbone = SmallBackbone(LAND, generator)
+    assert backbone.palette is not None
+    centres = torch.randn(7, 12, generator=generator)
+    centres[IN_ANOTHER_LIGHT] = 0.6 * centres[TOLD] + 0.1
+    backbone.palette.fill(centres)
+    land = torch.randint(7, (3, 7), generator=generator)
+    land[:, 5:] = WRONG
+    views = torch.stack([centres[land[:, at : at + 5]] for at in range(3)])
+    views[:, 1, 2] = torch.linspace(-1, 1, 12)  # whoever moves
+    codes = torch.full((1, 2, 3, 5), UNKNOWN)
+    codes[..., 4] = TOLD
+    run = Run(
+        tokens=torch.randn(1, 2, 15, 32, generator=generator),
+        numbers=torch.zeros(1, 2, 15, 12),
+        before=views[:1].flatten(1, 2),
+        controls=torch.eye(5)[:1].expand(1, 2, 5),
+        codes=codes.flatten(2),
+    )
+    return backbone, run, views[None, 1:].movedim(-1, 2)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("seed", range(4))
+def test_what_surely_is_there_comes_back_however_it_looks_in_this_light(seed: int) -> None:
+    backbone, run, drawn = walked(seed)
+    assert backbone.palette is not None
+    sure, dice = torch.ones(1, 2, 15, dtype=torch.bool), torch.rand(1, 2, 3, 5)
+    sure[..., :4] = sure[..., 5:9] = sure[..., 10:14] = False
+    shown = backbone.palette.nearest(backbone.patchify(remind(backbone, run, run.before, drawn, dice, sure))).unflatten(
+        2, (3, 5)
+    )
+    wanted = backbone.palette.nearest(backbone.patchify(drawn)).unflatten(2, (3, 5))
+    assert torch.equal(shown[..., :4], wanted[..., :4])
+    assert bool(((shown[..., 4] == TOLD) | (shown[..., 4] == IN_ANOTHER_LIGHT)).all())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("why", ["it is not sure", "the move was not made", "it is night", "somebody stands there"])
+def test_what_is_drawn_stays_where_nothing_surely_is_there(why: str) -> None:
+    backbone, run, drawn = walked(seed=5)
+    assert backbone.palette is not None
+    sure = torch.zeros(1, 2, 15, dtype=torch.bool)
+    sure[..., 4::5] = why != "it is not sure"
+    if why == "the move was not made":
+        drawn[:, 0] = backbone.unpatchify(run.before[:, None])[:, 0]
+    if why == "it is night":
+        drawn, run = drawn / 10, replace(run, before=run.before / 10)
+    if why == "somebody stands there":
+        backbone.palette.restless[WRONG] = 1
+    assert torch.equal(remind(backbone, run, run.before, drawn, torch.rand(1, 2, 3, 5), sure), drawn)
+
+
+@torch.no_grad()
+def test_what_is_recalled_by_as_many_more_as_there_are_codes_is_told_as_the_code() -> None:
+    backbone, given = drawn(), question(seed=2)
+    recalled = torch.full((2, FRAMES, *GRID), UNKNOWN)
+    recalled[:, :, 0] = 3
+    surely = torch.where(recalled == UNKNOWN, UNKNOWN, recalled + CONFIG.palette)
+    told = [backbone.recalling(each).weighed(*given, attention(backbone), given[0])[0] for each in (recalled, surely)]
+    assert torch.equal(*told)

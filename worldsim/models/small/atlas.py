@@ -126,12 +126,16 @@ class Scroll:
             moves: those that were made between them.
             sorts: the patch of each code, [K, P].
         """
-        dark = (_contrast(after[:, *self.body]) < DIM).tolist()
+        dark = (~self.by_day(after)).tolist()
         land = before[:, : self.rows].float(), after[:, : self.rows].float()
         return [
             self._dim(one, other, (int(move[0]), int(move[1])), sorts) if night else None
             for one, other, move, night in zip(*land, moves, dark, strict=True)
         ]
+
+    def by_day(self, frames: Tensor) -> Tensor:
+        """Of which patches [N, rows, columns, P] the body stands out as by day, bool [N]."""
+        return _contrast(frames[:, *self.body]) >= DIM
 
     def _dim(self, before: Tensor, after: Tensor, move: Move, sorts: Tensor) -> Dim:
         fog = _fog(after)
@@ -238,26 +242,31 @@ class Atlas:
     tiles: the code seen last at each place, UNKNOWN where none was, int16 [rows, columns].
     view: the place of the view's first token.
     columns: of the view.
+    bright: which places were seen by day, and nothing on them that does not rest, bool like tiles.
     """
 
     scroll: Scroll
     tiles: Codes
     view: Move
     columns: int
+    bright: NDArray[np.bool_]
 
     @classmethod
     def of(cls, memory: Memory, scroll: Scroll, columns: int) -> Atlas:
         """The atlas of those tensors; of none, one where nothing was seen yet; ConfigError if they are no atlas."""
         if memory:
-            row, column = _checked(memory, scroll, columns)
-            return cls(scroll=scroll, tiles=memory["tiles"].numpy(), view=(row, column), columns=columns)
+            view = _checked(memory, scroll, columns)
+            tiles, bright = memory["tiles"].numpy(), memory["bright"].numpy()
+            return cls(scroll=scroll, tiles=tiles, view=view, columns=columns, bright=bright)
         tiles = np.full((scroll.rows + 2 * MARGIN, columns + 2 * MARGIN), UNKNOWN, np.int16)
-        return cls(scroll=scroll, tiles=tiles, view=(MARGIN, MARGIN), columns=columns)
+        bright = np.zeros(tiles.shape, np.bool_)
+        return cls(scroll=scroll, tiles=tiles, view=(MARGIN, MARGIN), columns=columns, bright=bright)
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """What it is made of: "tiles" int16 [rows, columns] and "view" int64 [2], on the CPU."""
-        return {"tiles": torch.from_numpy(self.tiles), "view": torch.tensor(self.view)}
+        """What it is made of, on the CPU: "tiles" int16 and "bright" bool [rows, columns], and "view" int64 [2]."""
+        tiles, bright = torch.from_numpy(self.tiles), torch.from_numpy(self.bright)
+        return {"tiles": tiles, "bright": bright, "view": torch.tensor(self.view)}
 
     def see(
         self, codes: Codes, move: Sequence[int], dim: Dim | None = None, *, restless: NDArray[np.bool_] | None = None
@@ -274,18 +283,21 @@ class Atlas:
                 none if None.
         """
         moved = self._moved(move)
-        tiles, shown = moved.tiles.copy(), codes[: self.scroll.rows]
-        known = tiles[moved._window]
+        window = moved._window
+        tiles, bright, shown = moved.tiles.copy(), moved.bright.copy(), codes[: self.scroll.rows]
+        known = tiles[window]
         told, kept = known != UNKNOWN, np.zeros(known.shape, np.bool_)
         if restless is not None:
             told, kept = told & ~restless[known], restless[shown]
+        # The body hides its own place, which is seen as soon as the body has left it.
+        clear = ~kept & (dim is None)
+        clear[self.scroll.body] = False
         if dim is not None:
             kept = kept | (~dim.changed & (dim.clear[shown] < dim.clear[known]))
         kept = kept & told
-        # The body hides its own place, which is seen as soon as the body has left it.
         kept[self.scroll.body] |= dim is not None
-        tiles[moved._window] = np.where(kept, known, shown)
-        return replace(moved, tiles=tiles)
+        tiles[window], bright[window] = np.where(kept, known, shown), np.where(kept, bright[window], clear)
+        return replace(moved, tiles=tiles, bright=bright)
 
     def recall(self, move: Sequence[int]) -> Codes:
         """What was last seen where the view is after a move, and is not now, [scroll.rows, columns].
@@ -293,9 +305,16 @@ class Atlas:
         UNKNOWN where nothing was, and where what is in view tells better.
         """
         moved = self._moved(move)
+        return np.where(self._entering(move), moved.tiles[moved._window], np.int16(UNKNOWN))
+
+    def surely(self, move: Sequence[int]) -> NDArray[np.bool_]:
+        """Which of that was seen by day, so that it surely is there, bool [scroll.rows, columns]."""
+        moved = self._moved(move)
+        return self._entering(move) & moved.bright[moved._window]
+
+    def _entering(self, move: Sequence[int]) -> NDArray[np.bool_]:
         rows, columns = np.indices((self.scroll.rows, self.columns))
-        entering = ~self._inside(rows + int(move[0]), columns + int(move[1]))
-        return np.where(entering, moved.tiles[moved._window], np.int16(UNKNOWN))
+        return ~self._inside(rows + int(move[0]), columns + int(move[1]))
 
     def _inside(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.bool_]:
         return (rows >= 0) & (rows < self.scroll.rows) & (columns >= 0) & (columns < self.columns)
@@ -311,24 +330,25 @@ class Atlas:
         height, width = self.tiles.shape
         if 0 <= row <= height - self.scroll.rows and 0 <= column <= width - self.columns:
             return replace(self, view=(row, column))
-        tiles = np.pad(self.tiles, MARGIN, constant_values=UNKNOWN)
         row, column = row + MARGIN, column + MARGIN
-        top, left = _cut(row, tiles.shape[0]), _cut(column, tiles.shape[1])
-        tiles = tiles[top : top + LARGEST, left : left + LARGEST]
-        return replace(self, tiles=tiles, view=(row - top, column - left))
+        top, left = _cut(row, height + 2 * MARGIN), _cut(column, width + 2 * MARGIN)
+        kept = slice(top, top + LARGEST), slice(left, left + LARGEST)
+        tiles = np.pad(self.tiles, MARGIN, constant_values=UNKNOWN)[kept]
+        return replace(self, tiles=tiles, view=(row - top, column - left), bright=np.pad(self.bright, MARGIN)[kept])
 
 
 def _checked(memory: Memory, scroll: Scroll, columns: int) -> Move:
     """Where the view is in the tensors of an atlas; ConfigError if they are of none, or it looks past their end."""
     found = {name: (tensor.dtype, tensor.ndim) for name, tensor in memory.items()}
-    if found == {"tiles": (torch.int16, 2), "view": (torch.int64, 1)} and memory["view"].shape == (2,):
+    wanted = {"tiles": (torch.int16, 2), "bright": (torch.bool, 2), "view": (torch.int64, 1)}
+    if found == wanted and memory["view"].shape == (2,) and memory["bright"].shape == memory["tiles"].shape:
         (row, column), (height, width) = memory["view"].tolist(), memory["tiles"].shape
         if 0 <= row <= height - scroll.rows and 0 <= column <= width - columns:
             return row, column
     given = {name: f"{tensor.dtype} {list(tensor.shape)}" for name, tensor in memory.items()}
     raise ConfigError(
-        f"a memory of places has tiles, int16 [rows, columns], and the place of a view of {scroll.rows} by {columns} "
-        f"inside them, int64 [2]; got {given}"
+        f"a memory of places has tiles, int16 [rows, columns], which of them are bright, bool, and the place of a view "
+        f"of {scroll.rows} by {columns} inside them, int64 [2]; got {given}"
     )
 
 

@@ -227,12 +227,15 @@ class SmallBackbone(nn.Module):
         return atlas.tensors
 
     def recall(self, memory: Memory, controls: Tensor) -> Tensor:
-        """The codes last seen where each frame will look, int64 [1, F, rows, columns]; see RememberingBackbone."""
+        """The codes last seen where each frame will look, int64 [1, F, rows, columns]; see RememberingBackbone.
+
+        Of K codes it is by K more what surely is there, having been seen by day.
+        """
         _, scroll, geometry = self._memory_parts()
         atlas = Atlas.of(memory, scroll, geometry.columns)
         recalled = np.full((1, controls.shape[1], geometry.rows, geometry.columns), UNKNOWN, np.int64)
         for at, move in enumerate(scroll.asked(controls[0].cpu()).cumsum(0).tolist()):
-            recalled[0, at, : scroll.rows] = atlas.recall(move)
+            recalled[0, at, : scroll.rows] = atlas.recall(move) + self.config.palette * atlas.surely(move)
         return torch.from_numpy(recalled).to(controls.device)
 
     def chart(self, memory: Memory) -> Chart | None:
@@ -294,22 +297,22 @@ class SmallBackbone(nn.Module):
     def answer(self, run: Run, dice: Tensor | None) -> Tensor:
         """The frames estimated or drawn, [B, F, C, H, W]."""
         if self.palette is None:
-            return self._unpatchify(run.numbers)
-        return self._unpatchify(self._believe(self.palette, run, dice))
+            return self.unpatchify(run.numbers)
+        return self.unpatchify(self._believe(self.palette, run, dice))
 
     def weigh(self, run: Run, clean: Tensor) -> tuple[Tensor, Tensor]:
         """See weighed."""
         if self.palette is None:
             raise ConfigError("a backbone without a palette holds no beliefs; train it with DiffusionForcing")
         judged = clean.shape[1]
-        logits, offset = self._logits(self.palette, run)[:, -judged:], run.numbers[:, -judged:]
+        logits, offset = self.logits(self.palette, run)[:, -judged:], run.numbers[:, -judged:]
         found: Tensor = self.palette.surprise(logits, offset, self.patchify(clean))
         grid = (self.geometry.rows, self.geometry.columns)
         return found.unflatten(2, grid), logits.float().log_softmax(-1).unflatten(2, grid)
 
     def _believe(self, palette: Palette, run: Run, dice: Tensor | None) -> Tensor:
         """The patches believed in, [B, F, tokens, P]: their mean, or a draw."""
-        logits = self._logits(palette, run)
+        logits = self.logits(palette, run)
         if dice is None:
             return palette.mean(logits, run.numbers)
         likely, restless = palette.likely(logits, self._unlikely(run)), palette.is_restless
@@ -339,7 +342,7 @@ class SmallBackbone(nn.Module):
         tokens: Tensor = seen.flatten(2).transpose(1, 2).unflatten(0, (previous.shape[0], -1))
         return tokens
 
-    def _logits(self, palette: Palette, run: Run) -> Tensor:
+    def logits(self, palette: Palette, run: Run) -> Tensor:
         """What the last tokens believe, [B, F, tokens, K]: what is recalled draws them to itself."""
         if run.codes is None or self.trust is None:
             return palette.logits(run.tokens)
@@ -362,7 +365,7 @@ class SmallBackbone(nn.Module):
         patches: Tensor = squares.permute(0, 1, 3, 5, 2, 4, 6).flatten(-3).flatten(2, 3)
         return patches
 
-    def _unpatchify(self, patches: Tensor) -> Tensor:
+    def unpatchify(self, patches: Tensor) -> Tensor:
         p, g = self.config.patch, self.geometry
         squares = patches.unflatten(2, (g.rows, g.columns)).unflatten(-1, (g.channels, p, p))
         frames: Tensor = squares.permute(0, 1, 4, 2, 5, 3, 6).flatten(-2).flatten(-3, -2)

@@ -21,6 +21,9 @@ from worldsim.errors import ShapeError
 
 WHITENED = 0.1
 """Axes along which centres vary less than this share of the mean variance are stretched no further."""
+SAME = 0.8
+"""How alike two patches are at least, apart from how bright they are and how much they stand out, that show the same in
+another light."""
 NEARBY = 2.0
 """Squared distance of two codes, over one axis, at which their patches still are shades of one thing. Of Crafter's
 palette half of the codes have a neighbour within 0.2; path and what lies beyond the map, its two most alike, are 8
@@ -109,6 +112,13 @@ class Palette(nn.Module):
         codes = self.codes.float()
         return (torch.cdist(codes, codes).square() <= NEARBY).float()
 
+    @cached_property
+    def same(self) -> Tensor:
+        """Which patches may be the same thing in another light, bool [K, K]: what correlates, number by number."""
+        centres = self.centres.float()
+        apart = F.normalize(centres - centres.mean(1, keepdim=True), eps=1e-6)
+        return apart @ apart.T > SAME
+
     def surest_ground(self, likely: Tensor) -> Tensor:
         """The same likelihoods, [..., K], without any ground but the likeliest and its shades: what rests is one thing.
 
@@ -118,7 +128,8 @@ class Palette(nn.Module):
         return likely * (self.is_restless | (self.kin[surest] > 0))
 
     def _forget_kin(self) -> None:
-        self.__dict__.pop("kin", None)
+        for name in ("kin", "same"):
+            self.__dict__.pop(name, None)
 
     def draw(self, logits: Tensor, offset: Tensor, likely: Tensor, dice: Tensor) -> Tensor:
         """A drawn patch, [..., P], float32.
