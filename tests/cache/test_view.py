@@ -484,7 +484,8 @@ def test_frames_held_in_part_are_seen_along_time_by_the_tokens_that_they_hold(se
     for at, tokens in enumerate([held[0], held[1], torch.arange(SHAPE.tokens)]):
         apart.put(at, *(side[:, at, tokens] for side in past), None if at == 2 else tokens)
     for layer, own in enumerate(blocks_of_streams(1, seed + 60)[3:7]):
-        assert torch.equal(view.attend(3 + layer, *own), apart.attend(layer, *own))
+        # Masked, the same numbers that lie elsewhere in memory are rounded otherwise on some processors.
+        torch.testing.assert_close(view.attend(3 + layer, *own), apart.attend(layer, *own))
 
 
 @pytest.mark.parametrize("seed", [300])
