@@ -131,12 +131,13 @@ def test_a_draw_is_a_patch_of_the_palette_and_its_offset_and_the_mean_lies_betwe
     assert backbone.palette is not None
     backbone.palette.fill(torch.randn(7, 12, generator=torch.Generator().manual_seed(25)))
     run = backbone.run(*given, attend)
-    tokens, offset = run.tokens, run.numbers
+    logits, offset = run.logits, run.numbers
+    assert logits is not None
     dice = torch.rand(2, FRAMES, 2, 3, generator=torch.Generator().manual_seed(21))
     drawn_patches = backbone.patchify(backbone(*given, attend, dice)) - offset
     distances = torch.cdist(drawn_patches.flatten(0, 2), backbone.palette.centres)
     assert distances.min(-1).values.median() < 0.05  # the mean of those near it, here mostly of one
-    law = backbone.palette.logits(tokens).softmax(-1)
+    law = logits.softmax(-1)
     mean = backbone.patchify(backbone(*given, attend))
     assert torch.allclose(mean, law @ backbone.palette.centres + offset, atol=1e-5)
 

@@ -161,7 +161,7 @@ def walked(seed: int) -> tuple[SmallBackbone, Run, Tensor]:
     codes = torch.full((1, 2, 3, 5), UNKNOWN)
     codes[..., 4] = TOLD
     run = Run(
-        tokens=torch.randn(1, 2, 15, 32, generator=generator),
+        logits=4 * torch.randn(1, 2, 15, 7, generator=generator),
         numbers=torch.zeros(1, 2, 15, 12),
         before=views[:1].flatten(1, 2),
         controls=torch.eye(5)[:1].expand(1, 2, 5),

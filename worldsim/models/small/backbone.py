@@ -291,28 +291,27 @@ class SmallBackbone(nn.Module):
             tokens = layer(tokens, modulation, index, attend)
         shift, scale = self.head_modulation(level).chunk(2, dim=-1)
         tokens = _modulate(tokens, shift, scale).unflatten(1, (frames, -1))
-        before = self.patchify(previous[:, :1])[:, 0]
-        return Run(tokens=tokens, numbers=self.head(tokens), before=before, controls=controls, codes=codes)
+        before, logits = self.patchify(previous[:, :1])[:, 0], self._logits(tokens, codes)
+        return Run(logits=logits, numbers=self.head(tokens), before=before, controls=controls, codes=codes)
 
     def answer(self, run: Run, dice: Tensor | None) -> Tensor:
         """The frames estimated or drawn, [B, F, C, H, W]."""
-        if self.palette is None:
+        if self.palette is None or run.logits is None:
             return self.unpatchify(run.numbers)
-        return self.unpatchify(self._believe(self.palette, run, dice))
+        return self.unpatchify(self._believe(self.palette, run.logits, run, dice))
 
     def weigh(self, run: Run, clean: Tensor) -> tuple[Tensor, Tensor]:
         """See weighed."""
-        if self.palette is None:
+        if self.palette is None or run.logits is None:
             raise ConfigError("a backbone without a palette holds no beliefs; train it with DiffusionForcing")
         judged = clean.shape[1]
-        logits, offset = self.logits(self.palette, run)[:, -judged:], run.numbers[:, -judged:]
+        logits, offset = run.logits[:, -judged:], run.numbers[:, -judged:]
         found: Tensor = self.palette.surprise(logits, offset, self.patchify(clean))
         grid = (self.geometry.rows, self.geometry.columns)
         return found.unflatten(2, grid), logits.float().log_softmax(-1).unflatten(2, grid)
 
-    def _believe(self, palette: Palette, run: Run, dice: Tensor | None) -> Tensor:
+    def _believe(self, palette: Palette, logits: Tensor, run: Run, dice: Tensor | None) -> Tensor:
         """The patches believed in, [B, F, tokens, P]: their mean, or a draw."""
-        logits = self.logits(palette, run)
         if dice is None:
             return palette.mean(logits, run.numbers)
         likely, restless = palette.likely(logits, self._unlikely(run)), palette.is_restless
@@ -327,7 +326,7 @@ class SmallBackbone(nn.Module):
 
     def _unlikely(self, run: Run) -> Tensor:
         """What is unlikely of each token, fit for [B, F, tokens]."""
-        shares = torch.tensor(self.config.shares, device=run.tokens.device).repeat_interleave(self.geometry.columns)
+        shares = torch.tensor(self.config.shares, device=run.numbers.device).repeat_interleave(self.geometry.columns)
         if self.config.scroll is None:
             return shares
         known = ~self.enters(run.controls).flatten(2)
@@ -342,13 +341,15 @@ class SmallBackbone(nn.Module):
         tokens: Tensor = seen.flatten(2).transpose(1, 2).unflatten(0, (previous.shape[0], -1))
         return tokens
 
-    def logits(self, palette: Palette, run: Run) -> Tensor:
-        """What the last tokens believe, [B, F, tokens, K]: what is recalled draws them to itself."""
-        if run.codes is None or self.trust is None:
-            return palette.logits(run.tokens)
-        seen = palette.codes.to(run.tokens.dtype)[run.codes.clamp_min(0)]
-        drawn = self.trust(run.tokens, seen) * (run.codes != UNKNOWN)[..., None]
-        return palette.logits(run.tokens, drawn)
+    def _logits(self, tokens: Tensor, codes: Tensor | None) -> Tensor | None:
+        """What the last tokens believe, [B, F, tokens, K], if they do: what is recalled draws them to itself."""
+        if self.palette is None:
+            return None
+        if codes is None or self.trust is None:
+            return self.palette.logits(tokens)
+        seen = self.palette.codes.to(tokens.dtype)[codes.clamp_min(0)]
+        drawn = self.trust(tokens, seen) * (codes != UNKNOWN)[..., None]
+        return self.palette.logits(tokens, drawn)
 
     def _recollected(self, codes: Tensor) -> Tensor:
         """What recalled codes [B, F, tokens] tell each token, [B, F, tokens, D]; nothing where unknown."""
@@ -392,14 +393,14 @@ class SmallBackbone(nn.Module):
 class Run:
     """What the layers made of some frames.
 
-    tokens: the last, [B, F, tokens, D].
-    numbers: read off them, [B, F, tokens, C * patch * patch].
+    logits: what the last tokens believe, [B, F, tokens, K], if they believe in a palette.
+    numbers: read off the last tokens, [B, F, tokens, C * patch * patch].
     before: the frame before the first, [B, tokens, C * patch * patch].
     controls: what they were steered by, [B, F, A].
     codes: what was recalled, [B, F, tokens], if anything was.
     """
 
-    tokens: Tensor
+    logits: Tensor | None
     numbers: Tensor
     before: Tensor
     controls: Tensor

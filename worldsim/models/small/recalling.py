@@ -106,11 +106,12 @@ def remind(backbone: SmallBackbone, run: Run, before: Tensor, drawn: Tensor, dic
         dice: by which they were drawn, [B, F, rows, columns].
         sure: which tokens of those n show what surely is there, as run.codes tells it, bool [B, n, tokens].
     """
-    palette, scroll, codes = backbone.palette, backbone.config.scroll, run.codes
+    palette, scroll, codes, logits = backbone.palette, backbone.config.scroll, run.codes, run.logits
     assert palette is not None
     assert scroll is not None
     assert codes is not None
-    grid, logits = (backbone.geometry.rows, backbone.geometry.columns), backbone.logits(palette, run)
+    assert logits is not None
+    grid = backbone.geometry.rows, backbone.geometry.columns
     arrived = torch.ones(len(drawn), dtype=torch.bool, device=drawn.device)
     shown = list(backbone.patchify(drawn).unbind(1))
     for at in range(-sure.shape[1], 0):
