@@ -1,4 +1,4 @@
-"""What Block Forcing, self-forcing, a schedule of noise and its shuffling are worth: equal starts and compute, seeds.
+"""What sparse KV, Block Forcing, self-forcing, a schedule of noise and shuffling are worth: equal starts and compute.
 
     python -m benchmarks.ablation --data data/crafter --updates 150 --seeds 2
 
@@ -26,6 +26,8 @@ import torch
 import typer
 
 import worldsim
+from benchmarks.memory import PLAIN as PLAIN_WINDOW
+from benchmarks.memory import SPARSE
 from benchmarks.record import run, write
 from benchmarks.world_quality import Amount, measure
 from worldsim.decoding.noise_plan import PLAIN, parse_noise
@@ -63,6 +65,7 @@ class Arm:
     forcing, resampling, noise: of the objective.
     takes: how much longer one of its updates takes than one of the base.
     sampled: the noise that blocks begin with when it is judged.
+    policy: what a block then sees of the past, as many tokens as that of the base.
     weights_of: the arm whose weights it is judged with, if it is not trained itself; "start" for the weights that all
         begin from.
     """
@@ -72,6 +75,7 @@ class Arm:
     takes: float = 1.0
     noise: str = "plain"
     sampled: str = "plain"
+    policy: str = PLAIN_WINDOW
     weights_of: str | None = None
 
 
@@ -83,7 +87,8 @@ ARMS = {
     "schedule": Arm(noise=RISING, sampled=RISING),
     "schedule_untaught": Arm(sampled=RISING, weights_of="base"),
     "shuffling": Arm(sampled="shuffled:window=4", weights_of="base"),
-    "all": Arm(forcing=BlockForcing(), noise=RISING, sampled=f"{RISING},window=4"),
+    "sparse_kv": Arm(policy=SPARSE, weights_of="base"),
+    "all": Arm(forcing=BlockForcing(), noise=RISING, sampled=f"{RISING},window=4", policy=SPARSE),
 }
 
 
@@ -122,8 +127,8 @@ class Training:
         return self.start if owner == "start" else self.folder(owner, seed) / WEIGHTS
 
 
-Roll = Callable[[Path, str], dict[str, float]]
-"""What rollouts with a weights file tell, blocks beginning with noise by that text."""
+Roll = Callable[[Path, Arm], dict[str, float]]
+"""What rollouts with a weights file tell, made as that arm is judged."""
 
 
 def objective_of(recipe: WorldRecipe) -> BeliefForcing:
@@ -241,7 +246,7 @@ def _judge_one(recipe: WorldRecipe, training: Training, roll: Roll, pair: Pair) 
     path, weights = training.folder(*pair) / "judged.json", training.weights(*pair)
     if not path.exists():
         held_out = _held_out(recipe.name, training.data)
-        judged = surprise(recipe, weights, held_out, training.judged) | roll(weights, ARMS[pair[0]].sampled)
+        judged = surprise(recipe, weights, held_out, training.judged) | roll(weights, ARMS[pair[0]])
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(judged))
     return dict(json.loads(path.read_text()))
@@ -297,10 +302,9 @@ class Rollouts:
     seed: int
     frames_per_block: int
 
-    def __call__(self, weights: Path, noise: str) -> dict[str, float]:
-        world = worldsim.load(
-            "crafter", weights=weights, noise=noise, frames_per_block=self.frames_per_block, device="cpu"
-        )
+    def __call__(self, weights: Path, arm: Arm) -> dict[str, float]:
+        how: dict[str, Any] = {"noise": arm.sampled, "policy": arm.policy, "frames_per_block": self.frames_per_block}
+        world = worldsim.load("crafter", weights=weights, device="cpu", **how)
         found, _ = measure(world, self.amount, self.seed)
         return {
             name.replace("60s", f"{self.amount.seconds}s"): item["value"]

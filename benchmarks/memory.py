@@ -50,10 +50,10 @@ NOON, BRIGHT = 60, 75
 """The brightest frame of a day, and how many frames before and after it tiles can be told."""
 FPS = 8
 Strip = tuple[list[str], Frames, Frames]
-PLAIN = "window:frames=32"
+PLAIN, SPARSE = "window:frames=32", "blockvid:recent=16,top=2,run=8,tau=0.98"
 POLICIES = (
     PLAIN,
-    "blockvid:recent=16,top=2,run=8,tau=0.98",
+    SPARSE,
     "sink:sink=4,window=28",
     "adaptive:recent=28,run=4,like=0.9",
     "pages:recent=16,top=2,run=8,within=64",

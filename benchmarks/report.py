@@ -292,6 +292,35 @@ def fewer_bits(result: Result) -> str:
     )
 
 
+WORTH = {
+    "surprise in_view": ("surprise in view", "{:.4f}"),
+    "surprise recalled": ("come back", "{:.3f}"),
+    "surprise new": ("new", "{:.3f}"),
+    "tiles_one_block_ahead": ("tiles one block ahead", "{:.2%}"),
+    "ground_after_16_frames": ("ground after 16 frames", "{:.1%}"),
+    "neighbour_variation": ("neighbours' variation", "{:.1%}"),
+    "clean_after_10s": ("clean after 10 s", "{:.1%}"),
+}
+
+
+def worth(result: Result) -> str:
+    """What the parts of training and sampling against drift are worth."""
+
+    def cell(kind: str, item: Result | None) -> str:
+        if item is None:
+            return "-"
+        said = WORTH[kind][1].format
+        spread = f"{said(item['mean'])} ({said(item['min'])} to {said(item['max'])})"
+        return f"**{spread}**" if item["beyond_seeds"] else spread
+
+    rows = [[arm, *(cell(kind, row.get(kind)) for kind in WORTH)] for arm, row in result["rows"].items()]
+    return table(["arm", *(title for title, _ in WORTH.values())], rows) + (
+        f"\n\nMeans of {result['seeds']} seeds, and the least and greatest of them; bold where all differ from "
+        "the base of the same seed in one direction, which chance alone does for every second figure if there are two "
+        "seeds. Surprise is in nats a token of held-out play."
+    )
+
+
 SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
     "world_quality": ("The bundled world against the real engine, held-out seeds", quality),
     "world_quality_2": ("The same, two frames decided at once", quality),
@@ -302,6 +331,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
     "memory_60s": ("Coming back after 60 s", remembering),
     "retrieval": ("Finding the place again", finding),
     "cost": ("What remembering costs", growing_old),
+    "ablation": ("What parts of training and sampling are worth", worth),
     "decode-crafter": ("Speed of the bundled world", speed),
     "decode-wan-1.3b": ("Speed of published models of 1.3 billion parameters", published),
     "kv": ("Keys and values in fewer bits", fewer_bits),

@@ -15,7 +15,8 @@ import torch
 import typer
 
 from benchmarks import ablation
-from benchmarks.ablation import ARMS, Training, ablate, objective_of, surprise, table
+from benchmarks.ablation import ARMS, Arm, Training, ablate, objective_of, surprise, table
+from worldsim.cache.policies import parse_policy
 from worldsim.cache.policy import Window
 from worldsim.codec.patches import PatchCodec
 from worldsim.controls import Keys
@@ -28,7 +29,7 @@ from worldsim.training.objectives import BeliefForcing
 from worldsim.training.run import CHECKPOINT, LOG, WEIGHTS, Run
 from worldsim.training.trainer import Stage, Trainer, TrainingPlan
 
-Roll = Callable[[Path, str], dict[str, float]]
+Roll = Callable[[Path, Arm], dict[str, float]]
 OBJECTIVE = BeliefForcing(frames=8, first=0, blocks=(1, 2))
 
 
@@ -65,11 +66,12 @@ def training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Training:
     )
 
 
-def noted(asked: list[tuple[str, str]]) -> Roll:
+def noted(asked: list[tuple[str, str, bool]]) -> Roll:
     """Rollouts that only note what was to be judged."""
 
-    def roll(weights: Path, noise: str) -> dict[str, float]:
-        asked.append((weights.parent.name if weights.name == WEIGHTS else weights.name, noise))
+    def roll(weights: Path, arm: Arm) -> dict[str, float]:
+        whose = weights.parent.name if weights.name == WEIGHTS else weights.name
+        asked.append((whose, arm.sampled, arm.policy == ablation.SPARSE))
         return {"tiles": len(asked) / 10}
 
     return roll
@@ -78,7 +80,7 @@ def noted(asked: list[tuple[str, str]]) -> Roll:
 class Weighing:
     """Rollouts that tell the sum of some weights."""
 
-    def __call__(self, weights: Path, noise: str) -> dict[str, float]:
+    def __call__(self, weights: Path, arm: Arm) -> dict[str, float]:
         return {"sum": float(centre(weights).sum())}
 
 
@@ -86,14 +88,17 @@ def centre(path: Path) -> torch.Tensor:
     return load_weights(path, dtype=torch.float32, device=torch.device("cpu")).head.weight
 
 
-def test_every_arm_is_trained_from_the_start_and_judged_with_its_own_weights_and_noise(training: Training) -> None:
-    asked: list[tuple[str, str]] = []
+def test_every_arm_is_trained_from_the_start_and_judged_with_its_own_weights_noise_and_policy(
+    training: Training,
+) -> None:
+    asked: list[tuple[str, str, bool]] = []
     found = ablate(RECIPE, training, list(ARMS), range(2), noted(asked))
     rising = ablation.RISING
-    one = [("base", "plain"), ("forcing", "plain"), ("self_forcing", "plain"), ("schedule", rising), ("base", rising)]
-    one += [("base", "shuffled:window=4"), ("all", f"{rising},window=4")]
-    start = [("start.safetensors", "plain")]
-    assert asked == start + [(f"{arm}-{seed}", noise) for seed in range(2) for arm, noise in one]
+    one = [("base", "plain", False), ("forcing", "plain", False), ("self_forcing", "plain", False)]
+    one += [("schedule", rising, False), ("base", rising, False), ("base", "shuffled:window=4", False)]
+    one += [("base", "plain", True), ("all", f"{rising},window=4", True)]
+    start = [("start.safetensors", "plain", False)]
+    assert asked == start + [(f"{arm}-{seed}", noise, sparse) for seed in range(2) for arm, noise, sparse in one]
     assert {*found} == {*ARMS}
     assert found["start"][0] == found["start"][1]
     heads = [
@@ -240,16 +245,16 @@ def test_rollouts_tell_what_was_judged_and_nothing_else(monkeypatch: pytest.Monk
     }
     monkeypatch.setattr(ablation, "measure", lambda world, amount, seed: ({"measures": measures}, None))
     roll = ablation.Rollouts(amount=ablation.Amount(seconds=10), seed=5, frames_per_block=2)
-    assert roll(Path("w"), "shuffled") == {"tiles_one_block_ahead": 0.9, "clean_after_10s": 0.8}
-    assert asked == [
-        ("crafter", {"weights": Path("w"), "noise": "shuffled", "frames_per_block": 2, "device": "cpu"}),
-    ]
+    arm = Arm(sampled="shuffled", policy="sink:window=3")
+    assert roll(Path("w"), arm) == {"tiles_one_block_ahead": 0.9, "clean_after_10s": 0.8}
+    how = {"noise": "shuffled", "policy": "sink:window=3", "frames_per_block": 2}
+    assert asked == [("crafter", {"weights": Path("w"), "device": "cpu", **how})]
 
 
 def test_the_arms_of_crafter_can_be_made() -> None:
     assert objective_of(CRAFTER).rows
     for arm in ARMS.values():
-        parse_noise(arm.noise), parse_noise(arm.sampled)
+        parse_noise(arm.noise), parse_noise(arm.sampled), parse_policy(arm.policy)
         assert arm.weights_of in (None, "start", *ARMS)
 
 

@@ -20,6 +20,7 @@ from benchmarks.report import (
     remembering,
     report,
     table,
+    worth,
 )
 
 
@@ -98,6 +99,15 @@ def test_fewer_bits_are_told_with_what_they_cost():
     }
     page = fewer_bits({"storages": {"int8": one}})
     assert "| int8 | 0.254 | 1.23 | +0.010 dB (-0.020 to +0.030) | 50.0% |" in page
+
+
+def test_what_differs_from_the_base_on_every_seed_is_set_apart():
+    one = {"mean": 0.98, "min": 0.96, "max": 0.99, "count": 2, "beyond_seeds": False}
+    rows = {"base": {"clean_after_10s": one}, "forcing": {"clean_after_10s": {**one, "beyond_seeds": True}}}
+    page = worth({"rows": rows, "seeds": 2})
+    assert "| base | - | - | - | - | - | - | 98.0% (96.0% to 99.0%) |" in page
+    assert "| forcing | - | - | - | - | - | - | **98.0% (96.0% to 99.0%)** |" in page
+    assert "Means of 2 seeds" in page
 
 
 @pytest.mark.parametrize("rows", [[], [["1", "2"]], [["1", "2"], ["3", "4"]]])
