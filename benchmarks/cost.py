@@ -12,35 +12,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import cycle, islice
+from itertools import cycle, islice, pairwise
 from typing import Annotated, Any, cast
 
 import typer
 from torch import Tensor
 
 import worldsim
+from benchmarks import memory
 from benchmarks.decode import timed
+from benchmarks.memory import PLAIN
 from benchmarks.record import run, spread, write
 from worldsim.cache.sight import Sight
 from worldsim.cache.view import Recording
 from worldsim.decoding.video import LatentBlock, VideoDecoder
 from worldsim.runtime.world import World
 
-PLAIN = "window:frames=32"
-WORLDS: dict[str, dict[str, Any]] = {
-    PLAIN: {"recall": False},
-    "recalls": {},
-    "recalls, without clean passes": {"clean_pass": False},
-    "sink:sink=4,window=28": {"recall": False, "policy": "sink:sink=4,window=28"},
-    "blockvid:recent=16,top=2,run=8,tau=0.98": {
-        "recall": False,
-        "policy": "blockvid:recent=16,top=2,run=8,tau=0.98",
-    },
-    "pages:recent=16,top=2,run=8,within=64": {"recall": False, "policy": "pages:recent=16,top=2,run=8,within=64"},
+WORLDS = {
+    name: memory.WORLDS[name]
+    for name in (PLAIN, "recalls", "recalls, without clean passes", memory.SINK, memory.SPARSE, memory.PAGES)
 }
-RETRIEVING = ("recalls", *(name for name in WORLDS if name.startswith(("blockvid", "pages"))))
+RETRIEVING = ("recalls", memory.SPARSE, memory.PAGES)
 LIVED = 48
 """Blocks that are really made before they are committed over and over."""
+LEAST = 0.1
+"""Minutes in which a world can live so long."""
 MOST_GROWTH = 1.1
 MOST_RETRIEVAL = 1.15
 
@@ -96,12 +92,12 @@ def held_bytes(decoder: VideoDecoder) -> dict[str, int]:
 
 
 def grown(minutes: Sequence[float]) -> dict[str, dict[float, tuple[World, VideoDecoder]]]:
-    """A decoder of each world at each age."""
+    """A decoder of each world at each of those ages, the youngest first."""
     found: dict[str, dict[float, tuple[World, VideoDecoder]]] = {}
     for name, settings in WORLDS.items():
         world, found[name] = worldsim.load("crafter", **settings), {}
         decoder = opened(world)
-        for age in sorted(minutes):
+        for age in minutes:
             grow_old(world, decoder, round(age * 60 * world.fps) - decoder.blocks)
             found[name][age] = world, decoder.fork()
             typer.echo(f"{name} is {age:g} minutes old")
@@ -144,22 +140,30 @@ def verdicts(found: Mapping[str, Any]) -> dict[str, bool]:
 
 
 def main(
-    minutes: Annotated[list[float] | None, typer.Option(help="Ages to compare; 1, 10 and 60 if left out.")] = None,
+    minutes: Annotated[
+        list[float] | None, typer.Option(min=LEAST, help="Ages to compare; 1, 10 and 60 if left out.")
+    ] = None,
     rounds: Annotated[int, typer.Option(min=3, help="Blocks of each world at each age.")] = 60,
+    name: Annotated[str, typer.Option(help="Of the file written to benchmarks/results.")] = "cost",
 ) -> None:
-    """Time crafter at several ages, and write benchmarks/results/cost.json."""
-    decoders = grown(minutes or [1, 10, 60])
+    """Time crafter at several ages, and write benchmarks/results/NAME.json."""
+    ages = sorted({*(minutes or [1, 10, 60])})
+    if any(later - age < LEAST for age, later in pairwise(ages)):
+        raise typer.BadParameter(
+            f"ages are {LEAST:g} minutes apart or more, got {', '.join(f'{age:g}' for age in ages)}"
+        )
+    decoders = grown(ages)
     held = {
-        name: {f"{age:g}": held_bytes(decoder) for age, (_, decoder) in ages.items()} for name, ages in decoders.items()
+        which: {f"{age:g}": held_bytes(decoder) for age, (_, decoder) in old.items()} for which, old in decoders.items()
     }
     found = judge(times(decoders, rounds), held)
-    for name, world in found.items():
+    for which, world in found.items():
         typer.echo(
-            f"{name:45} {world['block_ms'][next(iter(world['block_ms']))]['median']:.0f} ms, grows "
+            f"{which:45} {world['block_ms'][next(iter(world['block_ms']))]['median']:.0f} ms, grows "
             f"{world['growth']['median']:.2f}, to the window {world['to_window']['median']:.2f}"
         )
     passed = verdicts(found)
-    write("cost", {"worlds": found, "passed": passed})
+    write(name, {"worlds": found, "passed": passed})
     raise typer.Exit(not all(passed.values()))
 
 

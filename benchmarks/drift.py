@@ -41,7 +41,6 @@ from worldsim.simulators.crafter import Crafter
 CONTEXT = 32
 SCALE = 8
 SEED = 600_000_000
-KINDS = ("generated", "real")
 SHOWN = ("clarity", "motion", "background", "subject", "dynamic", "identity")
 STYLE = (
     "<style>path{fill:none;stroke:#c44;stroke-width:.6}.mean{stroke-width:2.5}.axis{stroke:#999}"
@@ -57,6 +56,8 @@ that is larger. m_i is the mean of this over chunk i, but at most m_1, which is 
 chunk beside the others there."""
 Frames = NDArray[np.uint8]
 Fields = dict[str, Any]
+KINDS: dict[str, Fields | None] = {"generated": {}, "real": None}
+"""The settings of the generated world; None for the engine."""
 
 
 def real_walk(seed: int, frames: int) -> tuple[Frames, tuple[Keys, ...], list[int | None]] | None:
@@ -82,19 +83,29 @@ def walks(seconds: int) -> Iterator[int]:
     return (seed for seed in count(SEED) if real_walk(seed, frames) is not None)
 
 
-def film(seed: int, seconds: int, folder: Path) -> None:
-    """Write one walk as both worlds show it, without the frames that they share."""
+def walk(seed: int, seconds: int, settings: Fields | None) -> Frames:
+    """One walk, uint8 [frames, 72, 72, 3], as crafter with those settings shows it, or of None as the engine does."""
     found = real_walk(seed, CONTEXT + seconds * Crafter.fps)
     assert found is not None, "walks() leaves those out"
     shown, keys, hours = found
+    if settings is None:
+        return shown[CONTEXT:]
     torch.set_num_threads(1)
-    world = worldsim.load("crafter")
-    hour = hours[CONTEXT - 1]
+    world, hour = worldsim.load("crafter", **settings), hours[CONTEXT - 1]
     with world.open(seed=seed, frames=shown[:CONTEXT], keys=keys[:CONTEXT], hour=hour) as session:
-        made = np.concatenate([session.step(held).frames for held in keys[CONTEXT:]])
-    for kind, frames in zip(KINDS, (made, shown[CONTEXT:]), strict=True):
-        with VideoWriter(folder / kind / f"{seed}.mp4", size=world.size, fps=world.fps, scale=SCALE) as video:
-            video.write(frames)
+        return np.concatenate([session.step(held).frames for held in keys[CONTEXT:]])
+
+
+def write_video(path: Path, frames: Frames) -> None:
+    """Write frames as they are scored."""
+    with VideoWriter(path, size=frames.shape[1:3], fps=Crafter.fps, scale=SCALE) as video:
+        video.write(frames)
+
+
+def film(seed: int, seconds: int, folder: Path) -> None:
+    """Write one walk as both worlds show it, without the frames that they share."""
+    for kind, settings in KINDS.items():
+        write_video(folder / kind / f"{seed}.mp4", walk(seed, seconds, settings))
 
 
 def drawing(reports: Mapping[str, Fields]) -> str:
@@ -194,7 +205,7 @@ def main(
     workers: Annotated[int, typer.Option(min=1, help="Processes at once.")] = 1,
     folder: Annotated[Path, typer.Option(help="Where the videos go.")] = ROOT / "out" / "drift",
 ) -> None:
-    """Walk, score and compare."""
+    """Walk, score and compare, and write docs/drift.md; figures go to benchmarks/results as drift.json and its like."""
     seeds = [*islice(walks(seconds), walked)]
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         for seed, _ in zip(seeds, pool.map(partial(film, seconds=seconds, folder=folder), seeds), strict=True):

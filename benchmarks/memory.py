@@ -51,12 +51,14 @@ NOON, BRIGHT = 60, 75
 FPS = 8
 Strip = tuple[list[str], Frames, Frames]
 PLAIN, SPARSE = "window:frames=32", "blockvid:recent=16,top=2,run=8,tau=0.98"
+SINK, PAGES = "sink:sink=4,window=28", "pages:recent=16,top=2,run=8,within=64"
 POLICIES = (
     PLAIN,
     SPARSE,
-    "sink:sink=4,window=28",
+    SINK,
+    "far-sink:sink=4,window=28",
     "adaptive:recent=28,run=4,like=0.9",
-    "pages:recent=16,top=2,run=8,within=64",
+    PAGES,
     "random:recent=16,top=2,run=8,tau=1",
     "mismatched:recent=16,top=2,run=8,tau=1",
     "recompute:frames=32",

@@ -31,7 +31,9 @@ def run(main: Callable[..., None]) -> None:
     """Run a benchmark as a command; what cannot be done is told in one line on stderr, and ends it with 2."""
     try:
         with refusals():
-            typer.run(main)
+            plain = typer.Typer(add_completion=False, rich_markup_mode=None)  # rich would cut long names short
+            plain.command()(main)
+            plain()
     except Refused as error:
         say(str(error))
         raise SystemExit(2) from error

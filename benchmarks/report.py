@@ -215,6 +215,12 @@ def scoring(result: Result) -> str:
     return table(heads, rows) + "\n\nThe published networks have random weights here: that changes no time."
 
 
+def row_by_row(worlds: Result) -> str:
+    """At which commit each row was measured, where rows were measured one at a time."""
+    told = ", ".join(f"{name} at `{found['commit'][:12]}`" for name, found in worlds.items())
+    return f"Rows were measured one at a time, each by this command with `--only` and its name: {told}."
+
+
 def remembering(result: Result) -> str:
     """What is still there after having been away."""
 
@@ -239,7 +245,7 @@ def remembering(result: Result) -> str:
         + f"\n\nA walker leaves real play, {how} and comes home over ground that it has seen; judged are the tiles "
         "that the engine showed at the beginning and that were out of view for two seconds or more. Where the land has "
         "changed meanwhile the walker is lost, and nothing is judged. Its own change is a tree that it felled, a stone "
-        "that it took or put down, or a table, before it left."
+        f"that it took or put down, or a table, before it left. {row_by_row(result['worlds'])}"
     )
 
 
@@ -292,6 +298,26 @@ def fewer_bits(result: Result) -> str:
     )
 
 
+DRIFTS = ("clarity", "motion", "background", "subject", "dynamic", "identity")
+
+
+def drifting(result: Result) -> str:
+    """How far long walks drift under every policy."""
+
+    def cell(found: Result, kind: str) -> str:
+        means = [f"{one[kind]['mean']:.3f}" if one[kind]["count"] else "-" for one in found.values()]
+        last = list(found.values())[-1][kind]
+        bounds = f" ({last['low']:.3f} to {last['high']:.3f})" if last["low"] is not None else ""
+        return " / ".join(means) + bounds
+
+    rows = [[name, *(cell(found["drift"], kind) for kind in DRIFTS)] for name, found in result["worlds"].items()]
+    ends = " / ".join(str(end) for end in result["ends"])
+    return table(["drift of", *DRIFTS], rows) + (
+        f"\n\nMeans of {result['walks']} walks at {ends} seconds, and the 95 % interval of the last. What is "
+        f"measured, and why the real engine drifts too, says [drift.md](drift.md). {row_by_row(result['worlds'])}"
+    )
+
+
 WORTH = {
     "surprise in_view": ("surprise in view", "{:.4f}"),
     "surprise recalled": ("come back", "{:.3f}"),
@@ -331,6 +357,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
     "memory_60s": ("Coming back after 60 s", remembering),
     "retrieval": ("Finding the place again", finding),
     "cost": ("What remembering costs", growing_old),
+    "drift_policies": ("How far ten minutes drift", drifting),
     "ablation": ("What parts of training and sampling are worth", worth),
     "decode-crafter": ("Speed of the bundled world", speed),
     "decode-wan-1.3b": ("Speed of published models of 1.3 billion parameters", published),

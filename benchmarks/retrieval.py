@@ -150,22 +150,23 @@ def judge(episode: Episode, told: Told) -> dict[str, Count]:
 def main(
     episodes: Annotated[int, typer.Option(min=2, help="Episodes of real play.")] = 40,
     seed: Annotated[int, typer.Option(help="Of the first episode.")] = 600_000_000,
+    name: Annotated[str, typer.Option(help="Of the file written to benchmarks/results.")] = "retrieval",
 ) -> None:
-    """Measure which likeness finds the place, and write benchmarks/results/retrieval.json."""
+    """Measure which likeness finds the place, and write benchmarks/results/NAME.json."""
     torch.set_num_threads(1)
     world = worldsim.load("crafter", recall=False)
     counts: dict[str, list[list[Count]]] = {}
     with typer.progressbar(explore_many(seed, episodes, frames_per_block=1), episodes, label="real play") as going:
         for episode in going:
-            for name, count in judge(episode, tell(world, episode)).items():
-                counts.setdefault(name, []).append([count])
+            for which, count in judge(episode, tell(world, episode)).items():
+                counts.setdefault(which, []).append([count])
     rng = np.random.default_rng(seed)
-    found: Mapping[str, Any] = {name: asdict(share(each, rng)) for name, each in counts.items()}
-    for name, right in sorted(found.items(), key=lambda item: -item[1]["value"]):
+    found: Mapping[str, Any] = {which: asdict(share(each, rng)) for which, each in counts.items()}
+    for which, right in sorted(found.items(), key=lambda item: -item[1]["value"]):
         typer.echo(
-            f"{name:32} {right['value']:.1%} [{right['low']:.1%}, {right['high']:.1%}] of {right['judged']} runs"
+            f"{which:32} {right['value']:.1%} [{right['low']:.1%}, {right['high']:.1%}] of {right['judged']} runs"
         )
-    write("retrieval", {"seed": seed, "episodes": episodes, "right": found})
+    write(name, {"seed": seed, "episodes": episodes, "right": found})
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import typer
 
 from benchmarks import cost
 from worldsim.cache.policy import Full, Policy, Window
@@ -78,3 +79,9 @@ def test_bars_are_missed_by_any_world(growth: float, to_window: float, passed: l
     found = {name: {"growth": {"median": 1.0}, "to_window": {"median": 1.0}} for name in cost.WORLDS}
     found[cost.RETRIEVING[-1]] = {"growth": {"median": growth}, "to_window": {"median": to_window}}
     assert list(cost.verdicts(found).values()) == passed
+
+
+@pytest.mark.parametrize("minutes", [[1, 1.05], [10, 1, 0.95]])
+def test_ages_that_are_too_near_each_other_are_refused(minutes: list[float]) -> None:
+    with pytest.raises(typer.BadParameter, match=r"ages are 0\.1 minutes apart or more, got .*1"):
+        cost.main(minutes=minutes)

@@ -34,6 +34,10 @@ def test_walks_on_which_the_player_dies_are_left_out(monkeypatch):
     assert [seed % 3 for seed, _ in zip(drift.walks(SECONDS), range(4), strict=False)] == [0] * 4
 
 
+def test_a_walk_begins_where_the_shared_frames_end(walk):
+    assert np.array_equal(drift.walk(drift.SEED, SECONDS, None), walk[0][drift.CONTEXT :])
+
+
 def test_both_worlds_are_filmed_from_where_they_part(tmp_path, walk):
     drift.film(drift.SEED, SECONDS, tmp_path)
     for kind in drift.KINDS:

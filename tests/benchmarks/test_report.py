@@ -7,12 +7,15 @@ import re
 
 import pytest
 
+from benchmarks.drift import SHOWN
 from benchmarks.record import RESULTS, ROOT
 from benchmarks.report import (
+    DRIFTS,
     LIVE,
     PARTS,
     QUALITY,
     SECTIONS,
+    drifting,
     fewer_bits,
     finding,
     growing_old,
@@ -64,11 +67,13 @@ def test_what_is_remembered_is_told_of_every_world():
         "recalls": {"right": right, "by_chance": 0.3, "lost": 1, "farthest": {"median": 17}, "psnr_db": 21.24},
         "window": {"right": nothing, "by_chance": None, "lost": 10, "farthest": None, "psnr_db": None},
     }
-    found = {name: {**one, "asked": 10, "changed": {"right": 3, "judged": 4}} for name, one in worlds.items()}
+    rest = {"asked": 10, "changed": {"right": 3, "judged": 4}, "commit": "0123456789abcdef"}
+    found = {name: {**one, **rest} for name, one in worlds.items()}
     page = remembering({"away_s": 15, "worlds": found})
     assert "| recalls | 91.2% (85.0% to 95.0%) | 321 | 30.0% | 9 of 10 | 17 | 21.2 dB | 3 of 4 |" in page
     assert "| window |  | 0 |  | 0 of 10 | 0 |  | 3 of 4 |" in page
     assert "stays away for 15 s" in page
+    assert "recalls at `0123456789ab`, window at `0123456789ab`." in page
     assert "goes round a square" in remembering({"away_s": None, "worlds": found})
 
 
@@ -108,6 +113,24 @@ def test_what_differs_from_the_base_on_every_seed_is_set_apart():
     assert "| base | - | - | - | - | - | - | 98.0% (96.0% to 99.0%) |" in page
     assert "| forcing | - | - | - | - | - | - | **98.0% (96.0% to 99.0%)** |" in page
     assert "Means of 2 seeds" in page
+
+
+def test_drift_is_told_of_every_world_at_every_end():
+    def scored(mean, count):
+        bounds = {"low": mean - 0.1, "high": mean + 0.1} if count else {"low": None, "high": None}
+        one = {"mean": mean if count else None, "count": count, **bounds}
+        return dict.fromkeys(DRIFTS, one)
+
+    worlds = {
+        "real": {"drift": {"60": scored(0.5, 3), "600": scored(0.25, 3)}},
+        "full": {"drift": {"60": scored(1, 0)}},
+    }
+    page = drifting({"worlds": worlds, "walks": 3, "ends": [60, 600]})
+    assert "| real " + 6 * "| 0.500 / 0.250 (0.150 to 0.350) " + "|" in page
+    assert "| full " + 6 * "| - " + "|" in page
+    assert "3 walks at 60 / 600 seconds" in page
+    assert "full at `eeeeeeeeeeee`." in page
+    assert DRIFTS == SHOWN
 
 
 @pytest.mark.parametrize("rows", [[], [["1", "2"]], [["1", "2"], ["3", "4"]]])
