@@ -121,10 +121,8 @@ def test_drift_is_told_of_every_world_at_every_end():
         one = {"mean": mean if count else None, "count": count, **bounds}
         return dict.fromkeys(DRIFTS, one)
 
-    worlds = {
-        "real": {"drift": {"60": scored(0.5, 3), "600": scored(0.25, 3)}},
-        "full": {"drift": {"60": scored(1, 0)}},
-    }
+    real, full = {"60": scored(0.5, 3), "600": scored(0.25, 3)}, {"60": scored(1, 0)}
+    worlds = {"real": {"drift": real, "commit": "f" * 40}, "full": {"drift": full, "commit": "e" * 40}}
     page = drifting({"worlds": worlds, "walks": 3, "ends": [60, 600]})
     assert "| real " + 6 * "| 0.500 / 0.250 (0.150 to 0.350) " + "|" in page
     assert "| full " + 6 * "| - " + "|" in page
