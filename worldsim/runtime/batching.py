@@ -17,9 +17,9 @@ from worldsim.controls import Keys
 from worldsim.decoding.batch import propose_together, write_together
 from worldsim.decoding.video import LatentBlock, VideoDecoder
 from worldsim.errors import BrokenBlock, PoolFull
+from worldsim.interrupts import undivided
 from worldsim.runtime.chunk import Chunk, Frames
 from worldsim.runtime.history import Moment
-from worldsim.runtime.interrupts import undivided
 from worldsim.session.log import Step, Trail
 from worldsim.session.prompt import Coming, Told
 

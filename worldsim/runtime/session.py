@@ -16,11 +16,11 @@ from worldsim.controls import Controls, Keys
 from worldsim.decoding.video import VideoState
 from worldsim.errors import ConfigError, NotReproduced, PoolFull, SessionClosed, SessionPaused, SpillError, shown, whole
 from worldsim.files import path_of
+from worldsim.interrupts import undivided
 from worldsim.models.protocol import Codec
 from worldsim.runtime.batching import step_together
 from worldsim.runtime.chunk import Chunk, Frames
 from worldsim.runtime.history import Histories, History, Moment
-from worldsim.runtime.interrupts import undivided
 from worldsim.runtime.journal import Journal
 from worldsim.runtime.land import Colours, Land, land_of
 from worldsim.runtime.mark import Mark, kept_beside

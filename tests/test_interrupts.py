@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
+from types import FrameType
 
 import pytest
 
 from tests.signalling import send
-from worldsim.runtime.interrupts import undivided
+from worldsim.interrupts import undivided
 from worldsim.runtime.journal import read_log
 from worldsim.testing.fakes import tiny_world
 
@@ -87,6 +89,42 @@ def test_ctrl_c_goes_before_what_went_wrong_meanwhile() -> None:
     with pytest.raises(KeyboardInterrupt) as caught:
         work()
     assert isinstance(caught.value.__context__, ZeroDivisionError)
+
+
+@pytest.mark.parametrize("at", ["begins", "ends"])
+def test_both_go_on_being_heard_when_one_comes_just_as_the_wait_begins_or_ends(
+    monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    heard: list[int] = []
+    usual, put = signal.getsignal(signal.SIGINT), signal.signal
+
+    def put_and_come(which: int, handler: Callable[[int, FrameType | None], object]) -> object:
+        before = put(which, handler)
+        if which == signal.SIGINT:
+            other = signal.SIGTERM if at == "begins" else signal.SIGINT
+            if (handler is usual) == (at == "ends"):
+                send(other)
+        return before
+
+    def hear(which: int, _: FrameType | None) -> None:
+        heard.append(which)
+        raise ZeroDivisionError
+
+    before = signal.signal(signal.SIGTERM, hear)
+    try:
+        monkeypatch.setattr(signal, "signal", put_and_come)
+        with pytest.raises((ZeroDivisionError, KeyboardInterrupt)), undivided():
+            pass
+        monkeypatch.undo()
+        heard.clear()
+        with pytest.raises(ZeroDivisionError):
+            send(signal.SIGTERM)
+        assert heard == [signal.SIGTERM]
+        with pytest.raises(KeyboardInterrupt):
+            send(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGINT, usual)
 
 
 def test_in_another_thread_nothing_is_changed() -> None:

@@ -21,11 +21,21 @@ def undivided() -> Iterator[None]:
     found = {which: signal.getsignal(which) for which in (signal.SIGINT, signal.SIGTERM)}
     usual = {which: handler for which, handler in found.items() if callable(handler)}
     came: list[tuple[signal.Signals, FrameType | None]] = []
-    for which in usual:
-        signal.signal(which, lambda number, frame: came.append((signal.Signals(number), frame)))
+    is_over = False
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        which = signal.Signals(number)
+        if is_over:  # the other of the two came while this one was about to be heard as usual again
+            usual[which](which, frame)
+        else:
+            came.append((which, frame))
+
     try:
+        for which in usual:
+            signal.signal(which, hear)
         yield
     finally:
+        is_over = True
         for which, handler in usual.items():
             signal.signal(which, handler)
         if came:
