@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import signal
 import time
 from collections import Counter, deque
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from torch import Tensor
 
+from tests.signalling import send
 from worldsim.cache.budget import Budget, TierBytes
 from worldsim.cache.policy import Window
 from worldsim.cache.pool import PagePool, PageShape, Storage
@@ -44,6 +46,7 @@ class Shelf:
     broken, torn: offsets that cannot be read, and at which a bit has turned.
     rots: a bit turns in whatever is written from now on.
     gate: it waits there before it writes or reads, and `reached` says that it does.
+    on_the_way: called before it reads, and in the midst of writing.
     """
 
     def __init__(self) -> None:
@@ -55,6 +58,7 @@ class Shelf:
         self.writes: list[int] = []
         self.reads: list[int] = []
         self.unread: set[int] = set()
+        self.on_the_way: Callable[[], None] = lambda: None
         self.gate, self.reached = Event(), Event()
         self.gate.set()
 
@@ -63,6 +67,7 @@ class Shelf:
         self.gate.wait()
         if offset + len(data) > self.room:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.on_the_way()
         self.writes.append(offset)
         self.unread.add(offset)
         self.bytes[offset] = bytearray(data)
@@ -72,6 +77,7 @@ class Shelf:
     def read(self, offset: int, into: memoryview) -> None:
         self.reached.set()
         self.gate.wait()
+        self.on_the_way()
         if offset in self.broken:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         if offset in self.unread:
@@ -104,6 +110,18 @@ class Later:
     def now(self) -> None:
         while self.left:
             self.left.popleft()()
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def run_out() -> None:
+    raise MemoryError
+
+
+def press_ctrl_c() -> None:
+    send(signal.SIGINT)
 
 
 def page(number: int) -> Tensor:
@@ -423,6 +441,29 @@ def test_a_page_that_did_not_come_back_is_never_given_out_and_no_other_is_lost_w
     getattr(shelf, fault).clear()
     tiers.check([0, 2, 3, 4])
     assert tiers.bytes.device <= tiers.budget.device
+
+
+@pytest.mark.parametrize("happens", [interrupt, run_out, press_ctrl_c])
+def test_a_read_that_came_to_nothing_takes_no_room(happens: Callable[[], None]) -> None:
+    shelf = Shelf()
+    tiers = filled(new_tiers(2, disk=shelf), 5)
+    tiers.drop(4)  # so that what is read next finds room
+    shelf.on_the_way = happens
+    for number in (0, 1, 2):
+        with pytest.raises((KeyboardInterrupt, MemoryError)):
+            tiers.get(number)
+    shelf.on_the_way = lambda: None
+    tiers.check(range(4))
+    with ThreadPoolExecutor(1) as executor:
+        assert torch.equal(executor.submit(tiers.get, 0).result(10), page(0)), "another thread is let in"
+    assert torch.equal(tiers.get(0), page(0))
+
+
+def test_where_no_page_takes_the_room_nobody_waits_for_it() -> None:
+    tiers = new_tiers(2)
+    tiers._near_bytes = 2 * SIZE
+    with pytest.raises(IntegrityError, match=f"{2 * SIZE} bytes of a budget of {2 * SIZE + 5} are taken by no page"):
+        tiers.put(0, page(0))
 
 
 def test_a_page_held_by_nobody_or_by_both_is_found() -> None:

@@ -23,6 +23,7 @@ from torch import Tensor
 from worldsim.cache.budget import Budget, TierBytes
 from worldsim.cache.spill import Disk, Offsets
 from worldsim.errors import IntegrityError, SpillError
+from worldsim.interrupts import undivided
 
 AHEAD = 4
 """One part in so many of the budget can be emptied without waiting for a copy."""
@@ -99,7 +100,7 @@ class Tiers:
     @property
     def bytes(self) -> TierBytes:
         """What lies where now."""
-        with self._changed:
+        with self._books():
             disk = sum(self._offsets.used.values())
             return TierBytes(device=self._near_bytes, host=self._host_bytes, disk=disk)
 
@@ -108,7 +109,7 @@ class Tiers:
 
         For what is larger than the budget, all that lies on the device is copied.
         """
-        with self._changed:
+        with self._books():
             try:
                 while (entry := self._due(max(size, self._ahead))) is not None:
                     self._secure(entry)
@@ -125,7 +126,7 @@ class Tiers:
             SpillError: what would have to leave for it cannot be copied; nothing was kept.
         """
         entry = _Page(data.nbytes, data.dtype, data.shape)
-        with self._changed:
+        with self._books():
             self._make_room(entry.size, math.inf)
             self._pages[page] = entry
             self._near_bytes += entry.size
@@ -138,7 +139,7 @@ class Tiers:
         Raises:
             SpillError: it cannot be read back, or came back otherwise than it was written. It is lost.
         """
-        with self._changed:
+        with self._books():
             entry = self._pages[page]
             self._wanted.pop(entry, None)
             while entry.near is None:
@@ -153,7 +154,7 @@ class Tiers:
 
     def prefetch(self, pages: Iterable[int]) -> None:
         """Bring pages that are read soon to the device in the background, in place of what was read before this."""
-        with self._changed:
+        with self._books():
             since = next(self._clock)
             for page in pages:
                 entry = self._pages[page]
@@ -165,7 +166,7 @@ class Tiers:
 
     def drop(self, page: int) -> None:
         """Forget a page."""
-        with self._changed:
+        with self._books():
             entry = self._pages.pop(page)
             entry.dropped = True
             self._wanted.pop(entry, None)
@@ -182,7 +183,7 @@ class Tiers:
         Raises:
             SpillError: a copy cannot be read, or is not what was written.
         """
-        with self._changed:
+        with self._books():
             while self._moves:
                 self._changed.wait()
             entries = self._pages.values()
@@ -204,11 +205,28 @@ class Tiers:
                 if entry.safe:
                     self._load(entry)
 
+    @contextmanager
+    def _books(self) -> Iterator[None]:
+        """Nobody else changes anything, but while bytes are on their way, and Ctrl-C waits for the end of it."""
+        with undivided(), self._changed:
+            yield
+
     def _make_room(self, size: int, before: float) -> bool:
-        """Have pages last read before that moment leave the device until so many bytes fit; whether they do."""
+        """Have pages last read before that moment leave the device until so many bytes fit; whether they do.
+
+        Raises:
+            SpillError: what would have to leave cannot be copied.
+            IntegrityError: it never will be, since bytes are counted there that no page takes.
+        """
         while self._near_bytes + size > self.budget.device:
             entry = next(iter(self._near), None)
             if entry is None:
+                if not self._moves:
+                    raise IntegrityError(
+                        f"counted = found does not hold: {self._near_bytes} bytes of a budget of {self.budget.device} "
+                        f"are taken by no page, and {size} more are wanted; report it, load the world again and open "
+                        "its sessions from their logs"
+                    )
                 self._changed.wait()  # what is on its way here takes all the room
                 continue
             if entry.read >= before:
@@ -313,17 +331,16 @@ class Tiers:
 
     def _fetch(self, entry: _Page, *, keep: bool) -> Tensor:
         """A page from below; kept on the device, where there is room for it, or not."""
-        reserved = entry.size if keep else 0
+        is_kept, reserved = False, entry.size if keep else 0
         self._near_bytes += reserved
         try:
             with self._moving(entry):
                 data = self._load(entry)
-        except SpillError:
-            self._near_bytes -= reserved
-            raise
-        if entry.dropped:
-            self._near_bytes -= reserved
-        elif keep:
+            is_kept = keep and not entry.dropped
+        finally:
+            if not is_kept:
+                self._near_bytes -= reserved
+        if is_kept:
             self._arrive(entry, data)
         else:
             entry.read = next(self._clock)
