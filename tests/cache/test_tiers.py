@@ -459,6 +459,37 @@ def test_a_read_that_came_to_nothing_takes_no_room(happens: Callable[[], None]) 
     assert torch.equal(tiers.get(0), page(0))
 
 
+@pytest.mark.parametrize("host", [0, 1])
+@pytest.mark.parametrize("happens", [interrupt, run_out, press_ctrl_c])
+def test_a_copy_that_came_to_nothing_takes_no_room(
+    monkeypatch: pytest.MonkeyPatch, happens: Callable[[], None], host: int
+) -> None:
+    def on_its_way(near: Tensor) -> Tensor:
+        happens()
+        return near
+
+    tiers = filled(new_tiers(2, host=host), 2)
+    monkeypatch.setattr(Tensor, "cpu", on_its_way)
+    with pytest.raises((KeyboardInterrupt, MemoryError)):
+        tiers.room(3 * SIZE)
+    monkeypatch.undo()
+    tiers.check(range(2))
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(tiers.put, 2, page(2)).result(10)
+    tiers.check(range(3))
+
+
+def test_pages_are_free_again_whatever_went_wrong_while_they_were_written() -> None:
+    shelf = Shelf()
+    tiers = Tiers(Budget(device=2 * BYTES), device=CPU, disk=shelf, run=Later())
+    pool = PagePool(SHAPE, pages=9, dtype=torch.float32, device=CPU, tiers=tiers)
+    shelf.on_the_way = run_out
+    with pytest.raises(MemoryError):
+        pool.write(pool.take(3), *torch.zeros(2, 2, 3, 3, 1, 5))
+    assert pool.used == 0
+    pool.check_integrity([])
+
+
 def test_where_no_page_takes_the_room_nobody_waits_for_it() -> None:
     tiers = new_tiers(2)
     tiers._near_bytes = 2 * SIZE

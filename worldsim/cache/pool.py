@@ -13,6 +13,7 @@ import heapq
 import math
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -22,7 +23,7 @@ from torch import Tensor
 from worldsim.cache.budget import TierBytes
 from worldsim.cache.stream import Stream
 from worldsim.cache.tiers import Tiers
-from worldsim.errors import ConfigError, IntegrityError, PoolFull, ShapeError, SpillError
+from worldsim.errors import ConfigError, IntegrityError, PoolFull, ShapeError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -306,7 +307,8 @@ class PagePool:
         Raises:
             ShapeError: keys or values are not that many pages.
             IntegrityError: a page is free, or has been written since it was taken.
-            SpillError: memory has no room for them, and nothing can be moved out of it; they are free again.
+            SpillError: memory has no room for them, and nothing can be moved out of it. As after whatever else goes
+                wrong while room is made, the pages are free again.
         """
         if self.shape.pages(keys, values) != len(pages):
             raise ShapeError(f"{len(pages)} pages cannot hold {keys.shape[1]} frames; pass one frame for each page")
@@ -323,16 +325,15 @@ class PagePool:
             self._written[page] = True
 
     def _write_to(self, tiers: Tiers, pages: Sequence[int], keys: Tensor, values: Tensor) -> None:
-        try:
+        with ExitStack() as undo:
+            undo.callback(self.release, pages)
             for at, page in enumerate(pages):
                 with torch.inference_mode(False):
                     data = torch.empty((2, *keys[:, at].shape), dtype=self.dtype, device=self.device)
                 data[0], data[1] = keys[:, at], values[:, at]
                 tiers.put(page, data)
                 self._written[page] = True
-        except SpillError:
-            self.release(pages)
-            raise
+            undo.pop_all()
 
     def read(self, page: int) -> tuple[Tensor, Tensor]:
         """The keys and values of one page, each [layers, tokens, heads, head_dim], in place: not to be changed.

@@ -299,6 +299,7 @@ class Tiers:
             self._host_bytes += entry.size
         else:
             offset = self._offsets.take(entry.size)
+        is_copied = False
         try:
             with self._moving(entry):
                 row = near.cpu()
@@ -307,14 +308,16 @@ class Tiers:
                 else:
                     entry.checksum = self._write(offset, row)
                     entry.offset = offset
+                is_copied = True
         except OSError as error:
-            assert offset is not None
-            self._offsets.give_back(offset)
             self.trouble = str(error)
             raise SpillError(
                 f"keys and values cannot be moved to disk: {error}; make room there, close sessions and marks that are "
                 f"no longer needed, or choose a larger budget"
             ) from error
+        finally:
+            if not is_copied:
+                self._return(entry.size, offset)
         if offset is not None:
             self.trouble = ""
 
@@ -394,10 +397,17 @@ class Tiers:
         """Give the room of its copy back."""
         if entry.host is not None:
             entry.host = None
-            self._host_bytes -= entry.size
+            self._return(entry.size, None)
         if entry.offset is not None:
-            self._offsets.give_back(entry.offset)
+            self._return(entry.size, entry.offset)
             entry.offset = None
+
+    def _return(self, size: int, offset: int | None) -> None:
+        """Give back the room of a copy: in host memory, or at that offset of the file."""
+        if offset is None:
+            self._host_bytes -= size
+        else:
+            self._offsets.give_back(offset)
 
 
 def _lost(what: str) -> SpillError:
