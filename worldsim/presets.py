@@ -233,7 +233,8 @@ def load(
             "cosine:low=60,high=100,period=32,window=4" or "shuffled:window=4"; as noise alone, its own, if plain.
         clean_pass: let later blocks see what a call on the clean frames of a block tells; off, what its last one did.
         budget: how many bytes of keys and values may lie in memory, as a number or a text such as "256MB"; others lie
-            on disk. On a GPU they lie in host memory, up to its own budget if it has one, as in "8GB,32GB".
+            on disk. On a GPU they lie in host memory, up to its own budget if it has one, as in "8GB,32GB". Not for
+            processes that are forked off later: in those, reading what sessions hold raises SpillError.
         spill: the folder whose disk takes them, in a file that ends with the process; the system's if None.
         size: width and height in pixels, such as "832x480", of a published model.
         on_prompt: what becomes of the past when the prompt changes: "keep", "flush:sink=1,recent=2",

@@ -10,7 +10,9 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Event, Thread
 
@@ -559,6 +561,27 @@ def test_on_a_slow_disk_with_a_real_thread_every_page_reads_right(tmp_path: Path
                 tiers.drop(dropped)
                 held.remove(dropped)
         tiers.check(held)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_process_that_is_forked_off_is_told_so_and_harms_nobody(tmp_path: Path) -> None:
+    tiers = filled(new_tiers(2, disk=SpillFile(tmp_path)), 5)
+    calls = (tiers.room, partial(tiers.get, 0), partial(tiers.get, 4), partial(tiers.put, 5, page(5)))
+    parent = os.getpid()
+    if not (child := os.fork()):
+        told = 0
+        with ExitStack() as end:
+            end.callback(lambda: os._exit(told))
+            for call in calls:
+                try:
+                    call()
+                except SpillError as error:
+                    told += f"file of process {parent}: process {os.getpid()}, forked off it" in str(error)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == len(calls)
+    for number in range(5):
+        assert torch.equal(tiers.get(number), page(number))
+    tiers.check(range(5))
 
 
 SHAPE = PageShape(layers=2, tokens=3, heads=1, head_dim=5)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import math
+import os
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
@@ -67,7 +68,7 @@ class Tiers:
     the page leaves memory, and compared again whenever it is read. Copies are made in the background before room is
     needed, so that a part of the budget is always free or can be freed at once.
 
-    One thread uses it.
+    One thread uses it, of the process that made it: in one that was forked off, everything raises SpillError.
 
     Args:
         budget: what may lie in memory.
@@ -87,6 +88,7 @@ class Tiers:
         self._device = device
         self._disk = disk
         self._run = run
+        self._process = os.getpid()
         self._changed = Condition()
         self._pages: dict[int, _Page] = {}
         self._near: OrderedDict[_Page, None] = OrderedDict()
@@ -207,7 +209,17 @@ class Tiers:
 
     @contextmanager
     def _books(self) -> Iterator[None]:
-        """Nobody else changes anything, but while bytes are on their way, and Ctrl-C waits for the end of it."""
+        """Nobody else changes anything, but while bytes are on their way, and Ctrl-C waits for the end of it.
+
+        Raises:
+            SpillError: this process was forked off the one whose pages these are. It has neither a file of its own nor
+                the thread that may have been moving pages just then, so that not even what lies in memory is read.
+        """
+        if os.getpid() != self._process:
+            raise SpillError(
+                f"keys and values that have a budget lie in a file of process {self._process}: process {os.getpid()}, "
+                'forked off it, would overwrite them; start processes with "spawn", or load the world anew in each'
+            )
         with undivided(), self._changed:
             yield
 
