@@ -35,6 +35,7 @@ from worldsim.files import (
     read_bytes,
     write_tensors,
 )
+from worldsim.locks import locked
 
 TENSORS = {
     "turned": torch.arange(6, dtype=torch.int16).view(2, 3).T,
@@ -77,6 +78,39 @@ def test_a_file_is_replaced_only_by_a_whole_one(tmp_path: Path) -> None:
         write_tensors(path, TENSORS, {"more": "x" * 100})
     assert path.read_bytes() == whole
     assert [*tmp_path.iterdir()] == [path], "what is torn takes no room from what is whole"
+
+
+def test_of_files_that_are_written_to_one_path_at_once_each_is_whole_and_the_last_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, fsync, first = tmp_path / "some.safetensors", os.fsync, {"first": torch.zeros(3)}
+
+    def meanwhile(descriptor: int) -> None:
+        monkeypatch.undo()
+        write_tensors(path, first)
+        assert {*load_file(path)} == {*first}
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", meanwhile)
+    write_tensors(path, TENSORS)
+    assert {*load_file(path)} == {*TENSORS}
+    assert [*tmp_path.iterdir()] == [path]
+
+
+def test_a_file_that_is_taken_for_what_was_left_before_it_is_locked_is_written_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "some.safetensors"
+
+    def too_late(descriptor: int) -> bool:
+        monkeypatch.undo()
+        drop_unfinished(tmp_path)
+        assert not [*tmp_path.iterdir()]
+        return locked(descriptor)
+
+    monkeypatch.setattr("worldsim.files.locked", too_late)
+    write_tensors(path, TENSORS)
+    assert [*tmp_path.iterdir()] == [path]
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])

@@ -7,12 +7,13 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors.torch import save
@@ -243,24 +244,49 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], fields: Mapping[str
         OSError: it could not be written, as on a full disk; what was there stays.
     """
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    unfinished = unfinished_name(path)
     try:
-        with unfinished.open("wb") as file:
-            locked(file.fileno())
+        with unfinished(path) as (file, beside):
             # Not save_file: that writes under a name of its own, with a mode that keeps all others from reading.
             file.write(save(stored, metadata=None if fields is None else {"worldsim": json.dumps(fields)}))
             file.flush()
             os.fsync(file.fileno())
-            unfinished.replace(path)
+            beside.replace(path)
     except OSError as error:
         raise OSError(f"{path} cannot be written ({error.strerror}); free some space or name another folder") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def unfinished(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
+    """A new file that is to take a path once it is whole, and its name until then; at the end it is gone if it did not.
+
+    Any number may be written for one path at once, here and in other processes: each has a name and a lock of its own.
+
+    Raises:
+        OSError: it cannot be made there.
+    """
+    while True:
+        beside = unfinished_name(path)
+        with beside.open("xb") as file:
+            try:
+                # Whoever drops what was left may have come before the lock.
+                if locked(file.fileno()) and lies_there(beside, file.fileno()):
+                    yield file, beside
+                    return
+            finally:
+                beside.unlink(missing_ok=True)
 
 
 def unfinished_name(path: Path) -> Path:
-    """The name under which this process writes a file before it takes its own, see drop_unfinished."""
-    return path.with_name(f"{path.name}.{os.getpid()}.part")
+    """A name, never given before, under which a file may lie before it takes that path, see drop_unfinished."""
+    return path.with_name(f"{path.name}.{secrets.randbelow(10**12)}.part")
+
+
+def lies_there(path: Path, descriptor: int) -> bool:
+    """Whether an open file is the one that lies under that name."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def checksum(tensors: Mapping[str, Tensor], fields: Mapping[str, Any]) -> str:
@@ -288,7 +314,7 @@ def make_folder(folder: Path) -> None:
 def drop_unfinished(folder: Path) -> None:
     """Remove what was being written there when its process was killed, but for what cannot be deleted.
 
-    Whoever writes holds a lock; the number of its process tells nothing, since it may be another one's by now.
+    Whoever writes holds a lock; the number in a name tells nothing.
     """
     for path in folder.glob("*.part"):
         if not re.fullmatch(r".+\.\d+\.part", path.name):  # nothing that unfinished_name names

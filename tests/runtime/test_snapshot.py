@@ -7,6 +7,7 @@ import os
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -188,6 +189,52 @@ def test_a_save_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert [path.name for path in tmp_path.iterdir()] == ["here"]
     assert (tmp_path / "here").read_bytes() == before
+
+
+def test_a_session_is_saved_whole_while_another_is_saved_to_the_same_path(tmp_path, monkeypatch):
+    first, second, third = (lived(tiny_world(), blocks) for blocks in (1, 2, 3))
+    path, before, fsync, link = tmp_path / "here", tmp_path / "here.before", os.fsync, Path.hardlink_to
+    first.save(path)
+
+    def while_written(descriptor):
+        monkeypatch.setattr(os, "fsync", fsync)
+        second.save(path)
+        fsync(descriptor)
+
+    def while_linked(made, target):
+        monkeypatch.setattr(Path, "hardlink_to", link)
+        assert read_snapshot(before).log == second.log
+        second.save(path)
+        link(made, target)
+
+    monkeypatch.setattr(os, "fsync", while_written)
+    first.save(path)
+    assert [read_snapshot(each).log for each in (path, before)] == [first.log, second.log]
+    monkeypatch.setattr(Path, "hardlink_to", while_linked)
+    third.save(path)
+    assert [read_snapshot(each).log for each in (path, before)] == [third.log, second.log]
+    assert sorted(tmp_path.iterdir()) == [path, before]
+
+
+def test_the_snapshot_before_is_kept_where_its_new_name_is_taken_away_or_it_has_it_already(tmp_path, monkeypatch):
+    first, second = (lived(tiny_world(), blocks) for blocks in (1, 2))
+    path, before, link = tmp_path / "here", tmp_path / "here.before", Path.hardlink_to
+    first.save(path)
+
+    def taken_away(made, target):
+        monkeypatch.undo()
+        link(made, target)
+        drop_unfinished(tmp_path)
+        assert not made.exists()
+
+    monkeypatch.setattr(Path, "hardlink_to", taken_away)
+    second.save(path)
+    assert [read_snapshot(each).log for each in (path, before)] == [second.log, first.log]
+    before.unlink()
+    before.hardlink_to(path)
+    first.save(path)
+    assert [read_snapshot(each).log for each in (path, before)] == [first.log, second.log]
+    assert sorted(tmp_path.iterdir()) == [path, before]
 
 
 @pytest.mark.parametrize("seed", range(25))

@@ -10,6 +10,7 @@ from itertools import count
 from pathlib import Path
 from stat import S_IMODE
 
+from worldsim.files import lies_there
 from worldsim.locks import locked
 
 
@@ -121,7 +122,7 @@ def _claimed(path: Path) -> tuple[int, bool]:
             if not locked(descriptor):
                 raise BlockingIOError(f"{path} is being written")
             # Somebody may have put another file in its place before it was locked.
-            if _lies_there(path, descriptor):
+            if lies_there(path, descriptor):
                 undo.pop_all()
                 return descriptor, is_new
 
@@ -135,10 +136,3 @@ def _made_beside(path: Path) -> tuple[Path, int]:
             locked(descriptor)
             return beside, descriptor
     raise AssertionError("there are more names than files")
-
-
-def _lies_there(path: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(os.stat(path), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -17,8 +17,7 @@ from torch import Tensor
 
 from worldsim.decoding.video import VideoState
 from worldsim.errors import ConfigError, LogError, SnapshotError
-from worldsim.files import checksum, path_of, unfinished_name
-from worldsim.locks import locked
+from worldsim.files import checksum, path_of, unfinished, unfinished_name
 from worldsim.runtime.chunk import Frames
 from worldsim.session.log import Opening, SessionLog, is_log
 from worldsim.session.prompt import Coming, check_over, check_prompt
@@ -62,7 +61,8 @@ class Snapshot:
 def write_snapshot(path: Path | str, snapshot: Snapshot, log: bytes | None = None) -> None:
     """Write a snapshot to a file: under another name, to the disk, and only then under its own.
 
-    The snapshot that was there before stays beside it, with ".before" at the end of its name.
+    The snapshot that was there before stays beside it, with ".before" at the end of its name. Any number may be written
+    to one path at once, here and in other processes: each is whole, and the last to be so stays.
 
     Args:
         path: of the file.
@@ -95,16 +95,11 @@ def write_snapshot(path: Path | str, snapshot: Snapshot, log: bytes | None = Non
         header |= {name: getattr(snapshot.state, name) for name in ("blocks", "next_frame", "frames")}
     header["sha256"] = checksum(tensors, header)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = unfinished_name(path)
-    try:
-        with unfinished.open("wb") as file:
-            locked(file.fileno())
-            file.write(save(tensors, metadata={"worldsim": json.dumps(header)}))
-            file.flush()
-            os.fsync(file.fileno())
-            _replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with unfinished(path) as (file, beside):
+        file.write(save(tensors, metadata={"worldsim": json.dumps(header)}))
+        file.flush()
+        os.fsync(file.fileno())
+        _replace(beside, path)
 
 
 def read_snapshot(path: Path | str) -> Snapshot:
@@ -261,18 +256,29 @@ def _codec_state(tensors: Mapping[str, Tensor]) -> Tensor | None:
     return tensors.get("codec")
 
 
-def _replace(unfinished: Path, path: Path) -> None:
+def _replace(beside: Path, path: Path) -> None:
     """Give the new file its name; at no moment is there neither the old one nor the new one under it."""
-    if path.exists():
-        before = _before(path)
-        before.unlink(missing_ok=True)
-        before.hardlink_to(path)
-    unfinished.replace(path)
+    _keep_before(path)
+    beside.replace(path)
     descriptor = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _keep_before(path: Path) -> None:
+    """Give what lies under a name that of the one before, too; at no moment is nothing under it that was there."""
+    while path.exists():
+        link = unfinished_name(path)
+        # It is not locked, so whoever drops what was left may take it away.
+        with suppress(FileNotFoundError):
+            link.hardlink_to(path)
+            try:
+                link.replace(_before(path))
+                return
+            finally:
+                link.unlink(missing_ok=True)  # it stays if the one before is the same file already
 
 
 def _before(path: Path) -> Path:
