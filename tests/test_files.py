@@ -113,6 +113,24 @@ def test_a_file_that_is_taken_for_what_was_left_before_it_is_locked_is_written_a
     assert [*tmp_path.iterdir()] == [path]
 
 
+def test_a_file_that_is_written_takes_away_what_was_left_of_it_and_of_no_other(tmp_path: Path) -> None:
+    names = ("a[1].save.7.part", "a[1].save.8.part", "b.save.7.part", "a1.save.7.part", "a[1].save.x.part")
+    left, going, *others = (tmp_path / name for name in names)
+    for each in (left, going, *others):
+        each.touch()
+    with going.open("r+b") as file:
+        assert locked(file.fileno())
+        write_tensors(tmp_path / "a[1].save", TENSORS)
+        assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "a[1].save", going, *others])
+
+
+def test_where_there_are_no_locks_nothing_counts_as_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.save.7.part").touch()
+    monkeypatch.setattr("worldsim.files.locked", lambda descriptor: True)
+    drop_unfinished(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.save.7.part"]
+
+
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
 def test_the_umask_says_who_may_read_a_file(tmp_path: Path, umask: int, mode: int) -> None:
     usual = os.umask(umask)

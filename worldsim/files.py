@@ -260,10 +260,12 @@ def unfinished(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
     """A new file that is to take a path once it is whole, and its name until then; at the end it is gone if it did not.
 
     Any number may be written for one path at once, here and in other processes: each has a name and a lock of its own.
+    What killed processes left of others goes.
 
     Raises:
         OSError: it cannot be made there.
     """
+    drop_unfinished(path.parent, path.name)
     while True:
         beside = unfinished_name(path)
         with beside.open("xb") as file:
@@ -311,14 +313,20 @@ def make_folder(folder: Path) -> None:
         ) from error
 
 
-def drop_unfinished(folder: Path) -> None:
+def drop_unfinished(folder: Path, name: str | None = None) -> None:
     """Remove what was being written there when its process was killed, but for what cannot be deleted.
 
-    Whoever writes holds a lock; the number in a name tells nothing.
+    Whoever writes holds a lock; the number in a name tells nothing. Where the file system has no locks, nobody can tell
+    what is still being written, and all of it stays.
+
+    Args:
+        folder: where it lies.
+        name: that the file was to have; None for any.
     """
+    wanted = re.compile(rf"{'.+' if name is None else re.escape(name)}\.\d+\.part")  # what unfinished_name names
     for path in folder.glob("*.part"):
-        if not re.fullmatch(r".+\.\d+\.part", path.name):  # nothing that unfinished_name names
+        if not wanted.fullmatch(path.name):
             continue
-        with suppress(OSError), path.open("r+b") as file:
-            if locked(file.fileno()):
+        with suppress(OSError), path.open("r+b") as file, path.open("r+b") as other:
+            if locked(file.fileno()) and not locked(other.fileno()):  # one lock, and no more than one
                 path.unlink()

@@ -237,6 +237,14 @@ def test_the_snapshot_before_is_kept_where_its_new_name_is_taken_away_or_it_has_
     assert sorted(tmp_path.iterdir()) == [path, before]
 
 
+def test_a_save_takes_away_what_a_killed_process_left_of_one_to_the_same_path(tmp_path):
+    session = lived(tiny_world(), 1)
+    for name in ("here.7.part", "there.7.part"):
+        (tmp_path / name).write_bytes(bytes(10))
+    session.save(tmp_path / "here")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "there.7.part"]
+
+
 @pytest.mark.parametrize("seed", range(25))
 def test_a_torn_or_flipped_file_is_refused_and_the_one_before_it_named(tmp_path, seed):
     rng, session = random.Random(seed), lived(tiny_world(), 2)

@@ -62,7 +62,8 @@ def write_snapshot(path: Path | str, snapshot: Snapshot, log: bytes | None = Non
     """Write a snapshot to a file: under another name, to the disk, and only then under its own.
 
     The snapshot that was there before stays beside it, with ".before" at the end of its name. Any number may be written
-    to one path at once, here and in other processes: each is whole, and the last to be so stays.
+    to one path at once, here and in other processes: each is whole, and the last to be so stays. What a killed process
+    had begun to write to it is removed.
 
     Args:
         path: of the file.
