@@ -12,7 +12,7 @@ import torch
 from worldsim.cache.policy import Full
 from worldsim.cache.pool import PagePool
 from worldsim.decoding.plan import VideoPlan
-from worldsim.decoding.state import VideoState, check_state, state_of_nothing
+from worldsim.decoding.state import COMPUTED, VideoState, check_state, state_of_nothing
 from worldsim.decoding.video import VideoDecoder
 from worldsim.errors import ConfigError, ShapeError
 from worldsim.noise import block_noise
@@ -22,6 +22,7 @@ from worldsim.testing.fakes import tiny_backbone
 BACKBONE = tiny_backbone(2)
 SHAPE = BACKBONE.geometry.frame_shape
 PLAN = VideoPlan(frames_per_block=2, sigmas=(1.0, 0.5), sampler=few_step, policy=Full(), from_nothing=True)
+ODD = (torch.int32, torch.bool, torch.bfloat16, torch.float8_e4m3fn, torch.complex64)
 HELD = torch.zeros(1, 2, BACKBONE.controls)
 
 
@@ -49,6 +50,12 @@ def test_a_state_that_fits_passes():
     check_state(replace(state(), ahead=None), BACKBONE, ahead=2, from_nothing=False)
 
 
+@pytest.mark.parametrize("kind", COMPUTED)
+def test_a_state_of_any_kind_of_numbers_that_blocks_are_made_of_passes(kind):
+    parts = {name: getattr(state(), name).to(kind) for name in ("latents", "controls", "ahead")}
+    check_state(replace(state(), **parts), BACKBONE, ahead=2, from_nothing=False)
+
+
 @pytest.mark.parametrize(
     ("spoil", "error", "says"),
     [
@@ -58,6 +65,16 @@ def test_a_state_that_fits_passes():
         (lambda own: {"latents": own.latents[..., :-1]}, ShapeError, r"latents \[1, 3, 12, 3, 5\], got .* 4\]"),
         (lambda own: {"controls": own.controls[:, :2]}, ShapeError, r"controls \[1, 3, 6\], got \[1, 2, 6\]"),
         (lambda own: {"controls": own.controls / 0}, ConfigError, "controls that are no numbers"),
+        *(
+            (lambda own, kind=kind: {"latents": own.latents.to(kind)}, ConfigError, f"float64, got {kind}")
+            for kind in ODD
+        ),
+        (
+            lambda own: {"controls": own.controls.bool()},
+            ConfigError,
+            "controls are of one of float16, float32, float64",
+        ),
+        (lambda own: {"ahead": own.ahead.bfloat16()}, ConfigError, "on their way are of one of .*, got torch.bfloat16"),
         (lambda own: {"ahead": own.ahead[:, :1]}, ShapeError, r"on their way \[1, 2, 12, 3, 5\], got \[1, 1, "),
         (lambda own: {"ahead": own.ahead / 0}, ConfigError, "on their way that are no numbers"),
         (lambda own: {"salient": torch.ones(3, 14) > 0}, ShapeError, r"salient tokens bool \[3, 15\]"),

@@ -424,6 +424,7 @@ def test_a_snapshot_of_another_world_or_plan_is_refused(tmp_path):
     assert other.pool.used == 0
 
 
+ODD = (torch.int32, torch.bool, torch.float8_e4m3fn, torch.complex64)
 SPARSE = parse_policy("blockvid:recent=3,run=2,top=2,bank=4,tau=0.6")
 
 
@@ -440,6 +441,14 @@ SPARSE = parse_policy("blockvid:recent=3,run=2,top=2,bank=4,tau=0.6")
         (lambda state: {"latents": state.latents * float("inf")}, "latents that are no numbers"),
         (lambda state: {"latents": state.latents.flatten()}, "none that a decoder was in"),
         (lambda state: {"keys": torch.tensor(0.0)}, "expected keys and values"),
+        (lambda state: {"keys": state.keys[:, :0]}, "expected keys and values"),
+        *(
+            (lambda state, kind=kind: {"keys": state.keys.to(kind)}, f"keys are of one of .*, got {kind}")
+            for kind in ODD
+        ),
+        (lambda state: {"values": state.values.to(torch.int8)}, "values are of one of bfloat16, .*, got torch.int8"),
+        (lambda state: {"keys": state.keys / 0}, "keys that are no numbers"),
+        (lambda state: {"values": state.values * float("nan")}, "values that are no numbers"),
         (lambda state: {"memory": {}}, "without a memory"),
         (lambda state: {"memory": {"x": torch.zeros(1)}}, "a memory of places has tiles"),
         (lambda state: {"memory": {**state.memory, "view": torch.tensor([10**6, 0])}}, "a memory of places has tiles"),
@@ -459,6 +468,24 @@ def test_a_state_that_no_session_was_in_is_refused_and_holds_nothing(
     with pytest.raises(SnapshotError, match=f"no session of this world was in the state that was saved: .*{told}"):
         world.restore(spoilt)
     assert world.pool.used == 0
+
+
+def test_a_newest_frame_of_another_size_than_the_world_s_is_refused():
+    world = tiny_world()
+    snapshot = lived(tiny_world(), 2).snapshot()
+    with pytest.raises(SnapshotError, match=r"expected a newest frame \[\d+, \d+, 3\], got \[1, 1, 3\]"):
+        world.restore(replace(snapshot, shown=np.zeros((1, 1, 3), np.uint8)))
+    assert world.pool.used == 0
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.float64])
+def test_what_a_pool_of_another_kind_of_numbers_held_goes_on_and_about_the_same(kind):
+    session = lived(tiny_world(), 4)
+    snapshot = session.snapshot()
+    cast = replace(snapshot.state, keys=snapshot.state.keys.to(kind), values=snapshot.state.values.to(kind))
+    restored = tiny_world().restore(replace(snapshot, state=cast))
+    one, other = (made.step({"Space"}).frames.astype(int) for made in (session, restored))
+    assert abs(one - other).mean() < 1
 
 
 def test_only_known_amounts_can_be_kept(tmp_path):

@@ -12,6 +12,9 @@ from worldsim.cache.pool import PagePool
 from worldsim.errors import ConfigError, ShapeError
 from worldsim.models.protocol import Backbone, Memory
 
+COMPUTED = (torch.float16, torch.float32, torch.float64)
+"""The kinds of numbers that latents and controls may be: a block is told again by the bytes that numpy has of it."""
+
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class VideoState:
@@ -84,5 +87,8 @@ def check_state(state: VideoState, backbone: Backbone, *, ahead: int, from_nothi
 def _check_numbers(name: str, found: Tensor, shape: Sequence[int]) -> None:
     if found.shape != tuple(shape):
         raise ShapeError(f"expected {name} {list(shape)}, got {list(found.shape)}; restore a whole state of this plan")
+    if found.dtype not in COMPUTED:
+        kinds = ", ".join(str(each).removeprefix("torch.") for each in COMPUTED)
+        raise ConfigError(f"{name} are of one of {kinds}, got {found.dtype}; restore a whole state")
     if not torch.isfinite(found).all():
         raise ConfigError(f"a state with {name} that are no numbers is none that a decoder was in; restore a whole one")

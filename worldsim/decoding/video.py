@@ -247,7 +247,7 @@ class VideoDecoder:
             if not state.memory:
                 raise ConfigError("a state without a memory is none of a decoder that recalls; restore a whole one")
             cast(RememberingBackbone, self.backbone).chart(state.memory)
-        if state.frames and state.keys.shape[1:2] == (0,):
+        if state.frames and state.keys.shape[1:2] == state.values.shape[1:2] == (0,):
             self._prefill_again(state)
         else:
             self._hold(state)

@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from worldsim.decoding.video import VideoState
-from worldsim.errors import ConfigError, LogError, SnapshotError
+from worldsim.decoding.state import COMPUTED, VideoState
+from worldsim.errors import ConfigError, LogError, ShapeError, SnapshotError
 from worldsim.files import checksum, path_of, unfinished, unfinished_name
 from worldsim.runtime.chunk import Frames
 from worldsim.session.log import Opening, SessionLog, is_log
@@ -34,6 +34,8 @@ Keep = Literal["log", "latents", "pages"]
 _STATE = ("latents", "controls", "keys", "values")
 _MAYBE = ("salient", "ahead")
 """What some plans leave in a state and others do not."""
+_PAGE = (torch.bfloat16, *COMPUTED)
+"""The kinds of numbers that keys and values may be: a pool casts them to its own, which a GPU may have others of."""
 _MEMORY = "memory."
 _MOST = 2**53
 """No session has as many blocks or frames; a larger number is none that was counted."""
@@ -56,6 +58,24 @@ class Snapshot:
     codec_state: Any = None
     shown: Frames | None = None
     coming: Coming | None = None
+
+    def state_for(self, size: tuple[int, int]) -> VideoState:
+        """Its state, to go on from in a world of frames of that size, (height, width) in pixels; it must have one.
+
+        Looked at is what a decoder that resumes it does not look at.
+
+        Raises:
+            ConfigError, ShapeError: no session of such a world was in it.
+        """
+        assert self.state is not None
+        assert self.shown is not None
+        for name in ("keys", "values"):
+            _check_page(name, getattr(self.state, name))
+        if self.shown.shape != (*size, 3):
+            raise ShapeError(
+                f"expected a newest frame {[*size, 3]}, got {list(self.shown.shape)}; restore a whole one of this world"
+            )
+        return self.state
 
 
 def write_snapshot(path: Path | str, snapshot: Snapshot, log: bytes | None = None) -> None:
@@ -236,6 +256,15 @@ def _shown(frame: Tensor) -> Frames:
     if frame.dtype != torch.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.numel():
         raise ValueError(f"its newest frame is {frame.dtype} {list(frame.shape)}")
     return frame.numpy()
+
+
+def _check_page(name: str, found: Tensor) -> None:
+    if found.dtype not in _PAGE:
+        kinds = ", ".join(str(each).removeprefix("torch.") for each in _PAGE)
+        raise ConfigError(f"{name} are of one of {kinds}, got {found.dtype}; restore a whole state")
+    # Far faster than isfinite of each: NaN is the least and the most of all.
+    if found.numel() and not torch.stack(found.aminmax()).isfinite().all():
+        raise ConfigError(f"a state with {name} that are no numbers is none that a decoder was in; restore a whole one")
 
 
 def _present(state: VideoState) -> dict[str, Tensor]:

@@ -283,10 +283,10 @@ class World:
             moment = self._live(snapshot.log)
         else:
             self._check(opening)
-            state, told = snapshot.state, self._told(opening, steps)
-            heard = self._heard(opening, told, state.blocks)
+            told = self._told(opening, steps)
+            heard = self._heard(opening, told, snapshot.state.blocks)
             try:
-                decoder = self._filled(opening.seed, lambda decoder: decoder.resume(state), heard)
+                decoder = self._filled(opening.seed, lambda new: new.resume(snapshot.state_for(self.size)), heard)
             except (ConfigError, ShapeError) as error:
                 raise SnapshotError(f"no session of this world was in the state that was saved: {error}") from error
             trail: Trail | None = None
