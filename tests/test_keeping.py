@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 
+from worldsim.cache.context import Context
 from worldsim.cache.policy import Full, Policy, SinkWindow, Window
 from worldsim.cache.pool import PagePool, PageShape
 from worldsim.cache.quant import parse_storage
+from worldsim.cache.retrieval import Retrieval
 from worldsim.decoding.plan import VideoPlan
 from worldsim.decoding.prompting import PromptChange
 from worldsim.errors import ConfigError
@@ -91,6 +93,24 @@ def test_a_pool_has_room_for_what_a_policy_holds_and_two_blocks(policy: Policy, 
         match=rf"holds up to {policy.limit} frames, beside {2 * frames} of two blocks, .* share {least - 1} pages",
     ):
         check_pages(pool_of(least - 1), plan_of(policy, frames))
+
+
+@pytest.mark.parametrize(("frames", "run"), [(1, 5), (1, 1), (3, 2), (3, 7)])
+def test_a_pool_has_room_for_a_run_that_is_packed_beside_all_that_a_sparse_policy_holds(frames: int, run: int) -> None:
+    policy = Retrieval(recent=4, run=run, bank=2, tau=0.5)
+    plan, least = plan_of(policy, frames), policy.limit + frames + -(-frames // run) * run
+    pool = pool_of(least)
+    check_pages(pool, plan)
+    context, block = Context(pool, policy.sparse), torch.zeros(2, frames, 3, 1, 4)
+    for _ in range(20 * run):
+        context.append(block, block, [torch.arange(3)] * frames)  # all tokens are kept, which is the most
+        context.keep(policy.keep(context.frames, context.next_frame))
+    with pytest.raises(
+        ConfigError,
+        match=rf"up to {policy.limit} frames, beside {least - policy.limit} of a block and of a run that grows old, "
+        rf".* share {least - 1} pages of one frame; choose a policy that holds fewer, or shorter runs",
+    ):
+        check_pages(pool_of(least - 1), plan)
 
 
 def test_a_pool_has_room_for_the_frames_that_a_new_prompt_computes_anew() -> None:

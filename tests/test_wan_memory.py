@@ -17,6 +17,7 @@ from worldsim import matrixgame
 from worldsim.cache.policy import Full, SinkWindow, Window
 from worldsim.cache.pool import PagePool
 from worldsim.cache.quant import parse_storage
+from worldsim.cache.retrieval import Retrieval
 from worldsim.codec.taehv import TaehvCodec, TaehvConfig, TaehvDecoder
 from worldsim.codec.wan import WanCodec
 from worldsim.decoding.prompting import PromptChange
@@ -398,6 +399,9 @@ def test_a_pool_has_pages_for_what_sessions_hold_and_for_blocks_and_pasts_in_the
         2 * 5 + 4 * 3 + 4,
         3 * 5 + 6 * 3 + 4,
     ]
+    sparse = SELF_FORCING.plan(policy=Retrieval(run=20, tau=0.5), on_prompt=PromptChange(anew=4))
+    held = sparse.policy.limit or 0
+    assert [pages_of(sparse, sessions=count) for count in (1, 2)] == [held + 23 + 4, 2 * (held + 23) + 4]
 
 
 def test_without_diffusers_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

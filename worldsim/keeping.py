@@ -56,11 +56,13 @@ def check_keeping(shape: PageShape, plan: VideoPlan, keeping: Keeping, *, pages:
 
 def check_pages(pool: PagePool, plan: VideoPlan) -> None:
     """Raise ConfigError if not even one session finds room for all that its policy holds."""
-    held, block = plan.limit, 2 * plan.frames_per_block
-    if held is not None and held + block > pool.pages:
+    held, is_sparse = plan.limit, plan.policy.sparse is not None
+    if held is not None and held + plan.beside > pool.pages:
+        others = "a block and of a run that grows old" if is_sparse else "two blocks"
         raise ConfigError(
-            f"the policy holds up to {shown(held)} frames, beside {block} of two blocks, and all sessions of the world "
-            f"share {pool.pages} pages of one frame; choose a policy that holds fewer"
+            f"the policy holds up to {shown(held)} frames, beside {shown(plan.beside)} of {others}, and all sessions "
+            f"of the world share {pool.pages} pages of one frame; choose a policy that holds fewer"
+            f"{', or shorter runs' if is_sparse else ''}"
         )
 
 

@@ -34,8 +34,6 @@ from worldsim.runtime.voice import KEPT
 
 SPARE_BLOCKS = 4
 """Blocks that a pool holds beyond what one session sees: for the one in the making, and for others and moments."""
-SESSION_BLOCKS = 2
-"""Blocks that an engine plans for each session beyond what it sees: the newest, and the one in the making."""
 TEXT_PARAMETERS = 5_680_910_336
 """Of the encoder of umT5-xxl: 24 layers of 4,096 numbers a token, and a vocabulary of 256,384."""
 SIGHT_PARAMETERS = 630_766_080
@@ -219,7 +217,7 @@ def pages_of(plan: VideoPlan, *, sessions: int) -> int:
             "a policy that forgets nothing takes more memory without end, and a frame of these models takes up to "
             "hundreds of megabytes of keys and values; choose a policy with a bound, such as window:frames=18"
         )
-    spare = max(SPARE_BLOCKS, SESSION_BLOCKS * sessions) * plan.frames_per_block
+    spare = max(SPARE_BLOCKS * plan.frames_per_block, sessions * plan.beside)
     return sessions * plan.limit + spare + plan.on_prompt.anew
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from worldsim.cache.policy import Full, Policy, SinkWindow, Window
+from worldsim.cache.retrieval import Retrieval
 from worldsim.decoding.plan import VideoPlan
 from worldsim.decoding.prompting import PromptChange
 from worldsim.decoding.rolling import Rolling
@@ -46,6 +47,22 @@ def test_what_is_held_is_what_blocks_see_what_a_prompt_renews_and_what_is_comput
     policy: Policy, anew: int, limit: int | None
 ) -> None:
     assert plan_of(policy, anew=anew).limit == limit
+
+
+@pytest.mark.parametrize(
+    ("policy", "frames", "anew", "beside"),
+    [
+        (Full(), 2, 0, 4),
+        (Window(frames=6), 3, 9, 6),
+        (Retrieval(run=5, tau=0.5), 1, 0, 1 + 5),
+        (Retrieval(run=5, tau=0.5), 7, 0, 7 + 10),
+        (Retrieval(run=5, tau=0.5), 3, 11, 3 + 15),
+    ],
+)
+def test_beside_what_a_session_holds_are_two_blocks_or_one_and_what_is_packed_at_once(
+    policy: Policy, frames: int, anew: int, beside: int
+) -> None:
+    assert plan_of(policy, frames=frames, anew=anew).beside == beside
 
 
 def test_ahead_of_the_past_are_all_blocks_of_a_rolling_window_but_its_first() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from worldsim.cache.policy import Full, Window
+from worldsim.cache.retrieval import Retrieval
 from worldsim.errors import ConfigError, EngineFull, SessionClosed, UnknownName
 from worldsim.runtime.engine import Engine, LiveSession, pages_of_session
 from worldsim.runtime.history import Moment
@@ -181,6 +182,8 @@ def test_closing_an_engine_cancels_what_waits_and_refuses_what_comes():
 
 def test_capacity_is_planned_by_pages_before_anything_is_opened():
     assert pages_of_session(tiny_world(policy=Window(frames=5), frames_per_block=2)) == 9
+    sparse = Retrieval(recent=3, run=4, bank=2, tau=0.5)
+    assert pages_of_session(tiny_world(policy=sparse)) == sparse.limit + 1 + 4
     full = tiny_world(policy=Full(), frames_per_block=2)
     assert pages_of_session(full) == full.remembered_frames + 4
     with Engine(tiny_world(pages=64, policy=Window(frames=5))) as engine:

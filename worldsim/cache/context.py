@@ -95,7 +95,7 @@ class Context:
 
     def wants(self, frames: int) -> int:
         """The most pages that are taken while so many frames are committed."""
-        return frames if self.sparse is None else frames + (-(-frames // self.sparse.run)) * self.sparse.run
+        return frames if self.sparse is None else frames + self.sparse.packed(frames)
 
     def append(self, keys: Tensor, values: Tensor, salient: Sequence[Tensor] = ()) -> None:
         """Commit F frames at once.

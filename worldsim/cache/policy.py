@@ -61,6 +61,10 @@ class Sparse:
         """The first frame that is held whole before that one: the first of a run."""
         return max(0, (next_frame - self.recent) // self.run * self.run)
 
+    def packed(self, frames: int) -> int:
+        """The most frames that are packed, into as many pages beside their own, while so many are committed."""
+        return -(-frames // self.run) * self.run
+
 
 class Policy(Protocol):
     """Names the past frames that a block sees. Pure: equal arguments give equal answers."""

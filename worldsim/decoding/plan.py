@@ -83,6 +83,12 @@ class VideoPlan:
         return max(limit, self.on_prompt.anew) + (limit if self.policy.anew else 0)
 
     @property
+    def beside(self) -> int:
+        """Pages of one session beside what it holds: of its block, and of another or of what that may have packed."""
+        frames, sparse = self.frames_per_block, self.policy.sparse
+        return frames + (frames if sparse is None else sparse.packed(max(frames, self.on_prompt.anew)))
+
+    @property
     def ahead(self) -> int:
         """How many frames are ahead of the past between two blocks."""
         return 0 if self.rolling is None else (len(self.sigmas) - 1) * self.frames_per_block

@@ -294,6 +294,6 @@ class LiveSession:
 
 
 def pages_of_session(world: World) -> int:
-    """Pages that a session is planned with: what its blocks see, the block itself, and the one that is being made."""
+    """Pages that a session is planned with: what its blocks see, and what it takes beside that, see VideoPlan."""
     held = world.plan.limit
-    return (world.remembered_frames if held is None else held) + 2 * world.plan.frames_per_block
+    return (world.remembered_frames if held is None else held) + world.plan.beside
