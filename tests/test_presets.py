@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +123,29 @@ def test_a_log_that_tells_no_policy_or_noise_levels_is_refused(assets):
     less = {name: value for name, value in log.opening.plan.items() if name not in ("policy", "sigmas")}
     with pytest.raises(LogError, match=r"policy None; sigmas None$"):
         world_of(replace(log, opening=replace(log.opening, plan=less)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Own(Window):
+    """A policy that has no name."""
+
+
+def test_a_session_under_a_policy_without_a_name_goes_on_in_a_world_that_is_loaded_with_it(assets, tmp_path):
+    with load("crafter", policy=Own(frames=3)).open(seed=1, log=tmp_path / "walk.log") as session:
+        session.step({"KeyW"})
+        session.save(tmp_path / "saved")
+    told = (
+        r"the policy 'Own\(frames=3, anew=False\)', and worldsim knows none by that name; .* load crafter with it, .*"
+    )
+    for ask in (lambda: worldsim.restore(tmp_path / "saved"), lambda: world_of(session.log)):
+        with pytest.raises(LogError, match=told + r"restore\(path, world=\.\.\.\)"):
+            ask()
+    with worldsim.restore(tmp_path / "saved", world=load("crafter", policy=Own(frames=3))) as again:
+        assert again.block == 1
+    with load("crafter", policy=Own(frames=3)).go_on(tmp_path / "walk.log") as again:
+        assert again.block == 1
+    with pytest.raises(ConfigError, match="give it a repr that says what its answers depend on"):
+        load("crafter", policy=type("Plain", (Own,), {"__repr__": object.__repr__})())
 
 
 @pytest.mark.parametrize("policy", ["window:frames=100000000000", "blockvid:run=2048", "blockvid:bank=1000000000000"])

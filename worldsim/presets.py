@@ -222,6 +222,7 @@ def load(
         name: one of WORLDS, or of worldsim.published.PUBLISHED, whose public weights must be there.
         device: "auto" (the GPU where there is one), "cpu", "cuda" or "cuda:N".
         policy: what a block sees of the past: a policy, or its name as in "window:frames=24"; the world's own if None.
+            One of your own has a repr that tells it apart, see worldsim.cache.policy.Policy.
         steps: backbone calls that denoise a block, at least 1; the world's own if None.
         frames_per_block: frames made together: a block length the world was trained for; 1, or its own one, if None.
         weights: a weights file of `worldsim train`; the one in the package if None. Of a published model a folder
@@ -386,13 +387,13 @@ def restore(
 
     Args:
         path: of the file.
-        world: where it goes on; loaded as it was then if None.
+        world: where it goes on; loaded as it was then if None, which takes a policy that has a name.
         device, weights: as for `load`, if it is loaded.
 
     Raises:
         ConfigError: what is given is no path, or no world.
         SnapshotError: there is no such file, or it is torn or foreign.
-        LogError: it is of another world, other weights or another plan.
+        LogError: it is of another world, other weights or another plan, or of a policy without a name and no world.
         NotReproduced: only the log was kept, and a block came out otherwise than it was recorded.
         PoolFull: no memory for another session.
     """
@@ -422,12 +423,20 @@ def world_of(log: SessionLog, *, device: str = "auto", weights: Path | str | Non
     """The world that a log is of, loaded as it was then; arguments and errors as for `load`.
 
     Raises:
-        LogError: it tells of a plan that is none.
+        LogError: it tells of a plan that is none, or of a policy that has no name.
     """
     plan = {"kv": None, "recall": False, "noise": "plain", "clean_pass": True, **log.opening.plan}
     wrong = [f"{name} {plan.get(name)!r:.80}" for name, kind in _PLANNED.items() if type(plan.get(name)) not in kind]
     if wrong:
         raise LogError(f"that log tells of a plan that no world was loaded with: {'; '.join(wrong)}")
+    try:
+        parse_policy(plan["policy"])
+    except UnknownName as error:
+        raise LogError(
+            f"that session was lived with the policy {shown(plan['policy'])}, and worldsim knows none by that "
+            f"name; if it is one of your own, load {log.opening.world} with it, and go on in that world: "
+            "worldsim.restore(path, world=...), world.go_on(log) or world.replay(log)"
+        ) from error
     settings = {name: plan[name] for name in ("policy", "kv", "noise", "clean_pass")}
     recipe = PUBLISHED.get(log.opening.world)
     if recipe is None:

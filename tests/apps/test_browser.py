@@ -9,7 +9,7 @@ import io
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -462,6 +462,7 @@ def test_the_world_is_shown_by_whole_factors_in_a_window_of_any_size(page, width
         assert page.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
+@dataclass(frozen=True)
 class FarAndNear:
     """Sees the newest three frames, and two that lie further back."""
 

@@ -138,6 +138,16 @@ def test_what_no_policy_says_of_itself_is_refused(parts, fault):
         check_policy_parts(Mine(**parts))
 
 
+def test_a_policy_that_its_repr_does_not_tell_apart_is_refused():
+    class Plain(Full):
+        __repr__ = object.__repr__
+
+    for own in (Plain(), Mine(sees=lambda: None)):
+        with pytest.raises(ConfigError, match=r"tells by the repr of a policy .*, as a dataclass has$"):
+            check_policy_parts(own)
+    check_policy_parts(Mine())
+
+
 def test_something_that_lacks_parts_of_a_policy_is_refused():
     with pytest.raises(ConfigError, match=r"a policy has limit, sparse, anew, see, keep, .* 'full' lacks limit"):
         check_policy_parts("full")

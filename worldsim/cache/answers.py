@@ -12,11 +12,13 @@ from worldsim.errors import ConfigError, shown
 
 FARTHEST = 2**53
 """Frames before a block: angles of positions are computed in float64, which tells whole numbers apart up to here."""
+ADDRESS = " at 0x"
+"""How the repr of an object, or of a function that it holds, says where that lies in memory."""
 PARTS = ("limit", "sparse", "anew", "see", "keep")
 
 
 def check_policy_parts(policy: Policy) -> None:
-    """Raise ConfigError unless that has the parts of a policy, and says what one may say of itself."""
+    """Raise ConfigError unless that has the parts of a policy, and says what one may say of itself, and which it is."""
     lacking = [name for name in PARTS if not hasattr(policy, name)]
     if lacking:
         raise ConfigError(
@@ -32,6 +34,11 @@ def check_policy_parts(policy: Policy) -> None:
     for name, (given, such, fits) in wrong.items():
         if not fits:
             raise ConfigError(f"the {name} of the policy {shown(policy)} is {shown(given)}; make it {such}")
+    if ADDRESS in repr(policy):
+        raise ConfigError(
+            f"a log tells by the repr of a policy which one it was lived with, and {shown(policy)} is another each "
+            "time; give it a repr that says what its answers depend on, as a dataclass has"
+        )
 
 
 def seen_by(policy: Policy, held: Sequence[int], block: int, alike: Alike = nothing_alike) -> tuple[Seen, ...]:

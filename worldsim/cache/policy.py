@@ -67,7 +67,11 @@ class Sparse:
 
 
 class Policy(Protocol):
-    """Names the past frames that a block sees. Pure: equal arguments give equal answers."""
+    """Names the past frames that a block sees. Pure: equal arguments give equal answers.
+
+    Logs and saved sessions tell by its repr which one of a user's own they were lived with, and go on with one of the
+    same repr alone: it says what the answers depend on, as that of a dataclass does, and not where it lies in memory.
+    """
 
     @property
     def limit(self) -> int | None:
