@@ -6,14 +6,14 @@ import gc
 import hashlib
 import subprocess
 import sys
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from worldsim.cache.policy import Full, Policy, SinkWindow, Window
+from worldsim.cache.policy import Alike, Full, Policy, Seen, SinkWindow, Window, nothing_alike
 from worldsim.cache.pool import PagePool
 from worldsim.cache.retrieval import Retrieval
 from worldsim.cache.sight import Sight
@@ -38,6 +38,19 @@ POLICIES = [
     SinkWindow(sink=2, window=3),
     Retrieval(recent=3, top=2, run=2, bank=5),
 ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asking(Window):
+    """Asks how like a frame is, held or not."""
+
+    frame: int
+
+    def see(self, held: Sequence[int], block: int, alike: Alike = nothing_alike) -> Sequence[Seen]:
+        assert -1 <= alike(self.frame) <= 1.001
+        return super().see(held, block, alike)
+
+
 ALL_POLICIES = [*POLICIES, Retrieval(recent=3, top=2, run=2, tau=0.6)]
 FINGERPRINT = """
 import runpy, sys
@@ -495,6 +508,20 @@ def test_a_decoder_without_a_past_or_with_controls_of_another_length_proposes_no
         VideoDecoder(BACKBONE, pool_of(8), plan_of(), 5).propose(controls_for(1, 0))
     with pytest.raises(ShapeError, match=r"controls \[1, 1, 6\], got \[1, 2, 6\]"):
         decoder_with(2).propose(controls_for(2, 0))
+
+
+@pytest.mark.parametrize("frame", [-1, 12_345])
+def test_a_policy_that_asks_about_a_frame_that_is_not_held_is_refused_and_nothing_is_committed(frame):
+    with pytest.raises(ConfigError, match=r"ask about no frames, since none is held$"):
+        decoder_with(2, plan_of(Asking(frames=5, frame=frame)))
+    decoder = decoder_with(2)
+    block = decoder.propose(controls_for(1, 0))
+    decoder.plan = plan_of(Asking(frames=5, frame=frame))
+    with pytest.raises(
+        ConfigError, match=rf"policy Asking.* asks how like frame {frame} is, .* the frames held, \[0, 1, 2\]$"
+    ):
+        decoder.commit(block)
+    assert (decoder.context.frames, decoder.blocks) == ((0, 1), 0)
 
 
 @pytest.mark.parametrize("seed", [-1, 2**64])

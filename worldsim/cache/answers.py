@@ -55,7 +55,7 @@ def seen_by(policy: Policy, held: Sequence[int], block: int, alike: Alike = noth
             return tuple(map(_plain, answer))
     raise ConfigError(
         f"the policy {shown(policy)} says that block {block} sees {shown(answer)}, and {fault}; let its `see` answer "
-        f"with Seen(frame, position) of {_some_of(held)}, ascending in frame and in position, the frame before the "
+        f"with Seen(frame, position) of {some_of(held)}, ascending in frame and in position, the frame before the "
         f"block among them, at positions that are whole numbers from {-FARTHEST} to -1"
     )
 
@@ -74,7 +74,7 @@ def kept_by(policy: Policy, held: Sequence[int], next_frame: int) -> tuple[int, 
             return tuple(map(int, answer))
     raise ConfigError(
         f"the policy {shown(policy)} keeps {shown(answer)} before frame {next_frame}, and {fault}; let its `keep` "
-        f"answer with some of {_some_of(held)}, ascending, the newest among them"
+        f"answer with some of {some_of(held)}, ascending, the newest among them"
     )
 
 
@@ -128,7 +128,8 @@ def _fault_of_number(policy: Policy, answer: Sequence[object]) -> str | None:
     return f"these are {len(answer)} frames, more than its limit of {limit}"
 
 
-def _some_of(held: Sequence[int]) -> str:
+def some_of(held: Sequence[int]) -> str:
+    """What a policy may answer with, and ask about, in words."""
     return f"the frames held, {shown(list(held))}" if held else "no frames, since none is held"
 
 

@@ -12,7 +12,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from worldsim.cache.answers import kept_by, seen_by
+from worldsim.cache.answers import kept_by, seen_by, some_of
 from worldsim.cache.context import Context
 from worldsim.cache.policy import Full, Seen
 from worldsim.cache.pool import PagePool
@@ -27,7 +27,7 @@ from worldsim.decoding.prompting import newest_run
 from worldsim.decoding.rolling import Ahead, WindowCanvas, open_window
 from worldsim.decoding.state import VideoState as VideoState
 from worldsim.decoding.state import check_state, state_of_nothing
-from worldsim.errors import ConfigError, PoolFull, ShapeError
+from worldsim.errors import ConfigError, PoolFull, ShapeError, shown
 from worldsim.models.protocol import Backbone, Chart, Memory, RememberingBackbone, SteeredBackbone
 from worldsim.samplers import LatentCanvas
 from worldsim.schedules import mix
@@ -409,6 +409,11 @@ class VideoDecoder:
             if not told:
                 looks = looks.of({number: latents[0, 0] for number, (latents, _) in held.items()})
                 told.update(looks.like_newest())
+            if frame not in told:
+                raise ConfigError(
+                    f"the policy {shown(self.plan.policy)} asks how like frame {shown(frame)} is, which is not held; "
+                    f"let its `see` ask about {some_of(tuple(held))}"
+                )
             return told[frame]
 
         rolling, policy = self.plan.rolling, self.plan.policy
