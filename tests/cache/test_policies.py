@@ -111,6 +111,8 @@ def test_an_option_that_is_no_single_whole_number_is_refused(text: str) -> None:
 def test_an_option_that_does_not_fit_is_refused_by_the_policy() -> None:
     with pytest.raises(ConfigError, match="at least 1 frame"):
         parse_policy("window:frames=0")
+    with pytest.raises(ConfigError, match=r"tau from 0\.000001 to 1, got .* tau=1\.0000001"):
+        parse_policy("blockvid:tau=1.0000001")
 
 
 @pytest.mark.parametrize(

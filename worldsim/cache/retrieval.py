@@ -60,7 +60,8 @@ class Retrieval:
             given = getattr(self, name)
             if not isinstance(given, float | int) or isinstance(given, bool) or not math.isfinite(given):
                 raise ConfigError(f"{name} of a policy is a number such as 0.98, got {shown(given)}")
-            object.__setattr__(self, name, round(given, DIGITS))
+            # What is out of range stays so: rounding may bring it in.
+            object.__setattr__(self, name, round(given, DIGITS) if 0 <= given <= 1 else given)
         if min(self.recent, self.top, self.run, self.bank) < 1 or not 0 < self.tau <= 1:
             raise ConfigError(
                 f"retrieval needs recent, top, run and bank of at least 1 and tau from {10**-DIGITS:.{DIGITS}f} to 1, "
