@@ -287,13 +287,12 @@ def record(
     from worldsim.training.data import Series
     from worldsim.training.data import record as play
     from worldsim_apps.progress import progress
-    from worldsim_apps.stopping import terminable
 
     recipe, series = recipe_of(name), Series(seed=seed, held_out=held_out)
     folder = output or Path("data") / name
     kept: dict[str, int] = {}
     try:
-        with terminable(), progress(f"record {name}", frames, quiet=as_json) as bar:
+        with progress(f"record {name}", frames, quiet=as_json) as bar:
             kept = play(recipe.recording, folder, series, frames=frames, workers=workers, on_frames=bar.advance)
         text = f"{folder}: {kept['frames']} frames"
     except KeyboardInterrupt:

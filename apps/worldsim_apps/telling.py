@@ -13,6 +13,8 @@ from typing import Any
 
 import typer
 
+from worldsim_apps.stopping import terminable
+
 STOPPED = 130
 """The exit code after Ctrl-C or SIGTERM."""
 LONGEST_WORD = 80
@@ -46,11 +48,12 @@ class Stopped(Exception):
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """Turn what worldsim, the file system and the memory refuse, and Ctrl-C, into a line for the user."""
+    """Turn what worldsim, the file system and the memory refuse, Ctrl-C and SIGTERM into a line for the user."""
     from worldsim.errors import WorldSimError
 
     try:
-        yield
+        with terminable():
+            yield
     except KeyboardInterrupt as error:
         # Named where it was not Ctrl-C, see stopping.
         raise Stopped(_noted(f"stopped by {str(error) or 'Ctrl-C'}", error)) from error

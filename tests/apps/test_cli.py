@@ -454,12 +454,18 @@ def test_a_policy_that_forgets_nothing_is_refused_a_walk_that_there_is_no_memory
     assert "has memory for 2045 frames, 256 s, and 2400 are asked for; ask for --seconds 255 or less" in err
 
 
-def test_ctrl_c_before_the_first_block_exits_with_130_too(untrained, capsys, monkeypatch):
+@pytest.mark.parametrize(("which", "name"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
+@pytest.mark.parametrize("within", ["worldsim.load", "worldsim.runtime.world.World.open"])
+def test_a_walk_that_is_stopped_before_its_first_block_exits_with_130_too_and_leaves_no_file(
+    untrained, capsys, monkeypatch, within, which, name
+):
     def interrupted(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
+        assert signal.getsignal(which) is not signal.SIG_DFL
+        send(which)
 
-    monkeypatch.setattr("worldsim.load", interrupted)
-    assert run(capsys, "generate") == (130, "", "worldsim: stopped by Ctrl-C\n")
+    monkeypatch.setattr(within, interrupted)
+    assert run(capsys, "generate", "--log", "walk.log") == (130, "", f"worldsim: stopped by {name}\n")
+    assert [*Path("out").glob("*"), *Path().glob("*.log")] == []
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import torch
 import typer
 
+from tests.signalling import send
 from worldsim.errors import ConfigError, PoolFull
 from worldsim_apps.cli import app
 from worldsim_apps.telling import Refused, Stopped, misused, printable, refusals, report, say
@@ -60,6 +62,17 @@ def test_ctrl_c_says_what_is_left() -> None:
 
 def test_what_is_stopped_by_another_signal_is_told_by_its_name() -> None:
     assert refused(KeyboardInterrupt("SIGTERM")) == "stopped by SIGTERM"
+
+
+def test_sigterm_is_told_as_ctrl_c_is_and_ends_no_process_within_a_command() -> None:
+    @refusals()
+    def command() -> None:
+        assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+        send(signal.SIGTERM)
+
+    with pytest.raises(Stopped, match=r"^stopped by SIGTERM$"):
+        command()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_other_defects_are_not_hidden() -> None:

@@ -251,6 +251,22 @@ def test_an_error_before_the_first_frame_leaves_what_was_there(tmp_path, exists)
     assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == before
 
 
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_writer_that_is_interrupted_while_it_is_made_leaves_what_was_there(tmp_path, monkeypatch, exists):
+    path = tmp_path / "a.mp4"
+    if exists:
+        write_held(path)
+    before = {each.name: each.read_bytes() for each in tmp_path.iterdir()}
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("worldsim.runtime.video._open_stream", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        VideoWriter(path, size=SIZE, fps=FPS, scale=2)
+    assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == before
+
+
 def test_two_never_write_one_video(tmp_path):
     path = tmp_path / "a.mp4"
     with VideoWriter(path, size=SIZE, fps=FPS, scale=2) as writer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import ExitStack
 from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
@@ -79,12 +80,15 @@ class VideoWriter:
         self._safe_fragments = 0
         self._safe_frames = 0
         self._file = self._open_file()
-        self._fragments = _Memory()
-        self._container = av.open(self._fragments, "w", format="mp4", options={"movflags": MP4_FLAGS})
-        self._stream = _open_stream(self._container, size, fps, scale)
-        self._container.start_encoding()
-        enlarged = (size[0] * scale, size[1] * scale)
-        self._keep(with_text_track(self._fragments.take(), size=enlarged, fps=fps))
+        with ExitStack() as undo:
+            undo.callback(self._file.discard)
+            self._fragments = _Memory()
+            self._container = av.open(self._fragments, "w", format="mp4", options={"movflags": MP4_FLAGS})
+            self._stream = _open_stream(self._container, size, fps, scale)
+            self._container.start_encoding()
+            enlarged = (size[0] * scale, size[1] * scale)
+            self._keep(with_text_track(self._fragments.take(), size=enlarged, fps=fps))
+            undo.pop_all()
 
     @property
     def path(self) -> Path:
