@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -38,7 +39,10 @@ def test_keys_and_values_are_kept_exactly_and_in_memory_unless_it_is_said_otherw
     assert (Keeping().storage, Keeping().tiers, tiers_of(None, None, CPU)) == (None, None, None)
 
 
-@pytest.mark.parametrize(("budget", "size"), [(123_456, 123_456), ("256MB", 256_000_000), ("1.5GiB", 3 * 2**29)])
+@pytest.mark.parametrize(
+    ("budget", "size"),
+    [(123_456, 123_456), (np.int64(123_456), 123_456), ("256MB", 256_000_000), ("1.5GiB", 3 * 2**29)],
+)
 def test_a_budget_is_a_number_of_bytes_or_a_text(budget: str | int, size: int, tmp_path: Path) -> None:
     tiers = tiers_of(budget, tmp_path / "spill", CPU)
     assert tiers is not None

@@ -14,7 +14,7 @@ from worldsim.cache.pool import PagePool, PageShape, Storage
 from worldsim.cache.spill import SpillFile
 from worldsim.cache.tiers import Tiers
 from worldsim.decoding.plan import VideoPlan
-from worldsim.errors import ConfigError, shown
+from worldsim.errors import ConfigError, shown, whole
 from worldsim.files import path_of
 
 
@@ -36,8 +36,8 @@ def tiers_of(budget: str | int | None, spill: Path | str | None, device: torch.d
         if spill is not None:
             raise ConfigError(f"nothing is moved to {spill} without a budget; give one, such as 256MB")
         return None
-    if not isinstance(budget, int | str) or isinstance(budget, bool):
-        raise ConfigError(f"a budget is a whole number of bytes or a text such as 256MB, got {shown(budget)}")
+    if not isinstance(budget, str):
+        budget = whole(budget, "a budget is a whole number of bytes or a text such as 256MB")
     return Tiers(
         parse_budget(budget, device),
         device=device,
