@@ -285,6 +285,11 @@ def test_folders_are_made_unless_one_on_the_way_is_a_file(tmp_path: Path) -> Non
     for path in (between / "file", between / "b" / "file"):
         with pytest.raises(ConfigError, match=f"since {between} is a file and no folder; name another"):
             make_folders(path)
+    for link, target in (("loop", "loop"), ("stray", "nowhere")):
+        between = tmp_path / link
+        between.symlink_to(target)
+        with pytest.raises(ConfigError, match=f"since {between} is a link that leads to no folder; name another"):
+            make_folders(between / "file")
 
 
 def left(folder: Path, name: str, number: int = 7) -> Path:

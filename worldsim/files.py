@@ -68,12 +68,13 @@ def read_bytes(path: Path, *, pipes: bool = False) -> bytes:
 
 
 def make_folders(path: Path) -> None:
-    """Make the folders that a file is to lie in; ConfigError if one of them is a file."""
+    """Make the folders that a file is to lie in; ConfigError if one of them is a file, or a link that leads nowhere."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
-        between = next(folder for folder in path.parents if folder.exists())
-        raise ConfigError(f"{path} cannot be made, since {between} is a file and no folder; name another") from error
+        between = next(folder for folder in path.parents if os.path.lexists(folder))
+        kind = "a file and no folder" if between.exists() else "a link that leads to no folder"
+        raise ConfigError(f"{path} cannot be made, since {between} is {kind}; name another") from error
 
 
 @contextmanager
