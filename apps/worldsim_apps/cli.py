@@ -6,6 +6,7 @@ on stderr; 130 stopped by Ctrl-C or SIGTERM.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -27,6 +28,9 @@ from worldsim_apps.options import (
     Kv,
     Linears,
     Log,
+    ModelBudget,
+    ModelKv,
+    ModelPolicy,
     Name,
     NoCleanPass,
     Noise,
@@ -384,9 +388,9 @@ def _trained(folder: Path, judged: dict[str, Any], *, begun: bool) -> str:
 def info(
     world: Annotated[str | None, typer.Argument(help="A world, to see its card.", show_default=False)] = None,
     size: Size = None,
-    policy: Policy = None,
-    kv: Kv = None,
-    budget: Budget = None,
+    policy: ModelPolicy = None,
+    kv: ModelKv = None,
+    budget: ModelBudget = None,
     preview: Preview = None,
     as_json: Json = False,
 ) -> None:
@@ -396,9 +400,12 @@ def info(
     from worldsim_apps.machine import machine
 
     fields: dict[str, Any] = {"machine": machine(), "worlds": sorted(WORLDS), "published": sorted(PUBLISHED)}
+    chosen: dict[str, Any] = {"size": size, "policy": policy, "kv": kv, "budget": budget, "preview": preview}
     if world is not None:
-        chosen = describe(world, size, policy=policy, kv=kv, budget=budget, preview=preview)
-        fields = {"world": chosen, **fields}
+        fields = {"world": describe(world, **chosen), **fields}
+    elif words := [word for name, it in chosen.items() if it is not None for word in (f"--{name}", str(it))]:
+        given = shlex.join(words)
+        raise Refused(f"{given} is said of no world; name a published model, as in worldsim info self-forcing {given}")
     report(fields if as_json else "\n".join(lines_of(fields)))
 
 

@@ -38,7 +38,10 @@ NoCleanPass = Annotated[
 ]
 Budget = Annotated[
     str | None,
-    typer.Option(help="Memory for keys and values, such as 256MB; others lie on disk. By default all lie in memory."),
+    typer.Option(
+        help="Memory for keys and values, such as 256MB; others lie on disk, with a GPU in host memory before that. By "
+        "default all lie in memory."
+    ),
 ]
 Spill = Annotated[
     Path | None, typer.Option(help="Folder that those beyond it lie in; by default the system's for temporary files.")
@@ -68,6 +71,25 @@ Compiled = Annotated[
 ]
 Linears = Annotated[
     str | None, typer.Option(help="fp8: layers of a published model multiply in 8 bits, on GPUs that do.")
+]
+ModelPolicy = Annotated[
+    str | None,
+    typer.Option(
+        "--policy",
+        help="What a block of a published model sees of the past, such as window:frames=9; by default its own.",
+    ),
+]
+ModelKv = Annotated[
+    str | None,
+    typer.Option("--kv", help="How a published model keeps older keys and values, such as int8; by default exactly."),
+]
+ModelBudget = Annotated[
+    str | None,
+    typer.Option(
+        "--budget",
+        help="GPU memory for keys and values of a published model, such as 3.5GB; others lie in host memory, then on "
+        "disk. By default all lie on the GPU.",
+    ),
 ]
 Image = Annotated[
     Path | None,

@@ -666,6 +666,20 @@ def test_info_says_of_a_world_that_is_not_shipped_how_to_train_it(untrained, cap
     assert "worldsim train crafter" in json.loads(out)["world"]["card"]["weights"]
 
 
+def test_info_refuses_what_is_chosen_of_no_world(untrained, capsys):
+    told = "--policy window --preview 'a b.pth' is said of no world; name a published model, as in worldsim info "
+    code, out, err = run(capsys, "info", "--preview", "a b.pth", "--policy", "window")
+    assert (code, out, err.startswith(f"worldsim: {told}self-forcing --policy window")) == (2, "", True)
+    assert run(capsys, "info")[0] == 0
+
+
+def test_the_help_of_info_says_that_settings_are_of_a_published_model(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    lines = run(capsys, "info", "--help")[1].splitlines()
+    for option in ("--size", "--policy", "--kv", "--budget", "--preview"):
+        assert "published model" in next(line for line in lines if option in line)
+
+
 def test_the_doctor_tells_a_person_and_a_program(untrained, capsys):
     code, out, err = run(capsys, "doctor")
     assert (code, err) == (0, "")
