@@ -353,6 +353,12 @@ class PagePool:
         keys, values = self._tiers.get(page)
         return keys, values
 
+    def lost(self, pages: Iterable[int]) -> bool:
+        """Whether what one of those pages held is known to be lost below; nothing is read for that."""
+        return self._tiers is not None and self._tiers.lost(
+            page for page in pages if page >= self.pages or self._written[page]
+        )
+
     def prefetch(self, pages: Iterable[int]) -> None:
         """Have pages that are read soon brought to memory in the background; nothing to do without tiers."""
         wanted = [*pages]

@@ -38,6 +38,7 @@ class _Page:
     host, offset: its copy, in host memory or in the file, if there is one.
     read: when it was last read, as a count of reads.
     moving: a thread copies it and has let go of the books meanwhile.
+    lost: its copy could not be read, or was another, when that was last tried.
     """
 
     size: int
@@ -50,6 +51,7 @@ class _Page:
     read: int = 0
     moving: bool = False
     dropped: bool = False
+    lost: bool = False
 
     @property
     def safe(self) -> bool:
@@ -153,6 +155,11 @@ class Tiers:
                     return self._fetch(entry, keep=keep)
             self._touch(entry)
             return entry.near
+
+    def lost(self, pages: Iterable[int]) -> bool:
+        """Whether one of those pages is known not to come back; nothing is read for that."""
+        with self._books():
+            return any(self._pages[page].lost for page in pages)
 
     def prefetch(self, pages: Iterable[int]) -> None:
         """Bring pages that are read soon to the device in the background, in place of what was read before this."""
@@ -366,12 +373,14 @@ class Tiers:
             return entry.host.to(self._device)
         assert entry.offset is not None
         row = torch.empty(entry.size, dtype=torch.uint8)
+        entry.lost = True
         try:
             self._disk.read(entry.offset, row.numpy().data)
         except OSError as error:
             raise _lost(f"cannot be read back from disk: {error}") from error
         if crc32(row.numpy().data) != entry.checksum:
             raise _lost("came back from disk otherwise than they were written: their checksum is wrong")
+        entry.lost = False
         return row.view(entry.dtype).view(entry.shape).to(self._device)
 
     @contextmanager
@@ -424,5 +433,6 @@ class Tiers:
 
 def _lost(what: str) -> SpillError:
     return SpillError(
-        f"keys and values {what}; sessions that hold them cannot go on as they are: open them again from their logs"
+        f"keys and values {what}; sessions that hold them cannot go on as they are: rewind them, by 0 blocks if to no "
+        "other moment, which lives again what is lost, or open them again from their logs"
     )

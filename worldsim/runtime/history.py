@@ -32,6 +32,11 @@ class Moment:
         """How many blocks had been made."""
         return self.decoder.blocks
 
+    @property
+    def lost(self) -> bool:
+        """Whether some of the past that it holds is known not to come back from below: nothing can go on from it."""
+        return self.decoder.pool.lost(self.decoder.context.pages)
+
     def fork(self) -> Moment:
         return replace(self, decoder=self.decoder.fork())
 

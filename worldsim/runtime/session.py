@@ -200,7 +200,7 @@ class Session:
         Args:
             to: a mark, or how many blocks to go back. The blocks of the last 60 s of world time are remembered while
                 the pool has room; what lies further back is lived again from the beginning, which takes as long as
-                it took then.
+                it took then. So is what was lost on disk.
 
         Raises:
             ConfigError: the mark is of a session that no fork connects with this one, so many blocks have not been
@@ -399,7 +399,7 @@ class Session:
                 "that mark is of another session, which no fork connects with this one; rewind the session that made "
                 "it, one that was forked from that, or the one that it was forked from"
             )
-        if mark._lost:
+        if mark._lost or mark._moment.lost:
             return self._lived_again(mark._moment.trail)
         while True:
             try:
@@ -440,7 +440,7 @@ class Session:
         if not blocks:
             self._come_back()
         remembered = self._moment if not blocks else self._history.at(wanted)
-        if remembered is not None:
+        if remembered is not None and not remembered.lost:
             return remembered.fork()
         return relive(self._home, self.log, wanted)
 
