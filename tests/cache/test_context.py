@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import gc
+import signal
+import sys
 from collections.abc import Callable
+from functools import partial
+from itertools import count
+from types import FrameType
+from typing import Any
 
 import hypothesis.strategies as st
 import pytest
@@ -12,6 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from torch import Tensor
 
+from tests.signalling import send
+from worldsim.cache import context as context_module
+from worldsim.cache import pool as pool_module
 from worldsim.cache.context import Context
 from worldsim.cache.policy import Sparse
 from worldsim.cache.pool import PagePool, PageShape, Storage
@@ -558,3 +567,77 @@ def test_a_sparse_context_commits_nothing_where_there_is_no_room_to_pack() -> No
         commit(context, [3, 4])
     assert context.frames == (0, 1)
     pool.check_integrity([context, mark])
+
+
+def interrupted(call: Callable[[], object], at: int) -> bool:
+    """Call, and press Ctrl-C before that line of contexts and pools that runs then; whether there are so many."""
+    lines = count()
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        if frame.f_code.co_filename not in {context_module.__file__, pool_module.__file__}:
+            return None
+        if event == "line" and next(lines) == at:
+            send(signal.SIGINT)
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    assert next(lines) <= at, "it was heard"
+    return False
+
+
+def another(context: Context) -> Context:
+    """A new context that holds the same."""
+    read = [context.spread(frame) for frame in context.frames]
+    keys, values = (torch.stack(side, dim=1) for side in zip(*read, strict=True))
+    salient = [context.salient(frame) for frame in context.frames]
+    return Context(context.pool, SPARSE).hold(context.frames, context.next_frame, keys, values, salient)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda context: commit(context, [8, 9]),
+        another,
+        lambda context: context.keep(context.frames[1:]),
+        lambda context: context.skip(3),
+        lambda context: context.truncate(context.next_frame - 2),
+        lambda context: context.fork(),
+        lambda context: context.fork().pool.used,
+        lambda context: context.close(),
+    ],
+    ids=["append", "hold", "keep", "skip", "truncate", "fork", "drop", "close"],
+)
+def test_ctrl_c_at_any_line_leaves_no_page_to_nobody(call: Callable[[Context], object]) -> None:
+    at = 0
+    while True:
+        pool = new_pool(40, CODING)
+        context = Context(pool, SPARSE)
+        commit(context, [*range(7)])
+        if not interrupted(partial(call, context), at):
+            break
+        pool.check_integrity([context])
+        at += 1
+    assert at
+
+
+def test_no_line_of_python_runs_when_a_context_is_dropped() -> None:
+    pool = new_pool()
+    context, ran = filled(pool, 5), list[str]()
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        if event == "call":
+            ran.append(frame.f_code.co_qualname)
+
+    before = sys.getprofile()
+    sys.setprofile(note)
+    del context
+    sys.setprofile(before)
+    assert not ran, "Ctrl-C would raise there, and nobody would hear of it"
+    assert pool.used == 0

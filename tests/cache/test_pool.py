@@ -23,7 +23,7 @@ SHAPE = PageShape(layers=2, tokens=5, heads=3, head_dim=7)
 INT8 = Storage(code=PerToken(form="int8"), recent=0)
 
 
-@dataclass
+@dataclass(eq=False)
 class Holder:
     pages: list[int]
 
@@ -155,7 +155,8 @@ def test_frames_of_another_shape_are_refused() -> None:
 def test_pages_put_back_in_another_thread_are_free_when_asked_for() -> None:
     pool = new_pool(2)
     pages = pool.take(2)
-    other = threading.Thread(target=pool.put_back, args=(pages,))
+    holder = Holder(pages)
+    other = threading.Thread(target=pool.put_back, args=(pool.watch(holder, {0: pages[:1], 1: pages[1:]}),))
     other.start()
     other.join()
     assert pool.take(2) == pages

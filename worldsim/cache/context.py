@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby, pairwise
 
@@ -13,6 +12,7 @@ from worldsim.cache.packing import pack
 from worldsim.cache.policy import Sparse
 from worldsim.cache.pool import PagePool
 from worldsim.errors import ConfigError, SessionClosed, ShapeError
+from worldsim.interrupts import undivided
 
 
 class Context:
@@ -28,6 +28,8 @@ class Context:
     Where it is sparse, frames that have grown old are held by their salient tokens alone, packed run by run into pages
     that the frames of a run share.
 
+    Ctrl-C waits for whatever changes it: between a page that is taken and one that is held, it would be nobody's.
+
     Args:
         pool: where its pages are.
         sparse: how old frames are held; None for whole.
@@ -42,8 +44,8 @@ class Context:
         self._first_whole = 0
         self._salient: dict[int, Tensor] = {}
         self._places: dict[int, slice] = {}
-        self._give_back = weakref.finalize(self, _give_back, pool, self._held)
-        self._give_back.atexit = False
+        self._is_closed = False
+        self._watched = pool.watch(self, self._held)
 
     @property
     def frames(self) -> tuple[int, ...]:
@@ -97,6 +99,7 @@ class Context:
         """The most pages that are taken while so many frames are committed."""
         return frames if self.sparse is None else frames + self.sparse.packed(frames)
 
+    @undivided()
     def append(self, keys: Tensor, values: Tensor, salient: Sequence[Tensor] = ()) -> None:
         """Commit F frames at once.
 
@@ -117,6 +120,7 @@ class Context:
         self._next_frame = frames.stop
         self._grow_old()
 
+    @undivided()
     def hold(
         self, frames: Sequence[int], next_frame: int, keys: Tensor, values: Tensor, salient: Sequence[Tensor] = ()
     ) -> Context:
@@ -153,6 +157,7 @@ class Context:
         self._encode_old(self.pool.encode_if_exact)
         return self
 
+    @undivided()
     def keep(self, frames: Iterable[int]) -> None:
         """Forget every held frame but these; raises ConfigError, and forgets nothing, if one of them is not held."""
         self._check_open()
@@ -162,6 +167,7 @@ class Context:
             self._salient.pop(frame, None)
             self._places.pop(frame, None)
 
+    @undivided()
     def skip(self, frames: int) -> None:
         """Number the next frame as if so many had been committed and forgotten before it.
 
@@ -174,6 +180,7 @@ class Context:
         self._next_frame += frames
         self._grow_old()
 
+    @undivided()
     def truncate(self, frame: int) -> None:
         """Forget that frame and all after it: it is the next to be committed.
 
@@ -187,6 +194,7 @@ class Context:
         self._first_exact = min(self._first_exact, frame)
         self._first_whole = min(self._first_whole, frame)
 
+    @undivided()
     def fork(self) -> Context:
         """A second context with the same past; no key or value is copied."""
         self._check_open()
@@ -200,9 +208,11 @@ class Context:
         twin._first_whole = self._first_whole
         return twin
 
+    @undivided()
     def close(self) -> None:
         """Give all pages back. Closing twice is fine; a context that is garbage collected closes itself."""
-        self._give_back()
+        self._is_closed, self._held = True, {}  # the pool has what was held, and now nobody changes that
+        self.pool.put_back(self._watched)
 
     def _take(self, frames: Sequence[int], keys: Tensor, values: Tensor, salient: Sequence[Tensor]) -> None:
         """Hold those frames in pages just taken."""
@@ -280,10 +290,5 @@ class Context:
         self._first_exact = max(self._first_exact, border)
 
     def _check_open(self) -> None:
-        if not self._give_back.alive:
+        if self._is_closed:
             raise SessionClosed("this context was closed and holds nothing; open a new one, or fork it before closing")
-
-
-def _give_back(pool: PagePool, held: dict[int, tuple[int, ...]]) -> None:
-    pool.put_back([page for pages in held.values() for page in pages])
-    held.clear()

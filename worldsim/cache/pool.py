@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import heapq
 import math
+import weakref
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -24,6 +25,7 @@ from worldsim.cache.budget import TierBytes
 from worldsim.cache.stream import Stream
 from worldsim.cache.tiers import Tiers
 from worldsim.errors import ConfigError, IntegrityError, PoolFull, ShapeError
+from worldsim.interrupts import undivided
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,7 +191,8 @@ class PagePool:
         self._written = [False] * pages
         self._coded_of: dict[int, int] = {}
         self._exact_of: dict[int, int] = {}
-        self._put_back: deque[Sequence[int]] = deque()
+        self._held_by: dict[weakref.ref[object], Mapping[int, Sequence[int]]] = {}
+        self._put_back: deque[weakref.ref[object]] = deque()
 
     def room(self, numbers: int) -> Tensor:
         """Memory for that many keys and as many values like those of the pool, [2, numbers], with any content.
@@ -287,13 +290,20 @@ class PagePool:
                 else:
                     heapq.heappush(self._free_coded, page)
 
-    def put_back(self, pages: Sequence[int]) -> None:
-        """Release pages when the pool is next asked for one.
+    def watch(self, holder: object, held: Mapping[int, Sequence[int]]) -> weakref.ref[object]:
+        """Have what is held put back when its holder is gone; the reference to it is what `put_back` takes before."""
+        reference = weakref.ref(holder, self._put_back.append)
+        self._held_by[reference] = held
+        return reference
 
-        This is the release for finalizers: the garbage collector may run in any thread and in the middle of any
-        method here, and appending to a deque is the one thing that is safe then.
+    def put_back(self, holder: weakref.ref[object]) -> None:
+        """Release what a holder holds, which is not to change any more, when the pool is next asked for a page.
+
+        Twice is fine. The garbage collector may do the same in any thread and in the middle of any method here, and
+        appending to a deque is the one thing that is safe then. No line of Python runs for it: Ctrl-C would raise
+        there, where nobody hears of it, and the pages stay held for ever.
         """
-        self._put_back.append(pages)
+        self._put_back.append(holder)
 
     @torch.no_grad()
     def write(self, pages: Sequence[int], keys: Tensor, values: Tensor) -> None:
@@ -477,6 +487,8 @@ class PagePool:
         if not (0 <= page < len(self._references) and self._references[page]):
             raise IntegrityError(f"nobody holds page {page} of {len(self._references)}; take it first")
 
+    @undivided()
     def _settle(self) -> None:
         while self._put_back:
-            self.release(self._put_back.popleft())
+            held = self._held_by.pop(self._put_back.popleft(), {})
+            self.release(page for pages in held.values() for page in pages)
