@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 
 from worldsim.runtime.history import Histories, History, Moment
@@ -87,3 +89,18 @@ def test_whoever_remembers_most_makes_room_and_the_dead_do_not_count():
     while histories.make_room():
         pass
     assert not len(short)
+
+
+def test_no_line_of_python_runs_when_a_history_or_a_mark_is_dropped():
+    class Mark:
+        pages = (3,)
+
+    histories, ran = Histories(), []
+    dropped = [histories.open(longest=3), Mark()]
+    histories.hold(dropped[1])
+    before = sys.getprofile()
+    sys.setprofile(lambda frame, event, _: ran.append(frame.f_code.co_name) if event == "call" else None)
+    del dropped[:]
+    sys.setprofile(before)
+    assert not ran, "Ctrl-C would raise there, and nobody would hear of it"
+    assert not histories.make_room()

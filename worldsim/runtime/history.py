@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
-from weakref import WeakSet
+from typing import Any, Protocol, TypeVar
+from weakref import ref
 
 from worldsim.decoding.video import VideoDecoder
 from worldsim.runtime.chunk import Frames
@@ -108,13 +108,14 @@ class Histories:
     """All histories and marks over one pool."""
 
     def __init__(self) -> None:
-        self._histories: WeakSet[History] = WeakSet()
-        self._holders: WeakSet[Holder] = WeakSet()
+        # No WeakSet: that runs lines of Python when one is dropped, and of Ctrl-C that raises there nobody hears.
+        self._histories: set[ref[History]] = set()
+        self._holders: set[ref[Holder]] = set()
 
     def open(self, longest: int) -> History:
         """A history for one more session."""
         history = History(longest)
-        self._histories.add(history)
+        self._histories.add(ref(history, self._histories.discard))
         return history
 
     def fork(self, history: History) -> History:
@@ -126,16 +127,24 @@ class Histories:
 
     def hold(self, holder: Holder) -> None:
         """One more mark, for as long as somebody has it."""
-        self._holders.add(holder)
+        self._holders.add(ref(holder, self._holders.discard))
 
     def make_room(self) -> bool:
         """Forget the oldest moment of whoever remembers most, else move the oldest mark out; False if there is none."""
-        longest = max(self._histories, key=len, default=None)
+        longest = max(_living(self._histories), key=len, default=None)
         if longest is not None and len(longest):
             longest.forget_oldest()
             return True
-        oldest = min((mark for mark in self._holders if mark.pages), key=lambda mark: mark.block, default=None)
+        oldest = min((mark for mark in _living(self._holders) if mark.pages), key=lambda mark: mark.block, default=None)
         if oldest is None:
             return False
         oldest.leave_pool()
         return True
+
+
+One = TypeVar("One")
+
+
+def _living(references: set[ref[One]]) -> list[One]:
+    """Those that somebody still has; of a copy, since one may be dropped meanwhile."""
+    return [one for reference in references.copy() if (one := reference()) is not None]
