@@ -841,8 +841,7 @@ def test_after_a_lost_page_no_wrong_picture_is_shown_and_the_log_makes_the_world
 
 
 @pytest.mark.parametrize("to", ["a mark", "a block", "the present"])
-@pytest.mark.parametrize("fault", ["torn", "broken"])
-def test_a_session_goes_on_after_a_rewind_that_lives_again_what_was_lost(fault: str, to: str) -> None:
+def test_a_session_goes_on_after_a_rewind_that_lives_again_what_was_lost(to: str) -> None:
     twin = tiny_world(policy=Window(frames=5)).open(seed=3)
     plain = shown(twin)
     shelf = Shelf()
@@ -851,13 +850,12 @@ def test_a_session_goes_on_after_a_rewind_that_lives_again_what_was_lost(fault: 
     made = [session.step(keys).frames for keys in KEYS[:6]]
     mark = session.mark()
     made += [session.step(keys).frames for keys in KEYS[6:12]]
-    getattr(shelf, fault).update(shelf.bytes)
+    for kept in shelf.bytes.values():
+        kept[0] ^= 1
     session.rewind(mark)  # nothing is known to be lost before it is looked for
     with pytest.raises(SpillError, match="rewind them"):
         session.step(KEYS[6])
-    getattr(shelf, fault).clear()
     session.rewind({"a mark": mark, "a block": 2, "the present": 0}[to])
     at = 4 if to == "a block" else 6
     assert session.block == at
     assert equal([*made[:at], *(session.step(keys).frames for keys in KEYS[at:])], plain)
-    world.pool.check_integrity([session, mark])
