@@ -48,6 +48,7 @@ def state() -> VideoState:
 def test_a_state_that_fits_passes():
     check_state(state(), BACKBONE, ahead=2, from_nothing=False)
     check_state(replace(state(), ahead=None), BACKBONE, ahead=2, from_nothing=False)
+    check_state(replace(state(), controls=state().controls.long()), BACKBONE, ahead=2, from_nothing=False)
 
 
 @pytest.mark.parametrize("kind", COMPUTED)

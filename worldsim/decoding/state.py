@@ -13,7 +13,9 @@ from worldsim.errors import ConfigError, ShapeError
 from worldsim.models.protocol import Backbone, Memory
 
 COMPUTED = (torch.float16, torch.float32, torch.float64)
-"""The kinds of numbers that latents and controls may be: a block is told again by the bytes that numpy has of it."""
+"""The kinds of numbers that latents may be: a block is told again by the bytes that numpy has of it."""
+STEERED = (*COMPUTED, torch.int64)
+"""Those that controls may be, which are whole where all that can be held is."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -76,7 +78,7 @@ def check_state(state: VideoState, backbone: Backbone, *, ahead: int, from_nothi
             f"latents {list(state.latents.shape)} is none that a decoder was in; restore a whole one"
         )
     _check_numbers("latents", state.latents, (1, held, *backbone.geometry.frame_shape))
-    _check_numbers("controls", state.controls, (1, held, backbone.controls))
+    _check_numbers("controls", state.controls, (1, held, backbone.controls), STEERED)
     if state.ahead is not None:
         _check_numbers("latents of blocks on their way", state.ahead, (1, ahead, *backbone.geometry.frame_shape))
     mask, wanted = state.salient, (held, backbone.pages.tokens)
@@ -84,11 +86,11 @@ def check_state(state: VideoState, backbone: Backbone, *, ahead: int, from_nothi
         raise ShapeError(f"expected salient tokens bool {list(wanted)}, got {mask.dtype} {list(mask.shape)}")
 
 
-def _check_numbers(name: str, found: Tensor, shape: Sequence[int]) -> None:
+def _check_numbers(name: str, found: Tensor, shape: Sequence[int], known: Sequence[torch.dtype] = COMPUTED) -> None:
     if found.shape != tuple(shape):
         raise ShapeError(f"expected {name} {list(shape)}, got {list(found.shape)}; restore a whole state of this plan")
-    if found.dtype not in COMPUTED:
-        kinds = ", ".join(str(each).removeprefix("torch.") for each in COMPUTED)
+    if found.dtype not in known:
+        kinds = ", ".join(str(each).removeprefix("torch.") for each in known)
         raise ConfigError(f"{name} are of one of {kinds}, got {found.dtype}; restore a whole state")
     if not torch.isfinite(found).all():
         raise ConfigError(f"a state with {name} that are no numbers is none that a decoder was in; restore a whole one")
