@@ -119,6 +119,23 @@ def test_a_world_of_every_recipe_is_lived_in_again_bit_for_bit(folder: Path, tmp
     world.replay(read_log(tmp_path / "log"))
 
 
+@pytest.mark.parametrize("name", ["longlive", "longlive-infinite", "infinity-rope"])
+def test_a_world_with_a_sink_that_was_saved_without_pages_holds_the_same_frames(
+    folder: Path, tmp_path: Path, name: str
+) -> None:
+    world = loaded(name, folder, sessions=2)
+    with world.open(seed=3, prompt=PROMPT) as session:
+        shown(session, 4)
+        session.set_prompt("a storm over the hills")
+        shown(session, 1)
+        session.save(tmp_path / "saved", keep="latents")
+        with worldsim.restore(tmp_path / "saved", world=world) as restored:
+            for _ in range(2):
+                held = [own._moment.decoder.context.frames for own in (session, restored)]
+                assert held[0] == held[1]
+                assert len(shown(session, 1)) == len(shown(restored, 1))
+
+
 def test_other_words_and_other_seeds_show_another_world(folder: Path) -> None:
     world = loaded("self-forcing", folder)
     made = []

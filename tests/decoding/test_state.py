@@ -61,6 +61,8 @@ def test_a_state_of_any_kind_of_numbers_that_blocks_are_made_of_passes(kind):
     ("spoil", "error", "says"),
     [
         (lambda own: {"frames": (0, 5)}, ConfigError, "none that a decoder was in"),
+        (lambda own: {"frames": (5, 0, 6)}, ConfigError, r"frames \[5, 0, 6\] before frame 7"),
+        (lambda own: {"frames": (5, 6, 6)}, ConfigError, r"frames \[5, 6, 6\] before frame 7"),
         (lambda own: {"next_frame": 8}, ConfigError, r"frames \[0, 5, 6\] before frame 8"),
         (lambda own: {"frames": (), "latents": own.latents[:, :0]}, ConfigError, r"frames \[\] before frame 7"),
         (lambda own: {"latents": own.latents[..., :-1]}, ShapeError, r"latents \[1, 3, 12, 3, 5\], got .* 4\]"),

@@ -359,6 +359,22 @@ def test_without_pages_a_state_is_computed_anew_from_the_frames_that_were_held()
     assert not torch.equal(other.propose(controls_for(2, 4)).latents, one.propose(controls_for(2, 4)).latents)
 
 
+@pytest.mark.parametrize("frames", [1, 2])
+@pytest.mark.parametrize("policy", [*ALL_POLICIES, SinkWindow(sink=2, window=3, near=False)])
+def test_without_pages_a_state_holds_the_same_frames_under_their_numbers(policy, frames):
+    """Those of a sink too, between which and the latest others were forgotten, and so does what goes on from there."""
+    one = decoder_with(3, plan_of(policy, frames), pages=96)
+    for number in range(5):
+        one.commit(one.propose(controls_for(frames, number)))
+    other = VideoDecoder(BACKBONE, pool_of(96), one.plan, one.seed)
+    other.resume(one.state().without_pages())
+    assert torch.equal(other.state().latents, one.state().latents)
+    for number in range(5, 10):
+        assert (other.context.frames, other.context.next_frame) == (one.context.frames, one.context.next_frame)
+        for decoder in (one, other):
+            decoder.commit(decoder.propose(controls_for(frames, number)))
+
+
 @pytest.mark.parametrize("spoil", [{"frames": ()}, {"frames": (1, 2, 3, 4)}, {"next_frame": 12}], ids=str)
 @pytest.mark.parametrize("pages", [True, False])
 def test_a_state_that_no_decoder_was_in_is_refused_and_changes_nothing(spoil, pages):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -71,7 +72,8 @@ def check_state(state: VideoState, backbone: Backbone, *, ahead: int, from_nothi
     """
     held = len(state.frames)
     begins = from_nothing and not held and not state.blocks and not state.next_frame
-    goes_on = held > 0 and state.frames[-1] == state.next_frame - 1
+    ascends = all(earlier < later for earlier, later in pairwise(state.frames))
+    goes_on = held > 0 and ascends and state.frames[-1] == state.next_frame - 1
     if not (begins or goes_on) or state.latents.shape[1:2] != (held,):
         raise ConfigError(
             f"a state with frames {list(state.frames)} before frame {state.next_frame} and "

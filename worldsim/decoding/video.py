@@ -270,8 +270,7 @@ class VideoDecoder:
         twin = VideoDecoder(self.backbone, self.pool, self.plan, self.seed, state.blocks)
         twin.heard = self.heard
         try:
-            twin._context.skip(state.next_frame - len(state.frames))
-            twin.prefill(state.latents.to(self.pool.device), state.controls.to(self.pool.device))
+            twin._prefill_at(state.frames, *(part.to(self.pool.device) for part in (state.latents, state.controls)))
         except PoolFull:
             twin.close()
             raise
@@ -279,6 +278,14 @@ class VideoDecoder:
         self._context, self._held, self.blocks = twin._context, twin._held, state.blocks
         self._seen, self._sight, self._looks = twin._seen, Sight(), twin._looks
         self._memory = state.memory
+
+    def _prefill_at(self, frames: Sequence[int], latents: Tensor, controls: Tensor) -> None:
+        """Prefill frames of these numbers, ascending: what lies between them was forgotten."""
+        for _, run in groupby(enumerate(frames), lambda pair: pair[1] - pair[0]):
+            places = [at for at, _ in run]
+            self._context.skip(frames[places[0]] - self._context.next_frame)
+            piece = slice(places[0], places[-1] + 1)
+            self.prefill(latents[:, piece], controls[:, piece])
 
     def close(self) -> None:
         """Give all pages back. Closing twice is fine."""
@@ -379,10 +386,8 @@ class VideoDecoder:
         twin = VideoDecoder(self.backbone, self.pool, plan, self.seed)
         twin.heard = self.heard
         with closing(twin):
-            for _, run in groupby(enumerate(one.frame for one in seen), lambda pair: pair[1] - pair[0]):
-                frames = [frame for _, frame in run]
-                twin._context.skip(frames[0] - twin._context.next_frame)
-                twin.prefill(*(torch.cat([self._held[frame][part] for frame in frames], dim=1) for part in (0, 1)))
+            frames = [one.frame for one in seen]
+            twin._prefill_at(frames, *(torch.cat([self._held[frame][part] for frame in frames], 1) for part in (0, 1)))
             self.calls += twin.calls
             yield twin.context
 
