@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 
 import pytest
 
@@ -10,6 +11,16 @@ from tests.signalling import send
 from worldsim_apps.stopping import stoppable, terminable
 
 BOTH = pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
+USUAL = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+
+
+@pytest.fixture(autouse=True)
+def usual() -> Iterator[None]:
+    """What Python does with both, whatever a library such as ray has left there."""
+    before = {which: signal.signal(which, handler) for which, handler in USUAL.items()}
+    yield
+    for which, handler in before.items():
+        signal.signal(which, handler)
 
 
 @BOTH
@@ -47,9 +58,6 @@ def test_work_that_nobody_stops_leaves_signals_as_they_were(which: signal.Signal
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(("second", "name"), [(signal.SIGINT, ""), (signal.SIGTERM, "SIGTERM")])
 def test_a_second_signal_interrupts_by_its_name(first: signal.Signals, second: signal.Signals, name: str) -> None:
-    before = [signal.getsignal(which) for which in (signal.SIGINT, signal.SIGTERM)]
-    assert before == [signal.default_int_handler, signal.SIG_DFL]
-
     @stoppable()
     def work() -> None:
         send(first)
@@ -58,7 +66,7 @@ def test_a_second_signal_interrupts_by_its_name(first: signal.Signals, second: s
     with pytest.raises(KeyboardInterrupt) as caught:
         work()
     assert str(caught.value) == name
-    assert [signal.getsignal(which) for which in (signal.SIGINT, signal.SIGTERM)] == before
+    assert {which: signal.getsignal(which) for which in USUAL} == USUAL
 
 
 def test_sigterm_interrupts_as_ctrl_c_does_for_as_long_as_it_is_to() -> None:

@@ -65,14 +65,16 @@ def test_what_is_stopped_by_another_signal_is_told_by_its_name() -> None:
 
 
 def test_sigterm_is_told_as_ctrl_c_is_and_ends_no_process_within_a_command() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
     @refusals()
     def command() -> None:
-        assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+        assert signal.getsignal(signal.SIGTERM) is not before
         send(signal.SIGTERM)
 
     with pytest.raises(Stopped, match=r"^stopped by SIGTERM$"):
         command()
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_other_defects_are_not_hidden() -> None:
