@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 import lvbench.cli
 import worldsim
 from benchmarks.record import RESULTS, ROOT, run, write
-from benchmarks.report import source, table
+from benchmarks.report import DRIFTS, source, table
 from benchmarks.world_quality import walk_keys
 from lvbench.compare import Comparison, compare
 from lvbench.curves import HEIGHT, WIDTH, curves, span_of
@@ -41,7 +41,6 @@ from worldsim.simulators.crafter import Crafter
 CONTEXT = 32
 SCALE = 8
 SEED = 600_000_000
-SHOWN = ("clarity", "motion", "background", "subject", "dynamic", "identity")
 STYLE = (
     "<style>path{fill:none;stroke:#c44;stroke-width:.6}.mean{stroke-width:2.5}.axis{stroke:#999}"
     "text{font:10px sans-serif;fill:#666}</style>"
@@ -114,7 +113,7 @@ def drawing(reports: Mapping[str, Fields]) -> str:
     The two of a row have one scale.
     """
     parts = []
-    for row, name in enumerate(SHOWN):
+    for row, name in enumerate(DRIFTS):
         found = {
             kind: [video["chunks"][name] for video in reports[kind]["videos"] if name in video.get("chunks", {})]
             for kind in KINDS
@@ -124,7 +123,7 @@ def drawing(reports: Mapping[str, Fields]) -> str:
             at = f'<svg x="{column * WIDTH}" y="{row * (HEIGHT + 20) + 20}" width="{WIDTH}" height="{HEIGHT}" '
             parts.append(curves(f"{name}, {kind}", found[kind], span).replace("<svg ", at, 1))
             parts.append(f'<text x="{column * WIDTH + 64}" y="{row * (HEIGHT + 20) + 14}">{name}, {kind}</text>')
-    size = f'viewBox="0 0 {len(KINDS) * WIDTH} {len(SHOWN) * (HEIGHT + 20) + 20}"'
+    size = f'viewBox="0 0 {len(KINDS) * WIDTH} {len(DRIFTS) * (HEIGHT + 20) + 20}"'
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size}>{STYLE}{"".join(parts)}</svg>\n'
 
 
@@ -146,7 +145,7 @@ def page(result: Fields, reports: Mapping[str, Fields], effects: str) -> str:
             *(mean(kind, f"drift.{name}") for kind in KINDS),
             said.get(verdict := verdicts[f"drift.{name}"], verdict),
         ]
-        for name in SHOWN
+        for name in DRIFTS
     ]
     judged = sum(one["count"] > 0 for one in result["comparisons"])
     heads = ["drift of", "generated", "real", "told apart"]

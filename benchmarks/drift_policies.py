@@ -22,9 +22,10 @@ from typing import Annotated
 import typer
 
 import lvbench.cli
-from benchmarks.drift import SHOWN, Fields, walk, walks, write_video
+from benchmarks.drift import Fields, walk, walks, write_video
 from benchmarks.memory import WORLDS, known
 from benchmarks.record import ROOT, commit, run, write
+from benchmarks.report import DRIFTS
 from worldsim.presets import CRAFTER
 from worldsim.simulators.crafter import Crafter
 
@@ -51,7 +52,7 @@ def score(folder: Path, workers: int) -> dict[str, Fields]:
     if code:
         raise typer.Exit(code)
     summary = json.loads((report / "scores.json").read_text())["summary"]
-    return {name: {key: summary[f"drift.{name}"][key] for key in ("mean", "low", "high", "count")} for name in SHOWN}
+    return {name: {key: summary[f"drift.{name}"][key] for key in ("mean", "low", "high", "count")} for name in DRIFTS}
 
 
 def folder_of(world: str) -> str:

@@ -51,16 +51,16 @@ def test_both_worlds_are_filmed_from_where_they_part(tmp_path, walk):
 
 
 def report(value):
-    chunks = {name: [value, value / 2] for name in drift.SHOWN}
+    chunks = {name: [value, value / 2] for name in drift.DRIFTS}
     known = {"mean": value, "low": value - 0.1, "high": value + 0.1, "count": 9}
     few = {"mean": value, "low": None, "high": None, "count": 4}
     none = {"mean": None, "low": None, "high": None, "count": 0}
-    summary = {f"drift.{name}": known for name in drift.SHOWN} | {"drift.dynamic": few, "drift.identity": none}
+    summary = {f"drift.{name}": known for name in drift.DRIFTS} | {"drift.dynamic": few, "drift.identity": none}
     return {"videos": [{"chunks": chunks}, {"unscored": "too short"}], "summary": summary}
 
 
 def test_the_page_tells_the_means_and_who_drifts_less():
-    comparisons = [{"score": f"drift.{name}", "verdict": "no difference shown", "count": 9} for name in drift.SHOWN]
+    comparisons = [{"score": f"drift.{name}", "verdict": "no difference shown", "count": 9} for name in drift.DRIFTS]
     comparisons[0]["verdict"] = "B is better"
     comparisons[-1] |= {"verdict": "not compared", "count": 0}
     hardware = {"cpu": "an abacus", "cores": 2}
@@ -74,8 +74,8 @@ def test_the_page_tells_the_means_and_who_drifts_less():
     assert "| clarity | 0.5000 (0.4000 to 0.6000) | 0.2500 (0.1500 to 0.3500) | the real drift less |" in text
     assert "| dynamic | 0.5000, of 4 walks | 0.2500, of 4 walks | no difference shown |" in text
     assert "| identity | unscored, of 0 walks | unscored, of 0 walks | not compared |" in text
-    assert text.count("| no difference shown |") == len(drift.SHOWN) - 2
-    assert f"{len(drift.SHOWN) - 1} scores, pair by pair" in text
+    assert text.count("| no difference shown |") == len(drift.DRIFTS) - 2
+    assert f"{len(drift.DRIFTS) - 1} scores, pair by pair" in text
     assert "9 walks of 60 s" in text
     assert "| effects |" in text
 
@@ -84,7 +84,7 @@ def test_the_drawing_has_a_curve_for_each_dimension_of_each_world():
     root = ElementTree.fromstring(drift.drawing({"generated": report(0.5), "real": report(0.25)}))
     inside = root.findall("{http://www.w3.org/2000/svg}svg")
     assert [one.get("aria-label") for one in inside] == [
-        f"{name}, {kind}" for name in drift.SHOWN for kind in drift.KINDS
+        f"{name}, {kind}" for name in drift.DRIFTS for kind in drift.KINDS
     ]
     assert len({(one.get("x"), one.get("y")) for one in inside}) == len(inside)
 

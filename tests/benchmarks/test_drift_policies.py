@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from benchmarks import drift_policies
-from benchmarks.drift import SHOWN
+from benchmarks.report import DRIFTS
 
 
 @pytest.fixture
@@ -44,9 +44,9 @@ def test_folders_of_worlds_are_apart():
 def test_drift_is_read_off_the_report_of_lvbench(tmp_path):
     drift_policies.film(600_000_000, (5,), None, tmp_path)
     found = drift_policies.score(tmp_path / "5", workers=1)
-    assert list(found) == list(SHOWN)
+    assert list(found) == list(DRIFTS)
     told = json.loads((tmp_path / "5-report" / "scores.json").read_text())["summary"]
-    assert {name: found[name]["mean"] for name in SHOWN} == {name: told[f"drift.{name}"]["mean"] for name in SHOWN}
+    assert {name: found[name]["mean"] for name in DRIFTS} == {name: told[f"drift.{name}"]["mean"] for name in DRIFTS}
     assert found["clarity"]["count"] == 1
 
 

@@ -7,7 +7,6 @@ import re
 
 import pytest
 
-from benchmarks.drift import SHOWN
 from benchmarks.record import RESULTS, ROOT
 from benchmarks.report import (
     DRIFTS,
@@ -128,7 +127,6 @@ def test_drift_is_told_of_every_world_at_every_end():
     assert "| full " + 6 * "| - " + "|" in page
     assert "3 walks at 60 / 600 seconds" in page
     assert "full at `eeeeeeeeeeee`." in page
-    assert DRIFTS == SHOWN
 
 
 @pytest.mark.parametrize("rows", [[], [["1", "2"]], [["1", "2"], ["3", "4"]]])
