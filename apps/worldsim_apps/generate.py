@@ -86,7 +86,8 @@ def length_of(world: World, seconds: float, *, start: int | None, begun: Frames 
         begun: the frames that it begins from instead, if any are.
 
     Raises:
-        ConfigError: there is no memory for so long a past, or no such starting place.
+        ConfigError: there is no memory for so long a past, noise in the published order ends before, or there is no
+            such starting place.
     """
     frames = max(1, round(seconds * world.fps))
     past = len(begun) if begun is not None else 0
@@ -99,6 +100,13 @@ def length_of(world: World, seconds: float, *, start: int | None, begun: Frames 
         raise ConfigError(
             f"a policy that forgets nothing has memory for {room} frames, {room / world.fps:.0f} s, and {frames} are "
             f"asked for; ask for --seconds {room // world.fps} or less, or for a policy such as window:frames=32"
+        )
+    published = world.plan.noise.published
+    if published and frames > published // length * world.frames_per_block:
+        raise ConfigError(
+            f"noise in the published order is that of {published} latent frames, and {frames} frames are asked for; "
+            f"ask for --seconds {published // length * world.frames_per_block / world.fps:.2f} or less, or for more "
+            f"latent frames, as in --noise published:frames={-(-frames // world.frames_per_block) * length}"
         )
     return frames
 

@@ -15,6 +15,7 @@ import pytest
 
 from tests.signalling import send
 from worldsim.cache.policy import Full
+from worldsim.decoding.noise_plan import NoisePlan
 from worldsim.errors import ConfigError, PoolFull, VideoError
 from worldsim.testing.fakes import tiny_world
 from worldsim_apps.actions import Actions
@@ -147,6 +148,16 @@ def test_a_film_is_as_long_as_there_is_memory_for_all_that_its_policy_keeps(tmp_
     endless = tiny_world(frames_per_block=frames_per_block)
     assert length_of(endless, 10**9 / endless.fps, start=None, begun=None) == 10**9
     assert length_of(endless, 1e-9, start=None, begun=None) == 1
+
+
+@pytest.mark.parametrize("frames_per_block", [1, 2])
+def test_a_film_that_outlasts_the_noise_of_its_video_is_refused_before_anything_is_made(frames_per_block):
+    world = tiny_world(frames_per_block=frames_per_block)
+    world.plan = replace(world.plan, noise=NoisePlan(published=6))
+    assert length_of(world, 6 / world.fps, start=None, begun=None) == 6
+    told = r"that of 6 latent frames, and 7 frames are asked for; .* as in --noise published:frames="
+    with pytest.raises(ConfigError, match=told + str(8 if frames_per_block == 2 else 7)):
+        length_of(world, 7 / world.fps, start=None, begun=None)
 
 
 def test_a_starting_place_that_is_none_is_refused_before_anything_is_made():
