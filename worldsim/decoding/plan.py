@@ -31,7 +31,7 @@ class VideoPlan:
         noise: how much noise each block begins with, and which.
         clean_pass: write what later blocks see of a block by a call on its clean frames. Off, they see the keys and
             values of the last call that made it, which were computed from what was still noisy at the last level: a
-            call less, and a past that is a little blurred.
+            call less, and a past as noisy as that level.
         from_nothing: let a video begin without any past.
         on_prompt: what becomes of the past when a video is told something else.
         rolling: denoise as many blocks as there are sigmas jointly, each a level behind the one before it, so that a
