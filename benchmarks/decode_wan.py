@@ -72,7 +72,10 @@ PLAIN = (
     Setting(window=21),
     Setting(window=12, preview=True),
     Setting(window=12, preview=True, clean_pass=False),
+    Setting(window=12, preview=True, compiled=True),
+    Setting(window=12, preview=True, compiled=True, clean_pass=False),
 )
+"""On a CPU; the last two take a C++ compiler."""
 FAST: tuple[Setting, ...] = (
     Setting(window=12, preview=True),
     *(

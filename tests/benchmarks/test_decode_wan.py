@@ -80,7 +80,8 @@ def test_a_timed_call_takes_at_least_as_long_as_it_sleeps_and_gives_what_it_retu
 
 
 def test_everything_is_reported_of_every_setting() -> None:
-    found = measure("tiny", blocks=2, pixels=PIXELS, device=CPU)
+    settings = [one for one in decode_wan.PLAIN if not one.compiled]
+    found = measure("tiny", blocks=2, pixels=PIXELS, device=CPU, settings=settings)
     assert (found["size"], found["pixels"], found["dtype"]) == ("tiny", [*PIXELS], "float32")
     assert [*found["settings"]] == [
         "window 12, codec",
@@ -125,6 +126,14 @@ def test_what_is_found_is_kept_after_each_setting_and_layers_are_compiled_or_cod
     assert calls == [(layers, {"compiled": False, "fp8": False}), (layers, {"compiled": True, "fp8": True})]
 
 
-def test_settings_for_gpus_are_told_apart_by_their_labels() -> None:
-    labels = [setting.label for setting in decode_wan.FAST]
+@pytest.mark.parametrize("settings", [decode_wan.PLAIN, decode_wan.FAST])
+def test_settings_are_told_apart_by_their_labels(settings) -> None:
+    labels = [setting.label for setting in settings]
     assert len({*labels}) == len(labels)
+
+
+def test_without_a_gpu_the_settings_for_cpus_are_measured(monkeypatch) -> None:
+    monkeypatch.setattr(decode_wan, "speed_up", lambda layers, **how: None)
+    monkeypatch.setattr(decode_wan, "block_times", lambda *given, **more: {})
+    found = measure("tiny", blocks=1, pixels=PIXELS, device=CPU)
+    assert [*found["settings"]] == [setting.label for setting in decode_wan.PLAIN]
