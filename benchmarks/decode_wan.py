@@ -210,14 +210,14 @@ def block_times(world: World, backbone: WanBackbone, codec: TailCodec, *, blocks
         for _ in range(blocks):
             whole, chunk = timed(session.step, device)
             parts["whole"].append(whole)
-            parts["floor"].append(timed(base, device)[0])
         session.forget()
         decoder, state = session._moment.decoder, session._moment.codec_state
         for _ in range(blocks):
             denoise, block = timed(partial(decoder.propose, torch.zeros(1, frames, 0, device=device)), device)
             decode, (_, state) = timed(partial(codec.decode, block.latents[0], state), device)
             commit, _ = timed(partial(decoder.commit, block), device)
-            for name, took in (("denoise", denoise), ("decode", decode), ("commit", commit)):
+            bare, _ = timed(base, device)
+            for name, took in (("denoise", denoise), ("decode", decode), ("commit", commit), ("floor", bare)):
                 parts[name].append(took)
     times = {f"{name}_ms": spread(took) for name, took in parts.items()}
     ratios = [bare / (p + c) for bare, p, c in zip(parts["floor"], parts["denoise"], parts["commit"], strict=True)]
