@@ -61,7 +61,7 @@ def folder_of(world: str) -> str:
 
 
 def main(
-    walked: Annotated[int, typer.Option("--walks", min=2, help="How many.")] = 4,
+    walked: Annotated[int, typer.Option("--walks", min=2, help="How many; intervals take 6.")] = 6,
     ends: Annotated[list[int] | None, typer.Option("--end", min=5, help=f"Seconds; else {ENDS}.")] = None,
     only: Annotated[list[str] | None, typer.Option(help=f"Of these only: {'; '.join(ALL)}.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes at once.")] = 1,
