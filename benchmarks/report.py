@@ -216,9 +216,14 @@ def scoring(result: Result) -> str:
 
 
 def row_by_row(worlds: Result) -> str:
-    """At which commit each row was measured, where rows were measured one at a time."""
-    told = ", ".join(f"{name} at `{found['commit'][:12]}`" for name, found in worlds.items())
-    return f"Rows were measured one at a time, each by this command with `--only` and its name: {told}."
+    """At which commit each row was measured, where not all were at one; begins with a space."""
+    at: dict[str, list[str]] = {}
+    for name, found in worlds.items():
+        at.setdefault(found["commit"][:12], []).append(name)
+    if len(at) < 2:
+        return ""
+    told = "; ".join(f"at `{commit}` {', '.join(names)}" for commit, names in at.items())
+    return f" Rows were measured at several commits, by this command with `--only` and their names: {told}."
 
 
 def remembering(result: Result) -> str:
@@ -245,7 +250,7 @@ def remembering(result: Result) -> str:
         + f"\n\nA walker leaves real play, {how} and comes home over ground that it has seen; judged are the tiles "
         "that the engine showed at the beginning and that were out of view for two seconds or more. Where the land has "
         "changed meanwhile the walker is lost, and nothing is judged. Its own change is a tree that it felled, a stone "
-        f"that it took or put down, or a table, before it left. {row_by_row(result['worlds'])}"
+        f"that it took or put down, or a table, before it left.{row_by_row(result['worlds'])}"
     )
 
 
@@ -314,7 +319,7 @@ def drifting(result: Result) -> str:
     ends = " / ".join(str(end) for end in result["ends"])
     return table(["drift of", *DRIFTS], rows) + (
         f"\n\nMeans of {result['walks']} walks at {ends} seconds, and the 95 % interval of the last. What is "
-        f"measured, and why the real engine drifts too, says [drift.md](drift.md). {row_by_row(result['worlds'])}"
+        f"measured, and why the real engine drifts too, says [drift.md](drift.md).{row_by_row(result['worlds'])}"
     )
 
 
