@@ -329,6 +329,7 @@ WORTH = {
     "surprise new": ("new", "{:.3f}"),
     "tiles_one_block_ahead": ("tiles one block ahead", "{:.2%}"),
     "ground_after_16_frames": ("ground after 16 frames", "{:.1%}"),
+    "ground_come_back_to": ("ground come back to", "{:.1%}"),
     "neighbour_variation": ("neighbours' variation", "{:.1%}"),
     "clean_after_10s": ("clean after 10 s", "{:.1%}"),
 }

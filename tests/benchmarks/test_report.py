@@ -112,8 +112,8 @@ def test_what_differs_from_the_base_on_every_seed_is_set_apart():
     one = {"mean": 0.98, "min": 0.96, "max": 0.99, "count": 2, "beyond_seeds": False}
     rows = {"base": {"clean_after_10s": one}, "forcing": {"clean_after_10s": {**one, "beyond_seeds": True}}}
     page = worth({"rows": rows, "seeds": 2})
-    assert "| base | - | - | - | - | - | - | 98.0% (96.0% to 99.0%) |" in page
-    assert "| forcing | - | - | - | - | - | - | **98.0% (96.0% to 99.0%)** |" in page
+    assert "| base | - | - | - | - | - | - | - | 98.0% (96.0% to 99.0%) |" in page
+    assert "| forcing | - | - | - | - | - | - | - | **98.0% (96.0% to 99.0%)** |" in page
     assert "Means of 2 seeds" in page
 
 
