@@ -364,6 +364,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
     "retrieval": ("Finding the place again", finding),
     "cost": ("What remembering costs", growing_old),
     "drift_policies": ("How far ten minutes drift", drifting),
+    "drift_policies_60s": ("How far a minute drifts under every policy", drifting),
     "ablation": ("What parts of training and sampling are worth", worth),
     "decode-crafter": ("Speed of the bundled world", speed),
     "decode-wan-1.3b": ("Speed of published models of 1.3 billion parameters", published),
