@@ -292,14 +292,16 @@ def fewer_bits(result: Result) -> str:
         return [
             name,
             f"{found['bytes']['window_share']:.3f}",
+            f"{found['held_bytes']['share']:.3f}",
             f"{found['to_exact']['median']:.2f}",
             f"{change['value']:+.3f} dB ({change['low']:+.3f} to {change['high']:+.3f})",
             f"{found['likeness']['identical']:.1%}",
         ]
 
-    heads = ["code", "bytes of a window", "time of a block", "PSNR one block ahead, change (95 %)", "identical frames"]
-    return table(heads, [row(name, found) for name, found in result["storages"].items()]) + (
-        "\n\nBytes and time are those of exact float32 pages times so much; PSNR is that to the real engine's frames."
+    heads = ["code", "bytes of a window", "held by a session", "time of a block", "PSNR one block ahead, change (95 %)"]
+    return table([*heads, "identical frames"], [row(name, found) for name, found in result["storages"].items()]) + (
+        "\n\nBytes and time are those of exact float32 pages times so much; PSNR is that to the real engine's frames. A "
+        "session that can go back holds what was recent at each of those blocks exactly too, unless nothing is."
     )
 
 
@@ -355,13 +357,13 @@ def worth(result: Result) -> str:
 
 SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
     "world_quality": ("The bundled world against the real engine, held-out seeds", quality),
-    "world_quality_2": ("The same, two frames decided at once", quality),
-    "world_quality_4": ("The same, four frames decided at once", quality),
+    "world_quality_2": ("The same, two frames decided at once (earlier weights)", quality),
+    "world_quality_4": ("The same, four frames decided at once (earlier weights)", quality),
     "memory_5s": ("Coming back after 5 s", remembering),
     "memory_15s": ("Coming back after 15 s", remembering),
     "memory_60s": ("Coming back after 60 s", remembering),
     "memory_square": ("Coming back round a square", remembering),
-    "retrieval": ("Finding the place again", finding),
+    "retrieval": ("Finding the place again (earlier weights)", finding),
     "cost": ("What remembering costs", growing_old),
     "drift_policies": ("How far ten minutes drift", drifting),
     "drift_policies_60s": ("How far a minute drifts under every policy", drifting),

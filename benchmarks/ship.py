@@ -5,6 +5,7 @@ python -m benchmarks.ship crafter runs/crafter
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -68,6 +69,7 @@ def _card(recipe: WorldRecipe, run: Path) -> dict[str, Any]:
     return {
         "world": recipe.name,
         "licence": "Apache-2.0; learned from the engine named under data",
+        "sha256": hashlib.sha256((run / WEIGHTS).read_bytes()).hexdigest(),
         "commands": [
             f"worldsim record {recipe.name} -o data/{recipe.name}",
             *_trained(recipe, run),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from dataclasses import dataclass, replace
@@ -291,6 +292,19 @@ def test_a_card_says_what_is_known_of_shipped_weights_and_of_no_others(assets):
     assert card("crafter") == {"world": "crafter", "frames": 9}
     with pytest.raises(UnknownName, match="no world 'craft'"):
         card("craft")
+
+
+def test_shipped_weights_that_are_damaged_are_refused(assets):
+    path = assets / "weights.safetensors"
+    known = hashlib.sha256(path.read_bytes()).hexdigest()
+    (assets / "card.json").write_text(json.dumps({"world": "crafter", "sha256": known}))
+    load("crafter", device="cpu")
+    data = bytearray(path.read_bytes())
+    data[-7] ^= 0x40
+    path.write_bytes(data)
+    for use in (load, card):
+        with pytest.raises(WeightsError, match=r"weights.safetensors is damaged: .* install the package again"):
+            use("crafter")
 
 
 @pytest.mark.parametrize("name", WORLDS)

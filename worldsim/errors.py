@@ -16,6 +16,7 @@ WorldSimError
 ├── BrokenBlock           a block came out with numbers that are none
 ├── SessionClosed         a session was used after it was closed
 ├── SessionPaused         a session was asked for a block while it was paused
+├── SessionBusy           a session was used while another thread is using it
 ├── LogError              a session log cannot be read, or does not fit the world it is lived again in
 ├── SnapshotError         a saved session is torn, foreign or of another world
 ├── NotReproduced         a log that was lived again gave other latents or pixels than it had recorded
@@ -147,6 +148,10 @@ class SessionClosed(WorldSimError):
 
 class SessionPaused(WorldSimError):
     """A session was asked for a block while it was paused."""
+
+
+class SessionBusy(WorldSimError):
+    """A session was used while another thread is using it; nothing has changed."""
 
 
 class LogError(WorldSimError):

@@ -48,6 +48,8 @@ from worldsim.training.run import Kind
 from worldsim.training.trainer import TrainingPlan
 
 ASSETS = Path(str(files("worldsim"))) / "assets"
+WEIGHTS, CARD = "weights.safetensors", "card.json"
+"""Of a world in the package, in its folder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -369,7 +371,7 @@ def assemble(
     origin = Origin.learned_from(
         recipe.simulator,
         name=recipe.name,
-        weights=hashlib.sha256(weights.read_bytes()).hexdigest(),
+        weights=_digest(weights),
         starts=Starts.load(places) if places.exists() else Starts.none(),
     )
     keeping = keeping or Keeping()
@@ -454,11 +456,12 @@ def card(name: str) -> dict[str, Any]:
     Raises:
         UnknownName: no such world.
         NotShipped: it has no weights in the package.
+        WeightsError: those that it has are damaged.
     """
     if name not in WORLDS:
         raise UnknownName("world", name, WORLDS)
     _weights(WORLDS[name], None)
-    found: dict[str, Any] = json.loads((WORLDS[name].folder / "card.json").read_text())
+    found: dict[str, Any] = json.loads((WORLDS[name].folder / CARD).read_text())
     return found
 
 
@@ -466,11 +469,22 @@ def _weights(recipe: WorldRecipe, given: Path | str | None) -> Path:
     """The weights file to load: the given one, or the one in the package if it is there."""
     if given is not None:
         return path_of(given, "weights")
-    path = recipe.folder / "weights.safetensors"
+    path = recipe.folder / WEIGHTS
     if not path.is_file():
         raise NotShipped(
             f"the weights of {recipe.name} are not in the package; train them with "
             f"`worldsim record {recipe.name} -o data/{recipe.name}`, the same with --held-out, and "
             f"`worldsim train {recipe.name} --data data/{recipe.name}`, then name them: weights=FILE or --weights FILE"
         )
+    card = recipe.folder / CARD
+    wanted = json.loads(card.read_text()).get("sha256") if card.is_file() else None
+    if wanted is not None and _digest(path) != wanted:
+        raise WeightsError(
+            f"{path} is damaged: its SHA-256 is not the one that its card tells; install the package again, or name "
+            "other weights: weights=FILE or --weights FILE"
+        )
     return path
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -101,11 +101,12 @@ def test_fewer_bits_are_told_with_what_they_cost():
     change = {"value": 0.01, "low": -0.02, "high": 0.03}
     one = {
         "bytes": {"window_share": 0.254},
+        "held_bytes": {"share": 1.0442},
         "to_exact": {"median": 1.234},
         "likeness": {"change_db": change, "identical": 0.5},
     }
     page = fewer_bits({"storages": {"int8": one}})
-    assert "| int8 | 0.254 | 1.23 | +0.010 dB (-0.020 to +0.030) | 50.0% |" in page
+    assert "| int8 | 0.254 | 1.044 | 1.23 | +0.010 dB (-0.020 to +0.030) | 50.0% |" in page
 
 
 def test_what_differs_from_the_base_on_every_seed_is_set_apart():

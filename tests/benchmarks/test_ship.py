@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import pytest
@@ -32,6 +33,7 @@ def test_a_shipped_world_has_the_weights_of_the_run_its_starting_places_and_a_ca
     assert (folder / "weights.safetensors").read_bytes() == b"weights"
     assert len(Starts.load(folder / "starts.safetensors")) == 2
     card = json.loads((folder / "card.json").read_text())
+    assert card["sha256"] == hashlib.sha256(b"weights").hexdigest()
     assert card["held_out"] == {"update": 500, "tiles": 0.75}
     assert (card["data"], card["training"], card["hardware"]) == ("one walk", "a minute", "an abacus")
     assert {"licence", "commands", "commit", "hardware", "backbone"} <= card.keys()

@@ -153,6 +153,14 @@ def test_something_that_lacks_parts_of_a_policy_is_refused():
         check_policy_parts("full")
 
 
+@pytest.mark.parametrize("part", ["see", "keep"])
+def test_a_policy_whose_methods_cannot_be_called_is_refused(part):
+    policy = Mine()
+    object.__setattr__(policy, part, None)
+    with pytest.raises(ConfigError, match=rf"the {part} of the policy .* is None; make it a method that answers with"):
+        check_policy_parts(policy)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [{"run": 0}, {"run": -1}, {"run": 1.5}, {"recent": -1}, {"recent": None}, {"tau": 0}, {"tau": 1.1}, {"tau": NAN}],

@@ -345,6 +345,18 @@ def test_a_window_of_less_than_nothing_is_refused() -> None:
         Storage(code=INT8.code, recent=-1)
 
 
+@pytest.mark.parametrize("recent", [None, 1.5, True, "3"])
+def test_a_window_that_is_no_whole_number_is_refused(recent: object) -> None:
+    with pytest.raises(ConfigError, match="as a whole number"):
+        Storage(code=INT8.code, recent=recent)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("code", [None, "int8", INT8])
+def test_what_encodes_no_pages_is_refused(code: object) -> None:
+    with pytest.raises(ConfigError, match=r"has bytes, encode and decode, .* name one such as kv='int8'"):
+        Storage(code=code, recent=0)  # type: ignore[arg-type]
+
+
 class Shelf:
     """A disk in memory, which may be full."""
 

@@ -277,6 +277,22 @@ def test_a_text_that_names_no_storage_is_refused_with_what_does(text, error, tol
         parse_storage(text)
 
 
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        (lambda: PerToken(form="int7"), "int8 or fp8, got form='int7'"),
+        (lambda: PerToken(form=[]), "int8 or fp8"),
+        (lambda: Kivi(bits=3), "2 or 4 bits, got bits=3"),
+        (lambda: Gear(bits=8), "2 or 4 bits, got bits=8"),
+        (lambda: Kivi(bits=2, group=1.5), "a whole number of numbers, got 1.5"),
+        (lambda: Gear(bits=4, rank="x"), "are whole numbers, got 'x'"),
+    ],
+)
+def test_a_code_that_is_none_is_refused_when_it_is_made(made, told):
+    with pytest.raises(ConfigError, match=told):
+        made()
+
+
 @pytest.mark.parametrize("code", [Gear(bits=2, outliers=8), Gear(bits=2, rank=11)])
 def test_a_repair_larger_than_a_page_is_refused(code: Code):
     with pytest.raises(ConfigError, match="choose fewer"):

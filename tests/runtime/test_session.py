@@ -9,6 +9,7 @@ import subprocess
 import sys
 from base64 import b64decode
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from io import BytesIO
 
@@ -22,7 +23,15 @@ from worldsim.cache.sight import Sight
 from worldsim.codec.patches import PatchCodec
 from worldsim.decoding.loop import decode_blocks
 from worldsim.decoding.video import VideoDecoder
-from worldsim.errors import ConfigError, NotReproduced, PoolFull, SessionClosed, SessionPaused, UnknownName
+from worldsim.errors import (
+    ConfigError,
+    NotReproduced,
+    PoolFull,
+    SessionBusy,
+    SessionClosed,
+    SessionPaused,
+    UnknownName,
+)
 from worldsim.runtime.journal import read_log
 from worldsim.runtime.mark import Mark
 from worldsim.runtime.notebook import film_html
@@ -460,6 +469,17 @@ def test_a_paused_session_makes_nothing_until_it_is_resumed(world):
         session.step()
     assert session.block == 0
     session.resume()
+    assert fingerprint(session) == fingerprint(world.open(seed=4))
+
+
+def test_a_session_that_another_thread_uses_refuses_at_once_and_is_where_it_was(world):
+    session = world.open(seed=4)
+    uses = (session.step, session.mark, session.fork, session.snapshot, lambda: session.rewind(0))
+    with ThreadPoolExecutor(1) as other, session._busy:
+        for use in uses:
+            with pytest.raises(SessionBusy):
+                other.submit(use).result()
+    assert session.block == 0
     assert fingerprint(session) == fingerprint(world.open(seed=4))
 
 

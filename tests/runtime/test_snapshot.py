@@ -366,6 +366,15 @@ def test_a_session_is_not_saved_over_a_folder(tmp_path):
     assert [*tmp_path.iterdir()] == []
 
 
+def test_a_session_is_not_saved_over_a_pipe(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with pytest.raises(ConfigError, match=rf"{path} is a device or a pipe; name a file"):
+        lived(tiny_world(), 1).save(path)
+    assert path.is_fifo()
+    assert [*tmp_path.iterdir()] == [path]
+
+
 @pytest.mark.parametrize("name", ["life.log", "life"])
 def test_a_session_is_not_saved_over_a_log_nor_is_one_taken_for_what_was_saved_before(tmp_path, name):
     session = tiny_world().open(seed=1, log=tmp_path / ("life.log" if name == "life.log" else "life.before"))

@@ -30,6 +30,8 @@ def check_policy_parts(policy: Policy) -> None:
         "limit": (limit, "a whole number of 1 or more, or None", limit is None or (_is_whole(limit) and limit > 0)),
         "sparse": (sparse, "a worldsim.cache.policy.Sparse, or None", sparse is None or isinstance(sparse, Sparse)),
         "anew": (anew, "True or False", isinstance(anew, bool)),
+        "see": (policy.see, "a method that answers with what a block sees", callable(policy.see)),
+        "keep": (policy.keep, "a method that answers with which frames stay held", callable(policy.keep)),
     }
     for name, (given, such, fits) in wrong.items():
         if not fits:

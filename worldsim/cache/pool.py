@@ -24,7 +24,7 @@ from torch import Tensor
 from worldsim.cache.budget import TierBytes
 from worldsim.cache.stream import Stream
 from worldsim.cache.tiers import Tiers
-from worldsim.errors import ConfigError, IntegrityError, PoolFull, ShapeError
+from worldsim.errors import ConfigError, IntegrityError, PoolFull, ShapeError, shown, whole
 from worldsim.interrupts import undivided
 
 
@@ -126,8 +126,13 @@ class Storage:
     recent: int
 
     def __post_init__(self) -> None:
-        if self.recent < 0:
+        if whole(self.recent, "the newest 0 or more frames stay exact, as a whole number") < 0:
             raise ConfigError(f"the newest 0 or more frames stay exact, got recent={self.recent}")
+        if not all(callable(getattr(self.code, part, None)) for part in ("bytes", "encode", "decode")):
+            raise ConfigError(
+                f"pages are encoded by what has bytes, encode and decode, as worldsim.cache.quant.PerToken, got "
+                f"{shown(self.code)}; name one such as kv='int8', or make one such as PerToken(form='int8')"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

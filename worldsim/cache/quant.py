@@ -16,7 +16,7 @@ from torch import Tensor
 
 from worldsim.cache.options import parse_options
 from worldsim.cache.pool import PageShape, Storage
-from worldsim.errors import ConfigError
+from worldsim.errors import ConfigError, shown, whole
 
 GREATEST = {"int8": 127.0, "fp8": 448.0}
 """The greatest number of each 8-bit format; of fp8 that of e4m3 without infinities."""
@@ -25,6 +25,11 @@ HALF_MAX = torch.finfo(torch.float16).max
 SWEEPS = 3
 Part = tuple[torch.dtype, tuple[int, ...]]
 """A tensor inside a coded page: its dtype and shape."""
+
+
+def _check_bits(bits: object) -> None:
+    if bits not in (2, 4):
+        raise ConfigError(f"numbers are kept in 2 or 4 bits, got bits={shown(bits)}; see PerToken for 8")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +43,10 @@ class PerToken:
     """
 
     form: Literal["int8", "fp8"]
+
+    def __post_init__(self) -> None:
+        if self.form not in tuple(DTYPES):
+            raise ConfigError(f"8 bits are int8 or fp8, got form={shown(self.form)}; see kivi for fewer")
 
     def bytes(self, shape: PageShape) -> int:
         return _bytes(self._parts(shape))
@@ -78,7 +87,8 @@ class Kivi:
     group: int = 32
 
     def __post_init__(self) -> None:
-        if self.group < 1:
+        _check_bits(self.bits)
+        if whole(self.group, "a group has a whole number of numbers") < 1:
             raise ConfigError(f"a group has at least 1 number, got group={self.group}")
 
     def bytes(self, shape: PageShape) -> int:
@@ -152,7 +162,9 @@ class Gear:
     outliers: int = 1
 
     def __post_init__(self) -> None:
-        if min(self.group, self.rank, self.outliers) < 1:
+        _check_bits(self.bits)
+        wanted = "group, rank and outliers are whole numbers"
+        if min(whole(one, wanted) for one in (self.group, self.rank, self.outliers)) < 1:
             raise ConfigError(
                 f"group, rank and outliers are at least 1, got group={self.group}, rank={self.rank} and "
                 f"outliers={self.outliers}; use kivi{self.bits} for no repair"

@@ -75,16 +75,21 @@ def step_together(
     """
     outcomes: list[Future[Chunk]] = [Future() for _ in sessions]
     turns: list[_Turn] = []
-    try:
+    with ExitStack() as busy:
+        busy.callback(_drop_forks, turns)
         for session, held, outcome in zip(sessions, keys, outcomes, strict=True):
             with _into(outcome):
+                busy.enter_context(session._busy)
                 turns.append(_turn(session, session._check(held), outcome))
         _take_turns(turns, between)
-    finally:
-        for turn in turns:
-            if turn.decoder is not turn.session._moment.decoder:
-                turn.decoder.close()
     return outcomes
+
+
+def _drop_forks(turns: Sequence[_Turn]) -> None:
+    """Give back what turns have apart from their sessions."""
+    for turn in turns:
+        if turn.decoder is not turn.session._moment.decoder:
+            turn.decoder.close()
 
 
 def _take_turns(turns: Sequence[_Turn], between: Callable[[], None]) -> None:

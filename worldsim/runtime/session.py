@@ -19,6 +19,7 @@ from worldsim.files import path_of
 from worldsim.interrupts import undivided
 from worldsim.models.protocol import Codec
 from worldsim.runtime.batching import step_together
+from worldsim.runtime.busy import Busy
 from worldsim.runtime.chunk import Chunk, Frames
 from worldsim.runtime.history import Histories, History, Moment
 from worldsim.runtime.journal import Journal
@@ -76,6 +77,7 @@ class Session:
         self._recent = Recent(SHOWN_S * home.fps)
         self._recordings: list[Recording] = []
         self._line = object()
+        self._busy = Busy()
         self._paused = False
         self._closed = False
 
@@ -130,6 +132,7 @@ class Session:
             UnknownName: a key that the world does not understand; nothing was made.
             ConfigError: what is given are no keys; nothing was made.
             PoolFull: no memory for another block under this policy; nothing was made.
+            SessionBusy: another thread is using the session; nothing was made.
             SessionPaused: the session is paused.
             SessionClosed: the session was closed.
             OSError: the log could not be written; nothing was made.
@@ -185,9 +188,10 @@ class Session:
 
     def mark(self) -> Mark:
         """This moment, to rewind to, with a prompt that no block has heard yet. No key or value is copied."""
-        self._check_open()
-        self._come_back()
-        return Mark(self._line, self._moment.fork(), self._home.histories, self.coming)
+        with self._busy:
+            self._check_open()
+            self._come_back()
+            return Mark(self._line, self._moment.fork(), self._home.histories, self.coming)
 
     def rewind(self, to: Mark | int) -> None:
         """Go back to a moment of this session, or over to one of a session that forks connect with it.
@@ -213,7 +217,7 @@ class Session:
             NotReproduced: a moment that had to be lived again did not come out the same; nothing has changed.
         """
         self._check_open()
-        with ExitStack() as undo:
+        with self._busy, ExitStack() as undo:
             moment = self._marked(to, undo) if isinstance(to, Mark) else self._back(to)
             with undivided():
                 self._write(*detour(self._moment.trail, moment.trail))
@@ -236,14 +240,15 @@ class Session:
         Args:
             log: a new file for its log, as for World.open.
         """
-        self._check_open()
-        self._come_back()
-        journal = None if log is None else Journal.begin(log, self.log)
-        twin = Session(self._home, self._moment.fork(), self._opening, journal, self.coming)
-        twin._line = self._line
-        twin._history = self._home.histories.fork(self._history)
-        twin._recent = self._recent.copy()
-        return twin
+        with self._busy:
+            self._check_open()
+            self._come_back()
+            journal = None if log is None else Journal.begin(log, self.log)
+            twin = Session(self._home, self._moment.fork(), self._opening, journal, self.coming)
+            twin._line = self._line
+            twin._history = self._home.histories.fork(self._history)
+            twin._recent = self._recent.copy()
+            return twin
 
     def save(self, path: Path | str, *, keep: Keep = "pages") -> None:
         """Write it to a file that `worldsim.restore` reads; the file saved before stays beside it.
@@ -253,7 +258,7 @@ class Session:
             keep: as for `snapshot`.
 
         Raises:
-            ConfigError: no such keep, a codec whose state cannot be written, or it is no path, or that of a folder.
+            ConfigError: no such keep, a codec whose state cannot be written, or it is no path, or of no file.
             SessionClosed: the session was closed.
             OSError: it could not be written; what was there stays.
         """
@@ -270,7 +275,8 @@ class Session:
             ConfigError: no such keep.
             SessionClosed: the session was closed.
         """
-        return self._snapshot(keep, self.log)
+        with self._busy:
+            return self._snapshot(keep, self.log)
 
     def outline(self) -> tuple[Snapshot, int]:
         """As `snapshot`, but without the steps of its log: those are the first so many bytes of its log file.

@@ -91,13 +91,15 @@ def write_snapshot(path: Path | str, snapshot: Snapshot, log: bytes | None = Non
         log: the log that leads there as a log file has it, for a snapshot that has none of its steps.
 
     Raises:
-        ConfigError: the codec has a state that cannot be written, or it is no path, or that of a folder or of
-            a log.
+        ConfigError: the codec has a state that cannot be written, or it is no path, or that of a folder, of a
+            device or of a log.
         OSError: it could not be written; what was there stays.
     """
     path = path_of(path, "path")
     if path.is_dir():
         raise ConfigError(f"a session is saved to a file, and {path} is a folder; name a file in it")
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"a session is saved to a file, and {path} is a device or a pipe; name a file")
     for there in (path, _before(path)):
         if is_log(there):
             raise ConfigError(f"{there} is the log of a session, which no saved one replaces; name another file")
