@@ -300,8 +300,8 @@ def fewer_bits(result: Result) -> str:
 
     heads = ["code", "bytes of a window", "held by a session", "time of a block", "PSNR one block ahead, change (95 %)"]
     return table([*heads, "identical frames"], [row(name, found) for name, found in result["storages"].items()]) + (
-        "\n\nBytes and time are those of exact float32 pages times so much; PSNR is that to the real engine's frames. A "
-        "session that can go back holds what was recent at each of those blocks exactly too, unless nothing is."
+        "\n\nBytes and time are those of exact float32 pages times so much; PSNR is that to the real engine's frames. "
+        "A session that can go back holds what was recent at each of those blocks exactly too, unless nothing is."
     )
 
 

@@ -113,6 +113,7 @@ def generate(
     frames = length_of(place, seconds, start=start, begun=begun)
     remark({actions: script.blocks, prompts: [*script.prompts]}, blocks=-(-frames // place.frames_per_block))
     with (
+        explained,
         film_file(place, output) as filmed,
         place.open(seed=seed, start=start, frames=begun, prompt=script.prompts.get(0), log=log) as session,
         progress("generate", frames, quiet=as_json) as bar,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ Table = NDArray[np.float64]
 
 
 class Explained:
-    """The attention of the blocks of one session.
+    """The attention of the blocks of one session; a context that draws it if what is within fails.
 
     Args:
         world: in which the session is opened next; from now on its blocks are measured.
@@ -64,6 +64,14 @@ class Explained:
             make_folders(path)
             make_folder(path.parent)
             world.plan = replace(world.plan, probes=PROBES)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, fault: type[BaseException] | None, *_: object) -> None:
+        if fault is not None:
+            with suppress(OSError):  # the fault is what is to be told
+                self.draw()
 
     def follow(self, session: Session, on_frames: Callable[[int], None]) -> Callable[[int], None]:
         """What is to be called after every block with its number of frames: it notes what the block attended to."""

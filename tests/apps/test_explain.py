@@ -11,7 +11,7 @@ import pytest
 
 from worldsim.cache.policy import SinkWindow
 from worldsim.cache.sight import Sight
-from worldsim.errors import ConfigError
+from worldsim.errors import ConfigError, SpillError
 from worldsim.testing.fakes import tiny_world
 from worldsim_apps.explain import (
     BORDER,
@@ -158,3 +158,35 @@ def test_a_picture_in_a_file_in_place_of_a_folder_is_refused(inside, tmp_path):
     told = f"{inside} cannot be made, since {tmp_path}/file is a file and no folder; name another"
     with pytest.raises(ConfigError, match=told):
         Explained(tiny_world(), tmp_path / "file" / inside)
+
+
+@pytest.mark.parametrize("is_writable", [True, False])
+def test_what_a_walk_that_failed_attended_to_is_drawn_where_it_can_be_and_the_fault_is_told(tmp_path, is_writable):
+    world = tiny_world()
+    explained = Explained(world, tmp_path / "why.png")
+    if not is_writable:
+        (tmp_path / "why.png").mkdir()
+    session = world.open(seed=1)
+    note = explained.follow(session, lambda _: None)
+
+    def fail() -> None:
+        with explained:
+            for _ in range(3):
+                note(len(session.step().frames))
+            raise SpillError("a page is lost")
+
+    with pytest.raises(SpillError, match="a page is lost"):
+        fail()
+    assert (tmp_path / "why.png").is_file() == is_writable
+
+
+def test_a_walk_that_ends_well_is_drawn_when_it_is_asked_for(tmp_path):
+    world = tiny_world()
+    explained = Explained(world, tmp_path / "why.png")
+    session = world.open(seed=1)
+    note = explained.follow(session, lambda _: None)
+    with explained:
+        note(len(session.step().frames))
+    assert not (tmp_path / "why.png").exists()
+    explained.draw()
+    assert cv2.imread(str(tmp_path / "why.png")) is not None

@@ -245,3 +245,31 @@ def test_a_device_is_no_log_and_a_log_lies_in_no_file(tmp_path):
     (tmp_path / "text").write_text("x")
     with pytest.raises(ConfigError, match="text is a file and no folder; name another"):
         tiny_world().open(log=tmp_path / "text" / "walk.log")
+
+
+@pytest.mark.parametrize("how", ["deleted", "cut off", "added to"])
+def test_a_log_that_somebody_else_takes_away_or_changes_is_written_to_no_more_and_the_world_goes_on_in_another(
+    tmp_path, how
+):
+    path = tmp_path / "log"
+    with tiny_world().open(seed=1, log=path) as session:
+        for _ in range(3):
+            session.step()
+        if how == "deleted":
+            path.unlink()
+        elif how == "cut off":
+            os.truncate(path, path.stat().st_size - 7)
+        else:
+            path.write_bytes(path.read_bytes() + b"\n")
+        told = "deleted by" if how == "deleted" else r"changed, from \d+ to \d+ bytes, by"
+        for _ in range(2):
+            with pytest.raises(
+                LogError, match=rf"{path} was {told} somebody else, .* fork the session with another file"
+            ):
+                session.step()
+        assert session.block == 3
+        with session.fork(log=tmp_path / "other") as twin:
+            twin.step()
+    log = read_log(tmp_path / "other")
+    assert len(log.steps) == 4
+    tiny_world().replay(log)

@@ -184,8 +184,9 @@ def test_a_save_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     session.step()
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match="No space") as told:
         session.save(tmp_path / "here")
+    assert told.value.filename == str(tmp_path / "here")
     monkeypatch.undo()
     assert [path.name for path in tmp_path.iterdir()] == ["here"]
     assert (tmp_path / "here").read_bytes() == before

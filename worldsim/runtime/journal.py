@@ -32,6 +32,7 @@ class Journal:
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
         self._descriptor = descriptor
+        self._size = os.fstat(descriptor).st_size
         self._close = weakref.finalize(self, os.close, descriptor)
         with ExitStack() as undo:
             undo.callback(self.close)
@@ -78,17 +79,23 @@ class Journal:
         with ExitStack() as undo:
             undo.callback(journal.close)
             # Read once more: until now another session may have written to it.
-            os.ftruncate(journal._descriptor, read_log(path).whole)
+            journal._size = read_log(path).whole
+            os.ftruncate(journal._descriptor, journal._size)
             undo.pop_all()
         return journal
 
     @property
     def size(self) -> int:
         """Bytes of what has been written."""
-        return os.fstat(self._descriptor).st_size
+        return self._size
 
     def append(self, *records: Record) -> None:
-        """Write these records; they are on the disk when this returns."""
+        """Write these records; they are on the disk when this returns.
+
+        Raises:
+            LogError: somebody else has deleted the file, cut it off or added to it; nothing was written.
+            OSError: it could not be written; nothing was.
+        """
         self._write(b"".join(map(encode, records)))
 
     def close(self) -> None:
@@ -98,15 +105,22 @@ class Journal:
 
     def _write(self, text: bytes) -> None:
         """Write all of it, or nothing: what was written of a record that failed must not stand before the next."""
-        whole = os.fstat(self._descriptor).st_size
+        found, left = os.fstat(self._descriptor), text
+        if not found.st_nlink or found.st_size != self._size:
+            done = "deleted" if not found.st_nlink else f"changed, from {self._size} to {found.st_size} bytes,"
+            raise LogError(
+                f"{self.path} was {done} by somebody else, and tells no more what was lived; fork the session with "
+                "another file, log=FILE, to go on"
+            )
         try:
-            while text:
-                text = text[os.write(self._descriptor, text) :]
+            while left:
+                left = left[os.write(self._descriptor, left) :]
             os.fsync(self._descriptor)
         except OSError as error:
             error.filename = str(self.path)
-            os.ftruncate(self._descriptor, whole)
+            os.ftruncate(self._descriptor, self._size)
             raise
+        self._size += len(text)
 
 
 def read_log(path: Path | str) -> SessionLog:

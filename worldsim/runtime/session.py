@@ -135,6 +135,7 @@ class Session:
             SessionBusy: another thread is using the session; nothing was made.
             SessionPaused: the session is paused.
             SessionClosed: the session was closed.
+            LogError: somebody else has deleted or changed the log; nothing was made.
             OSError: the log could not be written; nothing was made.
         """
         return step_together([self], [keys])[0].result()

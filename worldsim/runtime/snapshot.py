@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from worldsim.decoding.state import COMPUTED, VideoState
 from worldsim.errors import ConfigError, LogError, ShapeError, SnapshotError
-from worldsim.files import checksum, path_of, unfinished, unfinished_name
+from worldsim.files import checksum, naming, path_of, unfinished, unfinished_name
 from worldsim.runtime.chunk import Frames
 from worldsim.session.log import Opening, SessionLog, is_log
 from worldsim.session.prompt import Coming, check_over, check_prompt
@@ -117,8 +117,9 @@ def write_snapshot(path: Path | str, snapshot: Snapshot, log: bytes | None = Non
         tensors |= _codec_tensors(snapshot.codec_state)
         header |= {name: getattr(snapshot.state, name) for name in ("blocks", "next_frame", "frames")}
     header["sha256"] = checksum(tensors, header)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with unfinished(path) as (file, beside):
+    with naming(path), ExitStack() as begun:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file, beside = begun.enter_context(unfinished(path))
         file.write(save(tensors, metadata={"worldsim": json.dumps(header)}))
         file.flush()
         os.fsync(file.fileno())
