@@ -60,6 +60,7 @@ class Session:
     """One world being lived in. Made by World.open; a context manager.
 
     Equal worlds, seeds, starts and keys give equal frames, bit for bit, on one machine and number of threads.
+    One thread at a time uses it; another is refused.
 
     coming: what it was told and no block has heard yet; None if there is nothing of that.
     """
