@@ -483,6 +483,18 @@ def test_a_session_that_another_thread_uses_refuses_at_once_and_is_where_it_was(
     assert fingerprint(session) == fingerprint(world.open(seed=4))
 
 
+def test_a_session_is_in_use_until_what_its_block_had_apart_is_given_back(world, monkeypatch):
+    session, refused = world.open(seed=4), []
+
+    def drop(_: object) -> None:
+        with ThreadPoolExecutor(1) as other:
+            refused.append(isinstance(other.submit(session.mark).exception(), SessionBusy))
+
+    monkeypatch.setattr("worldsim.runtime.batching._drop_forks", drop)
+    session.step()
+    assert refused == [True]
+
+
 def test_the_log_on_disk_follows_every_rewind_also_to_a_mark_of_another_line(world, tmp_path):
     path = tmp_path / "log"
     with world.open(seed=4, log=path) as session:

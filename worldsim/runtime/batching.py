@@ -75,8 +75,8 @@ def step_together(
     """
     outcomes: list[Future[Chunk]] = [Future() for _ in sessions]
     turns: list[_Turn] = []
-    with ExitStack() as busy:
-        busy.callback(_drop_forks, turns)
+    with ExitStack() as busy, ExitStack() as ends:
+        ends.callback(_drop_forks, turns)
         for session, held, outcome in zip(sessions, keys, outcomes, strict=True):
             with _into(outcome):
                 busy.enter_context(session._busy)
