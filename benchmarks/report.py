@@ -1,4 +1,7 @@
-"""Writes docs/measured.md from the results of all benchmarks: `python -m benchmarks.report`."""
+"""Writes docs/measured.md from the results of all benchmarks: `python -m benchmarks.report`.
+
+Pictures of them are drawn before by benchmarks.plots.
+"""
 
 from __future__ import annotations
 
@@ -390,6 +393,7 @@ def report(results: Path) -> str:
         if path.exists():
             result: Result = json.loads(path.read_text())
             parts += [f"## {title}", section(result), source(result)]
+            parts += [f"![{title}](../benchmarks/results/{name}.svg)"] if path.with_suffix(".svg").exists() else []
     return "\n\n".join(parts) + "\n"
 
 

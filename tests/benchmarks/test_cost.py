@@ -8,7 +8,7 @@ import pytest
 import torch
 import typer
 
-from benchmarks import cost
+from benchmarks import cost, memory
 from worldsim.cache.policy import Full, Policy, Window
 from worldsim.cache.retrieval import Retrieval
 from worldsim.testing.fakes import tiny_world
@@ -85,3 +85,33 @@ def test_bars_are_missed_by_any_world(growth: float, to_window: float, passed: l
 def test_ages_that_are_too_near_each_other_are_refused(minutes: list[float]) -> None:
     with pytest.raises(typer.BadParameter, match=r"ages are 0\.1 minutes apart or more, got .*1"):
         cost.main(minutes=minutes)
+
+
+def test_all_but_what_sees_everything_is_timed_and_a_choice_keeps_the_plain_window(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[list[str]] = []
+
+    class Enough(Exception):
+        pass
+
+    def grown(worlds: list[str], _: object) -> None:
+        asked.append(worlds)
+        raise Enough
+
+    monkeypatch.setattr(cost, "grown", grown)
+    for only in (None, [cost.RETRIEVING[1]]):
+        with pytest.raises(Enough):
+            cost.main(only=only)
+    assert asked == [list(cost.WORLDS), [cost.PLAIN, cost.RETRIEVING[1]]]
+    assert set(memory.WORLDS) - set(cost.WORLDS) == {"full"}
+
+
+def test_a_world_that_is_not_timed_is_refused_by_name() -> None:
+    with pytest.raises(typer.BadParameter, match=r"no world full; known: window:frames=32; recalls; "):
+        cost.main(only=["full"])
+
+
+def test_what_was_not_timed_misses_no_bar() -> None:
+    found = {cost.PLAIN: {"growth": {"median": 1.0}, "to_window": {"median": 1.0}}}
+    assert cost.verdicts(found) == {"flat": True, "retrieval": True}

@@ -367,7 +367,11 @@ def test_without_pages_a_state_holds_the_same_frames_under_their_numbers(policy,
     for number in range(5):
         one.commit(one.propose(controls_for(frames, number)))
     other = VideoDecoder(BACKBONE, pool_of(96), one.plan, one.seed)
-    other.resume(one.state().without_pages())
+    without, bare = one.state().without_pages(), one.state(pages=False)
+    for part in ("latents", "controls", "keys", "values"):
+        assert torch.equal(getattr(bare, part), getattr(without, part))
+    assert bare.frames == without.frames
+    other.resume(bare)
     assert torch.equal(other.state().latents, one.state().latents)
     for number in range(5, 10):
         assert (other.context.frames, other.context.next_frame) == (one.context.frames, one.context.next_frame)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import worldsim
 from worldsim.cache.budget import Budget
 from worldsim.cache.policies import parse_policy
 from worldsim.cache.policy import Full
@@ -230,3 +231,26 @@ def test_a_rewind_that_finds_no_room_on_a_full_disk_keeps_the_present_until_ther
     session.rewind(mark)
     assert shown(session, times=3) == after
     world.pool.check_integrity([session, mark])
+
+
+def test_where_pages_are_lost_all_that_reads_none_can_still_be_saved(tmp_path: Path) -> None:
+    shelf = Shelf()
+    policy = "blockvid:recent=2,run=2,top=1,bank=3,tau=0.8"
+    world = tiered_world(shelf, pages=64, budget=6, policy=policy)
+    session = world.open(seed=4)
+    shown(session, times=4)
+    session.save(tmp_path / "whole", keep="latents")
+    assert shelf.bytes
+    shelf.bytes = {offset: bytearray(len(data)) for offset, data in shelf.bytes.items()}
+    with pytest.raises(SpillError, match="checksum is wrong"):
+        session.save(tmp_path / "pages")
+    assert not (tmp_path / "pages").exists()
+    for keep in ("latents", "log"):
+        session.save(tmp_path / keep, keep=keep)
+    whole, saved = (read_snapshot(tmp_path / name).state for name in ("whole", "latents"))
+    assert whole is not None
+    assert saved is not None
+    assert torch.equal(whole.latents, saved.latents)
+    assert whole.frames == saved.frames
+    twin = tiny_world(policy=parse_policy(policy))
+    assert worldsim.restore(tmp_path / "log", world=twin).log == session.log

@@ -202,13 +202,12 @@ class VideoDecoder:
         twin._ahead = self._ahead
         return twin
 
-    def state(self) -> VideoState:
-        """All that it knows, copied."""
-        frames = self._context.frames
+    def state(self, *, pages: bool = True) -> VideoState:
+        """All that it knows, copied; without pages those are not even read, and keys and values of no frame at all."""
+        frames, nothing = self._context.frames, state_of_nothing(self.backbone, self.pool)
         if not frames:
-            return state_of_nothing(self.backbone, self.pool)
-        pages = [self._context.spread(frame) for frame in frames]
-        keys, values = (torch.stack([page[part] for page in pages], dim=1) for part in (0, 1))
+            return nothing
+        keys, values = self._keys_and_values(frames) if pages else (nothing.keys, nothing.values)
         latents, controls = (torch.cat([self._held[frame][part] for frame in frames], dim=1) for part in (0, 1))
         return VideoState(
             blocks=self.blocks,
@@ -222,6 +221,11 @@ class VideoDecoder:
             salient=self._mask(frames),
             ahead=None if self._ahead is None else self._ahead.latents,
         )
+
+    def _keys_and_values(self, frames: Sequence[int]) -> tuple[Tensor, Tensor]:
+        pages = [self._context.spread(frame) for frame in frames]
+        keys, values = (torch.stack([page[part] for page in pages], dim=1) for part in (0, 1))
+        return keys, values
 
     def _mask(self, frames: Sequence[int]) -> Tensor | None:
         """Which tokens of those frames are salient, bool [F, tokens]; None where nobody asks."""

@@ -297,7 +297,7 @@ class Session:
     def _snapshot(self, keep: Keep, log: SessionLog) -> Snapshot:
         self._check_open()
         check_keep(keep)
-        state = None if keep == "log" else self._beside or self._moment.decoder.state()
+        state = None if keep == "log" else self._beside or self._moment.decoder.state(pages=keep == "pages")
         if state is not None and keep == "latents":
             state = state.without_pages()
         codec_state, shown = (None, None) if keep == "log" else (self._moment.codec_state, self._moment.shown)
