@@ -50,21 +50,21 @@ class Setting:
     clean_pass: write keys and values by a pass of their own.
     preview: decode with the tiny decoder.
     compiled: compile the layers.
-    fp8: multiply in 8 bits.
+    linears: in which 8 bits they multiply.
     """
 
     window: int
     clean_pass: bool = True
     preview: bool = False
     compiled: bool = False
-    fp8: bool = False
+    linears: str | None = None
 
     @property
     def label(self) -> str:
         """In words."""
         parts = [f"window {self.window}", "tiny decoder" if self.preview else "codec"]
         parts += ["no clean pass"] * (not self.clean_pass)
-        return ", ".join([*parts, *["compiled"] * self.compiled, *["8 bits"] * self.fp8])
+        return ", ".join([*parts, *["compiled"] * self.compiled, *([] if self.linears is None else ["8 bits"])])
 
 
 PLAIN = (
@@ -72,22 +72,24 @@ PLAIN = (
     Setting(window=21),
     Setting(window=12, preview=True),
     Setting(window=12, preview=True, clean_pass=False),
+    Setting(window=12, preview=True, linears="int8"),
     Setting(window=12, preview=True, compiled=True),
     Setting(window=12, preview=True, compiled=True, clean_pass=False),
+    Setting(window=12, preview=True, compiled=True, linears="int8"),
 )
-"""On a CPU; the last two take a C++ compiler."""
+"""On a CPU; the last three take a C++ compiler."""
 FAST: tuple[Setting, ...] = (
     Setting(window=12, preview=True),
     *(
         setting
-        for fp8 in (False, True)
+        for linears in (None, "fp8")
         for setting in (
-            Setting(window=12, preview=True, compiled=True, fp8=fp8),
-            Setting(window=21, preview=True, compiled=True, fp8=fp8),
-            Setting(window=12, preview=True, compiled=True, fp8=fp8, clean_pass=False),
+            Setting(window=12, preview=True, compiled=True, linears=linears),
+            Setting(window=21, preview=True, compiled=True, linears=linears),
+            Setting(window=12, preview=True, compiled=True, linears=linears, clean_pass=False),
         )
     ),
-    Setting(window=12, compiled=True, fp8=True),
+    Setting(window=12, compiled=True, linears="fp8"),
     Setting(window=12),
 )
 """On a GPU, where what is said first matters most, should time run out."""
@@ -113,7 +115,7 @@ def drawn_backbone(config: WanConfig, *, device: torch.device, dtype: torch.dtyp
 def prepared(config: WanConfig, setting: Setting, *, device: torch.device, dtype: torch.dtype) -> WanBackbone:
     """A drawn backbone, made as fast as a setting wants."""
     backbone = drawn_backbone(config, device=device, dtype=dtype)
-    speed_up(backbone.blocks, compiled=setting.compiled, fp8=setting.fp8)
+    speed_up(backbone.blocks, compiled=setting.compiled, linears=setting.linears)
     return backbone
 
 
@@ -257,13 +259,14 @@ def measure(
     times: dict[str, Any] = {}
     found = {"size": size, "pixels": list(pixels), "dtype": str(dtype).removeprefix("torch."), "settings": times}
     codecs: dict[bool, ForgetfulCodec] = {}
-    backbone, made = None, (False, False)
+    backbone: WanBackbone | None = None
+    made: tuple[bool, str | None] = (False, None)
     for setting in settings or (FAST if is_gpu(device) else PLAIN):
         if setting.preview not in codecs:
             preview = setting.preview
             codecs[preview] = drawn_codec(preview=preview, device=device, dtype=dtype, widths=widths)
-        if backbone is None or made != (setting.compiled, setting.fp8):
-            backbone, made = None, (setting.compiled, setting.fp8)  # it goes before there is another
+        if backbone is None or made != (setting.compiled, setting.linears):
+            backbone, made = None, (setting.compiled, setting.linears)  # it goes before there is another
             backbone = prepared(config, setting, device=device, dtype=dtype)
         world = world_of(backbone, codecs[setting.preview], setting)
         times[setting.label] = block_times(world, backbone, TailCodec(codecs[setting.preview]), blocks=blocks)

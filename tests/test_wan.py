@@ -909,7 +909,6 @@ def test_layers_are_made_as_fast_as_is_asked_and_8_bits_make_another_world(
         return method
 
     monkeypatch.setattr("worldsim.published.check_compiler", lambda device: compiled.append(device.type))
-    monkeypatch.setattr("worldsim.published.is_native", lambda device: True)
     monkeypatch.setattr(torch, "compile", compile_)
     planned: list[Shortcuts] = []
 
@@ -920,9 +919,9 @@ def test_layers_are_made_as_fast_as_is_asked_and_8_bits_make_another_world(
     monkeypatch.setattr("worldsim.published.room_for", room)
     plain = loaded("self-forcing", folder)
     assert compiled == []
-    fast = loaded("self-forcing", folder, compiled=True, linears="fp8")
+    fast = loaded("self-forcing", folder, compiled=True, linears="int8")
     assert compiled == ["cpu", *["before", "after"] * TINY.layers]
-    assert planned == [Shortcuts(), Shortcuts(fp8=True)]
+    assert planned == [Shortcuts(), Shortcuts(linears="int8")]
     assert fast.origin.weights != plain.origin.weights
     assert loaded("self-forcing", folder, compiled=True).origin.weights == plain.origin.weights
     with plain.open(seed=1, prompt=PROMPT) as one, fast.open(seed=1, prompt=PROMPT) as other:

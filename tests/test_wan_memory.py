@@ -118,7 +118,7 @@ def test_other_settings_take_what_differs() -> None:
 
 def test_layers_of_8_bits_take_a_byte_for_each_weight_and_four_for_the_scale_of_each_output() -> None:
     plain = memory_plan(FULL, SELF_FORCING.plan(), dtype=BFLOAT16, shortcuts=PREVIEW)
-    coded = memory_plan(FULL, SELF_FORCING.plan(), dtype=BFLOAT16, shortcuts=Shortcuts(preview=True, fp8=True))
+    coded = memory_plan(FULL, SELF_FORCING.plan(), dtype=BFLOAT16, shortcuts=Shortcuts(preview=True, linears="fp8"))
     # Of attention over the past all four products, of that to the prompt two, and of the perceptron both.
     weights, outputs = 30 * 1536 * (6 * 1536 + 2 * 8960), 30 * (6 * 1536 + 8960 + 1536)
     assert plain.weights - coded.weights == weights - 4 * outputs
@@ -127,9 +127,10 @@ def test_layers_of_8_bits_take_a_byte_for_each_weight_and_four_for_the_scale_of_
     assert [getattr(coded, part) for part in same] == [getattr(plain, part) for part in same]
 
 
-def test_weights_that_are_to_be_rounded_to_8_bits_are_all_there_before_they_are() -> None:
+@pytest.mark.parametrize("linears", ["fp8", "int8"])
+def test_weights_that_are_to_be_rounded_to_8_bits_are_all_there_before_they_are(linears: str) -> None:
     """Rounded here as when a world is loaded, where little else is in memory."""
-    fast, small = Shortcuts(fp8=True), replace(TINY, dim=192, ffn_dim=512, layers=5, text_length=1)
+    fast, small = Shortcuts(linears=linears), replace(TINY, dim=192, ffn_dim=512, layers=5, text_length=1)
     plan = SELF_FORCING.plan(policy=Window(frames=3))
     told = memory_plan(small, plan, dtype=BFLOAT16, shortcuts=fast)
     with torch.device("meta"):
@@ -137,11 +138,11 @@ def test_weights_that_are_to_be_rounded_to_8_bits_are_all_there_before_they_are(
     alive = _Alive()
     with alive, torch.no_grad():
         backbone.to_empty(device=CPU)
-        speed_up(backbone.blocks, compiled=False, fp8=True)
+        speed_up(backbone.blocks, compiled=False, linears=linears)
     assert sum(tensor.nbytes for tensor in backbone.state_dict().values()) == told.weights
-    assert alive.most == pytest.approx(_rounding_bytes(small, BFLOAT16), rel=0.03)
+    assert alive.most == pytest.approx(_rounding_bytes(small, BFLOAT16, linears), rel=0.03)
     low = memory_plan(wan_config("1.3b", height_px=64, width_px=96), plan, dtype=BFLOAT16, shortcuts=fast)
-    assert low.device == _rounding_bytes(FULL, BFLOAT16) + low.codec > 2 * 1_418_996_800 + low.codec
+    assert low.device == _rounding_bytes(FULL, BFLOAT16, linears) + low.codec > 2 * 1_418_996_800 + low.codec
 
 
 def test_a_budget_bounds_pages_and_the_rest_lies_below_it() -> None:
@@ -262,15 +263,15 @@ def test_a_tiny_decoder_takes_what_it_is_said_to_take() -> None:
         LONGLIVE.plan(),
     ],
 )
-@pytest.mark.parametrize(("seed", "fp8"), [(4, False), (4, True)])
-def test_a_video_takes_about_what_it_is_said_to_take(plan: Any, seed: int, *, fp8: bool) -> None:
+@pytest.mark.parametrize(("seed", "linears"), [(4, None), (4, "fp8"), (4, "int8")])
+def test_a_video_takes_about_what_it_is_said_to_take(plan: Any, seed: int, linears: str | None) -> None:
     config = replace(TINY, layers=4, text_length=9)
     backbone = WanBackbone(config).eval().requires_grad_(False)
-    speed_up(backbone.blocks, compiled=False, fp8=fp8)
+    speed_up(backbone.blocks, compiled=False, linears=linears)
     for module in backbone.modules():
         if isinstance(module, Fp8Linear):
             module._is_native = True  # as on a GPU; torch has the same product on a CPU
-    told = memory_plan(config, plan, dtype=FLOAT32, shortcuts=Shortcuts(fp8=fp8))
+    told = memory_plan(config, plan, dtype=FLOAT32, shortcuts=Shortcuts(linears=linears))
     words = torch.randn(5, config.text_dim, generator=torch.Generator().manual_seed(seed))
     alive = _Alive()
     with alive:
@@ -281,7 +282,7 @@ def test_a_video_takes_about_what_it_is_said_to_take(plan: Any, seed: int, *, fp
                 decoder.tell(backbone.hear(words * (1 + at)))
             decoder.commit(decoder.propose(torch.zeros(1, plan.frames_per_block, 0)))
     # Without the codec's part of the work. Latents are not planned for: here they are a sixth of a page, else a 700th.
-    own = told.pages + told.view + told.heard + _backbone_work(config, plan, FLOAT32, fp8=fp8)
+    own = told.pages + told.view + told.heard + _backbone_work(config, plan, FLOAT32, linears=linears)
     assert 0.75 * own <= alive.most <= 1.15 * own
 
 
@@ -361,15 +362,16 @@ def test_a_plan_is_read_in_lines_that_leave_out_what_there_is_not() -> None:
 
 
 @pytest.mark.parametrize(
-    ("keeping", "fp8"), [(Keeping(), False), (Keeping(storage=parse_storage("int8")), False), (Keeping(), True)]
+    ("keeping", "linears"),
+    [(Keeping(), None), (Keeping(storage=parse_storage("int8")), None), (Keeping(), "fp8"), (Keeping(), "int8")],
 )
 def test_what_lies_there_for_good_is_told_without_making_a_call(
-    keeping: Keeping, monkeypatch: Any, *, fp8: bool
+    keeping: Keeping, monkeypatch: Any, linears: str | None
 ) -> None:
     plan = SELF_FORCING.plan()
-    whole = memory_plan(TINY, plan, dtype=FLOAT32, shortcuts=Shortcuts(fp8=fp8), keeping=keeping, sessions=2)
+    whole = memory_plan(TINY, plan, dtype=FLOAT32, shortcuts=Shortcuts(linears=linears), keeping=keeping, sessions=2)
     monkeypatch.setattr("worldsim.wan_memory._peak", None)
-    least = least_bytes(TINY, plan, dtype=FLOAT32, fp8=fp8, keeping=keeping, sessions=2)
+    least = least_bytes(TINY, plan, dtype=FLOAT32, linears=linears, keeping=keeping, sessions=2)
     assert least == whole.weights + whole.pages + whole.view
 
 

@@ -245,7 +245,8 @@ def load(
         sessions: for how many, one more than play in an engine, a published model's memory is planned; 1 if None.
         preview: a file of the tiny decoder TAEHV, which shows frames of a published model faster and less well.
         compiled: compile the layers of a published model: blocks take less time, and the first one more.
-        linears: "fp8" has the layers of a published model multiply in 8 bits, on GPUs that do; exactly if None.
+        linears: has the layers of a published model multiply in 8 bits: "fp8" on GPUs that do, "int8" on CPUs; exactly
+            if None.
 
     Raises:
         UnknownName: no such world, policy, code for keys and values, noise, change of the prompt, or device.

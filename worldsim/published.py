@@ -20,14 +20,12 @@ from worldsim.files import path_of
 from worldsim.keeping import Keeping
 from worldsim.matrixgame import MatrixGameParts, MatrixGameRecipe
 from worldsim.models.compiling import check_compiler
-from worldsim.models.fp8 import is_native
-from worldsim.models.wan.layers import speed_up
+from worldsim.models.wan.layers import LINEARS, speed_up
 from worldsim.runtime.devices import free_bytes
 from worldsim.runtime.world import World
 from worldsim.wan import WanParts, WanRecipe, dtype_on, parse_size, room_for
 from worldsim.wan_memory import Shortcuts
 
-FP8 = "fp8"
 Recipe = WanRecipe | MatrixGameRecipe
 PUBLISHED: Mapping[str, Recipe] = {**wan.RECIPES, **matrixgame.RECIPES}
 
@@ -41,7 +39,7 @@ class Place:
     keeping: how its pool keeps keys and values.
     sessions: how many its memory is planned for.
     compiled: compile its layers.
-    linears: "fp8" to have them multiply in 8 bits, or None for what they are published in.
+    linears: "fp8" or "int8" to have them multiply in 8 bits, or None for what they are published in.
     """
 
     size: tuple[int, int]
@@ -54,13 +52,10 @@ class Place:
 
     def check(self) -> None:
         """Raise ConfigError, or UnknownName, unless layers can be made as fast as is asked there."""
-        if self.linears is not None and self.linears != FP8:
-            raise UnknownName("way of linear layers to multiply", self.linears, [FP8])
-        if self.linears is not None and not is_native(self.device):
-            raise ConfigError(
-                "only GPUs of compute capability 8.9 or more, such as an H100 or an RTX 4090, multiply in 8 bits; "
-                "leave linears='fp8' (--linears fp8) out"
-            )
+        if self.linears is not None and self.linears not in LINEARS:
+            raise UnknownName("way of linear layers to multiply", self.linears, LINEARS)
+        if self.linears is not None:
+            LINEARS[self.linears].check_device(self.device)
         if self.compiled:
             check_compiler(self.device)
 
@@ -75,7 +70,7 @@ def load_published(recipe: Recipe, plan: VideoPlan, weights: str | Path | None, 
         path_of(weights, "weights")  # checked alone: as a path ./a/b would be a/b, which may be a name on the hub
     place.check()
     planned: dict[str, Any] = {"keeping": place.keeping, "sessions": place.sessions}
-    shortcuts = Shortcuts(preview=place.preview is not None, fp8=place.linears is not None)
+    shortcuts = Shortcuts(preview=place.preview is not None, linears=place.linears)
     check = room_for(plan, device=place.device, shortcuts=shortcuts, **planned)
     where: dict[str, Any] = {"size": place.size, "device": place.device, "preview": place.preview, "check": check}
     if isinstance(recipe, WanRecipe):
@@ -90,7 +85,7 @@ Parts = TypeVar("Parts", WanParts, MatrixGameParts)
 
 def _fast(parts: Parts, place: Place) -> Parts:
     """The parts with layers as that place wants them; weights of 8 bits are others, and make other worlds."""
-    speed_up(parts.backbone.blocks, compiled=place.compiled, fp8=place.linears is not None)
+    speed_up(parts.backbone.blocks, compiled=place.compiled, linears=place.linears)
     if place.linears is None:
         return parts
     return replace(parts, identity=hashlib.sha256(f"{parts.identity} {place.linears}".encode()).hexdigest())

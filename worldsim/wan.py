@@ -274,7 +274,7 @@ def room_for(
     def check(config: Config, dtype: torch.dtype) -> None:
         check_keeping(config.pages, plan, keeping, pages=pages_of(plan, sessions=sessions), dtype=dtype)
         given: dict[str, Any] = {"dtype": dtype, "keeping": keeping, "sessions": sessions}
-        least = least_bytes(config, plan, fp8=shortcuts.fp8, **given)
+        least = least_bytes(config, plan, linears=shortcuts.linears, **given)
         free = free_bytes(device)
         # The plan takes seconds, of which small models on a CPU are spared.
         if free is not None and (is_gpu(device) or SPARED * least > free):

@@ -63,11 +63,11 @@ class Shortcuts:
     """What a world computes otherwise than it was published, to be faster.
 
     preview: it shows pictures by the tiny decoder. The codec is there too, since it encodes what a world begins from.
-    fp8: its layers multiply in 8 bits, for which their weights are rounded once all of them are there.
+    linears: in which 8 bits its layers multiply, for which their weights are rounded once all of them are there.
     """
 
     preview: bool = False
-    fp8: bool = False
+    linears: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,11 +144,11 @@ def memory_plan(
         sessions: how many are lived in at once.
 
     Raises:
-        ConfigError: a policy without a bound, or layers of a size that no GPU multiplies in 8 bits.
+        ConfigError: a policy without a bound, or layers of a size that is not multiplied in those 8 bits.
         MissingDependency: diffusers is not installed.
     """
     shortcuts = shortcuts or Shortcuts()
-    fp8 = shortcuts.fp8
+    linears = shortcuts.linears
     pages, below = _pages_bytes(config, plan, dtype, keeping or Keeping(), sessions)
     is_told = isinstance(config, WanConfig)
     coded = codec_bytes(_meta_codecs(dtype, preview=shortcuts.preview), _wan_of(config), plan.frames_per_block)
@@ -156,7 +156,7 @@ def memory_plan(
     # The latest, and beside them what a call of all sessions is given of theirs.
     hearing, state = (KEPT + sessions) * heard, sessions * coded.state
     view = _view_frames(plan) * config.pages.bytes(dtype)
-    weights = _bytes_of(_meta_backbone(config, dtype, fp8=fp8))
+    weights = _bytes_of(_meta_backbone(config, dtype, linears=linears))
     return MemoryPlan(
         weights=weights,
         pages=pages,
@@ -165,12 +165,14 @@ def memory_plan(
         codec=coded.weights,
         codec_state=state,
         work=max(
-            _backbone_work(config, plan, dtype, fp8=fp8),
+            _backbone_work(config, plan, dtype, linears=linears),
             coded.decode,
             # Pictures to begin from are encoded before there is a view.
             coded.encode - view,
             # Weights are rounded before there is anything but the codec.
-            fp8 * (_rounding_bytes(config, dtype) - weights - pages - view - hearing - state),
+            0
+            if linears is None
+            else _rounding_bytes(config, dtype, linears) - weights - pages - view - hearing - state,
         ),
         told=(TEXT_PARAMETERS if is_told else SIGHT_PARAMETERS) * torch.bfloat16.itemsize,
         below=below,
@@ -182,13 +184,17 @@ def least_bytes(
     plan: VideoPlan,
     *,
     dtype: torch.dtype,
-    fp8: bool = False,
+    linears: str | None = None,
     keeping: Keeping | None = None,
     sessions: int = 1,
 ) -> int:
     """Of what a world takes where it computes, what lies there for good; told at once. Arguments as memory_plan."""
     pages, _ = _pages_bytes(config, plan, dtype, keeping or Keeping(), sessions)
-    return _bytes_of(_meta_backbone(config, dtype, fp8=fp8)) + pages + _view_frames(plan) * config.pages.bytes(dtype)
+    return (
+        _bytes_of(_meta_backbone(config, dtype, linears=linears))
+        + pages
+        + _view_frames(plan) * config.pages.bytes(dtype)
+    )
 
 
 def check_memory(needed: MemoryPlan | int, free: int, *, what: str = "this world") -> None:
@@ -250,7 +256,7 @@ def _view_frames(plan: VideoPlan) -> int:
     return max(frames)
 
 
-def _backbone_work(config: Config, plan: VideoPlan, dtype: torch.dtype, *, fp8: bool = False) -> int:
+def _backbone_work(config: Config, plan: VideoPlan, dtype: torch.dtype, *, linears: str | None = None) -> int:
     """What is alive beside weights, pages and views while a block is made and written, at the most."""
     limit = plan.limit
     assert limit is not None
@@ -260,15 +266,16 @@ def _backbone_work(config: Config, plan: VideoPlan, dtype: torch.dtype, *, fp8: 
     # The clean pass keeps all keys and values until its end, and then puts first those and then these together.
     together = 2 * own if config.pages.streams else own * 3 // 2
     work = {
-        frames: _call_work(config, frames, dtype, fp8=fp8) for frames in (written, plan.frames_per_block + plan.ahead)
+        frames: _call_work(config, frames, dtype, linears=linears)
+        for frames in (written, plan.frames_per_block + plan.ahead)
     }
     return max(together, own + work[written], *work.values())
 
 
-def _call_work(config: Config, frames: int, dtype: torch.dtype, *, fp8: bool) -> int:
+def _call_work(config: Config, frames: int, dtype: torch.dtype, *, linears: str | None) -> int:
     """What is alive inside one call on that many frames, beside what it is given."""
     config = _thin(config)
-    backbone = _meta_backbone(config, dtype, fp8=fp8)
+    backbone = _meta_backbone(config, dtype, linears=linears)
     noisy = torch.empty(1, frames, *config.geometry.frame_shape, device=_META)
     sigma = torch.empty(1, frames, device=_META)
     controls = torch.empty(1, frames, backbone.controls, device=_META)
@@ -284,13 +291,15 @@ def _call_work(config: Config, frames: int, dtype: torch.dtype, *, fp8: bool) ->
     return _peak(lambda: backbone.prompted(heard, [0])(noisy, noisy, sigma, controls, attend))
 
 
-def _rounding_bytes(config: Config, dtype: torch.dtype) -> int:
+def _rounding_bytes(config: Config, dtype: torch.dtype, linears: str) -> int:
     """The most that a backbone takes while its layers are made to multiply in 8 bits, one after the other.
 
     That is at the first one, when the weights of all others are still exact.
     """
     thin = _meta_backbone(_thin(config), dtype)
-    return _bytes_of(_meta_backbone(config, dtype)) + _peak(lambda: _round_weights(thin.blocks[:1]))
+    return _bytes_of(_meta_backbone(config, dtype)) + _peak(
+        lambda: speed_up(thin.blocks[:1], compiled=False, linears=linears)
+    )
 
 
 def _wan_of(config: Config) -> WanConfig:
@@ -363,16 +372,13 @@ def _meta_codecs(dtype: torch.dtype, *, preview: bool) -> list[WanCodec | TaehvC
     return codecs
 
 
-def _meta_backbone(config: Config, dtype: torch.dtype, *, fp8: bool = False) -> WanBackbone | MatrixGameBackbone:
+def _meta_backbone(
+    config: Config, dtype: torch.dtype, *, linears: str | None = None
+) -> WanBackbone | MatrixGameBackbone:
     with torch.device(_META):
         backbone = (WanBackbone(config) if isinstance(config, WanConfig) else MatrixGameBackbone(config)).to(dtype)
-    if fp8:
-        _round_weights(backbone.blocks)
+    speed_up(backbone.blocks, compiled=False, linears=linears)
     return backbone
-
-
-def _round_weights(layers: nn.ModuleList) -> None:
-    speed_up(layers, compiled=False, fp8=True)
 
 
 def _bytes_of(network: nn.Module) -> int:

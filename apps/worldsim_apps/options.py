@@ -70,7 +70,7 @@ Compiled = Annotated[
     bool, typer.Option("--compile", help="Compile the layers of a published model: pays in sessions of minutes.")
 ]
 Linears = Annotated[
-    str | None, typer.Option(help="fp8: layers of a published model multiply in 8 bits, on GPUs that do.")
+    str | None, typer.Option(help="Layers of a published model multiply in 8 bits: fp8 on GPUs that do, int8 on CPUs.")
 ]
 ModelPolicy = Annotated[
     str | None,

@@ -88,6 +88,7 @@ def test_everything_is_reported_of_every_setting() -> None:
         "window 21, codec",
         "window 12, tiny decoder",
         "window 12, tiny decoder, no clean pass",
+        "window 12, tiny decoder, 8 bits",
     ]
     for label, told in found["settings"].items():
         assert told["calls_per_block"] == (4 if "no clean" in label else 5)
@@ -104,8 +105,8 @@ def test_what_is_found_is_kept_after_each_setting_and_layers_are_compiled_or_cod
     monkeypatch.setattr(decode_wan, "speed_up", lambda layers, **how: calls.append((len(layers), how)))
     settings = [
         Setting(window=6, preview=True),
-        Setting(window=6, preview=True, compiled=True, fp8=True),
-        Setting(window=6, preview=True, compiled=True, fp8=True, clean_pass=False),
+        Setting(window=6, preview=True, compiled=True, linears="fp8"),
+        Setting(window=6, preview=True, compiled=True, linears="fp8", clean_pass=False),
     ]
     found = measure(
         "tiny",
@@ -123,7 +124,7 @@ def test_what_is_found_is_kept_after_each_setting_and_layers_are_compiled_or_cod
     assert [*found["settings"]] == labels
     assert kept == [labels[:1], labels[:2], labels]
     layers = config_of("tiny", PIXELS).layers
-    assert calls == [(layers, {"compiled": False, "fp8": False}), (layers, {"compiled": True, "fp8": True})]
+    assert calls == [(layers, {"compiled": False, "linears": None}), (layers, {"compiled": True, "linears": "fp8"})]
 
 
 @pytest.mark.parametrize("settings", [decode_wan.PLAIN, decode_wan.FAST])

@@ -11,7 +11,7 @@ from benchmarks.decode_wan import drawn
 from worldsim.cache.attention import attend_all
 from worldsim.cache.rotary import Rotary, turn, turns
 from worldsim.codec.taehv import TaehvCodec, TaehvConfig, TaehvDecoder
-from worldsim.models.fp8 import Fp8Linear, is_native, rounded
+from worldsim.models.fp8 import Fp8Linear, is_native
 from worldsim.models.wan.config import wan_config
 from worldsim.models.wan.layers import WanLayer, speed_up
 from worldsim_kernels.turn import _chosen, reference
@@ -55,7 +55,7 @@ def test_products_of_8_bits_are_those_of_the_rounded_numbers(native: bool) -> No
     coded = Fp8Linear(linear.to(GPU, torch.bfloat16))
     coded._is_native = native
     x = (torch.randn(2, 780, 1536, generator=generator) * torch.rand(2, 780, 1, generator=generator)).to(GPU).bfloat16()
-    rows, scale = rounded(x.flatten(0, 1))
+    rows, scale = Fp8Linear.rounded(x.flatten(0, 1))
     exact = rows.double() @ coded.weight.double().t() * scale * coded.scale + coded.bias.double()
     plain = apart(exact.bfloat16(), exact)
     assert coded(x).dtype == torch.bfloat16
@@ -63,8 +63,8 @@ def test_products_of_8_bits_are_those_of_the_rounded_numbers(native: bool) -> No
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("fp8", [False, True])
-def test_compiled_layers_are_the_layers_within_their_rounding(fp8: bool) -> None:
+@pytest.mark.parametrize("linears", [None, "fp8"])
+def test_compiled_layers_are_the_layers_within_their_rounding(linears: str | None) -> None:
     config = wan_config("1.3b", height_px=64, width_px=96)
     layers = [drawn(WanLayer(config).to(GPU), seed=seed) for seed in (3, 4)]
     generator = torch.Generator(GPU).manual_seed(5)
@@ -81,10 +81,10 @@ def test_compiled_layers_are_the_layers_within_their_rounding(fp8: bool) -> None
     exact = ran(torch.float32)
     for layer in layers:
         layer.to(torch.bfloat16)
-    speed_up(layers, compiled=False, fp8=fp8)
+    speed_up(layers, compiled=False, linears=linears)
     plain = apart(ran(torch.bfloat16), exact)
-    speed_up(layers, compiled=True, fp8=fp8)
-    assert apart(ran(torch.bfloat16), exact) < 1.2 * plain < (0.2 if fp8 else 0.02)
+    speed_up(layers, compiled=True, linears=linears)
+    assert apart(ran(torch.bfloat16), exact) < 1.2 * plain < (0.2 if linears else 0.02)
 
 
 @pytest.mark.parametrize("queries", [30, 2048])

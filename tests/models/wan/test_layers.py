@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from worldsim.models.fp8 import Fp8Linear
 from worldsim.models.wan.config import wan_config
-from worldsim.models.wan.layers import Head, HeadsNorm, WanLayer, speed_up, use_fp8
+from worldsim.models.wan.layers import LINEARS, Head, HeadsNorm, WanLayer, speed_up, use_8_bits
 
 CONFIG = wan_config("tiny", height_px=32, width_px=48)
 BATCH, FRAMES, TOKENS = 2, 3, 6
@@ -132,13 +131,14 @@ def test_either_part_of_a_layer_is_one_graph() -> None:
     assert torch.equal(found, layer(tokens, level, heard, 1, mixing))
 
 
-def test_a_layer_of_8_bits_is_the_layer_within_its_rounding_and_shares_what_is_rounded() -> None:
+@pytest.mark.parametrize("linears", LINEARS)
+def test_a_layer_of_8_bits_is_the_layer_within_its_rounding_and_shares_what_is_rounded(linears: str) -> None:
     layer, coded = (drawn(WanLayer(CONFIG), 11, torch.float32) for _ in range(2))
-    use_fp8(coded)
+    use_8_bits(coded, LINEARS[linears])
     tokens, level, heard = questions(12, torch.float32)
     wanted, found = (each(tokens, level, heard, 0, mixing) for each in (layer, coded))
     assert 0.001 < (found - wanted).norm() / wanted.norm() < 0.1
-    apart = [Fp8Linear(getattr(layer.self_attn, name)) for name in "qkv"]
+    apart = [LINEARS[linears](getattr(layer.self_attn, name)) for name in "qkv"]
     x = torch.randn(1, 7, CONFIG.dim, generator=torch.Generator().manual_seed(13))
     q, k, v = coded.self_attn(x)
     norms = layer.self_attn.norm_q, layer.self_attn.norm_k, nn.Identity()
@@ -149,15 +149,15 @@ def test_a_layer_of_8_bits_is_the_layer_within_its_rounding_and_shares_what_is_r
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("fp8", [False, True])
-def test_compiled_layers_are_the_layers_up_to_rounding(fp8: bool) -> None:
+@pytest.mark.parametrize("linears", [None, *LINEARS])
+def test_compiled_layers_are_the_layers_up_to_rounding(linears: str | None) -> None:
     plain, fast = ([drawn(WanLayer(CONFIG), seed, torch.float32) for seed in (14, 15)] for _ in range(2))
-    speed_up(plain, compiled=False, fp8=fp8)
-    speed_up(fast, compiled=True, fp8=fp8)
+    speed_up(plain, compiled=False, linears=linears)
+    speed_up(fast, compiled=True, linears=linears)
     tokens, level, heard = questions(16, torch.float32)
     with torch.no_grad():
         for one, other in zip(plain, fast, strict=True):
             wanted, found = (each(tokens, level, heard, 0, mixing) for each in (one, other))
             # Of 8 bits, some numbers in the middle between two fall to the other.
-            assert (found - wanted).norm() <= (2e-2 if fp8 else 2e-6) * wanted.norm()
-            assert fp8 or (found - wanted).abs().max() <= 1e-4 * wanted.abs().max()
+            assert (found - wanted).norm() <= (2e-2 if linears else 2e-6) * wanted.norm()
+            assert linears or (found - wanted).abs().max() <= 1e-4 * wanted.abs().max()

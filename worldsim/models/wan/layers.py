@@ -9,7 +9,7 @@ al. 2024 (arXiv:2412.07772).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import ClassVar, cast
 
 import torch
@@ -17,10 +17,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from worldsim.geometry import LatentGeometry
+from worldsim.models.coded import CodedLinear
 from worldsim.models.compiling import compile_parts
 from worldsim.models.fp8 import Fp8Linear
+from worldsim.models.int8 import Int8Linear
 from worldsim.models.protocol import Attend
 from worldsim.models.wan.config import WanConfig
+
+LINEARS: Mapping[str, type[CodedLinear]] = {"fp8": Fp8Linear, "int8": Int8Linear}
+"""In which 8 bits layers may multiply, by name."""
 
 
 class WanLayer(nn.Module):
@@ -34,7 +39,7 @@ class WanLayer(nn.Module):
         dim = config.dim
         self.eps = config.eps
         self.modulation = nn.Parameter(torch.zeros(1, 6, dim))
-        self.self_attn: Projections | Fp8Projections = Projections(config)
+        self.self_attn: Projections | CodedProjections = Projections(config)
         self.cross_attn = Projections(config)
         self.norm3 = nn.LayerNorm(dim, eps=config.eps)
         self.ffn = nn.Sequential(nn.Linear(dim, config.ffn_dim), nn.GELU("tanh"), nn.Linear(config.ffn_dim, dim))
@@ -117,18 +122,19 @@ class Projections(nn.Module):
         return parts
 
 
-class Fp8Projections(nn.Module):
+class CodedProjections(nn.Module):
     """Those of attention over the past, in 8 bits: queries, keys and values are of one product.
 
     Args:
         exact: in their own dtype.
+        kind: of the linears.
     """
 
-    def __init__(self, exact: Projections) -> None:
+    def __init__(self, exact: Projections, kind: type[CodedLinear]) -> None:
         super().__init__()
         self.heads = exact.heads
-        self.qkv = _coded(exact.q, exact.k, exact.v)
-        self.o = _coded(exact.o)
+        self.qkv = kind.of(exact.q, exact.k, exact.v)
+        self.o = kind.of(exact.o)
         self.norm_q, self.norm_k = exact.norm_q, exact.norm_k
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -138,38 +144,37 @@ class Fp8Projections(nn.Module):
         return asked, kept, told
 
 
-def use_fp8(layer: WanLayer) -> None:
-    """Have a layer of the kind multiply in 8 bits, see Fp8Linear, wherever it does so in every call.
+def use_8_bits(layer: WanLayer, kind: type[CodedLinear]) -> None:
+    """Have a layer of the kind multiply in 8 bits, see CodedLinear, wherever it does so in every call.
 
     Keys and values of the prompt, which are computed once, stay exact, as do norms and modulation.
 
     Raises:
-        ConfigError: its sizes do not divide by 16.
+        ConfigError: its sizes are none for that kind.
     """
-    if isinstance(layer.self_attn, Fp8Projections):
+    if isinstance(layer.self_attn, CodedProjections):
         return
-    layer.self_attn = Fp8Projections(layer.self_attn)
-    layer.cross_attn.q, layer.cross_attn.o = _coded(layer.cross_attn.q), _coded(layer.cross_attn.o)
+    layer.self_attn = CodedProjections(layer.self_attn, kind)
+    layer.cross_attn.q, layer.cross_attn.o = kind.of(layer.cross_attn.q), kind.of(layer.cross_attn.o)
     first, gelu, last = layer.ffn
-    layer.ffn = nn.Sequential(_coded(first), gelu, _coded(last))
+    layer.ffn = nn.Sequential(kind.of(first), gelu, kind.of(last))
 
 
-def speed_up(layers: Iterable[nn.Module], *, compiled: bool, fp8: bool) -> None:
+def speed_up(layers: Iterable[nn.Module], *, compiled: bool, linears: str | None) -> None:
     """Have layers of the kind compiled, or multiply in 8 bits, or both; they stay where they are from then on.
 
+    Args:
+        linears: in which 8 bits, of LINEARS; in their own dtype if None.
+
     Raises:
-        ConfigError: their sizes do not divide by 16, and they are to multiply in 8 bits.
+        ConfigError: their sizes are none for those.
     """
     kept = [cast(WanLayer, layer) for layer in layers]
     for layer in kept:
-        if fp8:
-            use_fp8(layer)
+        if linears is not None:
+            use_8_bits(layer, LINEARS[linears])
         if compiled:
             compile_parts([layer], layer.PARTS)
-
-
-def _coded(*linears: nn.Module) -> Fp8Linear:
-    return Fp8Linear(*(cast(nn.Linear, linear) for linear in linears))
 
 
 class HeadsNorm(nn.RMSNorm):
