@@ -253,6 +253,19 @@ def test_without_memory_for_all_those_that_fit_go_on():
     world.pool.check_integrity(sessions)
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_past_that_is_computed_anew_finds_room_where_memories_fill_the_pool(count):
+    policy = Window(frames=3, anew=True)
+    small, large = (tiny_world(policy=policy, pages=pages) for pages in (6 * count + 3, 400))
+    sessions, others = ([world.open(seed=seed) for seed in range(count)] for world in (small, large))
+    for block in range(24):
+        keys = [WALK[block % 4]] * count
+        made, wanted = ([one.result() for one in step_together(each, keys)] for each in (sessions, others))
+        assert all((one.frames == other.frames).all() for one, other in zip(made, wanted, strict=True))
+    assert max(session.remembered for session in sessions) < min(other.remembered for other in others)
+    small.pool.check_integrity(sessions)
+
+
 def test_stopping_between_two_calls_makes_nothing():
     world = tiny_world()
     sessions = opened(world)

@@ -142,7 +142,8 @@ def _propose(turns: Sequence[_Turn], between: Callable[[], None]) -> None:
     shared = turns[0].outcome if len(turns) == 1 else Future[Any]()
     with _into(shared):
         decoders = [turn.decoder for turn in turns]
-        made = propose_together(decoders, [turn.steering for turn in turns], between=between)
+        steering = [turn.steering for turn in turns]
+        made = _with_room(turns[0].session, lambda: propose_together(decoders, steering, between=between))
         for turn, (latents, recording) in zip(turns, made, strict=True):
             turn.block = LatentBlock(latents=latents, controls=turn.steering, recording=recording)
     if len(turns) > 1 and shared.done():
@@ -167,13 +168,26 @@ def _listener(session: Session, told: Told | None) -> VideoDecoder:
         return moment.decoder
     assert session._home.hear is not None
     heard = session._home.hear(told, moment.block)
+    return _with_room(session, lambda: _told(session._moment.decoder, heard))
+
+
+def _told(decoder: VideoDecoder, heard: Tensor) -> VideoDecoder:
+    """A fork of the decoder that hears this; PoolFull leaves nothing behind."""
+    fork = decoder.fork()
+    try:
+        fork.tell(heard)
+    except PoolFull:
+        fork.close()
+        raise
+    return fork
+
+
+def _with_room(session: Session, work: Callable[[], Answer]) -> Answer:
+    """What work returns, which begins anew whenever a memory is forgotten for the room it wants; PoolFull without."""
     while True:
-        decoder = session._moment.decoder.fork()
         try:
-            decoder.tell(heard)
-            return decoder
+            return work()
         except PoolFull:
-            decoder.close()
             if not session._home.histories.make_room():
                 raise
 
@@ -233,16 +247,9 @@ def _change_over(turn: _Turn) -> Moment:
 
 
 def _write(turns: Sequence[_Turn]) -> None:
-    while turns:
-        try:
-            write_together(
-                [turn.session._moment.decoder for turn in turns],
-                [turn.block for turn in turns if turn.block is not None],
-            )
-            return
-        except PoolFull:
-            if not turns[0].session._home.histories.make_room():
-                raise
+    if turns:
+        blocks = [turn.block for turn in turns if turn.block is not None]
+        _with_room(turns[0].session, lambda: write_together([turn.session._moment.decoder for turn in turns], blocks))
 
 
 def _adopt(turn: _Turn, decoded: float) -> Chunk:
