@@ -20,6 +20,7 @@ from worldsim.cache.quant import parse_storage
 from worldsim.cache.retrieval import Retrieval
 from worldsim.codec.taehv import TaehvCodec, TaehvConfig, TaehvDecoder
 from worldsim.codec.wan import WanCodec
+from worldsim.codec.wan_tiles import Tiling
 from worldsim.decoding.prompting import PromptChange
 from worldsim.decoding.video import VideoDecoder
 from worldsim.errors import ConfigError, MissingDependency
@@ -227,6 +228,7 @@ def test_a_codec_takes_what_it_is_said_to_take() -> None:
         codec.decode(latents, begun)
     assert alive.most == pytest.approx(told.decode, rel=0.02)
     pictures = torch.zeros(13, 64, 96, 3, dtype=torch.uint8)
+    most = []
     for encode in (
         lambda: codec.encode(pictures, codec.open()),
         lambda: picture_condition(pictures[0], codec, most=5),
@@ -234,7 +236,25 @@ def test_a_codec_takes_what_it_is_said_to_take() -> None:
         alive = _Alive()
         with alive:
             encode()
-        assert alive.most == pytest.approx(told.encode, rel=0.02)
+        most.append(alive.most)
+    assert most[0] < most[1] == pytest.approx(told.encode, rel=0.02)
+
+
+@pytest.mark.parametrize("tiling", [None, Tiling(side=6, overlap=2)])
+def test_a_codec_lets_go_of_what_it_carried_while_it_goes_on(tiling: Tiling | None) -> None:
+    """Of three frames never two states are alive beside the one that it was given."""
+    codec = WanCodec(real_codec(base_dim=8).model, tiling=tiling)
+    latents = torch.zeros(4, 16, 8, 12)
+    _, begun = codec.decode(latents[:2], codec.open())
+    peaks = []
+    for frames in (1, 3):
+        alive = _Alive()
+        with alive:
+            _, after = codec.decode(latents[:frames], begun)
+        peaks.append(alive.most)
+    state = sum(carried.nbytes for carried in after.values())
+    assert peaks[1] - peaks[0] < state / 2
+    assert all(codec.decode(latents[:1], begun)[1].keys() == each.keys() for each in (begun, after))
 
 
 def test_a_tiny_decoder_takes_what_it_is_said_to_take() -> None:

@@ -349,12 +349,18 @@ def codec_bytes(codecs: Sequence[WanCodec | TaehvCodec], config: WanConfig, fram
     networks = [codec.model if isinstance(codec, WanCodec) else codec.network for codec in codecs]
     latents = torch.empty(frames, config.channels, config.height, config.width, device=_META)
     pictures = torch.empty(1 + 2 * encoder.group, *size, 3, dtype=torch.uint8, device=_META)
+
+    def encode() -> None:
+        # As a picture is encoded to stand beside the noise: the state before is kept, to see whether it rests.
+        _, begun = encoder.encode(pictures[: 1 + encoder.group], encoder.open())
+        encoder.encode(pictures[1 + encoder.group :], begun)
+
     _, begun = decoder.decode(latents[:1].repeat(2, 1, 1, 1), decoder.open())
     return CodecBytes(
         weights=sum(map(_bytes_of, networks)),
         state=sum(carried.nbytes for carried in begun.values()),
         decode=_peak(lambda: decoder.decode(latents, begun)),
-        encode=_peak(lambda: encoder.encode(pictures, encoder.open())),
+        encode=_peak(encode),
     )
 
 
