@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from worldsim.decoding import likeness
-from worldsim.decoding.likeness import Looks, look
+from worldsim.decoding.likeness import Looks, look, unlike
 
 
 def frames(count: int, seed: int) -> dict[int, Tensor]:
@@ -54,3 +54,10 @@ def test_each_frame_is_looked_at_once_and_forgotten_with_the_rest(monkeypatch: p
 
 def test_of_no_frames_nothing_is_told() -> None:
     assert Looks({}).like_newest() == {}
+
+
+@pytest.mark.parametrize("seed", [5, 6])
+def test_what_was_told_is_unlike_what_is_told_now_by_the_angle_between_them(seed: int) -> None:
+    now, other = torch.nn.functional.normalize(torch.randn(2, 9, generator=torch.Generator().manual_seed(seed)), dim=1)
+    found = unlike([now, -now, other], now)
+    assert found == pytest.approx([0, 2, 1 - float(now.double() @ other.double())], abs=1e-6)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from worldsim.cache.policy import Full, Seen, SinkWindow, Window, nothing_alike
 from worldsim.cache.pool import PagePool
+from worldsim.cache.retrieval import Retrieval
 from worldsim.decoding.plan import VideoPlan
 from worldsim.decoding.prompting import KEEP, PromptChange, newest_run, parse_prompt_change, prompt_change_text
 from worldsim.decoding.video import VideoDecoder
@@ -165,6 +166,7 @@ def test_frames_computed_anew_are_what_one_pass_over_them_makes_under_the_new_pr
             controls=old.controls[:, held],
             keys=old.keys[:, held],
             values=old.values[:, held],
+            gists=old.gists[held],
         )
     )
     one_pass.context.skip(8 - anew - one_pass.context.next_frame)
@@ -264,3 +266,20 @@ def test_a_change_that_the_policy_has_no_answer_to_changes_nothing(monkeypatch):
             video.tell(heard("a lake"))
     assert torch.equal(live(video, 1)[0], live(other, 1)[0])
     assert video.context.frames == other.context.frames
+
+
+def test_runs_that_were_told_the_same_are_brought_back_and_a_fork_remembers_what_they_were_told():
+    policy = Retrieval(recent=2, top=1, run=2, bank=4, tau=1)
+    video = decoder(replace(PLAN, policy=policy))
+    for text in ("a wood", "a lake by night", "the sea and ships"):
+        video.tell(heard(text))
+        live(video, 2)
+    for text, wanted in (("a lake by night", {4, 5, 6, 7}), ("a wood", {0, 1, 2, 3}), ("the sea and ships", {8, 9})):
+        for told in (video.fork(), other := decoder(replace(PLAN, policy=policy))):
+            if told is other:
+                other.heard = heard("the sea and ships")
+                other.resume(video.state())
+            told.tell(heard(text))
+            far = {one.frame for one in told.view(2).seen} - {10, 11}
+            assert far
+            assert far <= wanted

@@ -12,7 +12,7 @@ import torch
 from worldsim.cache.policy import Full
 from worldsim.cache.pool import PagePool
 from worldsim.decoding.plan import VideoPlan
-from worldsim.decoding.state import COMPUTED, VideoState, check_state, state_of_nothing
+from worldsim.decoding.state import COMPUTED, VideoState, check_state, gists_for, state_of_nothing
 from worldsim.decoding.video import VideoDecoder
 from worldsim.errors import ConfigError, ShapeError
 from worldsim.noise import block_noise
@@ -121,3 +121,17 @@ def test_without_pages_all_else_stays():
     assert light.keys.shape[1] == light.values.shape[1] == 0
     assert light.frames == whole.frames
     assert torch.equal(light.latents, whole.latents)
+
+
+def test_gists_are_given_to_the_frames_that_were_told_so_and_todays_where_none_were_kept():
+    now, told = torch.tensor([0.6, 0.8]), torch.tensor([[1.0, 0], [0, 1], [0.6, 0.8]])
+    found = gists_for(replace(state(), gists=told), now)
+    assert [*found] == [0, 5, 6]
+    assert torch.equal(torch.stack([*found.values()]), told)
+    assert gists_for(state(), now) == {0: now, 5: now, 6: now}
+    assert gists_for(replace(state(), gists=told), None) == {0: None, 5: None, 6: None}
+    for wrong in (told[:2], told[:, :1], told[0]):
+        with pytest.raises(ShapeError, match=r"expected gists of prompts \[3, 2\], got .*; restore a whole state"):
+            gists_for(replace(state(), gists=wrong), now)
+    with pytest.raises(ConfigError, match="gists of prompts that are no numbers"):
+        check_state(replace(state(), gists=told / 0), BACKBONE, ahead=2, from_nothing=False)

@@ -121,6 +121,22 @@ def test_a_snapshot_of_a_world_of_keys_alone_that_was_told_something_is_refused(
         read_snapshot(tmp_path / "here")
 
 
+@pytest.mark.parametrize("keep", ["log", "pages"])
+def test_a_session_that_brings_back_what_was_told_alike_goes_on_bit_for_bit(tmp_path, keep):
+    world, again = (told_world(policy=parse_policy("blockvid:recent=2,top=1,run=2,bank=4,tau=1")) for _ in range(2))
+    session = world.open(seed=4, prompt="a wood")
+    for prompt in ("a lake by night", "the sea and ships"):
+        for _ in range(2):
+            session.step()
+        session.set_prompt(prompt)
+    session.step()
+    session.save(tmp_path / "here", keep=keep)
+    restored = worldsim.restore(tmp_path / "here", world=again)
+    for each in (session, restored):
+        each.set_prompt("a wood", over=2)
+    assert future(restored) == future(session)
+
+
 @pytest.mark.parametrize("keep", ["log", "latents", "pages"])
 def test_a_session_is_saved_before_its_first_block(tmp_path, keep):
     world = told_world()

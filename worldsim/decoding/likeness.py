@@ -1,8 +1,8 @@
-"""How like frames are to each other, by their latents alone."""
+"""How like frames are to each other: by their latents, and by what they were told where they were told something."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -18,6 +18,15 @@ def look(latents: Tensor) -> Tensor:
     The cosine of two looks tells how like their frames are.
     """
     return normalize(adaptive_avg_pool2d(latents.float(), PARTS).flatten(), dim=0)
+
+
+def unlike(gists: Sequence[Tensor], now: Tensor) -> list[float]:
+    """How unlike what frames were told is to what is told now, 0 of the same prompt to 2: by cosine, of their gists.
+
+    Source: BlockVid, Zhang et al. 2025 (arXiv:2511.22973), which retrieves by the likeness of prompts.
+    """
+    told: list[float] = (1 - torch.stack([*gists]) @ now).tolist()
+    return told
 
 
 class Looks:

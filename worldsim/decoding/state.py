@@ -32,6 +32,7 @@ class VideoState:
     memory: what the backbone remembers beside that, see worldsim.models.protocol.Memory.
     salient: under a sparse policy, which tokens of each frame stay when it grows old, bool [F, tokens]. Of frames that
         have, keys and values of other tokens are zeros.
+    gists: of a video that is told in words, what each of those frames was told, see PromptedBackbone.gist, [F, E].
     ahead: under a plan that rolls, the blocks on their way, [1, F, C, H, W], each a level noisier than the one before.
     """
 
@@ -44,6 +45,7 @@ class VideoState:
     values: Tensor
     memory: Memory = field(default_factory=dict)
     salient: Tensor | None = None
+    gists: Tensor | None = None
     ahead: Tensor | None = None
 
     def without_pages(self) -> VideoState:
@@ -81,11 +83,32 @@ def check_state(state: VideoState, backbone: Backbone, *, ahead: int, from_nothi
         )
     _check_numbers("latents", state.latents, (1, held, *backbone.geometry.frame_shape))
     _check_numbers("controls", state.controls, (1, held, backbone.controls), STEERED)
+    if state.gists is not None:
+        _check_numbers("gists of prompts", state.gists, (held, *state.gists.shape[1:]))
     if state.ahead is not None:
         _check_numbers("latents of blocks on their way", state.ahead, (1, ahead, *backbone.geometry.frame_shape))
     mask, wanted = state.salient, (held, backbone.pages.tokens)
     if mask is not None and (mask.dtype != torch.bool or mask.shape != wanted):
         raise ShapeError(f"expected salient tokens bool {list(wanted)}, got {mask.dtype} {list(mask.shape)}")
+
+
+def gists_for(state: VideoState, now: Tensor | None) -> dict[int, Tensor | None]:
+    """What each frame of a state was told, or what is told now if the state is from before that was kept.
+
+    Args:
+        now: the gist of what is told now, [E]; None of a video that is told nothing in words.
+
+    Raises:
+        ShapeError: it is the state of a video that is told by another backbone.
+    """
+    if state.gists is None or now is None:
+        return dict.fromkeys(state.frames, now)
+    if state.gists.shape != (len(state.frames), *now.shape):
+        raise ShapeError(
+            f"expected gists of prompts [{len(state.frames)}, {len(now)}], got {list(state.gists.shape)}; restore a "
+            "whole state of this world"
+        )
+    return dict(zip(state.frames, state.gists.to(now), strict=True))
 
 
 def _check_numbers(name: str, found: Tensor, shape: Sequence[int], known: Sequence[torch.dtype] = COMPUTED) -> None:

@@ -20,20 +20,18 @@ from worldsim.cache.sight import Sight
 from worldsim.cache.view import ContextView, Recording
 from worldsim.decoding.batch import propose_together, write_together
 from worldsim.decoding.draws import Draws
-from worldsim.decoding.likeness import Looks
+from worldsim.decoding.held import Held, Kept, gists_of, joined
+from worldsim.decoding.likeness import Looks, unlike
 from worldsim.decoding.loop import Guarantee
 from worldsim.decoding.plan import VideoPlan
 from worldsim.decoding.prompting import newest_run
 from worldsim.decoding.rolling import Ahead, WindowCanvas, open_window
 from worldsim.decoding.state import VideoState as VideoState
-from worldsim.decoding.state import check_state, state_of_nothing
+from worldsim.decoding.state import check_state, gists_for, state_of_nothing
 from worldsim.errors import ConfigError, PoolFull, ShapeError, shown
-from worldsim.models.protocol import Backbone, Chart, Memory, RememberingBackbone, SteeredBackbone
+from worldsim.models.protocol import Backbone, Chart, Memory, PromptedBackbone, RememberingBackbone, SteeredBackbone
 from worldsim.samplers import LatentCanvas
 from worldsim.schedules import mix
-
-Held = Mapping[int, tuple[Tensor, Tensor]]
-"""Frames of the past by their numbers, ascending: latents [1, 1, C, H, W] and what steered each, [1, 1, A]."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -108,7 +106,8 @@ class VideoDecoder:
         """
         if not self._held:
             raise ConfigError("a decoder goes on from frames it was given; prefill at least one")
-        return self._held[max(self._held)]
+        latents, controls, _ = self._held[max(self._held)]
+        return latents, controls
 
     @property
     def steering(self) -> Tensor | None:
@@ -178,7 +177,7 @@ class VideoDecoder:
             self._held = {frame: held[frame] for frame in self._context.frames}
             self._view = self._seen = None
             if again:
-                latents, controls = (torch.cat([held[at][part] for at in again], dim=1) for part in (0, 1))
+                latents, controls = joined(held[at] for at in again)
                 write_together([self], [LatentBlock(latents=latents, controls=controls)])
                 self._ahead = ahead
             looks = self._look_back(self._held, self._context.next_frame)[0]
@@ -208,7 +207,7 @@ class VideoDecoder:
         if not frames:
             return nothing
         keys, values = self._keys_and_values(frames) if pages else (nothing.keys, nothing.values)
-        latents, controls = (torch.cat([self._held[frame][part] for frame in frames], dim=1) for part in (0, 1))
+        latents, controls = joined(self._held[frame] for frame in frames)
         return VideoState(
             blocks=self.blocks,
             next_frame=self._context.next_frame,
@@ -219,6 +218,7 @@ class VideoDecoder:
             values=values,
             memory=self._memory,
             salient=self._mask(frames),
+            gists=torch.stack(gists) if (gists := gists_of(self._held)) else None,
             ahead=None if self._ahead is None else self._ahead.latents,
         )
 
@@ -251,10 +251,13 @@ class VideoDecoder:
             if not state.memory:
                 raise ConfigError("a state without a memory is none of a decoder that recalls; restore a whole one")
             cast(RememberingBackbone, self.backbone).chart(state.memory)
+        gists = gists_for(state, self._gist())
         if state.frames and state.keys.shape[1:2] == state.values.shape[1:2] == (0,):
             self._prefill_again(state)
         else:
             self._hold(state)
+        self._held = {frame: kept._replace(gist=gists[frame]) for frame, kept in self._held.items()}
+        self._seen = None
         self._ahead = None if state.ahead is None else Ahead(state.ahead.to(self.pool.device))
 
     def _hold(self, state: VideoState) -> None:
@@ -265,10 +268,10 @@ class VideoDecoder:
         )
         self.close()
         self._context, self._memory, self.blocks = context, state.memory, state.blocks
-        self._seen, self._sight, self._looks = None, Sight(), Looks({})
+        self._sight, self._looks = Sight(), Looks({})
         latents, controls = (part.to(self.pool.device) for part in (state.latents, state.controls))
         places = [(frame, slice(at, at + 1)) for at, frame in enumerate(state.frames)]
-        self._held = {frame: (latents[:, at], controls[:, at]) for frame, at in places}
+        self._held = {frame: Kept(latents[:, at], controls[:, at]) for frame, at in places}
 
     def _prefill_again(self, state: VideoState) -> None:
         twin = VideoDecoder(self.backbone, self.pool, self.plan, self.seed, state.blocks)
@@ -280,7 +283,7 @@ class VideoDecoder:
             raise
         self.close()
         self._context, self._held, self.blocks = twin._context, twin._held, state.blocks
-        self._seen, self._sight, self._looks = twin._seen, Sight(), twin._looks
+        self._sight, self._looks = Sight(), twin._looks
         self._memory = state.memory
 
     def _prefill_at(self, frames: Sequence[int], latents: Tensor, controls: Tensor) -> None:
@@ -391,7 +394,7 @@ class VideoDecoder:
         twin.heard = self.heard
         with closing(twin):
             frames = [one.frame for one in seen]
-            twin._prefill_at(frames, *(torch.cat([self._held[frame][part] for frame in frames], 1) for part in (0, 1)))
+            twin._prefill_at(frames, *joined(self._held[frame] for frame in frames))
             self.calls += twin.calls
             yield twin.context
 
@@ -406,7 +409,8 @@ class VideoDecoder:
     def _look_back(self, held: Held, following: int) -> tuple[Mapping[bool, Sequence[Seen]], Looks]:
         """What a block sees that follows on what is held, and a window if it rolls; and the looks of that, as known.
 
-        Likeness is to the newest frame, which what comes next will be most like.
+        Likeness is to the newest frame, which what comes next will be most like, less what a frame was told otherwise
+        than what comes next is.
 
         Raises:
             ConfigError: the policy answers what no policy may.
@@ -416,8 +420,11 @@ class VideoDecoder:
         def alike(frame: int) -> float:
             nonlocal looks
             if not told:
-                looks = looks.of({number: latents[0, 0] for number, (latents, _) in held.items()})
+                looks = looks.of({number: kept.latents[0, 0] for number, kept in held.items()})
                 told.update(looks.like_newest())
+                if (now := self._gist()) is not None:
+                    less = zip(held, unlike(gists_of(held), now), strict=True)
+                    told.update({number: told[number] - by for number, by in less})
             if frame not in told:
                 raise ConfigError(
                     f"the policy {shown(self.plan.policy)} asks how like frame {shown(frame)} is, which is not held; "
@@ -447,7 +454,8 @@ class VideoDecoder:
         first, before = self._context.next_frame, self.tail(block.latents)
         # Copied: a view would keep all that was prefilled alive.
         pieces = zip(block.latents.split(1, dim=1), block.controls.split(1, dim=1), strict=True)
-        added = {first + at: (frame.clone(), steering.clone()) for at, (frame, steering) in enumerate(pieces)}
+        gist = self._gist()
+        added = {first + at: Kept(frame.clone(), steering.clone(), gist) for at, (frame, steering) in enumerate(pieces)}
         held = {**self._held, **added}
         frames, following = tuple(held), first + block.latents.shape[1]
         kept = self.plan.on_prompt.hold(frames, kept_by(self.plan.policy, frames, following))
@@ -464,6 +472,10 @@ class VideoDecoder:
         if self.plan.recall:
             backbone = cast(RememberingBackbone, self.backbone)
             self._memory = backbone.remember(self._memory, block.latents, before, block.controls)
+
+    def _gist(self) -> Tensor | None:
+        """Of what its next block hears."""
+        return None if self.heard is None else cast(PromptedBackbone, self.backbone).gist(self.heard)
 
     def _check(self, controls: Tensor, frames: int) -> None:
         wanted = (1, frames, self.backbone.controls)

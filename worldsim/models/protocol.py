@@ -185,6 +185,13 @@ class PromptedBackbone(Backbone, Protocol):
         """
         ...
 
+    def gist(self, heard: Tensor, /) -> Tensor | None:
+        """What that is about, float32 [E] of length 1: the cosine of two tells how like their prompts are.
+
+        None of what is heard that was not said in words.
+        """
+        ...
+
     def prompted(self, heard: Tensor, first: Sequence[int], /) -> Backbone:
         """The same backbone, told a prompt for each row of a call.
 

@@ -65,8 +65,8 @@ class Mark:
             return self._moment.fork()
         was = self._moment.decoder
         decoder = VideoDecoder(was.backbone, was.pool, was.plan, was.seed)
-        decoder.resume(self._copy)
         decoder.heard = was.heard
+        decoder.resume(self._copy)
         return replace(self._moment, decoder=decoder)
 
 

@@ -32,7 +32,7 @@ Keep = Literal["log", "latents", "pages"]
 "pages": the keys and values too; the session goes on at once, and bit for bit.
 """
 _STATE = ("latents", "controls", "keys", "values")
-_MAYBE = ("salient", "ahead")
+_MAYBE = ("salient", "gists", "ahead")
 """What some plans leave in a state and others do not."""
 _PAGE = (torch.bfloat16, *COMPUTED)
 """The kinds of numbers that keys and values may be: a pool casts them to its own, which a GPU may have others of."""
@@ -217,8 +217,7 @@ def _read(path: Path) -> Snapshot:
         next_frame=header["next_frame"],
         frames=tuple(header["frames"]),
         **{name: tensors[name] for name in _STATE},
-        salient=tensors.get("salient"),
-        ahead=tensors.get("ahead"),
+        **{name: tensors[name] for name in _MAYBE if name in tensors},
         memory={name.removeprefix(_MEMORY): tensors[name] for name in tensors if name.startswith(_MEMORY)},
     )
     return Snapshot(

@@ -231,6 +231,10 @@ class ToldBackbone:
         angles = torch.arange(1.0, 1 + self.geometry.channels, device=embeddings.device)
         return torch.sin(embeddings.mean(0) @ torch.stack((angles, angles.square())))
 
+    def gist(self, heard: Tensor) -> Tensor:
+        """What is heard, of length 1."""
+        return torch.nn.functional.normalize(heard.float(), dim=0)
+
     def prompted(self, heard: Tensor, first: Sequence[int] = ()) -> ToldBackbone:
         """The same one, told that of all frames."""
         return replace(self, heard=heard)

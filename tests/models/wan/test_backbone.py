@@ -375,3 +375,16 @@ def test_frames_or_levels_that_do_not_fit_are_refused(which: int, shape: tuple[i
     says = rf"expected frames \[2, F, 16, 6, 10\] .*got .*{re.escape(str(list(shape)))}"
     with pytest.raises(ShapeError, match=says):
         backbone(*given, full)
+
+
+@pytest.mark.parametrize("seed", [31, 32])
+def test_prompts_are_like_each_other_by_their_words_however_short_they_are(seed: int) -> None:
+    backbone = drawn(seed)
+    short, other = embeddings(seed, 2), embeddings(seed + 9, 2)
+    gists = [backbone.gist(backbone.hear(words)) for words in (short, short.flip(0), other, torch.cat((short, other)))]
+    like = torch.stack(gists) @ gists[0]
+    assert gists[0].dtype == torch.float32
+    assert float(like[0]) == pytest.approx(1)
+    assert float(like[1]) == pytest.approx(1, abs=1e-5), "the order of words is none of theirs"
+    assert float(like[2]) < 0.8
+    assert float(like[2]) < float(like[3]) < 0.99, "half of the words are the same"

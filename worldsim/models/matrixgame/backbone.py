@@ -86,6 +86,9 @@ class MatrixGameBackbone(nn.Module):
         heard = torch.stack([torch.stack((each.keys(told), each.values(told))) for each in listeners])
         return torch.cat((heard.flatten(), condition.to(heard).flatten()))
 
+    def gist(self, heard: Tensor) -> None:
+        """Nothing: what is heard is a picture, see PromptedBackbone."""
+
     def prompted(self, heard: Tensor, first: Sequence[int]) -> Pictured:
         """The same backbone, each video of a batch starting from its own picture; weights are shared.
 

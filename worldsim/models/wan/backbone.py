@@ -86,6 +86,14 @@ class WanBackbone(nn.Module):
         listeners = [cast(WanLayer, layer).cross_attn for layer in self.blocks]
         return torch.stack([torch.stack((each.keys(text), each.values(text))) for each in listeners])
 
+    def gist(self, heard: Tensor) -> Tensor:
+        """The mean of the keys and values of the first layer over all words, [2 * dim]: see PromptedBackbone.
+
+        Each less that of the last, which is of no word as a rule: padding, alike in all prompts, would outweigh words.
+        """
+        words = heard[0].float()
+        return F.normalize((words - words[:, -1:]).mean(1).flatten(), dim=0)
+
     def prompted(self, heard: Tensor, first: Sequence[int] = ()) -> Prompted:
         """The same backbone, each video of a batch hearing its own prompt; weights are shared.
 
