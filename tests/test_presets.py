@@ -110,6 +110,9 @@ def test_a_world_without_clean_passes_says_so_in_its_logs(assets, clean_pass):
         ("noise", ["x"]),
         ("noise", None),
         ("clean_pass", []),
+        ("linears", 8),
+        ("compiled", None),
+        ("preview", ["x"]),
     ],
 )
 def test_a_log_with_a_plan_that_is_none_is_refused_and_says_what_is_wrong(assets, told, value):
@@ -235,6 +238,7 @@ def test_steps_and_block_length_are_the_ones_asked_for(assets, frames):
             UnknownName,
             r"no way of linear layers to multiply 'int4'; known: fp8, int8",
         ),
+        ("self-forcing", {"linears": ["int8"]}, UnknownName, r"multiply \['int8'\]; known: fp8, int8"),
         ("self-forcing", {"linears": "fp8", "device": "cpu"}, ConfigError, "an H100 .*; choose linears='int8' .* out"),
         ("crafter", {"linears": "fp8"}, ConfigError, "linears='fp8' cannot be chosen for crafter"),
         ("crafter", {"compiled": True}, ConfigError, "compiled=True cannot be chosen for crafter"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,8 +13,18 @@ import torch
 from PIL import Image
 
 from worldsim import matrixgame, pictures, wan
-from worldsim.errors import ConfigError, LogError
-from worldsim.published import PUBLISHED, Recipe, check_room, fit_picture, fps_of, settings_of, size_of
+from worldsim.errors import ConfigError, LogError, WeightsError
+from worldsim.published import (
+    PUBLISHED,
+    Place,
+    Recipe,
+    check_preview,
+    check_room,
+    fit_picture,
+    fps_of,
+    settings_of,
+    size_of,
+)
 from worldsim.wan_memory import pages_of
 
 WAN, GAME = wan.SELF_FORCING, matrixgame.RECIPES["matrix-game-2-gta"]
@@ -62,7 +73,9 @@ def test_a_size_that_has_no_room_for_one_block_is_refused_at_once(recipe: Recipe
 
 def test_a_log_tells_what_such_a_world_was_loaded_with() -> None:
     assert settings_of(WAN, {"size": [96, 64], "on_prompt": "keep"}) == {"size": "64x96", "on_prompt": "keep"}
+    fast = {"linears": "int8", "compiled": True}
     assert settings_of(GAME, {"size": [96, 64]}) == {"size": "64x96"}
+    assert settings_of(GAME, {"size": [96, 64], "preview": None, **fast}) == {"size": "64x96", **fast}
     for recipe, plan in (
         (WAN, {"size": [96, 64]}),
         (GAME, {}),
@@ -71,6 +84,22 @@ def test_a_log_tells_what_such_a_world_was_loaded_with() -> None:
     ):
         with pytest.raises(LogError, match="does not tell its size"):
             settings_of(recipe, plan)
+
+
+def test_a_log_tells_what_is_in_the_file_of_a_preview_and_not_where_it_lies(tmp_path: Path) -> None:
+    one, same, other = (tmp_path / name for name in "abc")
+    for path, text in ((one, b"tiny"), (same, b"tiny"), (other, b"other")):
+        path.write_bytes(text)
+    place = Place(size=(96, 64), device=torch.device("cpu"), preview=one)
+    told = place.chosen
+    assert told == {"linears": None, "compiled": False, "preview": f"sha256:{hashlib.sha256(b'tiny').hexdigest()}"}
+    for plan, preview in ((told, one), (told, str(same)), ({}, other), ({}, None), ({"preview": None}, None)):
+        check_preview(plan, preview)
+    for plan, wrong in ((told, other), (told, None), ({"preview": None}, one)):
+        with pytest.raises(LogError, match="lived with preview"):
+            check_preview(plan, wrong)
+    with pytest.raises(WeightsError, match="there is no weights file"):
+        check_preview({}, tmp_path / "d")
 
 
 @pytest.mark.parametrize("needs_picture", [False, True])

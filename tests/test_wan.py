@@ -25,17 +25,19 @@ from worldsim.cache.pool import PagePool
 from worldsim.codec.taehv import TaehvConfig
 from worldsim.decoding.prompting import KEEP, PromptChange
 from worldsim.decoding.video import VideoDecoder
-from worldsim.errors import ConfigError, NotShipped, UnknownName, WeightsError
+from worldsim.errors import ConfigError, LogError, NotShipped, UnknownName, WeightsError
 from worldsim.keeping import Keeping
 from worldsim.models.wan.backbone import WanBackbone
 from worldsim.models.wan.config import WanConfig, wan_config
 from worldsim.models.wan.stored import wanted_shapes
 from worldsim.noise import block_noise
 from worldsim.pictures import fit_picture
+from worldsim.presets import world_of
 from worldsim.runtime.engine import Engine
 from worldsim.runtime.journal import read_log
 from worldsim.runtime.session import Session
 from worldsim.runtime.world import World
+from worldsim.session.log import SessionLog
 from worldsim.wan import RECIPES, WanRecipe, load_parts, open_backbone, parse_size, plan_memory, room_for
 from worldsim.wan_memory import Shortcuts, pages_of
 
@@ -83,6 +85,14 @@ def original(folder: Path, name: str, *parts: str) -> Path:
     }
     torch.save(made, beside(folder) / name)
     return folder
+
+
+def tiny_decoder(path: Path, *, seed: int = 3) -> Path:
+    """A file of the tiny decoder as it is published."""
+    generator = torch.Generator().manual_seed(seed)
+    tiny = {name: torch.randn(shape, generator=generator) / 9 for name, shape in taehv_shapes(TaehvConfig()).items()}
+    torch.save(tiny, path)
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -631,10 +641,8 @@ def test_a_preview_that_is_no_tiny_decoder_is_refused_and_one_that_is_shows_pict
         loaded("self-forcing", folder, preview=folder / "Wan2.1_VAE.pth")
     with pytest.raises(WeightsError, match="there is no weights file"):
         loaded("self-forcing", folder, preview=tmp_path / "none.pth")
-    generator = torch.Generator().manual_seed(3)
-    tiny = {name: torch.randn(shape, generator=generator) / 9 for name, shape in taehv_shapes(TaehvConfig()).items()}
-    torch.save(tiny, tmp_path / "taew2_1.pth")
-    plain, preview = (loaded("self-forcing", folder, **more) for more in ({}, {"preview": tmp_path / "taew2_1.pth"}))
+    tiny = tiny_decoder(tmp_path / "taew2_1.pth")
+    plain, preview = (loaded("self-forcing", folder, **more) for more in ({}, {"preview": tiny}))
     with plain.open(seed=1, prompt=PROMPT) as one, preview.open(seed=1, prompt=PROMPT) as other:
         assert one.step().frames.shape == other.step().frames.shape == (9, *SIZE, 3)
         assert one.latest.latents == other.latest.latents
@@ -899,17 +907,23 @@ def test_other_words_change_the_past_as_published(name: str, look: Any, change: 
     assert ours <= limit
 
 
-def test_layers_are_made_as_fast_as_is_asked_and_8_bits_make_another_world(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    compiled: list[str] = []
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is compiled, in place of compiling it: the device that is checked, then names of methods."""
+    names: list[str] = []
 
     def compile_(method: Any, *, dynamic: bool) -> Any:
-        compiled.append(method.__name__)
+        names.append(method.__name__)
         return method
 
-    monkeypatch.setattr("worldsim.published.check_compiler", lambda device: compiled.append(device.type))
+    monkeypatch.setattr("worldsim.published.check_compiler", lambda device: names.append(device.type))
     monkeypatch.setattr(torch, "compile", compile_)
+    return names
+
+
+def test_layers_are_made_as_fast_as_is_asked_and_8_bits_make_another_world(
+    folder: Path, compiled: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     planned: list[Shortcuts] = []
 
     def room(plan: Any, *, shortcuts: Shortcuts, **given: Any) -> Any:
@@ -927,3 +941,87 @@ def test_layers_are_made_as_fast_as_is_asked_and_8_bits_make_another_world(
     with plain.open(seed=1, prompt=PROMPT) as one, fast.open(seed=1, prompt=PROMPT) as other:
         wanted, found = (session.step().frames.astype(float) for session in (one, other))
     assert 0 < np.abs(wanted - found).mean() < 10
+
+
+def lived(world: World, saved: Path) -> SessionLog:
+    """The log of a block in a world, which is saved as nothing but that log."""
+    with world.open(seed=1, prompt=PROMPT) as session:
+        session.step()
+        session.save(saved, keep="log")
+        return session.log
+
+
+@pytest.mark.parametrize(
+    "chosen", [("linears",), ("compiled",), ("preview",), ("linears", "compiled", "preview")], ids="+".join
+)
+def test_what_was_lived_is_lived_again_from_its_log_in_a_world_that_is_loaded_so(
+    folder: Path, tmp_path: Path, compiled: list[str], chosen: Sequence[str]
+) -> None:
+    preview = tiny_decoder(tmp_path / "taew2_1.pth") if "preview" in chosen else None
+    fast: dict[str, Any] = {"linears": "int8" if "linears" in chosen else None, "compiled": "compiled" in chosen}
+    log = lived(loaded("self-forcing", folder, preview=preview, **fast), tmp_path / "saved")
+    assert bool(parts := [*compiled]) is fast["compiled"]
+    if preview is not None:
+        preview = preview.rename(tmp_path / "elsewhere.pth")
+    where: dict[str, Any] = {"device": "cpu", "weights": folder, "preview": preview}
+    world_of(SessionLog.decode(log.encode()), **where).replay(log)
+    with worldsim.restore(tmp_path / "saved", **where) as session:
+        assert session.block == 1
+    assert compiled == 3 * parts
+    for again in (
+        lambda: world_of(log, budget=1000, **where),
+        lambda: worldsim.restore(tmp_path / "saved", budget=1000, **where),
+    ):
+        with pytest.raises(ConfigError, match="the budget is 1000; choose one of"):
+            again()
+
+
+def test_a_world_that_was_loaded_otherwise_than_a_log_tells_is_refused_by_what_differs(
+    folder: Path, tmp_path: Path, compiled: list[str]
+) -> None:
+    preview = tiny_decoder(tmp_path / "taew2_1.pth")
+    plain, coded, fast, small = (
+        loaded("self-forcing", folder, **more)
+        for more in ({}, {"linears": "int8"}, {"linears": "int8", "compiled": True}, {"preview": preview})
+    )
+    name = "preview sha256:[0-9a-f]{64}"
+    for world, other, told in (
+        (plain, coded, "linears int8, here it is None; load the world as it was then, with the same options$"),
+        (coded, plain, "linears None, here it is int8; load"),
+        (coded, fast, "compiled True, here it is False; load"),
+        (plain, small, f"{name}, here it is None; load .*: preview=FILE or --preview FILE, the file with that SHA"),
+        (small, plain, f"preview None, here it is {name[8:]}; load .* with the same options: without a preview$"),
+    ):
+        log = lived(other, tmp_path / "saved")
+        with pytest.raises(LogError, match=f"^that session was lived with {told}"):
+            world.replay(log)
+        with pytest.raises(LogError, match=f"^that session was lived with {told}"):
+            worldsim.restore(tmp_path / "saved", world=world)
+
+
+def test_a_preview_that_is_not_that_of_a_log_is_told_before_weights_are_read(folder: Path, tmp_path: Path) -> None:
+    log = lived(loaded("self-forcing", folder, preview=tiny_decoder(tmp_path / "a.pth")), tmp_path / "saved")
+    other = tiny_decoder(tmp_path / "b.pth", seed=4)
+    for preview, error, told in (
+        (None, LogError, r"preview sha256:\w+, here it is None; .*: preview=FILE or --preview FILE, the file with"),
+        (other, LogError, r"preview sha256:\w+, here it is sha256:\w+; .*: preview=FILE or --preview FILE"),
+        (tmp_path / "c.pth", WeightsError, r"there is no weights file .*c\.pth"),
+    ):
+        with pytest.raises(error, match=told):
+            world_of(log, device="cpu", weights="nowhere", preview=preview)
+        with pytest.raises(error, match=told):
+            worldsim.restore(tmp_path / "saved", device="cpu", weights="nowhere", preview=preview)
+
+
+def test_a_log_from_before_these_were_told_is_lived_again_in_a_world_that_is_loaded_so(
+    folder: Path, tmp_path: Path
+) -> None:
+    preview = tiny_decoder(tmp_path / "taew2_1.pth")
+    small, both = (loaded("self-forcing", folder, preview=preview, linears=linears) for linears in (None, "int8"))
+    for world in (small, both):
+        log = lived(world, tmp_path / "saved")
+        plan = {name: told for name, told in log.opening.plan.items() if name not in ("linears", "compiled", "preview")}
+        old = replace(log, opening=replace(log.opening, plan=plan))
+        world.replay(old)
+        if world is small:
+            world_of(old, device="cpu", weights=folder, preview=preview).replay(old)

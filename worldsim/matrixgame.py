@@ -11,7 +11,7 @@ that of a block from the next block on, as the weights were trained: of the twel
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -207,12 +207,14 @@ class MatrixGameParts:
     codec: pixels to latents and back.
     see: what the backbone hears of a picture uint8 [H, W, 3].
     identity: SHA-256 that tells its weights from others.
+    chosen: as of an Origin.
     """
 
     backbone: MatrixGameBackbone
     codec: ForgetfulCodec
     see: Callable[[Tensor], Tensor]
     identity: str
+    chosen: Mapping[str, Any] = field(default_factory=dict)
 
 
 def load_parts(
@@ -286,6 +288,7 @@ def assemble_matrixgame(
     origin = Origin(
         name=recipe.name,
         weights=parts.identity,
+        chosen=parts.chosen,
         controls=recipe.controls,
         fps=FPS,
         size=(wan.height * STRIDE_PX, wan.width * STRIDE_PX),

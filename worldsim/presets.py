@@ -29,7 +29,7 @@ from worldsim.models.protocol import Codec
 from worldsim.models.small.atlas import Scroll
 from worldsim.models.small.backbone import SmallConfig
 from worldsim.models.small.weights import load_weights
-from worldsim.published import PUBLISHED, Place, Recipe, load_published, settings_of, size_of
+from worldsim.published import PUBLISHED, Place, Recipe, check_preview, load_published, settings_of, size_of
 from worldsim.runtime.devices import is_gpu, pick_device
 from worldsim.runtime.session import Session
 from worldsim.runtime.snapshot import read_snapshot
@@ -37,7 +37,7 @@ from worldsim.runtime.starts import Starts
 from worldsim.runtime.world import Origin, World
 from worldsim.samplers import Sampler, few_step
 from worldsim.schedules import few_step_sigmas
-from worldsim.session.log import SessionLog
+from worldsim.session.log import SessionLog, plan_told
 from worldsim.simulators.crafter import Crafter
 from worldsim.simulators.crafter_explorer import CrafterExplorer
 from worldsim.simulators.maze import Maze
@@ -384,19 +384,26 @@ def assemble(
 
 
 def restore(
-    path: Path | str, *, world: World | None = None, device: str = "auto", weights: Path | str | None = None
+    path: Path | str,
+    *,
+    world: World | None = None,
+    device: str = "auto",
+    weights: Path | str | None = None,
+    preview: Path | str | None = None,
+    budget: str | int | None = None,
 ) -> Session:
     """The session that Session.save wrote to a file.
 
     Args:
         path: of the file.
         world: where it goes on; loaded as it was then if None, which takes a policy that has a name.
-        device, weights: as for `load`, if it is loaded.
+        device, weights, preview, budget: as for `load`, if it is loaded.
 
     Raises:
         ConfigError: what is given is no path, or no world.
         SnapshotError: there is no such file, or it is torn or foreign.
-        LogError: it is of another world, other weights or another plan, or of a policy without a name and no world.
+        LogError: it is of another world, other weights, another plan or another preview, or of a policy without a name
+            and no world.
         NotReproduced: only the log was kept, and a block came out otherwise than it was recorded.
         PoolFull: no memory for another session.
     """
@@ -406,32 +413,24 @@ def restore(
         )
     snapshot = read_snapshot(path)
     if world is None:
-        world = world_of(snapshot.log, device=device, weights=weights)
+        world = world_of(snapshot.log, device=device, weights=weights, preview=preview, budget=budget)
     return world.restore(snapshot)
 
 
-_PLANNED = {
-    "policy": (str,),
-    "sigmas": (list,),
-    "frames_per_block": (int,),
-    "kv": (str, type(None)),
-    "recall": (bool,),
-    "noise": (str,),
-    "clean_pass": (bool,),
-}
-"""What a plan in a log says, and the types that it has there."""
-
-
-def world_of(log: SessionLog, *, device: str = "auto", weights: Path | str | None = None) -> World:
+def world_of(
+    log: SessionLog,
+    *,
+    device: str = "auto",
+    weights: Path | str | None = None,
+    preview: Path | str | None = None,
+    budget: str | int | None = None,
+) -> World:
     """The world that a log is of, loaded as it was then; arguments and errors as for `load`.
 
     Raises:
-        LogError: it tells of a plan that is none, or of a policy that has no name.
+        LogError: it tells of a plan that is none, of a policy that has no name, or of another preview.
     """
-    plan = {"kv": None, "recall": False, "noise": "plain", "clean_pass": True, **log.opening.plan}
-    wrong = [f"{name} {plan.get(name)!r:.80}" for name, kind in _PLANNED.items() if type(plan.get(name)) not in kind]
-    if wrong:
-        raise LogError(f"that log tells of a plan that no world was loaded with: {'; '.join(wrong)}")
+    plan = plan_told(log.opening)
     try:
         parse_policy(plan["policy"])
     except UnknownName as error:
@@ -441,14 +440,16 @@ def world_of(log: SessionLog, *, device: str = "auto", weights: Path | str | Non
             "worldsim.restore(path, world=...), world.go_on(log) or world.replay(log)"
         ) from error
     settings = {name: plan[name] for name in ("policy", "kv", "noise", "clean_pass")}
+    settings |= {"device": device, "weights": weights, "preview": preview, "budget": budget}
     recipe = PUBLISHED.get(log.opening.world)
     if recipe is None:
         settings |= {"frames_per_block": plan["frames_per_block"], "recall": plan["recall"]}
-        return load(log.opening.world, device=device, weights=weights, steps=len(plan["sigmas"]), **settings)
+        return load(log.opening.world, steps=len(plan["sigmas"]), **settings)
+    check_preview(log.opening.plan, preview)
     settings |= settings_of(recipe, plan)
     if plan["policy"] == policy_text(recipe.policy):
         del settings["policy"]
-    return load(log.opening.world, device=device, weights=weights, **settings)
+    return load(log.opening.world, **settings)
 
 
 def card(name: str) -> dict[str, Any]:

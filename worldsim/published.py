@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from worldsim import matrixgame, pictures, wan
 from worldsim.controls import Controls
 from worldsim.decoding.plan import VideoPlan
-from worldsim.errors import ConfigError, LogError, UnknownName
+from worldsim.errors import ConfigError, LogError, UnknownName, WeightsError
 from worldsim.files import path_of
 from worldsim.keeping import Keeping
 from worldsim.matrixgame import MatrixGameParts, MatrixGameRecipe
@@ -23,6 +23,7 @@ from worldsim.models.compiling import check_compiler
 from worldsim.models.wan.layers import LINEARS, speed_up
 from worldsim.runtime.devices import free_bytes
 from worldsim.runtime.world import World
+from worldsim.session.log import check_lived
 from worldsim.wan import WanParts, WanRecipe, dtype_on, parse_size, room_for
 from worldsim.wan_memory import Shortcuts
 
@@ -52,12 +53,17 @@ class Place:
 
     def check(self) -> None:
         """Raise ConfigError, or UnknownName, unless layers can be made as fast as is asked there."""
-        if self.linears is not None and self.linears not in LINEARS:
-            raise UnknownName("way of linear layers to multiply", self.linears, LINEARS)
         if self.linears is not None:
+            if not isinstance(self.linears, str) or self.linears not in LINEARS:
+                raise UnknownName("way of linear layers to multiply", self.linears, LINEARS)
             LINEARS[self.linears].check_device(self.device)
         if self.compiled:
             check_compiler(self.device)
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """What logs tell of it; of a preview what is in its file, since its path is one of this machine."""
+        return {"linears": self.linears, "compiled": self.compiled, "preview": _identity_of(self.preview)}
 
 
 def load_published(recipe: Recipe, plan: VideoPlan, weights: str | Path | None, place: Place) -> World:
@@ -86,9 +92,30 @@ Parts = TypeVar("Parts", WanParts, MatrixGameParts)
 def _fast(parts: Parts, place: Place) -> Parts:
     """The parts with layers as that place wants them; weights of 8 bits are others, and make other worlds."""
     speed_up(parts.backbone.blocks, compiled=place.compiled, linears=place.linears)
+    parts = replace(parts, chosen=place.chosen)
     if place.linears is None:
         return parts
     return replace(parts, identity=hashlib.sha256(f"{parts.identity} {place.linears}".encode()).hexdigest())
+
+
+def _identity_of(preview: str | Path | None) -> str | None:
+    """What tells a file of the tiny decoder from others; WeightsError if there is none."""
+    if preview is None:
+        return None
+    path = path_of(preview, "preview")
+    if not path.is_file():
+        raise WeightsError(f"there is no weights file {path}; give the path of one")
+    with path.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+def check_preview(plan: Mapping[str, Any], preview: str | Path | None) -> None:
+    """Raise LogError unless a log with that plan tells of that preview, or does not tell; told before weights are read.
+
+    Raises:
+        ConfigError, WeightsError: it is no path, or there is no such file.
+    """
+    check_lived(plan, {**plan, "preview": _identity_of(preview)})
 
 
 def size_of(recipe: Recipe, size: str | None) -> tuple[int, int]:
@@ -126,11 +153,12 @@ def controls_of(recipe: Recipe) -> Controls:
 
 def settings_of(recipe: Recipe, plan: Mapping[str, Any]) -> dict[str, Any]:
     """What the plan in a log tells of a published model alone, as `load` takes it; LogError if it does not."""
+    fast = {name: plan[name] for name in ("linears", "compiled") if name in plan}
     match plan:
         case {"size": [int(height), int(width)], "on_prompt": str(change)} if isinstance(recipe, WanRecipe):
-            return {"size": f"{width}x{height}", "on_prompt": change}
+            return {"size": f"{width}x{height}", "on_prompt": change, **fast}
         case {"size": [int(height), int(width)]} if isinstance(recipe, MatrixGameRecipe):
-            return {"size": f"{width}x{height}"}
+            return {"size": f"{width}x{height}", **fast}
     raise LogError("that log of a published model does not tell its size, or what a new prompt leaves of its past")
 
 

@@ -11,7 +11,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -214,6 +214,7 @@ class WanParts:
     embed: the embeddings of the words of a prompt, [L, text_dim].
     identity: SHA-256 that tells its weights from others.
     left_out: how many tokens at the end of a prompt are not embedded.
+    chosen: as of an Origin.
     """
 
     backbone: WanBackbone
@@ -221,6 +222,7 @@ class WanParts:
     embed: Callable[[str], Tensor]
     identity: str
     left_out: Callable[[str], int] = lambda _: 0
+    chosen: Mapping[str, Any] = field(default_factory=dict)
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -451,6 +453,7 @@ def assemble_wan(
     origin = Origin(
         name=recipe.name,
         weights=parts.identity,
+        chosen=parts.chosen,
         controls=CONTROLS,
         fps=FPS,
         size=(backbone.config.height * STRIDE_PX, backbone.config.width * STRIDE_PX),

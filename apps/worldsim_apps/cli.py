@@ -153,6 +153,10 @@ def replay(
     weights: Annotated[
         Path | None, typer.Option(help="The weights file it was lived with, if not the shipped one.")
     ] = None,
+    preview: Annotated[
+        Path | None, typer.Option(help="The file of the tiny decoder it was lived with, if it was with one.")
+    ] = None,
+    budget: Budget = None,
     as_json: Json = False,
 ) -> None:
     """Live a session again from its log alone."""
@@ -163,11 +167,11 @@ def replay(
     from worldsim_apps.progress import progress
     from worldsim_apps.results import check_files
 
-    check_files({"the video": output}, {"the weights": weights})
+    check_files({"the video": output}, {"the weights": weights, "the preview": preview})
     read = read_log(log)
     if output is not None:
         check_film(ahead_of_log(read, device).size)
-    world = world_of(read, device=device, weights=weights)
+    world = world_of(read, device=device, weights=weights, preview=preview, budget=budget)
     blocks = len(read.steps)
     with progress(f"replay {log}", max(1, blocks), quiet=as_json) as bar:
         film_log(world, read, output, verify=verify, on_block=lambda: bar.advance(1))

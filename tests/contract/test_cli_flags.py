@@ -13,7 +13,7 @@ PROMISED = {
     "generate": "--world --actions --prompt --prompts --seconds --seed --start --image --video --policy --kv --budget "
     "--spill --noise --no-clean-pass --steps --frames-per-block --size --on-prompt --preview --compile --linears "
     "--device --weights --output -o --log --explain --json",
-    "replay": "log --verify --output -o --device --weights --json",
+    "replay": "log --verify --output -o --device --weights --preview --budget --json",
     "serve": "--world --host --port --max-sessions --token --origin --name --folder --image --policy --kv "
     "--budget --spill --noise --no-clean-pass --steps --frames-per-block --size --on-prompt --preview --compile "
     "--linears --device --weights --open --json",

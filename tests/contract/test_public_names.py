@@ -18,7 +18,7 @@ PROMISED = {
         "noise='plain', clean_pass=True, budget=None, spill=None, size=None, on_prompt=None, preview=None, "
         "sessions=None, compiled=False, linears=None)"
     ),
-    "restore": "(path, *, world=None, device='auto', weights=None)",
+    "restore": "(path, *, world=None, device='auto', weights=None, preview=None, budget=None)",
     "World.open": "(self, *, seed=0, start=None, frames=None, keys=None, hour=None, prompt=None, log=None)",
     "World.go_on": "(self, log)",
     "World.replay": "(self, log, *, verify=True, on_chunk=None)",

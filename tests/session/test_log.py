@@ -5,13 +5,27 @@ from __future__ import annotations
 import json
 import random
 import zlib
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from worldsim.errors import LogError
-from worldsim.session.log import FORMAT, Given, Opening, Rewind, SessionLog, Step, Trail, detour, encode, is_log
+from worldsim.session.log import (
+    FORMAT,
+    Given,
+    Opening,
+    Rewind,
+    SessionLog,
+    Step,
+    Trail,
+    check_lived,
+    detour,
+    encode,
+    is_log,
+    plan_told,
+)
 
 GIVEN = Given(pixels=bytes(range(24)) * 2, shape=(2, 2, 4, 3), keys=(frozenset(), frozenset({"KeyA", "Space"})), hour=3)
 OPENING = Opening(
@@ -177,3 +191,40 @@ def test_a_trail_gives_its_steps_in_order_and_is_shared_by_what_branches_off():
     one, other = Trail(step(2, "KeyA"), stem), Trail(step(2, "KeyD"), stem)
     assert one.steps() == (step(0), step(1), step(2, "KeyA"))
     assert other.steps()[:2] == stem.steps()
+
+
+def test_a_plan_is_told_with_what_its_log_is_too_old_to_say():
+    plan = {"policy": "window:frames=5", "sigmas": [1.0], "frames_per_block": 3}
+    later = {"kv": None, "recall": False, "noise": "plain", "clean_pass": True}
+    chosen = {"linears": None, "compiled": False}
+    assert plan_told(replace(OPENING, plan=plan)) == plan | later | chosen
+    said = plan | {name: None for name in ("kv", "preview")} | {"linears": "int8", "compiled": True}
+    assert plan_told(replace(OPENING, plan=said)) == said | {"recall": False, "noise": "plain", "clean_pass": True}
+    with pytest.raises(LogError, match=r"no world was loaded with: sigmas None; compiled 1$"):
+        plan_told(replace(OPENING, plan={"policy": "full", "frames_per_block": 3, "compiled": 1}))
+
+
+THEN = {"weights": "a", "kv": None, "linears": "int8", "compiled": False, "preview": "sha256:a"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"kv": "fp8"}, "kv None, here it is fp8; load the world as it was then, with the same options$"),
+        ({"weights": "b", "compiled": True}, "weights a, here it is b; compiled False, here it is True; load"),
+        ({"weights": "b", "linears": None}, "linears int8, here it is None; load"),
+        ({"preview": None}, "preview sha256:a, here it is None; .*: preview=FILE or --preview FILE, the file with"),
+    ],
+)
+def test_what_was_lived_otherwise_is_refused_by_what_differs(changed, told):
+    check_lived(THEN, THEN)
+    with pytest.raises(LogError, match=f"^that session was lived with {told}"):
+        check_lived(THEN, THEN | changed)
+
+
+def test_what_a_log_or_a_world_cannot_tell_is_not_held_against_it():
+    old = {"weights": "a", "kv": None}
+    check_lived(old, THEN)
+    check_lived(THEN, old)
+    with pytest.raises(LogError, match=r"lived with kv int8, here it is None;"):
+        check_lived(old | {"kv": "int8"}, {"weights": "a"})

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from worldsim.runtime.session import Home, Session, relive
 from worldsim.runtime.snapshot import Snapshot
 from worldsim.runtime.starts import Starts
 from worldsim.runtime.voice import Eye, Voice, kept_prompt
-from worldsim.session.log import Given, Opening, SessionLog, Step, Trail
+from worldsim.session.log import Given, Opening, SessionLog, Step, Trail, check_lived
 from worldsim.session.prompt import Coming, Told, first_told
 from worldsim.simulators.protocol import Simulator
 
@@ -51,6 +51,7 @@ class Origin:
     size: (height, width) of a frame in pixels.
     starts: the starting places that come with it.
     simulator: makes the real engine it was learned from; None if it was learned from none.
+    chosen: what was chosen of its parts beside its plan, as logs tell it; nothing where nothing can be.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Origin:
     size: tuple[int, int]
     starts: Starts
     simulator: Callable[[], Simulator] | None = None
+    chosen: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def learned_from(cls, simulator: Callable[[], Simulator], *, name: str, weights: str, starts: Starts) -> Origin:
@@ -384,17 +386,10 @@ class World:
 
     def _check(self, opening: Opening) -> None:
         """Raise LogError unless sessions of this world are made as that one was."""
-        ours = {"world": self.origin.name, "weights": self.origin.weights, **self._plan()}
-        theirs = {"world": opening.world, "weights": opening.weights, **opening.plan}
-        wrong = [
-            f"{name} {theirs.get(name)}, here it is {ours.get(name)}"
-            for name in dict.fromkeys((*ours, *theirs))
-            if theirs.get(name) != ours.get(name)
-        ]
-        if wrong:
-            raise LogError(
-                f"that session was lived with {'; '.join(wrong)}; load the world as it was then, with the same options"
-            )
+        check_lived(
+            {"world": opening.world, "weights": opening.weights, **opening.plan},
+            {"world": self.origin.name, "weights": self.origin.weights, **self._plan()},
+        )
 
     def _session(self, moment: Moment, log: SessionLog, path: Path | str | None, coming: Coming | None) -> Session:
         """A session at that moment, with that log in a new file if there is a path; it holds nothing if that fails."""
@@ -420,6 +415,7 @@ class World:
             **({"on_prompt": prompt_change_text(plan.on_prompt)} if self.is_told else {}),
             **({"size": list(self.size)} if self.is_told or self.needs_picture else {}),
             **({"rolling": rolling_text(plan.rolling)} if plan.rolling else {}),
+            **self.origin.chosen,
         }
 
     def _machine(self) -> dict[str, Any]:

@@ -20,6 +20,23 @@ from worldsim.session.prompt import check_over, check_prompt
 
 FORMAT = 1
 Keys = frozenset[str]
+UNTOLD = ("linears", "compiled", "preview")
+"""What could be chosen before logs told of it: where one does not, nobody knows."""
+_PLANNED = {
+    "policy": (str,),
+    "sigmas": (list,),
+    "frames_per_block": (int,),
+    "kv": (str, type(None)),
+    "recall": (bool,),
+    "noise": (str,),
+    "clean_pass": (bool,),
+    "linears": (str, type(None)),
+    "compiled": (bool,),
+    "preview": (str, type(None)),
+}
+"""What a plan in a log says, and the types that it has there."""
+_BEFORE = {"kv": None, "recall": False, "noise": "plain", "clean_pass": True, "linears": None, "compiled": False}
+"""What is taken for it where a log does not say it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,6 +226,40 @@ def detour(here: Trail | None, there: Trail | None) -> list[Record]:
         shared += 1
     back: list[Record] = [Rewind(shared)] if shared < len(old) else []
     return [*back, *steps[shared:]]
+
+
+def plan_told(opening: Opening) -> dict[str, Any]:
+    """The plan of a session, also what its log is too old to say; LogError if no world was ever loaded with it."""
+    plan = _BEFORE | dict(opening.plan)
+    wrong = [f"{name} {plan.get(name)!r:.80}" for name, kind in _PLANNED.items() if type(plan.get(name)) not in kind]
+    if wrong:
+        raise LogError(f"that log tells of a plan that no world was loaded with: {'; '.join(wrong)}")
+    return plan
+
+
+def check_lived(then: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    """Raise LogError, which names what differs, unless what was lived so can be lived again here.
+
+    Args:
+        then: what a log tells of its world: name, weights and plan.
+        here: the same of the world that is here.
+    """
+    wrong = {
+        name: f"{name} {then.get(name)}, here it is {here.get(name)}"
+        for name in dict.fromkeys((*here, *then))
+        if then.get(name) != here.get(name) and (name not in UNTOLD or (name in then and name in here))
+    }
+    if "linears" in wrong:
+        wrong.pop("weights", None)  # those of 8 bits have a SHA-256 of their own
+    which = ""
+    if "preview" in wrong:
+        named = ": preview=FILE or --preview FILE, the file with that SHA-256"
+        which = named if then["preview"] else ": without a preview"
+    if wrong:
+        raise LogError(
+            f"that session was lived with {'; '.join(wrong.values())}; load the world as it was then, with the same "
+            f"options{which}"
+        )
 
 
 def _says(record: Record, made: int) -> str:
