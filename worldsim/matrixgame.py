@@ -243,7 +243,8 @@ def load_parts(
     if source is None:
         raise NotShipped(
             f"the weights of {recipe.name} are public and not in the package: put {recipe.weights} into a folder, with "
-            f"{' and '.join(BESIDE)} of {REPOSITORY} beside it, and name it: weights=DIR or --weights DIR"
+            f"{' and '.join(BESIDE)} of {REPOSITORY} beside it, and name it: weights=DIR or --weights DIR; or "
+            f"have all of it brought from the hub: --weights {recipe.weights}"
         )
     path = _brought(recipe, source)
     dtype, home = dtype_on(device), _home(path)

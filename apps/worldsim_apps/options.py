@@ -13,7 +13,10 @@ Seed = Annotated[int, typer.Option(min=0, help="Equal seeds give equal results."
 Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, or a GPU by torch's name for it.")]
 Weights = Annotated[
     str | None,  # as a Path ./a/b would be a/b, which may be a name on the hub
-    typer.Option(help="A weights file of worldsim train in place of the shipped one; a folder, of a published model."),
+    typer.Option(
+        help="A weights file of worldsim train in place of the shipped one; of a published model a folder, or the name "
+        "on the hub that worldsim info tells."
+    ),
 ]
 Script = Annotated[
     Path | None,
