@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -41,6 +42,18 @@ def test_every_recipe_has_a_name_of_its_own_and_says_what_it_is() -> None:
         assert plan.policy.limit is not None
         assert plan.frames_per_block == recipe.frames_per_block
         assert plan.sigmas == recipe.sigmas
+
+
+def test_a_recipe_says_what_was_published_of_its_speed_and_on_what() -> None:
+    told = {name: recipe.published for name, recipe in PUBLISHED.items() if recipe.published}
+    untold = PUBLISHED.keys() - told.keys()
+    assert untold == {"causvid-3step", "infinity-rope", "causal-forcing", "causal-forcing-framewise"}
+    for said in told.values():
+        assert re.match(r"\d+(\.\d)? frames a second (of \d+x\d+ )?on one (H100|GPU)\b", said)
+    assert told["causvid"].startswith("9.4 frames a second of 640x352 on one GPU")
+    assert told["rolling-forcing"] == "16 frames a second of 832x480 on one GPU"
+    games = {told[name] for name in matrixgame.RECIPES}
+    assert games == {"25 frames a second of 640x352 on one H100, said of Matrix-Game 2 as a whole"}
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

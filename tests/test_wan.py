@@ -100,7 +100,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return converted(tmp_path_factory.mktemp("tiny"))
 
 
-def loaded(name: str, weights: Path, **settings: Any) -> World:
+def loaded(name: str, weights: Path | str, **settings: Any) -> World:
     return worldsim.load(name, weights=weights, size=f"{SIZE[1]}x{SIZE[0]}", device="cpu", **settings)
 
 
@@ -502,6 +502,114 @@ def test_the_changes_of_longlive_are_merged_wherever_its_transformer_lies(
             open_backbone(RECIPES["longlive"], given, size=SIZE)
 
 
+@dataclass(frozen=True)
+class Hub:
+    """A hub that lays files out as its library does, as links in a snapshot of each repository.
+
+    there: its repositories, as folders.
+    asked: what was brought, in order.
+    """
+
+    there: Path
+    cache: Path
+    asked: list[str]
+
+    def hf_hub_download(self, repository: str, name: str) -> str:
+        file, link = self.there / repository / name, self.snapshot(repository) / name
+        if not file.is_file():
+            raise OSError(f"no {name}")
+        self.asked.append(f"{repository}:{name}")
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to(file)
+        return str(link)
+
+    def list_repo_files(self, repository: str) -> list[str]:
+        folder = self.there / repository
+        return [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
+
+    def snapshot(self, repository: str) -> Path:
+        return self.cache / f"models--{repository.replace('/', '--')}" / "snapshots" / "1"
+
+
+BESIDE = [
+    f"Wan-AI/Wan2.1-T2V-1.3B:{name}"
+    for name in ("Wan2.1_VAE.pth", "models_t5_umt5-xxl-enc-bf16.pth", "google/umt5-xxl/tokenizer.json")
+]
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    """Self-Forcing, LongLive and what both take of Wan 2.1, as published but small."""
+    library = pytest.importorskip("huggingface_hub")
+    made = Hub(tmp_path / "there", tmp_path / "cache", [])
+    for repository, file in (("gdhe17/Self-Forcing", "checkpoints/self_forcing_dmd.pt"), LONG):
+        (path := made.there / repository / file).parent.mkdir(parents=True)
+        tensors = {f"model.{name}": tensor for name, tensor in state(WIDE, seed=1).items()}
+        torch.save({"generator": tensors, "generator_ema": tensors}, path)
+    halves = {
+        f"blocks.0.ffn.2.lora_{half}.weight": torch.ones(shape) for half, shape in (("A", (1, 40)), ("B", (128, 1)))
+    }
+    torch.save({"generator_lora": halves}, path.with_name("lora.pt"))
+    (around := made.there / "Wan-AI" / "Wan2.1-T2V-1.3B").mkdir(parents=True)
+    beside(around)
+    for name in ("hf_hub_download", "list_repo_files"):
+        monkeypatch.setattr(library, name, getattr(made, name))
+    return made
+
+
+LONG = ("Efficient-Large-Model/LongLive-1.3B", "models/longlive_base.pt")
+
+
+@pytest.mark.parametrize("name", ["self-forcing", "longlive"])
+def test_weights_on_the_hub_are_brought_with_all_that_a_world_is_made_of(hub: Hub, name: str) -> None:
+    weights, repository = RECIPES[name].weights, RECIPES[name].weights.partition(":")[0]
+    changes = [f"{repository}:models/lora.pt"] if name == "longlive" else []
+    for source in (weights, repository):
+        with loaded(name, source).open(seed=1, prompt=PROMPT) as session:
+            assert session.step().frames.shape == (9, *SIZE, 3)
+    assert hub.asked == [weights, *changes, *BESIDE] * 2
+    found = open_backbone(RECIPES[name], hub.snapshot(repository), size=SIZE)[0]
+    assert [path.name for path in found.origin.merged] == (["lora.pt"] if changes else [])
+
+
+def test_what_the_hub_does_not_give_is_told_by_its_name(hub: Hub) -> None:
+    (hub.there / LONG[0] / "models" / "lora.pt").unlink()
+    with pytest.raises(
+        WeightsError, match=r"Model/LongLive-1\.3B:models/lora\.pt is neither a path here nor to be had"
+    ):
+        loaded("longlive", ":".join(LONG))
+    shutil.rmtree(hub.there / "Wan-AI")
+    with pytest.raises(
+        WeightsError, match=r"Wan-AI/Wan2\.1-T2V-1\.3B is neither a path here nor to be had from the hub"
+    ):
+        loaded("self-forcing", "gdhe17/Self-Forcing")
+
+
+def test_what_a_folder_on_the_hub_has_beside_its_transformer_is_not_brought_again(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside(hub.there / "gdhe17" / "Self-Forcing" / "checkpoints")
+
+    def snapshot_download(repository: str, *, allow_patterns: str) -> str:
+        for name in hub.list_repo_files(repository):
+            hub.hf_hub_download(repository, name)
+        return str(hub.snapshot(repository))
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    loaded("self-forcing", "gdhe17/Self-Forcing:checkpoints")
+    assert not set(BESIDE) & set(hub.asked)
+
+
+def test_what_lies_beside_a_transformer_is_not_brought_where_there_is_no_room(hub: Hub) -> None:
+    def check(*_: object) -> None:
+        raise ConfigError("no room")
+
+    with pytest.raises(ConfigError, match="no room"):
+        load_parts(RECIPES["self-forcing"], "gdhe17/Self-Forcing", size=SIZE, device=CPU, check=check)
+    assert hub.asked == [RECIPES["self-forcing"].weights]
+
+
 def test_other_weights_and_other_changes_have_another_identity(folder: Path, tmp_path: Path) -> None:
     converted(tmp_path / "other", seed=2)
     identities = [load_parts(RECIPES["causvid"], each, size=SIZE, device=CPU).identity for each in (folder, folder)]
@@ -651,7 +759,8 @@ def test_a_preview_that_is_no_tiny_decoder_is_refused_and_one_that_is_shows_pict
 
 def test_weights_that_are_nowhere_are_asked_for() -> None:
     with pytest.raises(
-        NotShipped, match=r"gdhe17/Self-Forcing:checkpoints/self_forcing_dmd\.pt into a folder.* --weights DIR"
+        NotShipped,
+        match=r"gdhe17/Self-Forcing:checkpoints/self_forcing_dmd\.pt into a folder.* DIR; or .* --weights gdhe17",
     ):
         worldsim.load("self-forcing")
     with pytest.raises(WeightsError, match=r"there is no .*nowhere"):

@@ -227,8 +227,8 @@ def load(
             One of your own has a repr that tells it apart, see worldsim.cache.policy.Policy.
         steps: backbone calls that denoise a block, at least 1; the world's own if None.
         frames_per_block: frames made together: a block length the world was trained for; 1, or its own one, if None.
-        weights: a weights file of `worldsim train`; the one in the package if None. Of a published model a folder
-            or a file, see worldsim.wan and worldsim.matrixgame.
+        weights: a weights file of `worldsim train`; the one in the package if None. Of a published model a folder, a
+            file or a name on the hub, see worldsim.wan and worldsim.matrixgame.
         kv: how keys and values of frames that are no longer recent are kept: a storage, or its name as in "int8" or
             "kivi2:recent=16"; exactly if None. What is recent, and so exact, is 8 frames unless it says otherwise.
         recall: let weights that remember places recall them. Off, a block knows of the past what the policy shows.

@@ -36,7 +36,7 @@ from worldsim.keeping import Keeping, check_keeping
 from worldsim.models.matrixgame.backbone import MatrixGameBackbone
 from worldsim.models.wan.backbone import WanBackbone
 from worldsim.models.wan.config import STRIDE_PX, WanConfig, wan_config
-from worldsim.models.wan.hub import local_path
+from worldsim.models.wan.hub import hub_name, local_path
 from worldsim.models.wan.kinds import wan_config_of
 from worldsim.models.wan.stored import read_stored, wanted_shapes
 from worldsim.models.wan.text import PUBLISHED as TEXT
@@ -129,6 +129,7 @@ SELF_FORCING = WanRecipe(
 CAUSVID = WanRecipe(
     name="causvid",
     source="CausVid, Yin et al. 2024 (arXiv:2412.07772), four levels",
+    published="9.4 frames a second of 640x352 on one GPU, said of the paper's model of four levels",
     weights="tianweiy/CausVid:autoregressive_checkpoint_warp_4step_cfg2/model.pt",
     sigmas=few_step_sigmas(4, 8.0),
     policy=Window(frames=18),
@@ -155,6 +156,7 @@ CAUSAL_FORCING = WanRecipe(
 ROLLING_FORCING = WanRecipe(
     name="rolling-forcing",
     source="RollingForcing, Liu et al. 2025 (arXiv:2509.25161): a joint window of five blocks behind an anchor",
+    published="16 frames a second of 832x480 on one GPU",
     weights="TencentARC/RollingForcing:checkpoints/rolling_forcing_dmd.pt",
     ema=True,
     sigmas=few_step_sigmas(5, 5.0),
@@ -170,6 +172,7 @@ RECIPES: Mapping[str, WanRecipe] = {
             CAUSVID,
             name="causvid-3step",
             source="CausVid, Yin et al. 2024 (arXiv:2412.07772), three levels",
+            published="",
             weights="tianweiy/CausVid:autoregressive_checkpoint/model.pt",
             # The published loop computes with the nearest of its thousand levels, such as 0.75676, and tells the
             # model these: on random weights 2.7e-3 apart.
@@ -303,7 +306,7 @@ def load_parts(
 
     Args:
         recipe: of the world.
-        folder: where the weights are, see the module; or their name on the hub.
+        folder: where the weights are, see the module; or their name on the hub, from which all of it is brought.
         size: (height, width) of the pictures in pixels.
         device: where backbone and codec go; the text encoder stays on the CPU.
         preview: a file of the tiny decoder (taew2_1.pth), in place of the codec's own decoder.
@@ -317,17 +320,17 @@ def load_parts(
     if folder is None:
         raise NotShipped(
             f"the weights of {recipe.name} are public and not in the package: put {recipe.weights} into a folder, with "
-            f"the codec and the text encoder of {REPOSITORY} beside it, and name it: weights=DIR or --weights DIR"
+            f"the codec and the text encoder of {REPOSITORY} beside it, and name it: weights=DIR or --weights DIR; "
+            f"or have all of it brought from the hub: --weights {recipe.weights}"
         )
-    path = local_path(folder)
+    path = local_path(folder, beside=() if recipe.lora is None else (recipe.lora,))
     dtype = dtype_on(device)
     home = path if path.is_dir() else path.parent
     weights, config = open_backbone(recipe, path, size=size)
-    if files := lacking(home):
-        raise WeightsError(f"{home} holds a transformer and lacks {parts_text(files, home)}")
     check(config, dtype)
-    text = load_text(home, dtype=torch.bfloat16, device=torch.device("cpu"), length=config.text_length)
-    codec: ForgetfulCodec = load_wan_codec(home, device=device, dtype=dtype)
+    around = _around(folder, home)
+    text = load_text(around, dtype=torch.bfloat16, device=torch.device("cpu"), length=config.text_length)
+    codec: ForgetfulCodec = load_wan_codec(around, device=device, dtype=dtype)
     if preview is not None:
         codec = PreviewCodec(codec, load_taehv_codec(Path(preview), device=device, dtype=dtype))
     return WanParts(
@@ -337,6 +340,18 @@ def load_parts(
         left_out=text.left_out,
         identity=identity_of(weights, None if (stored := read_stored(home)) is None else stored.card),
     )
+
+
+def _around(source: str | Path, home: Path) -> Path:
+    """The folder of what a world has beside its transformer: that of the latter, or one that is brought from the hub.
+
+    It is brought where the transformer was, and its own folder lacks any of it; otherwise that is a WeightsError.
+    """
+    if not (files := lacking(home)):
+        return home
+    if hub_name(source) is None:
+        raise WeightsError(f"{home} holds a transformer and lacks {parts_text(files, home)}")
+    return local_path(f"{REPOSITORY}:{CODEC}", beside=TEXT).parent
 
 
 def lacking(home: Path) -> list[str]:

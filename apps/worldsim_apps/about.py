@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from worldsim.published import Recipe
     from worldsim.session.log import SessionLog
     from worldsim.wan import WanRecipe
+    from worldsim_apps.actions import Pace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +91,32 @@ def past_of(name: str, policy: str | None) -> tuple[int, int]:
         return recipe.pages if chosen.limit is None else chosen.limit, recipe.codec.group
     pages = pages_of(recipe.plan(policy=chosen), sessions=1)
     return min(chosen.limit or pages, pages), GROUP
+
+
+def pace_of(name: str, frames_per_block: int | None, *, goes_on: bool) -> Pace:
+    """How the blocks of a walk through a world follow each other.
+
+    Args:
+        name: of the world.
+        frames_per_block: of a world that is learned here, as `load` takes them.
+        goes_on: whether it begins from a picture or from a video.
+
+    Raises:
+        UnknownName, ConfigError: there is no such world, or it makes no blocks of so many frames.
+    """
+    from worldsim.matrixgame import GROUP
+    from worldsim.published import PUBLISHED, fps_of
+    from worldsim.wan import WanRecipe
+    from worldsim_apps.actions import Pace
+
+    if (recipe := PUBLISHED.get(name)) is None:
+        engine = _bundled(name)
+        return Pace(
+            fps=engine.simulator().fps, frames=engine.check_block(1 if frames_per_block is None else frames_per_block)
+        )
+    # The first latent frame of all is one picture, which Wan worlds are given and Matrix-Game makes after its own.
+    lacking = 0 if goes_on and isinstance(recipe, WanRecipe) else GROUP - 1
+    return Pace(fps=fps_of(recipe), frames=recipe.frames_per_block * GROUP, lacking=lacking)
 
 
 def _bundled(name: str) -> WorldRecipe:

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from worldsim_apps.about import Ahead, ahead_of, ahead_of_log, describe, lines_of, recipe_of, wan_recipe
+from worldsim_apps.about import Ahead, ahead_of, ahead_of_log, describe, lines_of, pace_of, recipe_of, wan_recipe
 from worldsim_apps.options import (
     Budget,
     Compiled,
@@ -106,16 +106,17 @@ def generate(
     chosen |= {"kv": kv, "budget": budget, "spill": spill, "clean_pass": not no_clean_pass}
     chosen |= {"size": size, "on_prompt": on_prompt, "preview": preview, "compiled": compiled, "linears": linears}
     ahead = _ahead_of_film(world, seconds, size, device)
-    script = script_of(ahead, actions, prompt, prompts)
+    pace = pace_of(world, frames_per_block, goes_on=image is not None or video is not None)
+    script = script_of(ahead, pace, actions, prompt, prompts)
     begun = beginning(ahead, image=image, video=video, start=start, policy=policy)
     place = worldsim.load(world, device=device, weights=weights, **chosen)
     explained = Explained(place, explain)
     frames = length_of(place, seconds, start=start, begun=begun)
-    remark({actions: script.blocks, prompts: [*script.prompts]}, blocks=-(-frames // place.frames_per_block))
+    remark({actions: script.blocks, prompts: [*script.prompts]}, blocks=pace.blocks(frames))
     with (
         explained,
         film_file(place, output) as filmed,
-        place.open(seed=seed, start=start, frames=begun, prompt=script.prompts.get(0), log=log) as session,
+        place.open(seed=seed, start=start, frames=begun, prompt=script.beginning, log=log) as session,
         progress("generate", frames, quiet=as_json) as bar,
     ):
         made = film(place, session, script, filmed, frames=frames, on_frames=explained.follow(session, bar.advance))

@@ -140,7 +140,8 @@ def film(
         for block in count():
             keys = actions.keys_at(block)
             if block and block in actions.prompts:
-                session.set_prompt(actions.prompts[block])
+                text, over = actions.prompts[block]
+                session.set_prompt(text, over=over)
             added = session.step(keys).frames[: frames - video.frames]
             session.forget()  # a script never goes back
             video.write(added, keys)

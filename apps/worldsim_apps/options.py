@@ -13,10 +13,16 @@ Seed = Annotated[int, typer.Option(min=0, help="Equal seeds give equal results."
 Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, or a GPU by torch's name for it.")]
 Weights = Annotated[
     str | None,  # as a Path ./a/b would be a/b, which may be a name on the hub
-    typer.Option(help="A weights file of worldsim train in place of the shipped one; a folder, of a published model."),
+    typer.Option(
+        help="A weights file of worldsim train in place of the shipped one; of a published model a folder, or the name "
+        "on the hub that worldsim info tells."
+    ),
 ]
 Script = Annotated[
-    Path | None, typer.Option(help='JSON lines such as {"block": 12, "keys": ["KeyW"]}; without it, wait.')
+    Path | None,
+    typer.Option(
+        help='JSON lines such as {"block": 12, "keys": ["KeyW"]}, or "seconds": 2.5 for the block; without it, wait.'
+    ),
 ]
 Start = Annotated[int | None, typer.Option(help="Which of its starting places; by default one drawn by the seed.")]
 Steps = Annotated[int | None, typer.Option(help="Backbone calls that denoise a block; by default the world's own.")]
@@ -52,7 +58,11 @@ Explain = Annotated[
 FramesPerBlock = Annotated[int | None, typer.Option(help="Frames made at once; by default the world's own, such as 1.")]
 Prompt = Annotated[str | None, typer.Option(help="What a world shows that is told in words.")]
 Prompts = Annotated[
-    Path | None, typer.Option(help='JSON lines such as {"block": 12, "prompt": "a lake"}, for such a world.')
+    Path | None,
+    typer.Option(
+        help='JSON lines such as {"block": 12, "prompt": "a lake"} for such a world, or "seconds": 2.5 for the block; '
+        'with "over": 3 a prompt takes effect over so many.'
+    ),
 ]
 Size = Annotated[
     str | None, typer.Option(help="Width x height of a published model, by default its own, such as 832x480.")

@@ -11,7 +11,7 @@ from worldsim_apps.telling import Refused, say
 
 if TYPE_CHECKING:
     from worldsim.runtime.chunk import Frames
-    from worldsim_apps.actions import Actions
+    from worldsim_apps.actions import Actions, Pace
 
 
 def beginning(
@@ -41,8 +41,8 @@ def beginning(
     return None if image is None else fit_picture(image, world)
 
 
-def script_of(world: Ahead, actions: Path | None, prompt: str | None, prompts: Path | None) -> Actions:
-    """What is held and told at which block; the prompt stands for the beginning.
+def script_of(world: Ahead, pace: Pace, actions: Path | None, prompt: str | None, prompts: Path | None) -> Actions:
+    """What is held and told at which block of a walk of that pace; the prompt stands for the beginning.
 
     Raises:
         Refused: the world takes no prompts, or two of them stand for the beginning.
@@ -50,8 +50,8 @@ def script_of(world: Ahead, actions: Path | None, prompt: str | None, prompts: P
     """
     from worldsim_apps.actions import Actions, read_actions, read_prompts
 
-    script = read_actions(actions, world.controls) if actions else Actions()
-    told = read_prompts(prompts) if prompts is not None else {}
+    script = read_actions(actions, world.controls, pace) if actions else Actions()
+    told = read_prompts(prompts, pace) if prompts is not None else {}
     given = "--prompt" if prompt is not None else "--prompts" if prompts is not None else None
     if given is not None and not world.is_told:
         raise Refused(
@@ -59,7 +59,7 @@ def script_of(world: Ahead, actions: Path | None, prompt: str | None, prompts: P
         )
     if prompt is not None and 0 in told:
         raise Refused(f"both --prompt and {prompts} say what block 0 shows; leave one out")
-    return script.told(told if prompt is None else {0: prompt, **told})
+    return script.told(told if prompt is None else {0: (prompt, 1), **told})
 
 
 def remark(scripts: Mapping[Path | None, Sequence[int]], *, blocks: int) -> None:

@@ -7,7 +7,7 @@ import pytest
 from worldsim.errors import ConfigError, UnknownName
 from worldsim.presets import WORLDS
 from worldsim.wan import RECIPES
-from worldsim_apps.about import ahead_of, describe, lines_of, past_of, recipe_of, wan_recipe
+from worldsim_apps.about import ahead_of, describe, lines_of, pace_of, past_of, recipe_of, wan_recipe
 
 
 def test_a_world_that_is_learned_here_is_told_with_its_keys_and_its_card():
@@ -88,6 +88,25 @@ def test_what_cannot_be_chosen_is_refused_before_anything_is_planned():
 )
 def test_a_world_holds_as_much_of_a_past_as_its_policy_and_its_memory_let_it(name, policy, held):
     assert past_of(name, policy) == held
+
+
+@pytest.mark.parametrize(
+    ("name", "frames_per_block", "goes_on", "begins"),
+    [
+        ("self-forcing", None, False, [0, 9, 21]),  # over 16 frames a second
+        ("self-forcing", None, True, [0, 12, 24]),
+        ("causal-forcing-framewise", None, False, [0, 1, 5]),
+        ("matrix-game-2-gta", None, True, [0, 9, 21]),
+        ("crafter", None, False, [0, 1, 2]),
+        ("crafter", 4, True, [0, 4, 8]),
+    ],
+)
+def test_it_is_known_ahead_when_blocks_begin(name, frames_per_block, goes_on, begins):
+    pace = pace_of(name, frames_per_block, goes_on=goes_on)
+    assert [pace.block_at(frames / pace.fps) for frames in begins] == [0, 1, 2]
+    assert [pace.blocks(frames + 1) for frames in begins] == [1, 2, 3]
+    with pytest.raises(ConfigError, match="crafter makes blocks of 1, 2, 4 frames, got frames_per_block=0"):
+        pace_of("crafter", 0, goes_on=False)
 
 
 def test_a_world_without_a_bound_to_its_past_is_refused_where_memory_is_large():

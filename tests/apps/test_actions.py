@@ -12,12 +12,15 @@ import pytest
 from lvbench.cli import main
 from worldsim.controls import Action, Controls
 from worldsim.errors import ActionsError
-from worldsim_apps.actions import Actions, read_actions, read_prompts, unread
+from worldsim_apps.actions import Actions, Pace, read_actions, read_prompts, unread
 
 CONTROLS = Controls(
     exclusive=False,
     actions=(Action(name="forward", keys=("KeyW", "ArrowUp")), Action(name="left", keys=("KeyA", "ArrowLeft"))),
 )
+PACE = Pace(fps=8, frames=1)
+PUBLISHED = Pace(fps=16, frames=12, lacking=3)
+"""That of most published models: 9 frames, then always 12."""
 
 
 @pytest.fixture
@@ -26,7 +29,7 @@ def script(tmp_path):
 
     def read(content: str | bytes) -> Actions:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return read_actions(path, CONTROLS)
+        return read_actions(path, CONTROLS, PACE)
 
     return read
 
@@ -59,10 +62,20 @@ def test_a_byte_order_mark_is_no_mistake(script):
         ("KeyW", r"not JSON \(.*\): KeyW; write \{"),
         ("[" * 100_000, r"not JSON .*\[\.\.\.; write \{"),
         ('{"block": ' + "9" * 5_000 + ', "keys": []}', "not JSON"),
-        ("7", "a line has the two fields block and keys.* got 7"),
-        ('{"block": 1}', "a line has the two fields block and keys"),
-        ('{"keys": []}', "a line has the two fields block and keys"),
-        ('{"block": 1, "keys": [], "mouse": 2}', "a line has the two fields block and keys"),
+        ("7", "a line has the field keys and either block or seconds.* got 7"),
+        ('{"block": 1}', "a line has the field keys and either block or seconds"),
+        ('{"keys": []}', "a line has the field keys and either block or seconds"),
+        ('{"seconds": 1}', "a line has the field keys and either block or seconds"),
+        ('{"block": 1, "seconds": 1, "keys": []}', r'.*either block or seconds, such as \{.*\} or "seconds": 2\.5'),
+        ('{"block": 1, "keys": [], "over": 2}', "a line has the field keys .* in place of its block; got"),
+        ('{"seconds": true, "keys": []}', "seconds is a number from 0 to 1,000,000,000, got .*true"),
+        ('{"seconds": -0.1, "keys": []}', r"seconds is a number from 0 to 1,000,000,000, got .*-0\.1"),
+        ('{"seconds": 1e999, "keys": []}', "seconds is a number from 0 to 1,000,000,000, got .*1e999"),
+        ('{"seconds": NaN, "keys": []}', "seconds is a number from 0 to 1,000,000,000, got .*NaN"),
+        ('{"seconds": ' + "9" * 4_000 + ', "keys": []}', "seconds is a number from 0 to 1,000,000,000"),
+        ('{"seconds": "2", "keys": []}', 'seconds is a number from 0 to 1,000,000,000, got .*"2"'),
+        ('{"seconds": 0, "keys": []}', r"block 0 \(the first from 0 s on\) comes after block 0; blocks ascend"),
+        ('{"block": 1, "keys": [], "mouse": 2}', "a line has the field keys and either block or seconds"),
         ('{"block": 1.0, "keys": []}', r"block is a whole number from 0, got .*1\.0"),
         ('{"block": true, "keys": []}', "block is a whole number from 0, got .*true"),
         ('{"block": -1, "keys": []}', "block is a whole number from 0, got .*-1"),
@@ -84,12 +97,12 @@ def test_a_line_that_cannot_be_read_is_named_with_what_would_fit(script, line, s
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(ActionsError, match=r"cannot read the actions file .*none\.jsonl: No such file"):
-        read_actions(tmp_path / "none.jsonl", CONTROLS)
+        read_actions(tmp_path / "none.jsonl", CONTROLS, PACE)
 
 
 def test_a_folder_is_not_a_file(tmp_path):
     with pytest.raises(ActionsError, match="Is a directory"):
-        read_actions(tmp_path, CONTROLS)
+        read_actions(tmp_path, CONTROLS, PACE)
 
 
 def test_bytes_that_are_not_text_are_refused(script):
@@ -102,7 +115,7 @@ def test_a_prompt_is_told_from_its_block_on(tmp_path):
     path.write_text(
         '{"block": 0, "prompt": "a lake"}\n\n{"prompt": "ein \\"größerer\\"\\nSee", "block": 12}\r\n', "utf-8"
     )
-    assert read_prompts(path) == {0: "a lake", 12: 'ein "größerer"\nSee'}
+    assert read_prompts(path, PACE) == {0: ("a lake", 1), 12: ('ein "größerer"\nSee', 1)}
 
 
 @pytest.mark.parametrize(
@@ -111,9 +124,13 @@ def test_a_prompt_is_told_from_its_block_on(tmp_path):
         ("a lake", r"not JSON \(.*\): a lake; write \{\"block\": 12, \"prompt\""),
         (
             '{"block": 1, "keys": []}',
-            r"a line has the two fields block and prompt, such as \{\"block\": 12, \"prompt\"",
+            r"a line has the field prompt and either block or seconds, such as \{\"block\": 12, \"prompt\"",
         ),
-        ('{"block": 1, "prompt": "x", "keys": []}', "a line has the two fields block and prompt"),
+        ('{"prompt": "x", "over": 2}', "a line has the field prompt and either block or seconds"),
+        ('{"block": 1, "seconds": 2, "prompt": "x"}', 'a line has the field prompt .*, and may have "over" besides'),
+        ('{"block": 1, "prompt": "x", "over": 0}', "a prompt takes effect over 1 block or more, .* got 0, in"),
+        ('{"block": 1, "prompt": "x", "over": 2.0}', r"a prompt takes effect over 1 block or more, .* got 2\.0"),
+        ('{"block": 1, "prompt": "x", "keys": []}', "a line has the field prompt and either block or seconds"),
         ('{"block": -1, "prompt": "x"}', "block is a whole number from 0"),
         ('{"block": 0, "prompt": "x"}', "block 0 comes after block 0; blocks ascend"),
         ('{"block": 1, "prompt": " "}', "prompt is a text such as"),
@@ -126,8 +143,36 @@ def test_a_prompt_that_cannot_be_read_is_named_with_its_line(tmp_path, line, say
     path = tmp_path / "words.jsonl"
     path.write_text(f'{{"block": 0, "prompt": "a lake"}}\n\n{line}\n')
     with pytest.raises(ActionsError, match=rf"words\.jsonl, line 3: {says}") as refused:
-        read_prompts(path)
+        read_prompts(path, PACE)
     assert len(str(refused.value)) < 300
+
+
+def test_a_line_is_of_the_first_block_that_begins_at_its_time_or_after_it(tmp_path, script):
+    told = tmp_path / "told.jsonl"
+    times = (0, 0.5625, 0.5626, 1.3126, 9)
+    told.write_text("".join(json.dumps({"seconds": time, "prompt": f"{time}"}) + "\n" for time in times))
+    # Blocks begin after 0, 9, 21, 33, ... frames, of which 16 are a second.
+    assert [*read_prompts(told, PUBLISHED)] == [0, 1, 2, 3, 13]
+    actions = script('{"seconds": 0.5, "keys": ["KeyW"]}\n{"block": 6, "keys": []}\n{"seconds": 1, "keys": ["KeyA"]}')
+    assert actions.blocks == (4, 6, 8)
+
+
+def test_a_time_is_the_decimals_that_were_written():
+    assert 0.28 * 25 > 7
+    assert Pace(fps=25, frames=1).block_at(0.28) == 7
+
+
+def test_so_many_blocks_have_begun_before_so_many_frames_are_made():
+    assert [PUBLISHED.blocks(frames) for frames in (0, 1, 9, 10, 21, 84)] == [0, 1, 1, 2, 2, 8]
+
+
+def test_a_prompt_takes_effect_over_as_many_blocks_as_its_line_says(tmp_path):
+    told = tmp_path / "told.jsonl"
+    told.write_text('{"block": 0, "prompt": "a", "over": 1}\n{"seconds": 2, "prompt": "b", "over": 3}\n')
+    assert read_prompts(told, PUBLISHED) == {0: ("a", 1), 3: ("b", 3)}
+    told.write_text('{"seconds": 0, "prompt": "a", "over": 2}\n')
+    with pytest.raises(ActionsError, match=r"told\.jsonl, line 1: before block 0 nothing is told .*; leave over out"):
+        read_prompts(told, PUBLISHED)
 
 
 def test_a_prompt_of_too_many_characters_is_cut_and_that_is_said(tmp_path, capsys):
@@ -135,7 +180,7 @@ def test_a_prompt_of_too_many_characters_is_cut_and_that_is_said(tmp_path, capsy
     path.write_text(
         json.dumps({"block": 0, "prompt": "雨" * 4_000}) + "\n\n" + json.dumps({"block": 1, "prompt": "x" * 9_001})
     )
-    assert read_prompts(path) == {0: "雨" * 4_000, 1: "x" * 4_000}
+    assert read_prompts(path, PACE) == {0: ("雨" * 4_000, 1), 1: ("x" * 4_000, 1)}
     assert capsys.readouterr().err == (
         f"worldsim: {path}, line 3: the last 5,001 of the 9,001 characters of its prompt are left out, being too many\n"
     )
@@ -143,10 +188,10 @@ def test_a_prompt_of_too_many_characters_is_cut_and_that_is_said(tmp_path, capsy
 
 def test_a_prompts_file_that_is_none_is_called_one(tmp_path):
     with pytest.raises(ActionsError, match=r"cannot read the prompts file .*none\.jsonl: No such file"):
-        read_prompts(tmp_path / "none.jsonl")
+        read_prompts(tmp_path / "none.jsonl", PACE)
     (tmp_path / "words.jsonl").write_bytes(b'{"\xff')
     with pytest.raises(ActionsError, match=r'is not UTF-8 text \(byte 2\); write lines such as .*"prompt"'):
-        read_prompts(tmp_path / "words.jsonl")
+        read_prompts(tmp_path / "words.jsonl", PACE)
 
 
 def test_what_annotations_of_lvbench_are_exported_to_is_read_block_for_block(tmp_path, capsys):
@@ -156,7 +201,9 @@ def test_what_annotations_of_lvbench_are_exported_to_is_read_block_for_block(tmp
     out = str(tmp_path / "out")
     assert main(["prompts", str(tmp_path / "told.json"), "--block-seconds", "0.75", "-o", out]) == 0
     assert capsys.readouterr().out == f"{out}: prompts of 1 video\n"
-    assert read_prompts(tmp_path / "out" / "walk.jsonl") == dict(zip((0, 3, 7, 10), texts, strict=True))
+    assert read_prompts(tmp_path / "out" / "walk.jsonl", PACE) == {
+        block: (text, 1) for block, text in zip((0, 3, 7, 10), texts, strict=True)
+    }
 
 
 @pytest.mark.parametrize(
@@ -184,14 +231,14 @@ def test_a_field_that_is_there_twice_is_refused(script, line):
         script(line.encode())
 
 
-@pytest.mark.parametrize("read", [lambda path: read_actions(path, CONTROLS), read_prompts])
+@pytest.mark.parametrize("read", [lambda path, pace: read_actions(path, CONTROLS, pace), read_prompts])
 def test_a_device_is_no_script_and_a_pipe_is_one(tmp_path, read):
     with pytest.raises(ActionsError, match="file /dev/zero: it is a device or a pipe and no file"):
-        read(Path("/dev/zero"))
+        read(Path("/dev/zero"), PACE)
     os.mkfifo(tmp_path / "pipe")
     writer = Thread(target=(tmp_path / "pipe").write_bytes, args=(b"\n",))
     writer.start()
-    read(tmp_path / "pipe")
+    read(tmp_path / "pipe", PACE)
     writer.join()
 
 

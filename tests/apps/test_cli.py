@@ -31,7 +31,7 @@ from worldsim.session.log import SessionLog
 from worldsim.simulators.crafter import CONTROLS
 from worldsim.testing.fakes import told_world
 from worldsim.training.run import Run
-from worldsim_apps.actions import read_actions
+from worldsim_apps.actions import Pace, read_actions
 from worldsim_apps.cli import main
 
 FAST = ("--seconds", "0.6")
@@ -230,17 +230,19 @@ def test_what_is_chosen_of_a_published_model_reaches_it(untrained, capsys, monke
     monkeypatch.setattr("worldsim.published.check_room", lambda *_: None)  # it is no size of such a model
     prompts = untrained / "prompts.jsonl"
     prompts.write_text('{"block": 2, "prompt": "a lake by night"}\n')
+    slowly = untrained / "slowly.jsonl"
+    slowly.write_text('{"seconds": 1.3125, "prompt": "a lake by night", "over": 3}\n')
     walk = ["generate", "--seconds", "2", "--world", "self-forcing", "--weights", "public", "--prompt", "a wood"]
     walk += ["--size", "96x64", "--on-prompt", "flush", "--preview", "tiny.pth"]
     walk += ["--compile", "--linears", "fp8"]
     picture = untrained / "picture.png"
     cv2.imwrite(str(picture), np.full((30, 70), 90, np.uint8))
-    for more in ([], ["--prompts", str(prompts)], [], ["--image", str(picture)]):
+    for more in ([], ["--prompts", str(prompts)], [], ["--image", str(picture)], ["--prompts", str(slowly)]):
         video = untrained / f"{len(told)}.mp4"
         assert main([*walk, *more, "-o", str(video)]) == 0
         told.append(video.read_bytes())
     assert told[0] == told[2]
-    assert len({*told}) == 3
+    assert len({*told}) == 4
     chosen = {name: given[name] for name in ("name", "weights", "size", "on_prompt", "preview", "compiled", "linears")}
     assert chosen == {
         "name": "self-forcing",
@@ -514,7 +516,7 @@ def test_a_walk_that_is_stopped_before_its_first_block_exits_with_130_too_and_le
         ("generate --actions none.jsonl", "cannot read the actions file none.jsonl"),
         ("generate --actions walk.jsonl", "walk.jsonl, line 2: there is no key 'KeyX'"),
         ("generate --prompts none.jsonl", "cannot read the prompts file none.jsonl"),
-        ("generate --prompts walk.jsonl", "walk.jsonl, line 1: a line has the two fields block and prompt"),
+        ("generate --prompts walk.jsonl", "walk.jsonl, line 1: a line has the field prompt and either"),
         ("generate --prompts told.jsonl", "crafter is steered by keys alone and takes no prompts; leave --prompts out"),
         ("generate -o two\nlines.avi", "got two lines.avi; use a name that ends in .mp4"),
         ("generate -o walk.jsonl/a.mp4", "cannot write walk.jsonl/a.mp4: "),
@@ -719,7 +721,7 @@ def test_help_answers_without_importing_torch():
 
 def test_the_shipped_demo_is_a_script_of_twenty_seconds():
     script = Path(str(presets.CRAFTER.folder)) / "demo.jsonl"
-    actions = read_actions(script, CONTROLS)
+    actions = read_actions(script, CONTROLS, Pace(fps=8, frames=1))
     assert actions.blocks[-1] < 20 * 8
     assert len(set(actions.held)) > 5
 

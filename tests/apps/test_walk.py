@@ -10,7 +10,7 @@ import pytest
 
 from tests.apps.test_footage import video
 from worldsim.errors import ConfigError
-from worldsim_apps.about import ahead_of
+from worldsim_apps.about import ahead_of, pace_of
 from worldsim_apps.telling import Refused
 from worldsim_apps.walk import beginning, remark, script_of
 
@@ -50,14 +50,20 @@ def test_what_a_walk_cannot_begin_from_is_refused(world: str, given: dict, told:
 def test_a_script_has_what_is_held_and_what_is_told(tmp_path: Path) -> None:
     (tmp_path / "keys").write_text('{"block": 1, "keys": ["KeyW"]}\n')
     (tmp_path / "told").write_text('{"block": 3, "prompt": "a lake"}\n')
-    crafter, forcing = ahead_of("crafter", None), ahead_of("self-forcing", None)
-    assert script_of(crafter, tmp_path / "keys", None, None).keys_at(2) == {"KeyW"}
-    assert script_of(forcing, None, "a wood", tmp_path / "told").prompts == {0: "a wood", 3: "a lake"}
+    (tmp_path / "later").write_text('{"seconds": 3, "prompt": "a lake", "over": 2}\n')
+    crafter, forcing = (
+        (ahead_of(name, None), pace_of(name, None, goes_on=False)) for name in ("crafter", "self-forcing")
+    )
+    assert script_of(*crafter, tmp_path / "keys", None, None).keys_at(2) == {"KeyW"}
+    script = script_of(*forcing, None, "a wood", tmp_path / "told")
+    assert (script.beginning, script.prompts) == ("a wood", {0: ("a wood", 1), 3: ("a lake", 1)})
+    script = script_of(*forcing, None, None, tmp_path / "later")
+    assert (script.beginning, script.prompts) == (None, {5: ("a lake", 2)})
     with pytest.raises(Refused, match="takes no prompts; leave --prompt out"):
-        script_of(crafter, None, "a wood", None)
+        script_of(*crafter, None, "a wood", None)
     (tmp_path / "told").write_text('{"block": 0, "prompt": "a lake"}\n')
     with pytest.raises(Refused, match=r"both --prompt and .*told say what block 0 shows; leave one out"):
-        script_of(forcing, None, "a wood", tmp_path / "told")
+        script_of(*forcing, None, "a wood", tmp_path / "told")
 
 
 def test_of_scripts_that_were_given_what_changes_nothing_is_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -95,6 +95,23 @@ def test_an_index_comes_with_its_shards(served: Hub) -> None:
     assert [(path.parent / f"b-0000{n}-of-00002.safetensors").read_text() for n in (1, 2)] == ["1", "2"]
 
 
+def test_what_lies_beside_a_file_is_brought_with_it(served: Hub) -> None:
+    served.files |= {"checkpoints/lora.pt": "changes"}
+    for source in ("gdhe17/Self-Forcing", "gdhe17/Self-Forcing:checkpoints/self_forcing_dmd.pt"):
+        assert local_path(source, beside=["lora.pt"]).with_name("lora.pt").read_text() == "changes"
+    path = local_path("org/name:Wan2.1_VAE.pth", beside=["google/umt5-xxl/tokenizer.json"])
+    assert (path.parent / "google" / "umt5-xxl" / "tokenizer.json").read_text() == "{}"
+    with pytest.raises(WeightsError, match=r"org/name:google/lora\.pt is neither a path here nor .* \(no google/lora"):
+        local_path("org/name:google/b.safetensors.index.json", beside=["lora.pt"])
+
+
+def test_of_a_folder_that_comes_whole_nothing_is_asked_for_twice(served: Hub, tmp_path: Path) -> None:
+    local_path("org/name:google/umt5-xxl", beside=["lora.pt"])
+    assert served.asked == ["google/umt5-xxl/spiece.model", "google/umt5-xxl/tokenizer.json"]
+    local_path(tmp_path, beside=["lora.pt"])
+    assert len(served.asked) == 2
+
+
 def test_more_than_one_transformer_is_told(served: Hub) -> None:
     served.files["checkpoints/ode_init.pt"] = ""
     with pytest.raises(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from worldsim.errors import MissingDependency, WeightsError, installing
@@ -13,12 +14,13 @@ HUB_ID = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(?::(?P<file>[^\\:]+))?")
 """ORGANISATION/NAME, or ORGANISATION/NAME:FILE, where FILE may be a folder."""
 
 
-def local_path(source: str | Path) -> Path:
+def local_path(source: str | Path, *, beside: Iterable[str] = ()) -> Path:
     """The file or folder on this machine that a source names.
 
     Args:
         source: a path that is there, or a name on the hub: gdhe17/Self-Forcing, or with a file or folder in it,
             gdhe17/Self-Forcing:checkpoints/self_forcing_dmd.pt. Without one it is the only transformer there.
+        beside: what is brought with a file from the hub, by names relative to where it lies. A folder comes whole.
 
     Raises:
         WeightsError: no such path, and no such name on the hub or no way to the hub; no such file there, or more than
@@ -27,7 +29,7 @@ def local_path(source: str | Path) -> Path:
     """
     if (named := hub_name(source)) is None:
         return Path(os.path.expanduser(source))
-    return _brought(named["repository"], named["file"])
+    return _brought(named["repository"], named["file"], beside)
 
 
 def hub_name(source: str | Path) -> re.Match[str] | None:
@@ -50,7 +52,7 @@ def hub_name(source: str | Path) -> re.Match[str] | None:
     return named
 
 
-def _brought(repository: str, file: str | None) -> Path:
+def _brought(repository: str, file: str | None, beside: Iterable[str]) -> Path:
     try:
         import huggingface_hub as hub
         from huggingface_hub.errors import HfHubHTTPError
@@ -60,6 +62,7 @@ def _brought(repository: str, file: str | None) -> Path:
         ) from error
     # The bases are the errors of the client below, httpx or requests, whichever this version of the hub stands on.
     trouble: tuple[type[BaseException], ...] = (OSError, ValueError, *HfHubHTTPError.__bases__)
+    wanted = repository
     try:
         if file is None:
             there = hub.list_repo_files(repository)
@@ -70,10 +73,14 @@ def _brought(repository: str, file: str | None) -> Path:
         if file.endswith(INDEX):
             for name in shard_names(path):
                 hub.hf_hub_download(repository, PurePosixPath(file).with_name(name).as_posix())
+        for name in beside:
+            other = (PurePosixPath(file).parent / name).as_posix()
+            wanted = f"{repository}:{other}"
+            hub.hf_hub_download(repository, other)
     except trouble as error:
         why = str(error).strip().partition("\n")[0] or type(error).__name__
         raise WeightsError(
-            f"{repository} is neither a path here nor to be had from the hub ({why}); check the name and the "
+            f"{wanted} is neither a path here nor to be had from the hub ({why}); check the name and the "
             f"network, or download it elsewhere and give the path"
         ) from error
     return path
