@@ -8,6 +8,7 @@ alone, of the same shapes and dtype, timed in turn with the blocks.
 
 from __future__ import annotations
 
+import gc
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -271,5 +272,6 @@ def measure(
         world = world_of(backbone, codecs[setting.preview], setting)
         times[setting.label] = block_times(world, backbone, TailCodec(codecs[setting.preview]), blocks=blocks)
         del world
+        gc.collect()  # or its pool is still there when the most memory of the next one is counted
         keep(found)
     return found

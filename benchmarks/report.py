@@ -263,11 +263,21 @@ def growing_old(result: Result) -> str:
     def row(name: str, found: Result) -> list[str]:
         took = [f"{ms['median']:.0f}" for ms in found["block_ms"].values()]
         held = [f"{sum(parts.values()) / 1e6:.1f}" for parts in found["bytes"].values()]
+        first, last = float(next(iter(found["bytes"]))), float(next(reversed(found["bytes"])))
+        more = (float(held[-1]) - float(held[0])) / max(last - first, 1)
         growth, ratio = found["growth"], found["to_window"]
-        return [name, " / ".join(took), f"{growth['median']:.2f}", f"{ratio['median']:.2f}", " / ".join(held)]
+        return [
+            name,
+            " / ".join(took),
+            f"{growth['median']:.2f}",
+            f"{ratio['median']:.2f}",
+            " / ".join(held),
+            f"{more:.2f}",
+        ]
 
     ages = " / ".join(next(iter(result["worlds"].values()))["block_ms"])
     heads = ["what a block knows of the past", f"ms a block at {ages} minutes", "growth", "to the window", "MB held"]
+    heads += ["MB more a minute"]
     return table(heads, [row(name, found) for name, found in result["worlds"].items()]) + (
         "\n\nMedians of blocks made in turn: growth is the oldest over the youngest, and the window is as old. Held "
         "are the pages, the latents and what the backbone remembers of one session, beside what it can go back to."
@@ -295,16 +305,25 @@ def fewer_bits(result: Result) -> str:
         return [
             name,
             f"{found['bytes']['window_share']:.3f}",
+            f"{found['bytes'].get('page_share_of_16_bits', 1):.3f}",
             f"{found['held_bytes']['share']:.3f}",
             f"{found['to_exact']['median']:.2f}",
             f"{change['value']:+.3f} dB ({change['low']:+.3f} to {change['high']:+.3f})",
             f"{found['likeness']['identical']:.1%}",
         ]
 
-    heads = ["code", "bytes of a window", "held by a session", "time of a block", "PSNR one block ahead, change (95 %)"]
+    heads = [
+        "code",
+        "bytes of a window",
+        "a page to one of 16 bits",
+        "held by a session",
+        "time of a block",
+        "PSNR one block ahead, change (95 %)",
+    ]
     return table([*heads, "identical frames"], [row(name, found) for name, found in result["storages"].items()]) + (
-        "\n\nBytes and time are those of exact float32 pages times so much; PSNR is that to the real engine's frames. "
-        "A session that can go back holds what was recent at each of those blocks exactly too, unless nothing is."
+        "\n\nBytes and time are those of exact float32 pages times so much, and once of pages of 16 bits; PSNR is "
+        "that to the real engine's frames. A session that can go back holds what was recent at each of those blocks "
+        "exactly too, unless nothing is."
     )
 
 

@@ -145,10 +145,10 @@ def describe(name: str, size: str | None = None, **chosen: str | Path | None) ->
     Args:
         name: of the world.
         size: width and height in pixels of a published model, such as "832x480"; its own if None.
-        chosen: policy, kv, budget and preview of a published model, as `load` takes them: what it then takes.
+        chosen: policy, kv, budget, preview and linears of a published model, as `load` takes them: what it then takes.
 
     Raises:
-        UnknownName: there is no such world, policy or code for keys and values.
+        UnknownName: there is no such world, policy, code for keys and values or kind of linears.
         ConfigError: it is no size, or one that the world cannot have; a budget that is too small for what is chosen.
     """
     from worldsim.errors import ConfigError, NotShipped
@@ -227,10 +227,13 @@ def _memory(recipe: Recipe, plan: VideoPlan, pixels: tuple[int, int], settings: 
     import torch
 
     from worldsim.cache.quant import parse_storage
-    from worldsim.errors import MissingDependency
+    from worldsim.errors import MissingDependency, UnknownName
     from worldsim.keeping import Keeping, check_keeping, tiers_of
     from worldsim.wan import plan_memory
     from worldsim.wan_memory import Shortcuts, pages_of
+
+    if (linears := settings.get("linears")) not in (None, "fp8"):
+        raise UnknownName("way of linear layers to multiply on a GPU", linears, ["fp8"])
 
     # Wherever this runs, a budget is read as of a GPU: what is beyond it lies in host memory.
     tiers = tiers_of(settings.get("budget"), None, torch.device("meta"))
@@ -242,7 +245,7 @@ def _memory(recipe: Recipe, plan: VideoPlan, pixels: tuple[int, int], settings: 
         if "preview" in settings and not preview:
             continue
         try:
-            fast = Shortcuts(preview=preview)
+            fast = Shortcuts(preview=preview, linears=linears)
             parts = plan_memory(recipe, plan, size=pixels, dtype=dtype, shortcuts=fast, keeping=keeping)
         except MissingDependency as error:
             return {"not planned": str(error)}

@@ -393,11 +393,13 @@ def _trained(folder: Path, judged: dict[str, Any], *, begun: bool) -> str:
 @refusals()
 def info(
     world: Annotated[str | None, typer.Argument(help="A world, to see its card.", show_default=False)] = None,
+    named: Annotated[str | None, typer.Option("--world", help="The same, named as for generate and serve.")] = None,
     size: Size = None,
     policy: ModelPolicy = None,
     kv: ModelKv = None,
     budget: ModelBudget = None,
     preview: Preview = None,
+    linears: Linears = None,
     as_json: Json = False,
 ) -> None:
     """Say what is here: this machine, the worlds, and the card of one of them, or what a published model takes."""
@@ -407,7 +409,10 @@ def info(
 
     fields: dict[str, Any] = {"machine": machine(), "worlds": sorted(WORLDS), "published": sorted(PUBLISHED)}
     chosen: dict[str, Any] = {"size": size, "policy": policy, "kv": kv, "budget": budget, "preview": preview}
-    if world is not None:
+    chosen["linears"] = linears
+    if world is not None and named is not None:
+        raise Refused(f"two worlds are named, {world} and --world {named}; ask about one at a time")
+    if (world := world or named) is not None:
         fields = {"world": describe(world, **chosen), **fields}
     elif words := [word for name, it in chosen.items() if it is not None for word in (f"--{name}", str(it))]:
         given = shlex.join(words)

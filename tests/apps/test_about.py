@@ -66,6 +66,15 @@ def test_what_is_chosen_of_a_published_model_changes_what_it_is_told_to_take():
     assert gigabytes(coded, "keys and values in pages") > gigabytes(told, "keys and values in pages")
 
 
+def test_layers_of_8_bits_are_planned_as_a_gpu_has_them():
+    plain = describe("self-forcing", preview="taew2_1.pth")["memory"]["with a preview"]
+    coded = describe("self-forcing", preview="taew2_1.pth", linears="fp8")["memory"]["with a preview"]
+    weights = [float(told["weights of the backbone"].removesuffix(" GB")) for told in (plain, coded)]
+    assert 0.5 < weights[1] / weights[0] < 0.65
+    with pytest.raises(UnknownName, match="multiply on a GPU 'int8'; known: fp8"):
+        describe("self-forcing", linears="int8")
+
+
 def test_what_cannot_be_chosen_is_refused_before_anything_is_planned():
     with pytest.raises(ConfigError, match="choose one of 6039MB or more"):
         describe("self-forcing", budget="1GB")

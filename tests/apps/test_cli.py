@@ -651,6 +651,13 @@ def test_info_shows_the_machine_and_a_worlds_keys_and_card(untrained, capsys):
         assert line in out.splitlines()
 
 
+def test_info_is_asked_about_a_world_in_either_way_and_in_one_of_them(untrained, capsys):
+    assert run(capsys, "info", "--world", "crafter") == run(capsys, "info", "crafter")
+    code, _, err = run(capsys, "info", "crafter", "--world", "maze")
+    assert code == 2
+    assert "two worlds are named, crafter and --world maze; ask about one at a time" in err
+
+
 def test_info_in_json_is_one_object(untrained, capsys):
     code, out, _ = run(capsys, "info", "crafter", "--json")
     told = json.loads(out)

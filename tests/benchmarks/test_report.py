@@ -88,7 +88,7 @@ def test_what_remembering_costs_is_told_by_age():
     }
     page = growing_old({"worlds": {"recalls": world}})
     assert "ms a block at 1 / 60 minutes" in page
-    assert "| recalls | 50 / 51 | 1.02 | 1.05 | 2.5 / 3.0 |" in page
+    assert "| recalls | 50 / 51 | 1.02 | 1.05 | 2.5 / 3.0 | 0.01 |" in page
 
 
 def test_likenesses_are_told_from_the_best_to_the_worst():
@@ -100,13 +100,13 @@ def test_likenesses_are_told_from_the_best_to_the_worst():
 def test_fewer_bits_are_told_with_what_they_cost():
     change = {"value": 0.01, "low": -0.02, "high": 0.03}
     one = {
-        "bytes": {"window_share": 0.254},
+        "bytes": {"window_share": 0.254, "page_share_of_16_bits": 0.508},
         "held_bytes": {"share": 1.0442},
         "to_exact": {"median": 1.234},
         "likeness": {"change_db": change, "identical": 0.5},
     }
     page = fewer_bits({"storages": {"int8": one}})
-    assert "| int8 | 0.254 | 1.044 | 1.23 | +0.010 dB (-0.020 to +0.030) | 50.0% |" in page
+    assert "| int8 | 0.254 | 0.508 | 1.044 | 1.23 | +0.010 dB (-0.020 to +0.030) | 50.0% |" in page
 
 
 def test_what_differs_from_the_base_on_every_seed_is_set_apart():

@@ -20,7 +20,7 @@ PROMISED = {
     "ui": "--port --folder --device --open --json",
     "record": "name --frames --seed --held-out --workers --output -o --json",
     "train": "name --data --out --minutes --updates --seed --device --compile --resume --weights --recalling --json",
-    "info": "world --size --policy --kv --budget --preview --json",
+    "info": "world --world --size --policy --kv --budget --preview --linears --json",
     "doctor": "--json",
     "convert": "source out --ema --lora --alpha --recipe --json",
 }
