@@ -112,6 +112,7 @@ def test_a_world_without_clean_passes_says_so_in_its_logs(assets, clean_pass):
         ("clean_pass", []),
         ("linears", 8),
         ("compiled", None),
+        ("offload", 1),
         ("preview", ["x"]),
     ],
 )
@@ -241,6 +242,8 @@ def test_steps_and_block_length_are_the_ones_asked_for(assets, frames):
         ("self-forcing", {"linears": ["int8"]}, UnknownName, r"multiply \['int8'\]; known: fp8, int8"),
         ("self-forcing", {"linears": "fp8", "device": "cpu"}, ConfigError, "an H100 .*; choose linears='int8' .* out"),
         ("crafter", {"linears": "fp8"}, ConfigError, "linears='fp8' cannot be chosen for crafter"),
+        ("crafter", {"offload": True}, ConfigError, "offload=True cannot be chosen for crafter"),
+        ("self-forcing", {"offload": 1}, ConfigError, "offload is True or False, got 1"),
         ("crafter", {"compiled": True}, ConfigError, "compiled=True cannot be chosen for crafter"),
         ("self-forcing", {"size": 3}, ConfigError, "a width and a height in pixels, such as 832x480, got 3"),
         ("crafter", {"budget": "1GB", "spill": 4}, ConfigError, "spill is a path, as a text or a Path, got 4"),

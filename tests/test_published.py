@@ -86,7 +86,7 @@ def test_a_size_that_has_no_room_for_one_block_is_refused_at_once(recipe: Recipe
 
 def test_a_log_tells_what_such_a_world_was_loaded_with() -> None:
     assert settings_of(WAN, {"size": [96, 64], "on_prompt": "keep"}) == {"size": "64x96", "on_prompt": "keep"}
-    fast = {"linears": "int8", "compiled": True}
+    fast = {"linears": "int8", "compiled": True, "offload": True}
     assert settings_of(GAME, {"size": [96, 64]}) == {"size": "64x96"}
     assert settings_of(GAME, {"size": [96, 64], "preview": None, **fast}) == {"size": "64x96", **fast}
     for recipe, plan in (
@@ -105,7 +105,8 @@ def test_a_log_tells_what_is_in_the_file_of_a_preview_and_not_where_it_lies(tmp_
         path.write_bytes(text)
     place = Place(size=(96, 64), device=torch.device("cpu"), preview=one)
     told = place.chosen
-    assert told == {"linears": None, "compiled": False, "preview": f"sha256:{hashlib.sha256(b'tiny').hexdigest()}"}
+    preview = f"sha256:{hashlib.sha256(b'tiny').hexdigest()}"
+    assert told == {"linears": None, "compiled": False, "offload": False, "preview": preview}
     for plan, preview in ((told, one), (told, str(same)), ({}, other), ({}, None), ({"preview": None}, None)):
         check_preview(plan, preview)
     for plan, wrong in ((told, other), (told, None), ({"preview": None}, one)):

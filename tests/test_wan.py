@@ -37,7 +37,7 @@ from worldsim.runtime.engine import Engine
 from worldsim.runtime.journal import read_log
 from worldsim.runtime.session import Session
 from worldsim.runtime.world import World
-from worldsim.session.log import SessionLog
+from worldsim.session.log import UNTOLD, SessionLog
 from worldsim.wan import RECIPES, WanRecipe, load_parts, open_backbone, parse_size, plan_memory, room_for
 from worldsim.wan_memory import Shortcuts, pages_of
 
@@ -1061,13 +1061,16 @@ def lived(world: World, saved: Path) -> SessionLog:
 
 
 @pytest.mark.parametrize(
-    "chosen", [("linears",), ("compiled",), ("preview",), ("linears", "compiled", "preview")], ids="+".join
+    "chosen",
+    [("linears",), ("compiled",), ("preview",), ("offload",), ("linears", "compiled", "preview", "offload")],
+    ids="+".join,
 )
 def test_what_was_lived_is_lived_again_from_its_log_in_a_world_that_is_loaded_so(
     folder: Path, tmp_path: Path, compiled: list[str], chosen: Sequence[str]
 ) -> None:
     preview = tiny_decoder(tmp_path / "taew2_1.pth") if "preview" in chosen else None
-    fast: dict[str, Any] = {"linears": "int8" if "linears" in chosen else None, "compiled": "compiled" in chosen}
+    fast: dict[str, Any] = {name: name in chosen for name in ("compiled", "offload")}
+    fast["linears"] = "int8" if "linears" in chosen else None
     log = lived(loaded("self-forcing", folder, preview=preview, **fast), tmp_path / "saved")
     assert bool(parts := [*compiled]) is fast["compiled"]
     if preview is not None:
@@ -1129,7 +1132,7 @@ def test_a_log_from_before_these_were_told_is_lived_again_in_a_world_that_is_loa
     small, both = (loaded("self-forcing", folder, preview=preview, linears=linears) for linears in (None, "int8"))
     for world in (small, both):
         log = lived(world, tmp_path / "saved")
-        plan = {name: told for name, told in log.opening.plan.items() if name not in ("linears", "compiled", "preview")}
+        plan = {name: told for name, told in log.opening.plan.items() if name not in UNTOLD}
         old = replace(log, opening=replace(log.opening, plan=plan))
         world.replay(old)
         if world is small:

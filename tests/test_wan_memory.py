@@ -257,6 +257,32 @@ def test_a_codec_lets_go_of_what_it_carried_while_it_goes_on(tiling: Tiling | No
     assert all(codec.decode(latents[:1], begun)[1].keys() == each.keys() for each in (begun, after))
 
 
+def test_an_offloaded_codec_takes_what_a_tile_takes_and_the_rest_waits_in_host_memory() -> None:
+    plain, away = (codec_bytes([meta_codec(base_dim=8)], FULL, 3, offload=offload) for offload in (False, True))
+    assert (plain.carried, away.state, away.weights) == (0, 0, plain.weights)
+    # Of 60 x 104 latent pixels there are eight tiles of 34 x 32, which take a sixth of what all do, and overlap.
+    tile = codec_bytes([meta_codec(base_dim=8)], replace(FULL, height=34, width=32), 3)
+    assert away.carried == 8 * tile.state
+    assert 1.3 < away.carried / plain.state < 1.5
+    pixels = 480 * 832 * 3 * 4 * 4 * 4
+    assert (away.decode, away.encode) == (tile.decode + tile.state + pixels, tile.encode + pixels)
+    meta = [meta_codec(base_dim=8), TaehvCodec(TaehvDecoder(TaehvConfig()).to("meta"))]
+    one, other = (codec_bytes(meta, FULL, 3, offload=offload) for offload in (False, True))
+    assert (other.state, other.decode, other.carried) == (one.state, one.decode, 0)
+    assert other.encode < one.encode
+
+
+@pytest.mark.parametrize(("frames", "budget", "card"), [(9, "3.5GB", 16e9), (6, "2.6GB", 12e9)])
+def test_self_forcing_with_its_own_codec_fits_smaller_cards_offloaded(frames: int, budget: str, card: float) -> None:
+    plan = SELF_FORCING.plan(policy=Window(frames=frames))
+    whole, away = (
+        memory_plan(FULL, plan, dtype=BFLOAT16, shortcuts=Shortcuts(offload=offload), keeping=within(budget))
+        for offload in (False, True)
+    )
+    assert away.card < card < whole.card
+    assert away.host - away.carried == whole.host
+
+
 def test_a_tiny_decoder_takes_what_it_is_said_to_take() -> None:
     sizes = TaehvConfig(widths=(12, 8, 6, 5))
     with torch.device("meta"):

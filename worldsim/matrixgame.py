@@ -22,10 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from worldsim.cache.policy import Policy, Window
-from worldsim.codec.preview import PreviewCodec
-from worldsim.codec.taehv import load_taehv_codec
+from worldsim.codec.choice import CodecChoice
 from worldsim.codec.tail import ForgetfulCodec, TailCodec
-from worldsim.codec.wan_weights import load_wan_codec
 from worldsim.controls import Action, Controls, Rows
 from worldsim.decoding.noise_plan import PLAIN, NoisePlan, noise_text
 from worldsim.decoding.plan import VideoPlan
@@ -222,7 +220,7 @@ def load_parts(
     *,
     size: tuple[int, int],
     device: torch.device,
-    preview: str | Path | None = None,
+    codec: CodecChoice | None = None,
     check: Check = lambda config, dtype: None,
 ) -> MatrixGameParts:
     """The parts of a world from public weights, each read lazily; see worldsim.wan.dtype_on for what they compute in.
@@ -233,7 +231,7 @@ def load_parts(
             name on the hub, such as recipe.weights.
         size: (height, width) of the pictures in pixels.
         device: where backbone and codec go; the image encoder stays on the CPU.
-        preview: a file of the tiny decoder (taew2_1.pth), in place of the codec's own decoder.
+        codec: how pictures are made of latents; by the codec alone if None.
         check: asked before anything is allocated, see worldsim.wan.room_for.
 
     Raises:
@@ -252,15 +250,12 @@ def load_parts(
     weights, config = open_backbone(recipe, path, size=size)
     check(config, dtype)
     sight = load_sight(home, dtype=torch.bfloat16, device=torch.device("cpu"))
-    codec = load_wan_codec(home, device=device, dtype=dtype)
-    shown: ForgetfulCodec = codec
-    if preview is not None:
-        shown = PreviewCodec(codec, load_taehv_codec(Path(preview), device=device, dtype=dtype))
+    encoder, shown = (codec or CodecChoice()).load(home, device=device, dtype=dtype)
     with torch.device("meta"):
         empty = MatrixGameBackbone(_seeing(config, sight, path))
     backbone = fill_backbone(empty, weights, device=device, dtype=dtype)
     return MatrixGameParts(
-        backbone=backbone, codec=shown, see=partial(_heard, backbone, sight, codec), identity=identity_of(weights)
+        backbone=backbone, codec=shown, see=partial(_heard, backbone, sight, encoder), identity=identity_of(weights)
     )
 
 

@@ -217,6 +217,7 @@ def load(
     sessions: int | None = None,
     compiled: bool = False,
     linears: str | None = None,
+    offload: bool = False,
 ) -> World:
     """A world, ready to be opened.
 
@@ -247,6 +248,8 @@ def load(
         compiled: compile the layers of a published model: blocks take less time, and the first one more.
         linears: has the layers of a published model multiply in 8 bits: "fp8" on GPUs that do, "int8" on CPUs; exactly
             if None.
+        offload: the codec of a published model cuts frames into tiles, and what it carries from frame to frame waits
+            in host memory: gigabytes less on the device, and longer.
 
     Raises:
         UnknownName: no such world, policy, code for keys and values, noise, change of the prompt, or device.
@@ -256,7 +259,7 @@ def load(
     """
     where = _place(name, device)
     chosen = _chosen(policy, noise, on_prompt) | {"clean_pass": _switch("clean_pass", clean_pass)}
-    fast = _fast(compiled, linears)
+    fast = _fast(linears, compiled=compiled, offload=offload)
     keeping = _keeping(kv, tiers_of(budget, spill, where))
     if (recipe := PUBLISHED.get(name)) is not None:
         _refuse(name, steps=steps, frames_per_block=frames_per_block)
@@ -289,9 +292,9 @@ def _published_place(
     return Place(size=size_of(recipe, size), device=device, preview=tiny, keeping=keeping, sessions=count)
 
 
-def _fast(compiled: object, linears: str | None) -> dict[str, Any]:
-    """What was chosen of how layers compute, of what is not as ever."""
-    chosen = {"compiled": _switch("compiled", compiled) or None, "linears": linears}
+def _fast(linears: str | None, **switches: object) -> dict[str, Any]:
+    """What was chosen of how layers and codec compute, of what is not as ever."""
+    chosen = {"linears": linears, **{name: _switch(name, on) or None for name, on in switches.items()}}
     return {name: value for name, value in chosen.items() if value is not None}
 
 

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from worldsim import matrixgame, pictures, wan
+from worldsim.codec.choice import CodecChoice
 from worldsim.controls import Controls
 from worldsim.decoding.plan import VideoPlan
 from worldsim.errors import ConfigError, LogError, UnknownName, WeightsError
@@ -40,6 +41,7 @@ class Place:
     keeping: how its pool keeps keys and values.
     sessions: how many its memory is planned for.
     compiled: compile its layers.
+    offload: the codec takes little where it computes, see CodecChoice.
     linears: "fp8" or "int8" to have them multiply in 8 bits, or None for what they are published in.
     """
 
@@ -49,6 +51,7 @@ class Place:
     keeping: Keeping = field(default_factory=Keeping)
     sessions: int = 1
     compiled: bool = False
+    offload: bool = False
     linears: str | None = None
 
     def check(self) -> None:
@@ -63,7 +66,8 @@ class Place:
     @property
     def chosen(self) -> dict[str, Any]:
         """What logs tell of it; of a preview what is in its file, since its path is one of this machine."""
-        return {"linears": self.linears, "compiled": self.compiled, "preview": _identity_of(self.preview)}
+        told = {"linears": self.linears, "compiled": self.compiled, "offload": self.offload}
+        return told | {"preview": _identity_of(self.preview)}
 
 
 def load_published(recipe: Recipe, plan: VideoPlan, weights: str | Path | None, place: Place) -> World:
@@ -76,9 +80,10 @@ def load_published(recipe: Recipe, plan: VideoPlan, weights: str | Path | None, 
         path_of(weights, "weights")  # checked alone: as a path ./a/b would be a/b, which may be a name on the hub
     place.check()
     planned: dict[str, Any] = {"keeping": place.keeping, "sessions": place.sessions}
-    shortcuts = Shortcuts(preview=place.preview is not None, linears=place.linears)
+    shortcuts = Shortcuts(preview=place.preview is not None, linears=place.linears, offload=place.offload)
     check = room_for(plan, device=place.device, shortcuts=shortcuts, **planned)
-    where: dict[str, Any] = {"size": place.size, "device": place.device, "preview": place.preview, "check": check}
+    codec = CodecChoice(preview=place.preview, offload=place.offload)
+    where: dict[str, Any] = {"size": place.size, "device": place.device, "codec": codec, "check": check}
     if isinstance(recipe, WanRecipe):
         told = _fast(wan.load_parts(recipe, weights, **where), place)
         return wan.assemble_wan(recipe, plan, told, **planned)
@@ -153,7 +158,7 @@ def controls_of(recipe: Recipe) -> Controls:
 
 def settings_of(recipe: Recipe, plan: Mapping[str, Any]) -> dict[str, Any]:
     """What the plan in a log tells of a published model alone, as `load` takes it; LogError if it does not."""
-    fast = {name: plan[name] for name in ("linears", "compiled") if name in plan}
+    fast = {name: plan[name] for name in ("linears", "compiled", "offload") if name in plan}
     match plan:
         case {"size": [int(height), int(width)], "on_prompt": str(change)} if isinstance(recipe, WanRecipe):
             return {"size": f"{width}x{height}", "on_prompt": change, **fast}

@@ -21,11 +21,10 @@ from torch import Tensor, nn
 
 from worldsim.cache.policy import Policy, SinkWindow, Window
 from worldsim.cache.pool import PagePool
-from worldsim.codec.preview import PreviewCodec
-from worldsim.codec.taehv import load_taehv_codec
+from worldsim.codec.choice import CodecChoice
 from worldsim.codec.tail import ForgetfulCodec, TailCodec
 from worldsim.codec.wan_weights import ORIGINAL as CODEC
-from worldsim.codec.wan_weights import lacks_codec, load_wan_codec
+from worldsim.codec.wan_weights import lacks_codec
 from worldsim.controls import Controls
 from worldsim.decoding.plan import VideoPlan
 from worldsim.decoding.prompting import KEEP, PromptChange
@@ -299,7 +298,7 @@ def load_parts(
     *,
     size: tuple[int, int],
     device: torch.device,
-    preview: str | Path | None = None,
+    codec: CodecChoice | None = None,
     check: Check = lambda config, dtype: None,
 ) -> WanParts:
     """The parts of a world from public weights, each read lazily; see dtype_on for what they compute in.
@@ -309,7 +308,7 @@ def load_parts(
         folder: where the weights are, see the module; or their name on the hub, from which all of it is brought.
         size: (height, width) of the pictures in pixels.
         device: where backbone and codec go; the text encoder stays on the CPU.
-        preview: a file of the tiny decoder (taew2_1.pth), in place of the codec's own decoder.
+        codec: how pictures are made of latents; by the codec alone if None.
         check: asked before anything is allocated, see room_for.
 
     Raises:
@@ -330,12 +329,10 @@ def load_parts(
     check(config, dtype)
     around = _around(folder, home)
     text = load_text(around, dtype=torch.bfloat16, device=torch.device("cpu"), length=config.text_length)
-    codec: ForgetfulCodec = load_wan_codec(around, device=device, dtype=dtype)
-    if preview is not None:
-        codec = PreviewCodec(codec, load_taehv_codec(Path(preview), device=device, dtype=dtype))
+    _, shown = (codec or CodecChoice()).load(around, device=device, dtype=dtype)
     return WanParts(
         backbone=fill_backbone(_empty(config), weights, device=device, dtype=dtype),
-        codec=codec,
+        codec=shown,
         embed=partial(_embedded, text),
         left_out=text.left_out,
         identity=identity_of(weights, None if (stored := read_stored(home)) is None else stored.card),

@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_leaves
 from worldsim.cache.pool import Storage
 from worldsim.codec.taehv import TaehvCodec, TaehvConfig, TaehvDecoder
 from worldsim.codec.wan import WanCodec
+from worldsim.codec.wan_tiles import Tiling
 from worldsim.decoding.plan import VideoPlan
 from worldsim.errors import ConfigError, MissingDependency, installing
 from worldsim.keeping import Keeping
@@ -54,8 +55,9 @@ _ROWS: Mapping[str, str] = {
     "work": "at work on a block, at the most",
     "told": "text or image encoder, mapped from its file",
     "below": "pages beyond the budget, at the most",
+    "carried": "what the codec carries, offloaded",
 }
-_ON_HOST = ("told", "below")
+_ON_HOST = ("told", "below", "carried")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,10 +66,12 @@ class Shortcuts:
 
     preview: it shows pictures by the tiny decoder. The codec is there too, since it encodes what a world begins from.
     linears: in which 8 bits its layers multiply, for which their weights are rounded once all of them are there.
+    offload: its codec takes little where it computes, see worldsim.codec.choice.
     """
 
     preview: bool = False
     linears: str | None = None
+    offload: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +88,7 @@ class MemoryPlan:
         weights are rounded to 8 bits, at the most.
     told: of the encoder of prompts or pictures, in host memory, mapped from its file.
     below: of pages that do not fit into a budget, in host memory, at the most.
+    carried: of what an offloaded codec carries from frame to frame, for every session, in host memory.
     """
 
     weights: int
@@ -95,6 +100,7 @@ class MemoryPlan:
     work: int
     told: int
     below: int
+    carried: int = 0
 
     @property
     def device(self) -> int:
@@ -151,7 +157,8 @@ def memory_plan(
     linears = shortcuts.linears
     pages, below = _pages_bytes(config, plan, dtype, keeping or Keeping(), sessions)
     is_told = isinstance(config, WanConfig)
-    coded = codec_bytes(_meta_codecs(dtype, preview=shortcuts.preview), _wan_of(config), plan.frames_per_block)
+    codecs = _meta_codecs(dtype, preview=shortcuts.preview)
+    coded = codec_bytes(codecs, _wan_of(config), plan.frames_per_block, offload=shortcuts.offload)
     heard = math.prod(_heard_shape(config)) * dtype.itemsize
     # The latest, and beside them what a call of all sessions is given of theirs.
     hearing, state = (KEPT + sessions) * heard, sessions * coded.state
@@ -176,6 +183,7 @@ def memory_plan(
         ),
         told=(TEXT_PARAMETERS if is_told else SIGHT_PARAMETERS) * torch.bfloat16.itemsize,
         below=below,
+        carried=sessions * coded.carried,
     )
 
 
@@ -328,26 +336,54 @@ class CodecBytes:
 
     decode: of a block. The state that it begins from, which whoever calls holds, is not counted; those that follow are.
     encode: of the first nine pictures of a video, with the states; more take no more.
+    carried: of the state after a block, in host memory, where it waits there.
     """
 
     weights: int
     state: int
     decode: int
     encode: int
+    carried: int = 0
 
 
-def codec_bytes(codecs: Sequence[WanCodec | TaehvCodec], config: WanConfig, frames: int) -> CodecBytes:
+def codec_bytes(
+    codecs: Sequence[WanCodec | TaehvCodec], config: WanConfig, frames: int, *, offload: bool = False
+) -> CodecBytes:
     """What a codec takes for blocks of that many frames.
 
     Args:
         codecs: on the meta device: one that encodes, and decodes unless there is another one that does.
         config: of the backbone, with the size of the pictures.
         frames: of a block.
+        offload: the codec takes one tile after the other, each with its part of what is carried.
     """
-    encoder, decoder = codecs[0], codecs[-1]
-    size = (config.height * STRIDE_PX, config.width * STRIDE_PX)
     networks = [codec.model if isinstance(codec, WanCodec) else codec.network for codec in codecs]
+    tiles = Tiling().cut(config.height, config.width)
+    tile = replace(config, height=tiles[0].height, width=tiles[0].width)
+    # Of whole pictures there are the tiles, their sum, its shares and the levels.
+    whole = offload * 4 * codecs[0].group * 3 * config.height * config.width * STRIDE_PX**2 * torch.float32.itemsize
+    encode = _encoding_bytes(codecs[0], tile if offload else config)
+    in_tiles = offload and isinstance(codecs[-1], WanCodec)
+    state, decode = _decoding_bytes(codecs[-1], tile if in_tiles else config, frames)
+    return CodecBytes(
+        weights=sum(map(_bytes_of, networks)),
+        state=0 if in_tiles else state,
+        decode=decode + in_tiles * (state + whole),
+        encode=encode + whole,
+        carried=in_tiles * len(tiles) * state,
+    )
+
+
+def _decoding_bytes(decoder: WanCodec | TaehvCodec, config: WanConfig, frames: int) -> tuple[int, int]:
+    """Of pictures of that size: what is carried, and what is alive beside that while so many frames are decoded."""
     latents = torch.empty(frames, config.channels, config.height, config.width, device=_META)
+    _, begun = decoder.decode(latents[:1].repeat(2, 1, 1, 1), decoder.open())
+    return sum(carried.nbytes for carried in begun.values()), _peak(lambda: decoder.decode(latents, begun))
+
+
+def _encoding_bytes(encoder: WanCodec | TaehvCodec, config: WanConfig) -> int:
+    """What is alive while the first pictures of that size are encoded."""
+    size = (config.height * STRIDE_PX, config.width * STRIDE_PX)
     pictures = torch.empty(1 + 2 * encoder.group, *size, 3, dtype=torch.uint8, device=_META)
 
     def encode() -> None:
@@ -355,13 +391,7 @@ def codec_bytes(codecs: Sequence[WanCodec | TaehvCodec], config: WanConfig, fram
         _, begun = encoder.encode(pictures[: 1 + encoder.group], encoder.open())
         encoder.encode(pictures[1 + encoder.group :], begun)
 
-    _, begun = decoder.decode(latents[:1].repeat(2, 1, 1, 1), decoder.open())
-    return CodecBytes(
-        weights=sum(map(_bytes_of, networks)),
-        state=sum(carried.nbytes for carried in begun.values()),
-        decode=_peak(lambda: decoder.decode(latents, begun)),
-        encode=_peak(encode),
-    )
+    return _peak(encode)
 
 
 def _meta_codecs(dtype: torch.dtype, *, preview: bool) -> list[WanCodec | TaehvCodec]:

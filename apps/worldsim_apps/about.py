@@ -145,7 +145,8 @@ def describe(name: str, size: str | None = None, **chosen: str | Path | None) ->
     Args:
         name: of the world.
         size: width and height in pixels of a published model, such as "832x480"; its own if None.
-        chosen: policy, kv, budget, preview and linears of a published model, as `load` takes them: what it then takes.
+        chosen: policy, kv, budget, preview, linears and offload of a published model, as `load` takes them: what it
+            then takes.
 
     Raises:
         UnknownName: there is no such world, policy, code for keys and values or kind of linears.
@@ -245,7 +246,7 @@ def _memory(recipe: Recipe, plan: VideoPlan, pixels: tuple[int, int], settings: 
         if "preview" in settings and not preview:
             continue
         try:
-            fast = Shortcuts(preview=preview, linears=linears)
+            fast = Shortcuts(preview=preview, linears=linears, offload=bool(settings.get("offload")))
             parts = plan_memory(recipe, plan, size=pixels, dtype=dtype, shortcuts=fast, keeping=keeping)
         except MissingDependency as error:
             return {"not planned": str(error)}

@@ -34,6 +34,7 @@ from worldsim_apps.options import (
     Name,
     NoCleanPass,
     Noise,
+    Offload,
     OnPrompt,
     Policy,
     Preview,
@@ -85,6 +86,7 @@ def generate(
     preview: Preview = None,
     compiled: Compiled = False,
     linears: Linears = None,
+    offload: Offload = False,
     device: Device = "auto",
     weights: Weights = None,
     output: Video = Path("out/world.mp4"),
@@ -105,6 +107,7 @@ def generate(
     chosen: dict[str, Any] = {"policy": policy, "steps": steps, "frames_per_block": frames_per_block, "noise": noise}
     chosen |= {"kv": kv, "budget": budget, "spill": spill, "clean_pass": not no_clean_pass}
     chosen |= {"size": size, "on_prompt": on_prompt, "preview": preview, "compiled": compiled, "linears": linears}
+    chosen["offload"] = offload
     ahead = _ahead_of_film(world, seconds, size, device)
     pace = pace_of(world, frames_per_block, goes_on=image is not None or video is not None)
     script = script_of(ahead, pace, actions, prompt, prompts)
@@ -221,6 +224,7 @@ def serve(
     preview: Preview = None,
     compiled: Compiled = False,
     linears: Linears = None,
+    offload: Offload = False,
     device: Device = "auto",
     weights: Weights = None,
     show: Annotated[bool, typer.Option("--open", help="Open the player page in a browser.")] = False,
@@ -239,6 +243,7 @@ def serve(
     chosen: dict[str, Any] = {"policy": policy, "steps": steps, "frames_per_block": frames_per_block, "noise": noise}
     chosen |= {"kv": kv, "budget": budget, "spill": spill, "clean_pass": not no_clean_pass}
     chosen |= {"size": size, "on_prompt": on_prompt, "preview": preview, "compiled": compiled, "linears": linears}
+    chosen["offload"] = offload
     # One more than may play, since a session may take the place of another.
     chosen |= {"sessions": (max_sessions or 1) + 1 if world in PUBLISHED else None}
     loaded = worldsim.load(world, device=device, weights=weights, **chosen)
@@ -400,6 +405,7 @@ def info(
     budget: ModelBudget = None,
     preview: Preview = None,
     linears: Linears = None,
+    offload: Offload = False,
     as_json: Json = False,
 ) -> None:
     """Say what is here: this machine, the worlds, and the card of one of them, or what a published model takes."""
@@ -409,13 +415,13 @@ def info(
 
     fields: dict[str, Any] = {"machine": machine(), "worlds": sorted(WORLDS), "published": sorted(PUBLISHED)}
     chosen: dict[str, Any] = {"size": size, "policy": policy, "kv": kv, "budget": budget, "preview": preview}
-    chosen["linears"] = linears
+    chosen |= {"linears": linears, "offload": offload or None}
     if world is not None and named is not None:
         raise Refused(f"two worlds are named, {world} and --world {named}; ask about one at a time")
     if (world := world or named) is not None:
         fields = {"world": describe(world, **chosen), **fields}
-    elif words := [word for name, it in chosen.items() if it is not None for word in (f"--{name}", str(it))]:
-        given = shlex.join(words)
+    elif words := [(f"--{name}", *([] if it is True else [str(it)])) for name, it in chosen.items() if it is not None]:
+        given = shlex.join(word for option in words for word in option)
         raise Refused(f"{given} is said of no world; name a published model, as in worldsim info self-forcing {given}")
     report(fields if as_json else "\n".join(lines_of(fields)))
 

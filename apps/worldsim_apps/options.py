@@ -79,6 +79,9 @@ Preview = Annotated[
 Compiled = Annotated[
     bool, typer.Option("--compile", help="Compile the layers of a published model: pays in sessions of minutes.")
 ]
+Offload = Annotated[
+    bool, typer.Option("--offload", help="Less GPU memory: what the codec carries waits in host memory, in tiles.")
+]
 Linears = Annotated[
     str | None, typer.Option(help="Layers of a published model multiply in 8 bits: fp8 on GPUs that do, int8 on CPUs.")
 ]

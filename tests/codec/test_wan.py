@@ -254,6 +254,26 @@ def test_tiles_stream_bit_for_bit(cuts: list[int]) -> None:
     assert torch.equal(in_pieces(codec.encode, pictures, [1, 4, 4], codec.open())[0], whole)
 
 
+def test_what_waits_elsewhere_is_fetched_and_put_back_and_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Elsewhere is the same device here; what is asked of a tensor is where it is to be."""
+    codec, latents = WanCodec(network(), tiling=SMALL), latents_of(4, 3, 7, seed=19)
+    wanted, end = in_pieces(codec.decode, latents, [1, 3], codec.open())
+    away = WanCodec(network(), tiling=SMALL, home=torch.device("cpu", 0))
+    asked: list[torch.device] = []
+    plain = Tensor.to
+
+    def to(tensor: Tensor, *where: Any, **given: Any) -> Tensor:
+        asked.extend(place for place in where if isinstance(place, torch.device))
+        return plain(tensor, *where, **given)
+
+    monkeypatch.setattr(Tensor, "to", to)
+    found, state = in_pieces(away.decode, latents, [1, 3], away.open())
+    assert torch.equal(found, wanted)
+    assert_same(state, end)
+    # After every frame each tensor is put back; the first leaves some out.
+    assert 3 * len(end) < asked.count(torch.device("cpu", 0)) < 4 * len(end)
+
+
 def test_one_tile_is_the_whole_frame() -> None:
     codec, plain = WanCodec(network(), tiling=Tiling(side=7, overlap=2)), WanCodec(network())
     latents = latents_of(2, 7, 5, seed=18)

@@ -191,9 +191,9 @@ def test_weights_outlive_their_file(tmp_path: Path) -> None:
 
 def test_a_codec_computes_where_and_in_what_it_is_told(tmp_path: Path) -> None:
     path = write_original_file(tmp_path, weights(seed=4))
-    tiling = Tiling(side=5, overlap=1)
-    codec = load_wan_codec(path, device=CPU, dtype=torch.bfloat16, tiling=tiling)
-    assert (codec.device, codec.dtype, codec.tiling) == (CPU, torch.bfloat16, tiling)
+    codec = load_wan_codec(path, device=CPU, dtype=torch.bfloat16)
+    assert (codec.device, codec.dtype, codec.tiling) == (CPU, torch.bfloat16, None)
+    assert load_wan_codec(path, device=CPU, dtype=torch.bfloat16, offload=True).tiling == Tiling()
     assert codec.decode(torch.zeros(1, 16, 2, 2), codec.open())[0].dtype == torch.uint8
 
 

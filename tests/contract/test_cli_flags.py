@@ -12,15 +12,15 @@ from worldsim_apps.cli import app as worldsim
 PROMISED = {
     "generate": "--world --actions --prompt --prompts --seconds --seed --start --image --video --policy --kv --budget "
     "--spill --noise --no-clean-pass --steps --frames-per-block --size --on-prompt --preview --compile --linears "
-    "--device --weights --output -o --log --explain --json",
+    "--offload --device --weights --output -o --log --explain --json",
     "replay": "log --verify --output -o --device --weights --preview --budget --json",
     "serve": "--world --host --port --max-sessions --token --origin --name --folder --image --policy --kv "
     "--budget --spill --noise --no-clean-pass --steps --frames-per-block --size --on-prompt --preview --compile "
-    "--linears --device --weights --open --json",
+    "--linears --offload --device --weights --open --json",
     "ui": "--port --folder --device --open --json",
     "record": "name --frames --seed --held-out --workers --output -o --json",
     "train": "name --data --out --minutes --updates --seed --device --compile --resume --weights --recalling --json",
-    "info": "world --world --size --policy --kv --budget --preview --linears --json",
+    "info": "world --world --size --policy --kv --budget --preview --linears --offload --json",
     "doctor": "--json",
     "convert": "source out --ema --lora --alpha --recipe --json",
 }

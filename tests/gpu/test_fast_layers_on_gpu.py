@@ -11,6 +11,8 @@ from benchmarks.decode_wan import drawn
 from worldsim.cache.attention import attend_all
 from worldsim.cache.rotary import Rotary, turn, turns
 from worldsim.codec.taehv import TaehvCodec, TaehvConfig, TaehvDecoder
+from worldsim.codec.wan import WanCodec
+from worldsim.codec.wan_tiles import Tiling
 from worldsim.models.fp8 import Fp8Linear, is_native
 from worldsim.models.wan.config import wan_config
 from worldsim.models.wan.layers import WanLayer, speed_up
@@ -109,3 +111,19 @@ def test_the_tiny_decoder_shows_what_it_shows_on_the_cpu_in_pieces_too() -> None
     found = torch.cat((first, rest)).cpu()
     assert (found.int() - wanted.int()).abs().max() <= 1
     assert torch.equal(found, codec.decode(latents.to(GPU), {})[0].cpu())
+
+
+def test_an_offloaded_codec_shows_the_same_and_holds_nothing_on_the_gpu() -> None:
+    diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
+    model = drawn(diffusers.AutoencoderKLWan(base_dim=32).to(GPU, torch.bfloat16), seed=5)
+    latents = torch.randn(4, 16, 30, 40, generator=torch.Generator().manual_seed(6))
+    found, peaks = [], []
+    for home in (None, CPU):
+        codec = WanCodec(model, tiling=Tiling(side=16, overlap=4), home=home)
+        first, state = codec.decode(latents[:2], codec.open())
+        assert {carried.device.type for carried in state.values()} == {"cuda" if home is None else "cpu"}
+        torch.cuda.reset_peak_memory_stats()
+        found.append(torch.cat((first, codec.decode(latents[2:], state)[0])))
+        peaks.append(torch.cuda.max_memory_allocated())
+    assert torch.equal(*found)
+    assert peaks[1] < peaks[0] / 2

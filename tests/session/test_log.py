@@ -196,9 +196,9 @@ def test_a_trail_gives_its_steps_in_order_and_is_shared_by_what_branches_off():
 def test_a_plan_is_told_with_what_its_log_is_too_old_to_say():
     plan = {"policy": "window:frames=5", "sigmas": [1.0], "frames_per_block": 3}
     later = {"kv": None, "recall": False, "noise": "plain", "clean_pass": True}
-    chosen = {"linears": None, "compiled": False}
+    chosen = {"linears": None, "compiled": False, "offload": False}
     assert plan_told(replace(OPENING, plan=plan)) == plan | later | chosen
-    said = plan | {name: None for name in ("kv", "preview")} | {"linears": "int8", "compiled": True}
+    said = plan | {name: None for name in ("kv", "preview")} | {"linears": "int8", "compiled": True, "offload": True}
     assert plan_told(replace(OPENING, plan=said)) == said | {"recall": False, "noise": "plain", "clean_pass": True}
     with pytest.raises(LogError, match=r"no world was loaded with: sigmas None; compiled 1$"):
         plan_told(replace(OPENING, plan={"policy": "full", "frames_per_block": 3, "compiled": 1}))

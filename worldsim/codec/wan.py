@@ -73,9 +73,10 @@ class WanCodec:
         model: an `AutoencoderKLWan` of the 2.1 layout, in evaluation mode; where it lies and its dtype are the codec's.
         tiling: how to cut frames to save memory; None codes them whole. A tiled frame differs from a whole one by what
             attention and convolutions do not see beyond a tile.
+        home: where what it carries waits, of which each frame fetches a tile at a time; where the model lies if None.
     """
 
-    def __init__(self, model: nn.Module, *, tiling: Tiling | None = None) -> None:
+    def __init__(self, model: nn.Module, *, tiling: Tiling | None = None, home: torch.device | None = None) -> None:
         config: Any = model.config
         if config.is_residual or config.patch_size not in (None, 1):
             raise ConfigError("this is the codec of Wan 2.2 5B; WanCodec knows that of Wan 2.1, with 16 channels")
@@ -86,6 +87,7 @@ class WanCodec:
             )
         self.model = model
         self.tiling = tiling
+        self._home = home
         self.channels: int = config.z_dim
         self.stride: int = 2 ** (len(config.dim_mult) - 1)
         self.group: int = 2 ** sum(config.temperal_downsample)
@@ -245,8 +247,8 @@ class WanCodec:
         else:
             answer = net.decoder(net.post_quant_conv(x), feat_cache=slots, feat_idx=[0])
         # Contiguous, as they come back from a file: another layout in memory might be summed in another order.
-        after = {f"{prefix}.{n}": slot.contiguous() for n, slot in enumerate(slots) if isinstance(slot, Tensor)}
-        return answer, after
+        carried = [(n, slot.contiguous()) for n, slot in enumerate(slots) if isinstance(slot, Tensor)]
+        return answer, {f"{prefix}.{n}": slot.to(self._home or slot.device) for n, slot in carried}
 
 
 def to_pictures(levels: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ _TORN = (
 """What reading a file ends in whose bytes are not what was written; found by flipping and cutting some."""
 
 
-def load_wan_codec(path: Path, *, device: torch.device, dtype: torch.dtype, tiling: Tiling | None = None) -> WanCodec:
+def load_wan_codec(path: Path, *, device: torch.device, dtype: torch.dtype, offload: bool = False) -> WanCodec:
     """The codec of Wan 2.1 from public weights, on that device and in that dtype.
 
     Args:
@@ -60,7 +60,7 @@ def load_wan_codec(path: Path, *, device: torch.device, dtype: torch.dtype, tili
             `vae`; the original Wan2.1_VAE.pth or a folder with it; or a .safetensors file in either's names.
         device: where to put it. Tensors are read and moved one at a time.
         dtype: to compute in; float32 is what the weights are published in.
-        tiling: see WanCodec.
+        offload: cut frames into tiles, and let what it carries wait in host memory.
 
     Raises:
         WeightsError: nothing of the kind is there, or it is torn, holds more than tensors, or is for another network;
@@ -76,7 +76,12 @@ def load_wan_codec(path: Path, *, device: torch.device, dtype: torch.dtype, tili
     model = _empty(path, settings)
     check_tensors(file, model, tensors, looks=original)
     fill(model, tensors, file, device=device, dtype=dtype)
-    return WanCodec(model, tiling=tiling)
+    return offloaded(model) if offload else WanCodec(model)
+
+
+def offloaded(model: nn.Module) -> WanCodec:
+    """The codec that takes least where its network lies; see WanCodec."""
+    return WanCodec(model, tiling=Tiling(), home=torch.device("cpu"))
 
 
 def lacks_codec(folder: Path) -> bool:

@@ -20,7 +20,7 @@ from worldsim.session.prompt import check_over, check_prompt
 
 FORMAT = 1
 Keys = frozenset[str]
-UNTOLD = ("linears", "compiled", "preview")
+UNTOLD = ("linears", "compiled", "offload", "preview")
 """What could be chosen before logs told of it: where one does not, nobody knows."""
 _PLANNED = {
     "policy": (str,),
@@ -32,10 +32,14 @@ _PLANNED = {
     "clean_pass": (bool,),
     "linears": (str, type(None)),
     "compiled": (bool,),
+    "offload": (bool,),
     "preview": (str, type(None)),
 }
 """What a plan in a log says, and the types that it has there."""
-_BEFORE = {"kv": None, "recall": False, "noise": "plain", "clean_pass": True, "linears": None, "compiled": False}
+_BEFORE = {
+    **{"kv": None, "recall": False, "noise": "plain", "clean_pass": True},
+    **{"linears": None, "compiled": False, "offload": False},
+}
 """What is taken for it where a log does not say it."""
 
 
