@@ -833,7 +833,7 @@ def test_nothing_is_read_before_there_is_found_to_be_room(folder: Path, tmp_path
         asked.append((config, dtype))
         raise ConfigError("no room")
 
-    monkeypatch.setattr("worldsim.wan.load_wan_codec", None)
+    monkeypatch.setattr("worldsim.codec.choice.load_wan_codec", None)
     with pytest.raises(ConfigError, match="no room"):
         load_parts(RECIPES["causal-forcing-framewise"], folder, size=SIZE, device=CPU, check=full)
     assert asked == [(replace(TINY, frames_per_block=1), torch.float32)]

@@ -67,7 +67,7 @@ def break_backbone(session):
 def break_numbers(session):
     held = session._moment.decoder._held
     newest = max(held)
-    held[newest] = (held[newest][0] * float("nan"), held[newest][1])
+    held[newest] = held[newest]._replace(latents=held[newest].latents * float("nan"))
 
 
 def break_steering(session):
