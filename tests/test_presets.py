@@ -20,9 +20,10 @@ from worldsim.decoding.noise_plan import PLAIN, NoisePlan, parse_noise
 from worldsim.errors import ConfigError, LogError, NotShipped, UnknownName, WeightsError
 from worldsim.models.small.backbone import SmallBackbone, SmallConfig
 from worldsim.models.small.weights import save_weights
-from worldsim.presets import CRAFTER, MAZE, WORLDS, card, load, world_of
+from worldsim.presets import CRAFTER, MAZE, WORLDS, card, load, restore, world_of
 from worldsim.runtime.starts import Starts
 from worldsim.simulators.crafter import Crafter
+from worldsim.testing.fakes import tiny_world
 
 SMALL = replace(CRAFTER.backbone, dim=32, layers=1, heads=2)
 
@@ -385,3 +386,9 @@ def test_a_session_is_restored_in_a_world_and_nothing_else(world):
 def test_a_number_of_thousands_of_digits_is_no_setting(assets, name, sign):
     with pytest.raises(ConfigError, match="a number of more digits than can be written"):
         load("crafter", **{name: sign * 10**5_000})
+
+
+@pytest.mark.parametrize("given", [{"weights": "w"}, {"preview": "p"}, {"budget": 5}])
+def test_a_world_that_is_there_is_not_loaded_otherwise(given, tmp_path):
+    with pytest.raises(ConfigError, match="are of a world that is loaded, and one is given; leave them out"):
+        restore(tmp_path / "none", world=tiny_world(), **given)

@@ -403,7 +403,7 @@ def restore(
         device, weights, preview, budget: as for `load`, if it is loaded.
 
     Raises:
-        ConfigError: what is given is no path, or no world.
+        ConfigError: what is given is no path, or no world, or says how to load one that is there.
         SnapshotError: there is no such file, or it is torn or foreign.
         LogError: it is of another world, other weights, another plan or another preview, or of a policy without a name
             and no world.
@@ -414,6 +414,8 @@ def restore(
         raise ConfigError(
             f"world is a World, as worldsim.load gives it, got {shown(world)}; leave it out to have it loaded"
         )
+    if world is not None and (weights, preview, budget) != (None, None, None):
+        raise ConfigError("weights, preview and budget are of a world that is loaded, and one is given; leave them out")
     snapshot = read_snapshot(path)
     if world is None:
         world = world_of(snapshot.log, device=device, weights=weights, preview=preview, budget=budget)

@@ -76,12 +76,7 @@ def load_wan_codec(path: Path, *, device: torch.device, dtype: torch.dtype, offl
     model = _empty(path, settings)
     check_tensors(file, model, tensors, looks=original)
     fill(model, tensors, file, device=device, dtype=dtype)
-    return offloaded(model) if offload else WanCodec(model)
-
-
-def offloaded(model: nn.Module) -> WanCodec:
-    """The codec that takes least where its network lies; see WanCodec."""
-    return WanCodec(model, tiling=Tiling(), home=torch.device("cpu"))
+    return WanCodec(model, tiling=Tiling(), home=torch.device("cpu")) if offload else WanCodec(model)
 
 
 def lacks_codec(folder: Path) -> bool:
