@@ -243,9 +243,7 @@ def test_kept_in_fewer_bits_or_within_a_budget_it_goes_on_bit_for_bit(
         session.rewind(mark)
         assert np.array_equal(shown(session, WALK[:2]), following)
         twin.close()
-    settings = {"device": "cpu", "weights": folder}
-    if "budget" in kept:
-        settings["world"] = loaded("matrix-game-2-universal", folder, policy="window:frames=6", **kept)
+    settings = {"device": "cpu", "weights": folder, "budget": kept.get("budget")}
     with worldsim.restore(tmp_path / "saved", **settings) as restored:
         assert np.array_equal(shown(restored, WALK[:2]), following)
 
