@@ -105,7 +105,10 @@ class Explained:
         """The numbers, fit for JSON; nothing without a path or a block."""
         if self._path is None or not self._seen:
             return {}
-        blocks = [{"frames": seen.frames, "shares": [round(share, 5) for share in seen.shares]} for seen in self._seen]
+        blocks = [
+            {"frames": seen.frames, "retrieved": seen.retrieved, "shares": [round(share, 5) for share in seen.shares]}
+            for seen in self._seen
+        ]
         return {"explain": {"path": str(self._path), "probes": PROBES, "blocks": blocks}}
 
 
@@ -144,17 +147,15 @@ def by_age(seen: Sequence[Sight], rows: Sequence[range], *, length: int) -> Tabl
 
 
 def nearest_rows(seen: Sequence[Sight], rows: Sequence[range], *, length: int) -> list[int | None]:
-    """Of each block how many rows, from the first on, hold what it saw up to the first gap in it; None without a gap.
-
-    What lies beyond the gap was brought back, or kept, while what was seen between has been let go.
+    """Of each block how many rows, from the first on, are newer than all that was retrieved; None if nothing was.
 
     Args:
         seen, rows, length: as for `by_age`.
     """
     starts = [row.start for row in rows]
-    oldest = [block * length - sight.ranges[-1].start if sight.frames else 0 for block, sight in enumerate(seen)]
-    counts = np.searchsorted(starts, oldest, side="right").tolist()
-    return [count if len(sight.ranges) > 1 else None for sight, count in zip(seen, counts, strict=True)]
+    newest = [block * length - max(sight.retrieved, default=0) for block, sight in enumerate(seen)]
+    counts = (np.searchsorted(starts, newest, side="right") - 1).tolist()
+    return [count if sight.retrieved else None for sight, count in zip(seen, counts, strict=True)]
 
 
 def drawing(seen: Sequence[Sight], *, of: str, length: int, fps: float) -> Picture:
@@ -175,7 +176,7 @@ def drawing(seen: Sequence[Sight], *, of: str, length: int, fps: float) -> Pictu
     heads = [of, "Attention that each block pays to the past, by how far back it lies", _axis(rows)]
     borders = nearest_rows(seen, rows, length=length)
     if any(border is not None for border in borders):
-        heads[2] += "; above the red line: from before a gap, retrieved or a sink"
+        heads[2] += "; above the red line: retrieved"
         _mark(past, borders, (height, width))
     wide = max(past.shape[1], NARROWEST, *map(_width, heads))
     canvas = np.full((TOP + len(past) + GAP + len(own) + BOTTOM, LEFT + wide + RIGHT, 3), PAPER, np.uint8)

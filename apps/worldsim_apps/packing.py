@@ -24,7 +24,7 @@ def pack(encoder: Encoder, chunk: Chunk, world: World, *, epoch: int, action: in
     count = len(chunk.frames)
     first = (chunk.block + 1) * world.frames_per_block - count
     shown = world.frames_per_block // world.plan.frames_per_block  # for each frame that a block saw
-    seen = tuple(range(shown * run.start, shown * run.stop) for run in chunk.seen.ranges)
+    seen = tuple((range(shown * run.start, shown * run.stop), retrieved) for run, retrieved in chunk.seen.runs)
     return [
         Media(
             flags=(Flag.KEY if encoder.all_keys or not at else Flag(0))

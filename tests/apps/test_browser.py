@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import av
 import numpy as np
@@ -464,14 +464,18 @@ def test_the_world_is_shown_by_whole_factors_in_a_window_of_any_size(page, width
 
 @dataclass(frozen=True)
 class FarAndNear:
-    """Sees the newest three frames, and two that lie further back."""
+    """Sees the frames of those ages, and says that some of them are retrieved."""
 
-    limit = 12
-    sparse = None
-    anew = False
+    ages: tuple[int, ...] = (9, 8, 3, 2, 1)
+    retrieved: tuple[int, ...] = ()
+
+    limit: ClassVar = 12
+    sparse: ClassVar = None
+    anew: ClassVar = False
 
     def see(self, held: Sequence[int], block: int, alike: Any = None) -> list[Seen]:
-        return [Seen(frame, frame - block) for frame in held if block - frame in (9, 8, 3, 2, 1)]
+        seen = [frame for frame in held if block - frame in self.ages]
+        return [Seen(frame, frame - block, block - frame in self.retrieved) for frame in seen]
 
     def keep(self, held: Sequence[int], next_frame: int) -> list[int]:
         return [frame for frame in held if frame >= next_frame - 9]
@@ -489,7 +493,7 @@ def tiles(shown: Shown, name: str) -> list[tuple[str, str, bool]]:
     ]
 
 
-def test_the_page_shows_what_the_newest_block_saw_and_marks_what_lies_further_back(browser, context, tmp_path):
+def test_the_page_shows_what_the_newest_block_saw_and_apart_from_it_what_lies_further_back(browser, context, tmp_path):
     served = Served(worldsim.load("crafter", policy=FarAndNear()), tmp_path)
     try:
         page = Shown(context.new_page()).open(served.url)
@@ -513,6 +517,36 @@ def test_the_page_shows_what_the_newest_block_saw_and_marks_what_lies_further_ba
         page.control("reset", seed=5, start=0)
         page.step()
         assert [known for _, _, known in (*tiles(page, "film"), *tiles(page, "afar"))] == [False] * 4
+        assert page.problems == []
+    finally:
+        served.close()
+
+
+@pytest.mark.parametrize(
+    ("policy", "near", "far", "marked"),
+    [
+        (FarAndNear(retrieved=(9, 8)), ["0.4 s", "0.3 s", "0.1 s"], ["1.0 s"], [True]),
+        (FarAndNear(ages=(9, 8, 6, 2, 1), retrieved=(6,)), ["0.3 s", "0.1 s"], ["1.0 s", "0.8 s"], [False, True]),
+        (FarAndNear(ages=(4, 3, 2, 1), retrieved=(4, 3)), ["0.3 s", "0.1 s"], ["0.4 s"], [True]),
+        (FarAndNear(ages=(2, 1), retrieved=(2, 1)), [], ["0.1 s"], [True]),
+        (FarAndNear(), ["0.4 s", "0.3 s", "0.1 s"], ["1.0 s"], [False]),
+    ],
+)
+def test_what_was_retrieved_is_marked_and_what_only_lies_further_back_is_not(
+    context, tmp_path, policy, near, far, marked
+):
+    served = Served(worldsim.load("crafter", policy=policy), tmp_path)
+    try:
+        page = Shown(context.new_page()).open(served.url)
+        page.pause()
+        page.control("reset", seed=5, start=0)
+        for _ in range(10):
+            page.step("ArrowRight")
+        assert [said for _, said, _ in tiles(page, "film")] == near
+        assert [said for _, said, _ in tiles(page, "afar")] == far
+        items = "[...document.querySelectorAll('#memory .afar li')]"
+        assert page.page.evaluate(f"{items}.map((item) => item.classList.contains('retrieved'))") == marked
+        assert page.page.is_visible("#memory .legend") is any(marked)
         assert page.problems == []
     finally:
         served.close()

@@ -29,7 +29,8 @@ from worldsim_apps.explain import (
 )
 
 NEAR = Sight(frames=(-2, -1), shares=(0.125, 0.5))
-FAR = Sight(frames=(-2, 0, 1), shares=(0.25, 0.125, 0.125))
+FAR = Sight(frames=(-2, 0, 1), retrieved=(-2,), shares=(0.25, 0.125, 0.125))
+SINK = Sight(frames=(-2, 0, 1), shares=(0.25, 0.125, 0.125))
 
 
 @pytest.mark.parametrize("oldest", [1, 7, SINGLE, SINGLE + 1, 500, 28_800])
@@ -68,19 +69,21 @@ def test_what_is_older_is_drawn_higher_and_what_gets_more_is_brighter():
     assert bright[rows - 1, 0] > bright[0, 1] > bright[rows - 2, 0] == bright[rows - 1, 1]
 
 
-def test_what_lies_beyond_a_gap_is_told_apart_from_what_is_near_by_a_line():
+def test_what_was_retrieved_is_told_apart_from_what_is_near_by_a_line():
     rows = bands(4)
-    assert nearest_rows([NEAR, FAR, Sight()], rows, length=2) == [None, 2, None]
+    assert nearest_rows([NEAR, FAR, Sight()], rows, length=2) == [None, 3, None]
+    adjoining = Sight(frames=(-1, 0, 1), retrieved=(-1,), shares=FAR.shares)
+    assert nearest_rows([SINK, adjoining], rows, length=2) == [None, 2]
     lines = (drawing([NEAR, FAR], of="here", length=2, fps=8) == BORDER).all(-1)
-    beside = lines[TOP + 2 * 16, LEFT:]
+    beside = lines[TOP + 16, LEFT:]
     assert beside.nonzero()[0].tolist() == [*range(48, 96)]
     assert lines.sum() == 2 * 48
-    assert not (drawing([NEAR, NEAR], of="here", length=2, fps=8) == BORDER).all(-1).any()
+    assert not (drawing([NEAR, SINK], of="here", length=2, fps=8) == BORDER).all(-1).any()
 
 
 def test_blocks_that_share_a_column_have_their_line_there():
     blocks = 2 * MOST_COLUMNS + 1
-    walk = [Sight(frames=(-3, at - 1), shares=(0.5, 0.25)) for at in range(blocks)]
+    walk = [Sight(frames=(-3, at - 1), retrieved=(-3,), shares=(0.5, 0.25)) for at in range(blocks)]
     lines = (drawing(walk, of="here", length=1, fps=8) == BORDER).all(-1)
     assert lines.sum(0).nonzero()[0].tolist() == [*range(LEFT, LEFT + blocks // 3 + 1)]
 
@@ -91,9 +94,9 @@ def test_a_picture_says_what_it_is_of_and_how_its_rows_go_on(monkeypatch):
     for walk in ([NEAR], [NEAR, FAR], [Sight(frames=(-SINGLE - 1,), shares=(0.5,))]):
         drawing(walk, of="crafter, policy full", length=2, fps=8)
     assert said.count("crafter, policy full") == 3
-    even, gap, far = (text for text in said if text.startswith("Rows go up"))
+    even, brought, far = (text for text in said if text.startswith("Rows go up"))
     assert even == "Rows go up in equal steps"
-    assert gap == f"{even}; above the red line: from before a gap, retrieved or a sink"
+    assert brought == f"{even}; above the red line: retrieved"
     assert far == "Rows go up by logarithm, each 1.2 times as far back as the one below"
 
 
@@ -127,6 +130,7 @@ def test_a_walk_is_measured_drawn_and_told(tmp_path):
     assert told == [1, 1, 1]
     assert (found["path"], found["probes"]) == (str(tmp_path / "new" / "deep" / "a.PNG"), PROBES)
     assert [block["frames"] for block in found["blocks"]] == [(-5, -2, -1), (-5, -1, 0), (-5, 0, 1)]
+    assert [block["retrieved"] for block in found["blocks"]] == [(), (), ()]
     for block, one in zip(found["blocks"], seen, strict=True):
         assert block["shares"] == pytest.approx(one.shares, abs=1e-5)
     of = f"{world.origin.name}, policy sink:sink=1,window=2"

@@ -62,7 +62,7 @@ def test_a_first_block_that_lacks_frames_ends_when_any_block_does(group):
 
 @pytest.mark.parametrize("group", [1, 4])
 def test_what_a_block_saw_is_told_with_its_first_frame_in_frames_that_were_shown(group):
-    sight = Sight(frames=(-2, -1, 4, 5), shares=())
+    sight = Sight(frames=(-2, -1, 4, 5), retrieved=(-2, -1))
     media = packed(2, 3 * group, group=group, sight=sight)
-    assert media[0].seen == (range(-2 * group, 0), range(4 * group, 6 * group))
+    assert media[0].seen == ((range(-2 * group, 0), True), (range(4 * group, 6 * group), False))
     assert all(one.seen == () for one in media[1:])

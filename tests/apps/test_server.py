@@ -130,7 +130,7 @@ async def test_who_asks_is_told_what_each_block_saw_from_then_on_and_others_are_
         await one.say("tell", seen=True)
         await one.ask("step")
         media = await one.frame()
-        assert (media.block, media.seen) == (1, (range(-4, 1),))
+        assert (media.block, media.seen) == (1, ((range(-4, 1), False),))
         assert [(await other.frame()).seen for _ in range(2)] == [(), ()]
         await one.say("ack", epoch=media.epoch, blocks=2)
         await one.say("tell", seen=False)

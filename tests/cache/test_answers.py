@@ -115,9 +115,10 @@ def test_more_frames_than_the_limit_of_a_policy_are_refused():
 
 
 def test_whole_numbers_of_numpy_are_taken_as_such():
-    policy = Mine(sees=at((np.int64(6), np.int32(-1))), keeps=list(np.array([5, 6])))
+    policy = Mine(sees=[Seen(np.int64(6), np.int32(-1), np.bool_(True))], keeps=list(np.array([5, 6])))
     (one,), kept = seen_by(policy, HELD, 7), kept_by(policy, HELD, 7)
     assert {type(number) for number in (one.frame, one.position, *kept)} == {int}
+    assert one.retrieved is True
 
 
 @pytest.mark.parametrize(

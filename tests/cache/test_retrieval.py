@@ -38,6 +38,13 @@ def test_the_likest_runs_stand_directly_before_the_recent_frames() -> None:
     ]
 
 
+def test_runs_that_are_brought_back_are_told_apart_from_recent_frames_even_where_they_adjoin() -> None:
+    for pick in ("likest", "unlikest", "random", "first"):
+        seen = Retrieval(recent=2, top=2, run=2, pick=pick).see(range(6), 6)
+        assert [(one.frame, one.retrieved) for one in seen if one.frame >= 4] == [(4, False), (5, False)]
+        assert all(one.retrieved for one in seen if one.frame < 4)
+
+
 @pytest.mark.parametrize("seed", [5])
 def test_one_frame_that_is_like_it_brings_its_run_back(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -14,6 +14,7 @@ from worldsim.cache.context import Context
 from worldsim.cache.policy import Full, Policy, Seen, SinkWindow, Sparse, Window
 from worldsim.cache.pool import PagePool, PageShape, Storage
 from worldsim.cache.quant import PerToken
+from worldsim.cache.retrieval import Retrieval
 from worldsim.cache.rotary import Rotary, rotate
 from worldsim.cache.sight import Sight
 from worldsim.cache.stream import Stream, StreamView
@@ -348,6 +349,12 @@ def test_a_recording_tells_what_its_block_saw_and_measures_only_if_it_is_asked()
     assert plainly.sight == Sight(frames=(0, 1, 6, 7, 8))
     assert asked.sight.frames == (0, 1, 6, 7, 8)
     assert asked.sight.shares == tuple(torch.stack(shares).mean(0).tolist())
+
+
+def test_a_recording_tells_what_was_retrieved_for_its_block() -> None:
+    context, _, _ = past(9)
+    view = view_of(context, Retrieval(recent=2, top=1, run=2), 1)
+    assert Recording(view).sight == Sight(frames=(4, 5, 7, 8), retrieved=(4, 5))
 
 
 def test_a_block_without_a_past_pays_all_attention_to_itself() -> None:

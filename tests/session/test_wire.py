@@ -44,18 +44,23 @@ WRITTEN = bytes.fromhex(
     "0000"
     "70696374757265"
 )
-SEEN = replace(MEDIA, seen=(range(-2, 1), range(0x01020304, 0x01020305)))
+SEEN = replace(MEDIA, seen=((range(-2, 1), True), (range(0x01020304, 0x01020305), False)))
 WRITTEN_SEEN = bytes.fromhex(
     "010e"  # fourteen times four bytes of header
     + WRITTEN[2:38].hex()
     + "0200"  # two runs of frames
     "feffffff"  # from frame -2 on
-    "03000000"  # three of them
+    "03000080"  # three of them, which were retrieved
     "04030201"
     "01000000"
     "70696374757265"
 )
-RUNS = st.builds(lambda first, many: range(first, first + many), st.integers(-(2**31), 2**31 - 1), st.integers(1, 99))
+RUNS = st.builds(
+    lambda first, many, retrieved: (range(first, first + many), retrieved),
+    st.integers(-(2**31), 2**31 - 1),
+    st.integers(1, 2**31 - 1),
+    st.booleans(),
+)
 U8, U16, U32, U64 = (st.integers(0, 2**bits - 1) for bits in (8, 16, 32, 64))
 
 
@@ -92,7 +97,7 @@ def test_what_a_block_saw_stands_behind_the_forty_bytes():
 
 
 def test_of_more_runs_than_a_header_has_room_for_the_newest_are_told():
-    runs = tuple(range(3 * at, 3 * at + 2) for at in range(MOST_RUNS + 5))
+    runs = tuple((range(3 * at, 3 * at + 2), False) for at in range(MOST_RUNS + 5))
     written = replace(MEDIA, seen=runs).encode()
     assert 4 * written[1] + 8 > 4 * 255
     assert Media.decode(written) == replace(MEDIA, seen=runs[5:])

@@ -137,8 +137,8 @@ def some_of(held: Sequence[int]) -> str:
 
 def _plain(one: Seen) -> Seen:
     """The same in numbers of Python."""
-    is_plain = type(one.frame) is type(one.position) is int
-    return one if is_plain else Seen(int(one.frame), int(one.position))
+    is_plain = type(one.frame) is type(one.position) is int and type(one.retrieved) is bool
+    return one if is_plain else Seen(int(one.frame), int(one.position), bool(one.retrieved))
 
 
 def _is_whole(given: object) -> TypeGuard[int]:

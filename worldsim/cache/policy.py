@@ -29,10 +29,14 @@ class Seen:
 
     position counts frames from the first frame of the block, which is 0, so it is negative. It says nothing about
     the frame's number, so that no world ends where a table of positions does.
+
+    retrieved: whether it is brought back for this block, out of what others of its age are not seen of. It changes
+        nothing of what is seen, and is told to who asks what a block saw.
     """
 
     frame: int
     position: int
+    retrieved: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

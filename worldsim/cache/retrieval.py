@@ -96,9 +96,9 @@ class Retrieval:
     def see(self, held: Sequence[int], block: int, alike: Alike = nothing_alike) -> Sequence[Seen]:
         old, recent = self._parts(held, block)
         brought = sorted(self._picked(self._nearest_stretch(old, alike), block, alike))
-        frames = [frame for run in brought for frame in run]
-        frames += [frame for frame in recent if frame >= block - self.recent]
-        return [Seen(frame, at - len(frames)) for at, frame in enumerate(frames)]
+        old_frames = [frame for run in brought for frame in run]
+        frames = [*old_frames, *(frame for frame in recent if frame >= block - self.recent)]
+        return [Seen(frame, at - len(frames), at < len(old_frames)) for at, frame in enumerate(frames)]
 
     def keep(self, held: Sequence[int], next_frame: int) -> Sequence[int]:
         old, recent = self._parts(held, next_frame)

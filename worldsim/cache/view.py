@@ -207,8 +207,9 @@ class Recording:
     def sight(self) -> Sight:
         """What the block saw, with the shares of attention if any queries were asked."""
         frames = tuple(seen.frame for seen in self._view.seen)
+        retrieved = tuple(seen.frame for seen in self._view.seen if seen.retrieved)
         shares = torch.stack(self._shares).mean(0).tolist() if self._shares else ()
-        return Sight(frames=frames, shares=tuple(shares))
+        return Sight(frames=frames, retrieved=retrieved, shares=tuple(shares))
 
     @property
     def keys(self) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from worldsim.cache.options import parse_options
@@ -51,7 +51,7 @@ class PromptChange:
 
     def distant(self, seen: Sequence[Seen]) -> Sequence[Seen]:
         """What the next block sees, as far back as it then stands."""
-        return [Seen(one.frame, one.position - self.gap) for one in seen]
+        return [replace(one, position=one.position - self.gap) for one in seen]
 
 
 KEEP = PromptChange()

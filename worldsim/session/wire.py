@@ -16,8 +16,9 @@
            34  u16  width
            36  u16  height
            38  u16  how many runs of frames follow, that its block saw of the past; 0 for who did not ask to be told
-           40  for each run, ascending: i32 its first frame, u32 how many frames; frames are numbered from the first
-               of the session, which is 0, and those below 0 are what it began from
+           40  for each run, ascending: i32 its first frame, u32 how many frames, and 2^31 more where they were
+               retrieved; frames are numbered from the first of the session, which is 0, and those below 0 are what
+               it began from
 
 A film comes in pieces, each a binary message of 24 bytes that say where it belongs, and its bytes behind them.
 
@@ -41,6 +42,8 @@ from worldsim.errors import ProtocolError
 
 HEADER = struct.Struct("<BBHIIHHQIIBBHHH")
 RUN = struct.Struct("<iI")
+RETRIEVED = 1 << 31
+"""What is added to the number of frames of a run that was retrieved."""
 MOST_RUNS = (4 * 255 - HEADER.size) // RUN.size
 """As many as a header has room for; of more the newest are told."""
 FRAME = 1
@@ -62,7 +65,10 @@ class Flag(IntFlag):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Media:
-    """One frame with what is known of it. The fields are those of the header; see the module."""
+    """One frame with what is known of it. The fields are those of the header; see the module.
+
+    seen: runs of frames, and of each whether it was retrieved.
+    """
 
     flags: Flag
     epoch: int
@@ -76,7 +82,7 @@ class Media:
     width: int
     height: int
     payload: bytes
-    seen: tuple[range, ...] = ()
+    seen: tuple[tuple[range, bool], ...] = ()
 
     def encode(self) -> bytes:
         """The message."""
@@ -99,7 +105,7 @@ class Media:
                 self.height,
                 len(runs),
             )
-            + b"".join(RUN.pack(run.start, len(run)) for run in runs)
+            + b"".join(_packed(*run) for run in runs)
             + self.payload
         )
 
@@ -135,8 +141,16 @@ class Media:
             width=width,
             height=height,
             payload=bytes(message[4 * length :]),
-            seen=tuple(range(first, first + many) for first, many in RUN.iter_unpack(message[HEADER.size : told])),
+            seen=tuple(_unpacked(*run) for run in RUN.iter_unpack(message[HEADER.size : told])),
         )
+
+
+def _packed(frames: range, retrieved: bool) -> bytes:
+    return RUN.pack(frames.start, len(frames) + RETRIEVED * retrieved)
+
+
+def _unpacked(first: int, told: int) -> tuple[range, bool]:
+    return range(first, first + told % RETRIEVED), told >= RETRIEVED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

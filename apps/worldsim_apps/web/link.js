@@ -25,9 +25,15 @@ export function readFrame(buffer) {
     codec: CODECS[view.getUint8(32)],
     width: view.getUint16(34, true),
     height: view.getUint16(36, true),
-    seen: Array.from({ length: view.getUint16(38, true) }, (_, at) => [view.getInt32(40 + 8 * at, true), view.getUint32(44 + 8 * at, true)]),
+    seen: Array.from({ length: view.getUint16(38, true) }, (_, at) => readRun(view, 40 + 8 * at)),
     payload: new Uint8Array(buffer, 4 * view.getUint8(1)),
   };
+}
+
+/** Frames of the past that a block saw, one after the other, and whether they were retrieved for it. */
+function readRun(view, at) {
+  const told = view.getUint32(at + 4, true);
+  return { from: view.getInt32(at, true), many: told % 2 ** 31, retrieved: told >= 2 ** 31 };
 }
 
 /**

@@ -100,30 +100,32 @@ export class Memory {
     if (frame.seen.length) this.#show(frame.seen, frame.block * this.perBlock);
   }
 
-  /** The runs of frames [first, count] that the block saw whose first frame is `now`. */
+  /** The runs of frames that the block saw whose first frame is `now`. */
   #show(runs, now) {
     if (!this.isOn) return;
-    const [start, count] = runs.at(-1), isRecent = start + count === now;
-    const recent = isRecent ? count : 0, afar = isRecent ? runs.slice(0, -1) : runs;
+    const { from, many, retrieved } = runs.at(-1), isRecent = from + many === now && !retrieved;
+    const recent = isRecent ? many : 0, afar = isRecent ? runs.slice(0, -1) : runs;
     const step = Math.max(1, recent / FILM), length = Math.min(FILM, recent);
     const film = Array.from({ length }, (_, at) => now - 1 - Math.round((length - 1 - at) * step));
     this.part("span").textContent = `${(recent / this.fps).toFixed(1)} s`;
     this.#fill(this.part("film"), film.map((number) => ({ number, within: step })), now);
     const shown = afar.slice(-AFAR);
-    this.#fill(this.part("afar"), shown.map(([from, many]) => ({ number: from + (many >> 1), within: many, many })), now);
+    this.#fill(this.part("afar"), shown.map((run) => ({ number: run.from + (run.many >> 1), within: run.many, ...run })), now);
     this.part("none").hidden = afar.length > 0;
+    this.part("legend").hidden = !afar.some((run) => run.retrieved);
     this.part("more").textContent = afar.length > AFAR ? `and ${afar.length - AFAR} more` : "";
   }
 
   #fill(list, items, now) {
     while (list.children.length > items.length) list.lastElementChild.remove();
     while (list.children.length < items.length) list.append(tile());
-    items.forEach(({ number, within, many }, at) => {
+    items.forEach(({ number, within, many, retrieved }, at) => {
       const [canvas, label] = list.children[at].children;
       const isKnown = number >= 0 && this.album.draw(number, within, canvas);
       list.children[at].classList.toggle("unknown", !isKnown);
+      list.children[at].classList.toggle("retrieved", Boolean(retrieved));
       label.textContent = ago((now - number) / this.fps);
-      list.children[at].title = `${label.textContent} ago${many > 1 ? `, ${many} frames` : ""}${isKnown ? "" : ", which this page has not shown"}`;
+      list.children[at].title = `${retrieved ? "Retrieved, " : ""}${label.textContent} ago${many > 1 ? `, ${many} frames` : ""}${isKnown ? "" : ", which this page has not shown"}`;
     });
   }
 
