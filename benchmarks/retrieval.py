@@ -115,9 +115,9 @@ def shown(place: Sequence[int]) -> Ground:
     return frozenset((row + down, column + right) for down, right in np.ndindex(ROWS, COLUMNS))
 
 
-def coming(episode: Episode, at: int) -> Ground:
-    """The ground that the step after frame `at` brings into view, and no recent frame shows."""
-    views = [shown(place) for place in episode.play.places[at + 1 - POLICY.recent : at + 1]]
+def coming(episode: Episode, at: int, recent: int = POLICY.recent) -> Ground:
+    """The ground that the step after frame `at` brings into view, and none of the recent frames shows."""
+    views = [shown(place) for place in episode.play.places[at + 1 - recent : at + 1]]
     return shown(episode.play.places[at + 1]) - frozenset[tuple[int, int]]().union(*views)
 
 

@@ -16,7 +16,7 @@ from worldsim.models.protocol import UNKNOWN
 from worldsim.models.small.atlas import Scroll
 from worldsim.models.small.backbone import SmallBackbone, SmallConfig
 from worldsim.training.data import Episodes, Recording, Series, record
-from worldsim.training.recollection import AHEAD, Recollections, find_restless
+from worldsim.training.recollection import AHEAD, Recollections, find_restless, places_of
 
 CODEC = PatchCodec(side=2)
 ROWS, COLUMNS = 4, 3
@@ -149,6 +149,22 @@ def test_nothing_is_recalled_below_the_land_or_before_the_first_frame(episodes: 
 def test_who_has_no_scroll_recalls_nothing(episodes: Episodes) -> None:
     with pytest.raises(ConfigError, match="without a scroll"):
         Recollections(episodes, CODEC, backbone(None))
+
+
+def test_a_place_is_where_the_moves_that_were_made_have_led(episodes: Episodes) -> None:
+    places = places_of(episodes, CODEC, backbone(SCROLL))
+    assert places.shape == (120, 2)
+    for begin, end in episodes.episodes:
+        assert places[begin].tolist() == [0, 0]
+        assert set(places[begin:end].diff(dim=0)[:, 1].tolist()) == {-1, 0, 1}
+        pictures = {
+            tuple(place): picture
+            for place, picture in zip(places[begin:end].tolist(), episodes.frames[begin:end], strict=True)
+        }
+        for place, picture in zip(places[begin:end].tolist(), episodes.frames[begin:end], strict=True):
+            assert torch.equal(picture, pictures[tuple(place)])
+    with pytest.raises(ConfigError, match="without a scroll"):
+        places_of(episodes, CODEC, backbone(None))
 
 
 def test_a_patch_that_is_often_gone_from_its_place_is_restless_and_land_that_scrolls_by_is_not(

@@ -102,6 +102,18 @@ def find_restless(episodes: Episodes, codec: Codec[Any], backbone: SmallBackbone
     return torch.from_numpy((seen >= SEEN) & (gone >= OFTEN * seen))
 
 
+def places_of(episodes: Episodes, codec: Codec[Any], backbone: SmallBackbone) -> Tensor:
+    """Where the body is at every frame, by the moves that were made since its episode began: int64 [N, 2].
+
+    Raises:
+        ConfigError: the backbone has no scroll.
+    """
+    if backbone.config.scroll is None:
+        raise ConfigError("a backbone without a scroll knows of no moves, and so of no places")
+    made = [_looked_at(episodes, episode, codec, backbone)[1] for episode in episodes.episodes]
+    return torch.from_numpy(np.concatenate([moves.cumsum(0) for moves in made]))
+
+
 @torch.no_grad()
 def _looked_at(
     episodes: Episodes, episode: tuple[int, int], codec: Codec[Any], backbone: SmallBackbone
