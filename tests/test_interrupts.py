@@ -12,6 +12,7 @@ from types import FrameType
 import pytest
 
 from tests.signalling import send
+from worldsim import interrupts
 from worldsim.interrupts import undivided
 from worldsim.runtime.journal import read_log
 from worldsim.testing.fakes import tiny_world
@@ -78,6 +79,27 @@ def test_whoever_hears_of_ctrl_c_otherwise_hears_of_it_later() -> None:
         assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_that_comes_much_later_again_interrupts_what_is_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual, now, done = signal.getsignal(signal.SIGINT), [100.0], []
+    monkeypatch.setattr(interrupts, "monotonic", lambda: now[0])
+
+    @undivided()
+    def work(*waits: float) -> None:
+        send(signal.SIGINT)
+        for wait in waits:
+            now[0] += wait
+            send(signal.SIGINT)
+            done.append(wait)
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        work(interrupts.PATIENCE_S - 0.1, 0.2, 1.0)
+    assert done == [interrupts.PATIENCE_S - 0.1]
+    assert caught.value.__context__ is None, "it interrupts once"
+    assert signal.getsignal(signal.SIGINT) is usual
+    with undivided():
+        now[0] += 100
 
 
 def test_ctrl_c_goes_before_what_went_wrong_meanwhile() -> None:

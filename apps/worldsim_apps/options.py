@@ -50,7 +50,7 @@ Budget = Annotated[
     ),
 ]
 Spill = Annotated[
-    Path | None, typer.Option(help="Folder that those beyond it lie in; by default the system's for temporary files.")
+    str | None, typer.Option(help="Folder that those beyond it lie in; by default the system's for temporary files.")
 ]
 Explain = Annotated[
     Path | None, typer.Option(help="A .png that shows how much attention each block paid to what lies how far back.")

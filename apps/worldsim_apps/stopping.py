@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 @contextmanager
 def stoppable() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C or SIGTERM into an answer to "is it to stop?"; a second one interrupts at once, as ever.
+    """Turn the first Ctrl-C or SIGTERM into an answer to "is it to stop?"; a second one interrupts as ever.
 
     A second SIGTERM, which would else end the process within whatever it is at, interrupts as Ctrl-C does.
     """

@@ -208,7 +208,7 @@ def test_the_settings_of_a_world_reach_it(untrained, capsys, monkeypatch):
         "noise": "shuffled",
         "clean_pass": False,
         "budget": "1GB",
-        "spill": Path("spilled"),
+        "spill": "spilled",
         "size": None,
         "on_prompt": None,
         "preview": None,
@@ -284,6 +284,11 @@ def test_no_two_results_of_a_walk_go_to_one_file(untrained, capsys):
     assert code == 2
     assert "/proc/nowhere" in err
     assert not Path("out/world.mp4").exists()
+
+
+def test_no_folder_to_spill_to_is_not_taken_for_this_one(untrained, capsys):
+    code, _, err = run(capsys, "generate", *FAST, "--budget", "300kB", "--spill", "")
+    assert (code, err) == (2, "worldsim: spill is a path, as a text or a Path, got ''\n")
 
 
 def test_a_walk_under_a_budget_of_memory_is_the_same_and_says_what_lies_where(untrained, capsys):
