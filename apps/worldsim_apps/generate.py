@@ -11,7 +11,8 @@ from time import perf_counter
 from typing import Any
 
 from worldsim.cache.policies import policy_text
-from worldsim.errors import ConfigError, counted
+from worldsim.controls import Keys
+from worldsim.errors import ConfigError, SpillError, counted
 from worldsim.runtime.chunk import Chunk, Frames
 from worldsim.runtime.session import Session
 from worldsim.runtime.video import VideoWriter, check_size, shown_scale
@@ -142,7 +143,7 @@ def film(
             if block and block in actions.prompts:
                 text, over = actions.prompts[block]
                 session.set_prompt(text, over=over)
-            added = session.step(keys).frames[: frames - video.frames]
+            added = _stepped(session, keys)[: frames - video.frames]
             session.forget()  # a script never goes back
             video.write(added, keys)
             on_frames(len(added))
@@ -160,6 +161,15 @@ def film(
         took_s=perf_counter() - began,
         stopped=is_stopped(),
     )
+
+
+def _stepped(session: Session, keys: Keys) -> Frames:
+    """The frames of the next block."""
+    try:
+        return session.step(keys).frames
+    except SpillError as error:
+        error.add_note("a walk by script is made again by the same command")
+        raise
 
 
 def film_log(world: World, log: SessionLog, path: Path | None, *, verify: bool, on_block: Callable[[], None]) -> None:

@@ -16,7 +16,7 @@ import pytest
 from tests.signalling import send
 from worldsim.cache.policy import Full
 from worldsim.decoding.noise_plan import NoisePlan
-from worldsim.errors import ConfigError, PoolFull, VideoError
+from worldsim.errors import ConfigError, PoolFull, SpillError, VideoError
 from worldsim.testing.fakes import tiny_world
 from worldsim_apps.actions import Actions
 from worldsim_apps.generate import Film, film, film_file, length_of, settings_of
@@ -129,6 +129,16 @@ def test_a_film_that_is_stopped_takes_no_place_of_another(tmp_path):
     assert (brightness(made.path), brightness(tmp_path / "a.mp4")) == ([0], [0, 1, 2])
     made, _ = play(tmp_path / "a.mp4", frames=4)
     assert (made.path, brightness(made.path)) == (tmp_path / "a.mp4", [0, 1, 2, 3])
+
+
+def test_who_loses_what_was_moved_to_disk_is_told_how_to_make_the_walk_again(tmp_path, monkeypatch):
+    def lose(self: Played, keys: frozenset[str]) -> Any:
+        raise SpillError("keys and values were read back changed")
+
+    monkeypatch.setattr(Played, "step", lose)
+    with pytest.raises(SpillError) as caught:
+        play(tmp_path / "a.mp4")
+    assert caught.value.__notes__ == ["a walk by script is made again by the same command"]
 
 
 @pytest.mark.parametrize("frames_per_block", [1, 2])
