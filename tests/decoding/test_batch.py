@@ -116,7 +116,7 @@ def test_rows_are_asked_about_together_each_at_its_level_until_all_are_clean():
     canvas = RowsCanvas(tuple(WindowCanvas((row,)) for row in rows))
     assert torch.equal(canvas.values, torch.cat(values))
     assert canvas.levels.tolist() == [[0.25] * 2, [0.5] * 2, [0.75] * 2]
-    assert canvas.steps == [0]
+    assert canvas.steps == (0,)
     assert canvas.is_open
     closed = RowsCanvas(tuple(WindowCanvas((replace(row, at=2),)) for row in rows))
     assert not closed.is_open

@@ -51,6 +51,42 @@ def test_every_block_and_step_has_the_noise_that_a_video_meets_there(total, fram
             assert torch.equal(found, wanted[block][step].float()), (block, step)
 
 
+@pytest.mark.parametrize(("total", "frames", "steps"), [(15, 3, 5), (24, 3, 4), (4, 1, 2), (6, 3, 1)])
+def test_blocks_of_a_window_that_rolls_take_their_part_of_what_is_drawn_for_all_of_it(total, frames, steps):
+    """As one loop over the windows of a video draws it, whatever block is asked for first."""
+    generator, blocks = torch.Generator().manual_seed(4), total // frames
+    begun = torch.randn((1, total, *SHAPE), generator=generator, dtype=torch.bfloat16)
+    wanted = {(block, 0): begun[:, block * frames : (block + 1) * frames] for block in range(blocks)}
+    for window in range(blocks + steps - 1):
+        own = range(max(0, window - steps + 1), min(blocks - 1, window) + 1)
+        for block in own:
+            step = window - block + 1
+            if step < steps:
+                whole = torch.randn((len(own) * frames, *SHAPE), generator=generator, dtype=torch.bfloat16)
+                at = (block - own[0]) * frames
+                wanted[block, step] = whole[None, at : at + frames]
+    assert {*wanted} == {(block, step) for block in range(blocks) for step in range(steps)}
+    rolled = replace(noise(total=total, frames=frames, steps=steps), rolls=True)
+    for (block, step), drawn in sorted(wanted.items(), reverse=True):
+        assert torch.equal(rolled.of(block, step, SHAPE), drawn.float()), (block, step)
+
+
+def test_each_window_of_a_video_that_rolls_is_drawn_twice_at_most(monkeypatch):
+    drawn, draw = [], PublishedNoise._draw
+
+    def counted(self, frames, *given, **named):
+        drawn.append(frames)
+        return draw(self, frames, *given, **named)
+
+    monkeypatch.setattr(PublishedNoise, "_draw", counted)
+    rolled = replace(noise(seed=78, total=60, steps=3), rolls=True)
+    for block in range(20):
+        for step in range(3):
+            rolled.of(block, step, SHAPE)
+    assert drawn.count(60) == 1
+    assert len(drawn) <= 1 + 20 * 2 * (2 + 2)
+
+
 def test_it_goes_by_the_seed():
     assert not torch.equal(noise(seed=5).of(0, 0, SHAPE), noise(seed=6).of(0, 0, SHAPE))
 

@@ -75,24 +75,30 @@ def live(decoder: VideoDecoder, blocks: Sequence[int]) -> Tensor:
     return torch.cat([block.latents for block in made], dim=1)
 
 
-def as_published(dtype: torch.dtype, *, seed: int, blocks: int) -> Tensor:
+def as_published(dtype: torch.dtype, *, seed: int, blocks: int, video: int | None = None) -> Tensor:
     """The order of calls of the published pipeline, over a video of a known length, with nothing cached.
 
     Windows run over the numbers of blocks. While they grow, their levels are the noisiest ones of all; the input of
-    one is what was noised for it, and noise for its last block. They shrink only after the blocks that are returned.
+    one is what was noised for it, and noise for its last block. They shrink only after the blocks that are returned, or
+    at the end of a video of so many blocks, of which all noise is then drawn as it is published.
     """
     backbone, levels = tiny_backbone(7, dtype=dtype), SIGMAS[::-1]
     number = len(levels)
     past, noisy, clean = [given(dtype)], dict[int, Tensor](), dict[int, Tensor]()
+    last_of_all = blocks + number if video is None else video - 1
+    noise = None if video is None else drawn_as_published(seed=seed, video=video, number=number)
 
     def drawn(block: int, step: int) -> Tensor:
-        return block_noise(seed, block, step, (1, 2, *SHAPE)).to(dtype)
+        found = block_noise(seed, block, step, (1, 2, *SHAPE)) if noise is None else noise[block, step]
+        return found.to(dtype)
 
-    for last in range(blocks + number - 1):
-        first = max(0, last - number + 1)
+    for window_index in range(blocks + number - 1):
+        first, last = max(0, window_index - number + 1), min(last_of_all, window_index)
         window = range(first, last + 1)
         own = levels[-len(window) :] if first == 0 else levels[: len(window)]
-        values = torch.cat([*(noisy[block] for block in window[:-1]), drawn(last, 0)], dim=1)
+        known = [noisy[block] for block in window if block < window_index]
+        joins = [drawn(window_index, 0)] if window_index == last else []
+        values = torch.cat([*known, *joins], dim=1)
         answer = estimated(backbone, past, values, own, held(first).to(dtype)).split(2, dim=1)
         for block, level, frames in zip(window, own, answer, strict=True):
             step = SIGMAS.index(level) + 1
@@ -102,6 +108,24 @@ def as_published(dtype: torch.dtype, *, seed: int, blocks: int) -> Tensor:
                 clean[block] = frames
                 past.append(LatentBlock(latents=frames, controls=held(block).to(dtype)))
     return torch.cat([clean[block] for block in range(blocks)], dim=1)
+
+
+def drawn_as_published(*, seed: int, video: int, number: int) -> dict[tuple[int, int], Tensor]:
+    """By block and step all noise of a video of so many blocks and levels, as one loop over its windows comes upon it.
+
+    What the blocks begin with is drawn at once. After a window each of its blocks that is not clean is noised by its
+    part of noise for all of the window, which is drawn for every block anew.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    begun = torch.randn((1, 2 * video, *SHAPE), generator=generator, dtype=torch.bfloat16).float().split(2, dim=1)
+    found = {(block, 0): begun[block] for block in range(video)}
+    for window_index in range(video + number - 1):
+        window = range(max(0, window_index - number + 1), min(video - 1, window_index) + 1)
+        for place, block in enumerate(window):
+            if window_index - block < number - 1:
+                whole = torch.randn((2 * len(window), *SHAPE), generator=generator, dtype=torch.bfloat16).float()
+                found[block, window_index - block + 1] = whole[None, 2 * place : 2 * place + 2]
+    return found
 
 
 def estimated(backbone: Any, past: Sequence[LatentBlock], values: Tensor, levels: Sequence[float], keys: Tensor):
@@ -123,6 +147,65 @@ def test_blocks_are_those_of_the_published_order_of_calls(seed):
     plain, truth = (as_published(dtype, seed=seed, blocks=8) for dtype in (torch.float32, torch.float64))
     error, limit = (float((found.double() - truth).abs().max()) for found in (ours, plain))
     assert error <= 2 * limit, f"max error {error:.3g} is over twice that of recomputing plainly, {limit:.3g}"
+
+
+@pytest.mark.parametrize(("seed", "video"), [(5, 3), (6, 4), (7, 8)])
+def test_a_video_of_published_noise_is_that_of_the_published_order_to_its_end(seed, video):
+    ours = live(decoder_with(plan_of(noise=NoisePlan(published=2 * video)), seed=seed), range(video))
+    plain, truth = (
+        as_published(dtype, seed=seed, blocks=video, video=video) for dtype in (torch.float32, torch.float64)
+    )
+    error, limit = (float((found.double() - truth).abs().max()) for found in (ours, plain))
+    assert error <= 2 * limit, f"max error {error:.3g} is over twice that of recomputing plainly, {limit:.3g}"
+
+
+def test_at_the_end_of_a_video_windows_shrink_and_behind_it_nothing_is_made():
+    asked: list[tuple[int, int]] = []
+    decoder = decoder_with(plan_of(noise=NoisePlan(published=10)), backbone=spied(BACKBONE, asked))
+    live(decoder, range(3))
+    asked.clear()
+    live(decoder, [3, 4])
+    assert asked == [(1, 4), (1, 2), (1, 2), (1, 2)]
+    assert decoder.state().ahead is None
+    with pytest.raises(ConfigError, match="10 frames, 2 a block, and block 5 is none of them"):
+        decoder.propose(held(5))
+
+
+@pytest.mark.parametrize("blocks", [0, 2, 3, 4])
+def test_near_the_end_of_a_video_it_goes_on_bit_for_bit_as_well(blocks):
+    plan = plan_of(noise=NoisePlan(published=10))
+    decoder = decoder_with(plan)
+    for number in range(blocks):
+        live(decoder, [number])
+    state, future = decoder.state(), live(decoder, range(blocks, 5))
+    resumed = VideoDecoder(BACKBONE, pool_of(BACKBONE), plan, 5)
+    resumed.resume(state)
+    assert torch.equal(live(resumed, range(blocks, 5)), future)
+    if state.ahead is not None:
+        with pytest.raises(ShapeError, match="latents of blocks on their way"):
+            resumed.resume(replace(state, ahead=state.ahead[:, :-2]))
+
+
+def test_videos_of_published_noise_share_calls_wherever_they_are():
+    plan, asked = plan_of(noise=NoisePlan(published=12)), list[tuple[int, int]]()
+    backbone = spied(BACKBONE, asked)
+    pool = pool_of(backbone)
+    decoders = [decoder_with(plan, backbone=backbone, seed=seed, pool=pool) for seed in range(6)]
+    for decoder, made in zip(decoders, (0, 2, 2, 4, 5, 0), strict=True):
+        for number in range(made):
+            live(decoder, [number])
+    again = decoders[5]
+    for number in range(5):
+        again.commit(LatentBlock(latents=given().latents, controls=held(number)))
+    alone = [decoder.propose(held(0)) for decoder in decoders]
+    asked.clear()
+    together = propose_together(decoders, [held(0)] * 6)
+    assert sorted(asked) == sorted([*[(1, 2), (1, 4), (1, 6)], (2, 6), (1, 4), (1, 2), *[(1, 2)] * 3])
+    for one, (latents, ahead) in zip(alone, together, strict=True):
+        assert torch.allclose(one.latents, latents, atol=1e-5)
+        assert (ahead is None) == (one.recording is None)
+        if ahead is not None:
+            assert torch.allclose(one.recording.latents, ahead.latents, atol=1e-5)
 
 
 def in_dtype(block: LatentBlock, dtype: torch.dtype) -> LatentBlock:
@@ -289,9 +372,9 @@ def test_a_block_that_was_not_proposed_is_followed_by_a_window_that_begins_anew(
 def test_frames_that_are_given_end_what_was_on_its_way():
     decoder = decoder_with(plan_of())
     live(decoder, range(2))
-    assert decoder.has_begun
+    assert decoder.state().ahead is not None
     decoder.prefill(given().latents, given().controls)
-    assert not decoder.has_begun
+    assert decoder.state().ahead is None
 
 
 def test_all_blocks_on_their_way_follow_the_newest_controls_and_words():
@@ -350,6 +433,11 @@ def test_a_plan_that_cannot_roll_is_refused(options, told):
         plan_of(**options)
     plan_of(rolling=None, **options)
     plan_of(noise=NoisePlan(window=4))
+    told = (
+        "has 3 blocks of 2 frames, and a published video no fewer, got noise published:frames=5; name frames=6 or more"
+    )
+    with pytest.raises(ConfigError, match=told):
+        plan_of(noise=NoisePlan(published=5))
 
 
 def test_the_published_sizes_show_every_call_21_frames_at_most():

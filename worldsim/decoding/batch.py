@@ -54,9 +54,9 @@ class RowsCanvas:
         return [row.kept for row in self.rows]
 
     @property
-    def steps(self) -> list[int]:
+    def steps(self) -> tuple[int, ...]:
         """The step that each block of a row is at."""
-        return [block.at for block in self.rows[0].blocks]
+        return self.rows[0].steps
 
     @property
     def values(self) -> Tensor:
@@ -75,7 +75,7 @@ def propose_together(
 ) -> list[tuple[Tensor, Recording | Ahead | None]]:
     """The next block of each decoder; changes nothing but their counts of calls.
 
-    Videos that roll share calls once blocks are ahead; those at their beginning share others.
+    Videos that roll share calls once as many blocks are ahead; those at their beginning share others.
 
     Returns:
         Of each the latents, [1, F, C, H, W], and what travels with them to the commit, see LatentBlock.recording.
@@ -90,19 +90,22 @@ def propose_together(
         ConfigError: no decoder, or decoders that do not belong together.
     """
     _check(decoders)
+    canvases = [decoder.canvas() for decoder in decoders]
+    alike: dict[tuple[tuple[int, ...], int], list[int]] = {}
+    for row, (decoder, canvas) in enumerate(zip(decoders, canvases, strict=True)):
+        alike.setdefault((canvas.steps, decoder.plan.ahead_after(decoder.blocks + 1)), []).append(row)
     made: dict[int, tuple[Tensor, Recording | Ahead | None]] = {}
-    for begun in (False, True):
-        rows = [row for row, decoder in enumerate(decoders) if decoder.has_begun == begun]
-        if rows:
-            alike = _propose_alike([decoders[row] for row in rows], [controls[row] for row in rows], between)
-            made |= zip(rows, alike, strict=True)
+    for rows in alike.values():
+        some = RowsCanvas(tuple(canvases[row] for row in rows))
+        found = _propose_alike(some, [decoders[row] for row in rows], [controls[row] for row in rows], between)
+        made |= zip(rows, found, strict=True)
     return [made[row] for row in range(len(decoders))]
 
 
 def _propose_alike(
-    decoders: Sequence[VideoDecoder], controls: Sequence[Tensor], between: Callable[[], None]
+    begun: RowsCanvas, decoders: Sequence[VideoDecoder], controls: Sequence[Tensor], between: Callable[[], None]
 ) -> list[tuple[Tensor, Recording | Ahead | None]]:
-    """The same for decoders whose windows have as many blocks."""
+    """The same for decoders whose windows begin with as many blocks, at the same steps, and end with as many."""
     plan, windows = decoders[0].plan, _Windows(decoders, torch.cat(list(controls)))
     recordings: list[Recording] | list[None] = [None] * len(decoders)
 
@@ -121,7 +124,7 @@ def _propose_alike(
         rows = zip(canvas.rows, clean.split(1), strict=True)
         return RowsCanvas(tuple(row.moved(plan.sampler, estimated) for row, estimated in rows))
 
-    closed = decide(RowsCanvas(tuple(decoder.canvas() for decoder in decoders)), estimate, step)
+    closed = decide(begun, estimate, step)
     beside = recordings if plan.rolling is None else [row.ahead for row in closed.rows]
     return list(zip(closed.kept, beside, strict=True))
 

@@ -24,6 +24,7 @@ class Draws:
         geometry: of a frame.
         steps: levels of a block.
         device: where noise in the published order is drawn; all else is drawn on the CPU.
+        rolls: whether blocks are denoised in one window, of as many as there are levels.
     """
 
     seed: int
@@ -32,6 +33,7 @@ class Draws:
     geometry: LatentGeometry
     steps: int
     device: torch.device
+    rolls: bool = False
 
     def noise(self, block: int, step: int) -> Tensor:
         """Unit noise of a block for a step, float32 [1, frames, C, H, W]; step 0 is what it begins with."""
@@ -44,6 +46,7 @@ class Draws:
                 steps=self.steps,
                 device=self.device,
                 channels_first=self.plan.channels_first,
+                rolls=self.rolls,
             )
             return drawn.of(block, step, shape)
         if self._is_shared(step):

@@ -63,7 +63,7 @@ class VideoPlan:
         """Raise ConfigError unless a window can roll so."""
         wrong = {
             "the sampler heun": self.sampler is heun,
-            f"noise {noise_text(self.noise)}": self.noise.published > 0 or not self.noise.is_level,
+            f"noise {noise_text(self.noise)}": not self.noise.is_level,
             "no clean pass": not self.clean_pass,
             "a past that is computed anew": self.policy.anew,
         }
@@ -71,7 +71,13 @@ class VideoPlan:
             raise ConfigError(
                 "a window that rolls moves every block a level on by one call, from noise alone, and ends in a clean "
                 f"pass, got {' and '.join(name for name, is_so in wrong.items() if is_so)}; choose few_step or euler, "
-                "noise that is plain or shuffled, a clean pass and a policy of another name"
+                "noise that is plain, shuffled or published, a clean pass and a policy of another name"
+            )
+        if 0 < self.noise.published < len(self.sigmas) * self.frames_per_block:
+            raise ConfigError(
+                f"a window that rolls has {len(self.sigmas)} blocks of {self.frames_per_block} frames, and a published "
+                f"video no fewer, got noise {noise_text(self.noise)}; name "
+                f"frames={len(self.sigmas) * self.frames_per_block} or more"
             )
 
     @property
@@ -92,3 +98,13 @@ class VideoPlan:
     def ahead(self) -> int:
         """How many frames are ahead of the past between two blocks."""
         return 0 if self.rolling is None else (len(self.sigmas) - 1) * self.frames_per_block
+
+    def left_after(self, blocks: int) -> int | None:
+        """How many blocks a video has left after so many; None where it has no end."""
+        published = self.noise.published
+        return max(0, published // self.frames_per_block - blocks) if published else None
+
+    def ahead_after(self, blocks: int) -> int:
+        """How many frames are ahead of the past after so many blocks: near the end of a video fewer than before."""
+        left = self.left_after(blocks)
+        return self.ahead if left is None else min(self.ahead, left * self.frames_per_block)

@@ -1,15 +1,18 @@
 """Noise in the order in which the published pipelines of the Wan family draw it, so that a seed gives their video.
 
 They draw what all blocks of one video begin with at once, and then, block by block, fresh noise for every level after
-the first. That order has an end: the video's. Numbers agree where torch's generator does: on the same kind of device.
+the first. Where blocks are denoised in one window that rolls, each takes its part of noise for the whole window, and
+leaves the rest. Either order has an end: the video's. Numbers agree where torch's generator does: on the same kind of
+device.
 
-Sources: the inference of Self-Forcing, Huang et al. 2025 (arXiv:2506.08009); that of Matrix-Game 2.0, He et al. 2025
-(arXiv:2508.13009), which lays videos out channel by channel.
+Sources: the inference of Self-Forcing, Huang et al. 2025 (arXiv:2506.08009); that of RollingForcing, Liu et al. 2025
+(arXiv:2509.25161); that of Matrix-Game 2.0, He et al. 2025 (arXiv:2508.13009), which lays videos out channel by
+channel.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
@@ -31,6 +34,7 @@ class PublishedNoise:
         device: where it is drawn.
         dtype: in which it is drawn; bfloat16 where theirs is run.
         channels_first: whether a channel of all frames is drawn before the next one; otherwise it is frame by frame.
+        rolls: whether blocks are denoised in one window, of as many blocks as there are levels.
     """
 
     seed: int
@@ -40,6 +44,7 @@ class PublishedNoise:
     device: torch.device
     dtype: torch.dtype = torch.bfloat16
     channels_first: bool = False
+    rolls: bool = False
 
     def of(self, block: int, step: int, shape: Sequence[int]) -> Tensor:
         """The noise of a block for a step, float32 [1, frames, *shape], shape being that of a frame.
@@ -55,13 +60,27 @@ class PublishedNoise:
             )
         begun, state = _begin(self, tuple(shape))
         noise = begun[block * self.frames : (block + 1) * self.frames]
-        if step:
+        if step and self.rolls:
+            noise = self._rolled(block, step, tuple(shape))
+        elif step:
             # Drawn anew each time: no state to save, and a video is short.
-            generator = torch.Generator(self.device)
-            generator.set_state(state)
+            generator = _generator(self.device, state)
             for _ in range(block * (self.steps - 1) + step):
                 noise = self._draw(self.frames, shape, generator, fresh=True)
         return noise[None].to(torch.float32, copy=True).contiguous()
+
+    def _rolled(self, block: int, step: int, shape: tuple[int, ...]) -> Tensor:
+        """The noise of a block for a step after its first, [frames, *shape]: it is drawn after the window before it."""
+        window = block + step - 1
+        noised = dict(self._window(window, shape, _generator(self.device, _before_window(self, shape, window))))
+        return noised[block]
+
+    def _window(self, window: int, shape: Sequence[int], generator: torch.Generator) -> Iterator[tuple[int, Tensor]]:
+        """What is drawn after a window of a video that rolls: of each of its blocks but a clean one."""
+        first, last = max(0, window - self.steps + 1), min(self.total // self.frames - 1, window)
+        for block in range(max(0, window - self.steps + 2), last + 1):
+            whole = self._draw((last + 1 - first) * self.frames, shape, generator, fresh=True)
+            yield block, whole[(block - first) * self.frames : (block + 1 - first) * self.frames]
 
     def _draw(self, frames: int, shape: Sequence[int], generator: torch.Generator, *, fresh: bool = False) -> Tensor:
         """Of so many frames, [frames, *shape]; fresh noise between two levels, or what all blocks begin with."""
@@ -83,3 +102,23 @@ def _begin(noise: PublishedNoise, shape: tuple[int, ...]) -> tuple[Tensor, Tenso
     """
     generator = torch.Generator(noise.device).manual_seed(noise.seed)
     return noise._draw(noise.total, shape, generator), generator.get_state()
+
+
+@lru_cache(maxsize=64)
+def _before_window(noise: PublishedNoise, shape: tuple[int, ...], window: int) -> Tensor:
+    """The state of what draws the noise of a video that rolls, when it comes to what is drawn after that window.
+
+    Kept, 5 kB each, so that each window of a video is drawn once or twice, and not all before it again.
+    """
+    if not window:
+        return _begin(noise, shape)[1]
+    generator = _generator(noise.device, _before_window(noise, shape, window - 1))
+    for _ in noise._window(window - 1, shape, generator):
+        pass
+    return generator.get_state()
+
+
+def _generator(device: torch.device, state: Tensor) -> torch.Generator:
+    generator = torch.Generator(device)
+    generator.set_state(state)
+    return generator

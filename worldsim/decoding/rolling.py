@@ -4,8 +4,8 @@ Every call takes each of them a level on. The first becomes clean and is kept; t
 next levels, stay ahead of the past, and a new one joins behind them. A video begins with a window of one block, which
 grows by one at every call until its first block is clean.
 
-Source: RollingForcing, Liu et al. 2025 (arXiv:2509.25161), section 3. Departure: there a window shrinks at the end of a
-video; a world has none.
+Source: RollingForcing, Liu et al. 2025 (arXiv:2509.25161), section 3. There a window shrinks at the end of a video; a
+world has none, but where its noise is that of one video.
 """
 
 from __future__ import annotations
@@ -61,11 +61,12 @@ class Ahead:
 class WindowCanvas:
     """Blocks on their way from noise to clean, the first of them the nearest; one alone where a plan does not roll.
 
-    following: begins the block that many behind the first; without it none joins.
+    following: begins the block that many behind the first; None is none, as behind the last of a video. Without it none
+        joins.
     """
 
     blocks: tuple[LatentCanvas, ...]
-    following: Callable[[int], LatentCanvas] | None = None
+    following: Callable[[int], LatentCanvas | None] | None = None
 
     @property
     def is_open(self) -> bool:
@@ -88,6 +89,11 @@ class WindowCanvas:
         return torch.cat([block.values for block in self.blocks], dim=1)
 
     @property
+    def steps(self) -> tuple[int, ...]:
+        """The step that each block is at."""
+        return tuple(block.at for block in self.blocks)
+
+    @property
     def levels(self) -> list[float]:
         """The present level of every frame."""
         return [block.sigma for block in self.blocks for _ in range(block.values.shape[1])]
@@ -96,13 +102,18 @@ class WindowCanvas:
         """Each block a level on by the clean estimate of all, and one more behind them while the first is not clean."""
         estimates = clean.split(self.blocks[0].values.shape[1], dim=1)
         blocks = tuple(sampler(block, estimate) for block, estimate in zip(self.blocks, estimates, strict=True))
-        if self.following is not None and blocks[0].is_open:
-            blocks += (self.following(len(blocks)),)
+        if self.following is not None and blocks[0].is_open and (joins := self.following(len(blocks))):
+            blocks += (joins,)
         return WindowCanvas(blocks, self.following)
 
 
 def open_window(
-    ahead: Ahead | None, frames: int, sigmas: Sequence[float], fresh: Callable[[int, int], Tensor]
+    ahead: Ahead | None,
+    frames: int,
+    sigmas: Sequence[float],
+    fresh: Callable[[int, int], Tensor],
+    *,
+    left: int | None = None,
 ) -> WindowCanvas:
     """The blocks that are ahead, and a new one behind them.
 
@@ -111,15 +122,17 @@ def open_window(
         frames: of a block.
         sigmas: the levels of every block on its way.
         fresh: the noise of the block that many behind the first, for a step.
+        left: how many blocks its video has from the first on; None for one without an end.
     """
     levels = tuple(sigmas)
 
     def block(behind: int, at: int, values: Tensor) -> LatentCanvas:
         return LatentCanvas(values, levels, partial(fresh, behind), at)
 
-    def following(behind: int) -> LatentCanvas:
-        return block(behind, 0, fresh(behind, 0))
+    def following(behind: int) -> LatentCanvas | None:
+        return block(behind, 0, fresh(behind, 0)) if left is None or behind < max(1, left) else None
 
     held = () if ahead is None else ahead.latents.split(frames, dim=1)
     blocks = tuple(block(behind, len(levels) - 1 - behind, values) for behind, values in enumerate(held))
-    return WindowCanvas((*blocks, following(len(blocks))), following)
+    joins = following(len(blocks))
+    return WindowCanvas((*blocks, joins) if joins else blocks, following)

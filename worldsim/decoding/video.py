@@ -246,7 +246,8 @@ class VideoDecoder:
             ConfigError, ShapeError: the state does not fit this decoder; nothing has changed.
             PoolFull: no memory for it; nothing has changed.
         """
-        check_state(state, self.backbone, ahead=self.plan.ahead, from_nothing=self.plan.from_nothing)
+        ahead = self.plan.ahead_after(state.blocks)
+        check_state(state, self.backbone, ahead=ahead, from_nothing=self.plan.from_nothing)
         if self.plan.recall and state.frames:
             if not state.memory:
                 raise ConfigError("a state without a memory is none of a decoder that recalls; restore a whole one")
@@ -304,11 +305,6 @@ class VideoDecoder:
         assert self.plan.from_nothing or self.newest
         self._check(controls, self.plan.frames_per_block)
 
-    @property
-    def has_begun(self) -> bool:
-        """Whether blocks are ahead; never under a plan that does not roll."""
-        return self._ahead is not None
-
     def canvas(self) -> WindowCanvas:
         """Its next block as it begins: noise, or the frame before it over and over under less noise.
 
@@ -318,7 +314,8 @@ class VideoDecoder:
         """
         plan = self.plan
         if plan.rolling is not None:
-            return open_window(self._ahead, plan.frames_per_block, plan.sigmas, self._fresh)
+            left = plan.left_after(self.blocks)
+            return open_window(self._ahead, plan.frames_per_block, plan.sigmas, self._fresh, left=left)
         sigmas, noise = plan.noise.sigmas(self.blocks, plan.sigmas), self._fresh(0, 0)
         values = noise if sigmas == plan.sigmas else mix(self.newest[0], noise, sigmas[0])
         return WindowCanvas((LatentCanvas(values, sigmas, partial(self._fresh, 0)),))
@@ -342,6 +339,7 @@ class VideoDecoder:
             geometry=geometry,
             steps=len(plan.sigmas),
             device=self.pool.device,
+            rolls=plan.rolling is not None,
         )
 
     def recalled(self, controls: Tensor) -> Tensor:
