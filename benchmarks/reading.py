@@ -163,7 +163,7 @@ def plan_for(updates: int, seed: int) -> TrainingPlan:
     """What is learned: what a move brings into view counts most, since only that can be read from far back."""
     past = POLICY.top * POLICY.run + POLICY.recent
     objective = BeliefForcing(frames=past + LEARNED, first=past, copies=2, rows=CRAFTER_ROWS, entering=12.0)
-    stage = Stage(updates=updates, objective=objective, windows=2, lr=(5e-4, 5e-5))
+    stage = Stage(updates=updates, objective=objective, windows=2, lr=(1e-4, 1e-5))
     return TrainingPlan(stages=(stage,), seed=seed, warmup=20, average=0.99)
 
 
