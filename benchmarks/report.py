@@ -297,6 +297,23 @@ def finding(result: Result) -> str:
     )
 
 
+def reading(result: Result) -> str:
+    """Whether retrieved frames are read, by weights as they are shipped and after being taught to."""
+
+    def row(past: str) -> list[str]:
+        found = [weights[past] for weights in result["right"].values()]
+        told = [f"{one['value']:.1%} ({one['low']:.1%} to {one['high']:.1%})" for one in found]
+        return [past, *told, str(found[0]["judged"])]
+
+    heads = ["what is seen of the past", *(f"tiles right, {which} (95 %)" for which in result["right"]), "judged"]
+    return table(heads, [row(past) for past in next(iter(result["right"].values()))]) + (
+        "\n\nWherever a step of real play brings ground into view that none of the newest 32 frames shows and some old "
+        "run does, the next frame is made from that play; right are tiles of that ground that are made of what the "
+        "engine shows. Nothing is recalled of places. The nearest runs are those of the place that is coming, which no "
+        "likeness knows."
+    )
+
+
 def fewer_bits(result: Result) -> str:
     """Keys and values in fewer bits."""
 
@@ -386,6 +403,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
     "memory_60s": ("Coming back after 60 s", remembering),
     "memory_square": ("Coming back round a square", remembering),
     "retrieval": ("Finding the place again (earlier weights)", finding),
+    "reading": ("Reading what is retrieved", reading),
     "cost": ("What remembering costs", growing_old),
     "drift_policies": ("How far ten minutes drift", drifting),
     "drift_policies_60s": ("How far a minute drifts under every policy", drifting),

@@ -19,6 +19,7 @@ from benchmarks.report import (
     finding,
     growing_old,
     published,
+    reading,
     remembering,
     report,
     table,
@@ -57,6 +58,24 @@ def test_a_bar_that_was_missed_is_named(tmp_path):
     (tmp_path / "live.json").write_text(json.dumps(result))
     (row,) = (line for line in report(tmp_path).splitlines() if "cut at random bytes" in line)
     assert row.endswith("| missed: all equal |")
+
+
+def test_of_every_past_it_is_told_what_is_read_of_it_before_and_after_teaching():
+    def right(value: float) -> dict[str, float]:
+        return {"value": value, "low": value - 0.05, "high": value + 0.05, "judged": 321}
+
+    rows = {"the window": 0.2, "the nearest runs": 0.4}
+    found = {
+        "as shipped": {past: right(value) for past, value in rows.items()},
+        "taught in 9 updates": {past: right(2 * value) for past, value in rows.items()},
+    }
+    page = reading({"right": found})
+    head, _, *lines = page.splitlines()[:4]
+    assert "| tiles right, as shipped (95 %) | tiles right, taught in 9 updates (95 %) | judged |" in head
+    assert lines == [
+        "| the window | 20.0% (15.0% to 25.0%) | 40.0% (35.0% to 45.0%) | 321 |",
+        "| the nearest runs | 40.0% (35.0% to 45.0%) | 80.0% (75.0% to 85.0%) | 321 |",
+    ]
 
 
 def test_what_is_remembered_is_told_of_every_world():
