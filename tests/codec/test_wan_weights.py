@@ -383,7 +383,7 @@ def test_any_network_is_checked_and_filled() -> None:
         network = nn.Linear(2, 3)
     tensors = {"weight": torch.ones(3, 2), "bias": torch.zeros(3)}
     check_tensors(Path("a"), network, tensors, looks=tensors)
-    fill(network, tensors, Path("a"), device=CPU, dtype=torch.float64)
+    fill(network, tensors.items(), Path("a"), device=CPU, dtype=torch.float64)
     tensors["weight"].zero_()
     assert network(torch.ones(1, 2, dtype=torch.float64)).tolist() == [[2, 2, 2]]
     with pytest.raises(WeightsError, match=r"1 missing \(bias\)"):

@@ -220,5 +220,5 @@ def load_taehv_codec(
         if name.endswith(".conv.weight") and tensors[name].ndim == 4:
             tensors[name] = tensors[name][-wanted[name].shape[0] :]
     check_tensors(path, network, tensors, looks=original)
-    fill(network, tensors, path, device=device, dtype=dtype)
+    fill(network, tensors.items(), path, device=device, dtype=dtype)
     return TaehvCodec(network)

@@ -6,7 +6,7 @@ import json
 import pickle
 import re
 import warnings
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ _PARTS = {
     "middle.1": "mid_block.attentions.0",
     "middle.2": "mid_block.resnets.1",
 }
+PORTION_BYTES = 1 << 24
+"""So much of a file is read before it is mapped anew: not all of it is to lie in memory beside what is made of it."""
 _UP_BLOCK = 4
 """The original numbers the decoder's layers through: three residual blocks, then what enlarges, and so on."""
 _TELLTALES = {
@@ -58,7 +60,8 @@ def load_wan_codec(path: Path, *, device: torch.device, dtype: torch.dtype, offl
     Args:
         path: a folder of diffusers (config.json and diffusion_pytorch_model.safetensors) or one with such a folder
             `vae`; the original Wan2.1_VAE.pth or a folder with it; or a .safetensors file in either's names.
-        device: where to put it. Tensors are read and moved one at a time.
+        device: where to put it. Tensors are read and moved one at a time: little more host memory is taken than for
+            what stays there.
         dtype: to compute in; float32 is what the weights are published in.
         offload: cut frames into tiles, and let what it carries wait in host memory.
 
@@ -75,7 +78,8 @@ def load_wan_codec(path: Path, *, device: torch.device, dtype: torch.dtype, offl
         settings = {} if first is None or first.ndim != 5 else {"base_dim": first.shape[0]}
     model = _empty(path, settings)
     check_tensors(file, model, tensors, looks=original)
-    fill(model, tensors, file, device=device, dtype=dtype)
+    del original, tensors, first
+    fill(model, _anew(file), file, device=device, dtype=dtype)
     return WanCodec(model, tiling=Tiling(), home=torch.device("cpu")) if offload else WanCodec(model)
 
 
@@ -161,6 +165,17 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
+def _anew(path: Path) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a file by the names of diffusers, mapped anew now and then: what was read of a mapping stays."""
+    mapped = read_tensors(path)
+    names, taken = list(mapped), 0
+    for name in names:
+        if taken >= PORTION_BYTES:
+            mapped, taken = read_tensors(path), 0
+        yield diffusers_name(name), mapped[name]
+        taken += mapped[name].nbytes
+
+
 def _unpickled(path: Path) -> dict[str, Tensor]:
     try:
         with warnings.catch_warnings():
@@ -220,16 +235,15 @@ def _up_block(found: re.Match[str]) -> str:
 
 
 def fill(
-    network: nn.Module, tensors: Mapping[str, Tensor], source: Path, *, device: torch.device, dtype: torch.dtype
+    network: nn.Module, tensors: Iterable[tuple[str, Tensor]], source: Path, *, device: torch.device, dtype: torch.dtype
 ) -> None:
-    """Give a network on the meta device its weights, copied one after the other, for evaluation only.
+    """Give a network on the meta device its weights by name, copied one after the other, for evaluation only.
 
     Raises:
         WeightsError: they hold numbers that are none; source is where they are from.
     """
     own = {
-        name: check_finite(tensor.to(device=device, dtype=dtype, copy=True), name, source)
-        for name, tensor in tensors.items()
+        name: check_finite(tensor.to(device=device, dtype=dtype, copy=True), name, source) for name, tensor in tensors
     }
     network.load_state_dict(own, assign=True)
     network.eval().requires_grad_(requires_grad=False)
