@@ -102,14 +102,24 @@ def length_of(world: World, seconds: float, *, start: int | None, begun: Frames 
             f"a policy that forgets nothing has memory for {room} frames, {room / world.fps:.0f} s, and {frames} are "
             f"asked for; ask for --seconds {room // world.fps} or less, or for a policy such as window:frames=32"
         )
-    published = world.plan.noise.published
-    if published and frames > published // length * world.frames_per_block:
-        raise ConfigError(
-            f"noise in the published order is that of {published} latent frames, and {frames} frames are asked for; "
-            f"ask for --seconds {published // length * world.frames_per_block / world.fps:.2f} or less, or for more "
-            f"latent frames, as in --noise published:frames={-(-frames // world.frames_per_block) * length}"
-        )
+    lacking = group - 1 if world.plan.from_nothing and not past else 0  # of its first latent frame one is shown
+    _check_noise(world, frames, lacking)
     return frames
+
+
+def _check_noise(world: World, frames: int, lacking: int) -> None:
+    """Raise ConfigError unless noise in the published order, if that is the plan, is that of so many frames or more.
+
+    lacking: how many frames fewer the first block shows.
+    """
+    published, length = world.plan.noise.published, world.plan.frames_per_block
+    most = published // length * world.frames_per_block - lacking
+    if published and frames > most:
+        raise ConfigError(
+            f"noise in the published order is that of {published} latent frames, which are {most} frames, and "
+            f"{frames} are asked for; ask for --seconds {most / world.fps:.2f} or less, or for more latent frames, as "
+            f"in --noise published:frames={-(-(frames + lacking) // world.frames_per_block) * length}"
+        )
 
 
 def film(

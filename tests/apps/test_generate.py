@@ -165,9 +165,22 @@ def test_a_film_that_outlasts_the_noise_of_its_video_is_refused_before_anything_
     world = tiny_world(frames_per_block=frames_per_block)
     world.plan = replace(world.plan, noise=NoisePlan(published=6))
     assert length_of(world, 6 / world.fps, start=None, begun=None) == 6
-    told = r"that of 6 latent frames, and 7 frames are asked for; .* as in --noise published:frames="
+    told = r"6 latent frames, which are 6 frames, and 7 are asked for; .* as in --noise published:frames="
     with pytest.raises(ConfigError, match=told + str(8 if frames_per_block == 2 else 7)):
         length_of(world, 7 / world.fps, start=None, begun=None)
+
+
+@pytest.mark.parametrize(("begun", "most", "asked"), [(None, 21, 9), (np.zeros((9, 6, 10, 3), np.uint8), 24, 9)])
+def test_a_film_from_nothing_lacks_the_frames_that_its_first_latent_frame_does_not_show(begun, most, asked):
+    plan = replace(tiny_world(frames_per_block=3).plan, noise=NoisePlan(published=6), from_nothing=True)
+    starts: list[Any] = []
+    world: Any = SimpleNamespace(
+        plan=plan, fps=16, frames_per_block=12, pool=SimpleNamespace(pages=99), origin=SimpleNamespace(starts=starts)
+    )
+    assert length_of(world, most / 16, start=None, begun=begun) == most
+    told = rf"6 latent frames, which are {most} frames, and {most + 1} are asked for; .* published:frames={asked}"
+    with pytest.raises(ConfigError, match=told):
+        length_of(world, (most + 1) / 16, start=None, begun=begun)
 
 
 def test_a_starting_place_that_is_none_is_refused_before_anything_is_made():
