@@ -2,7 +2,7 @@
 
     python -u -m benchmarks.reading --data data/crafter --updates 1000 --workers 2
 
-Wherever a step of real play brings ground into view that no recent frame shows and some old run does, the next frame is
+Wherever a step of real play brings ground into view that no recent frame shows and older ones do, the next frame is
 made from that play under every kind of past; right are tiles of that ground that are made of what the engine shows. So
 what is asked is whether retrieved frames are read, apart from whether a walk stays together long enough to come back.
 """
@@ -86,7 +86,7 @@ def pasts(episode: Episode) -> dict[str, Policy]:
 
 
 def points(episode: Episode) -> dict[int, Ground]:
-    """The frames before which ground comes into view that only an old run shows, and that ground."""
+    """The frames before which ground comes into view that only old frames show, and that ground."""
     found: dict[int, Ground] = {}
     for at in range(RECENT + POLICY.top * POLICY.run, len(episode.frames) - 1):
         ground = coming(episode, at, RECENT)
@@ -131,7 +131,8 @@ def made(world: World, episode: Episode, policy: Policy, at: Sequence[int]) -> F
             if frame in at:
                 block = decoder.propose(steering[:, piece])
                 shown.append(CRAFTER.codec.decode(block.latents[0], CRAFTER.codec.open())[0].numpy())
-            decoder.commit(LatentBlock(latents=latents[:, piece], controls=steering[:, piece]))
+            if frame < max(at):  # behind the last a policy would be asked what comes after the episode
+                decoder.commit(LatentBlock(latents=latents[:, piece], controls=steering[:, piece]))
     return np.concatenate(shown)
 
 
@@ -202,8 +203,8 @@ def teach(recipe: WorldRecipe, teaching: Teaching, on_update: Callable[[int, flo
         on_update(trainer.update + 1, trainer.step())
         if trainer.update % EVERY == 0 or trainer.update == teaching.plan.updates:
             make_folder(out)
-            trainer.save(out / CHECKPOINT)
             save_weights(out / WEIGHTS, known.config, trainer.averaged(), dtype=torch.bfloat16)
+            trainer.save(out / CHECKPOINT)  # behind the weights, so that none is found that has older ones beside it
     return out / WEIGHTS
 
 

@@ -307,8 +307,8 @@ def reading(result: Result) -> str:
 
     heads = ["what is seen of the past", *(f"tiles right, {which} (95 %)" for which in result["right"]), "judged"]
     return table(heads, [row(past) for past in next(iter(result["right"].values()))]) + (
-        "\n\nWherever a step of real play brings ground into view that none of the newest 32 frames shows and some old "
-        "run does, the next frame is made from that play; right are tiles of that ground that are made of what the "
+        "\n\nWherever a step of real play brings ground into view that none of the newest 32 frames shows and older "
+        "ones do, the next frame is made from that play; right are tiles of that ground that are made of what the "
         "engine shows. Nothing is recalled of places. The nearest runs are those of the place that is coming, which no "
         "likeness knows."
     )

@@ -115,6 +115,17 @@ def test_a_frame_is_made_from_all_that_was_real_before_it(policy: Policy, monkey
     assert world.pool.used == 0
 
 
+def test_the_last_frame_of_an_episode_is_asked_about_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the place behind it nothing is known, and nobody asks."""
+    world, codec = tiny_world(policy=POLICY, pages=64), PatchCodec(side=SIDE_PX)
+    monkeypatch.setattr(reading, "CRAFTER", SimpleNamespace(codec=codec))
+    height, width = codec.decode(torch.zeros(1, *world.backbone.geometry.frame_shape), None)[0].shape[1:3]
+    frames = np.zeros((5, height, width, 3), np.uint8)
+    episode: Any = SimpleNamespace(frames=frames, keys=[frozenset[str]()] * 5, hour=0, seed=7)
+    places = tuple((0, at) for at in range(5))
+    assert made(world, episode, Nearest(places=places), [4]).shape == (1, height, width, 3)
+
+
 @pytest.fixture
 def teaching(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Teaching:
     monkeypatch.setattr("worldsim.training.data.SHARD_FRAMES", 90)
