@@ -146,16 +146,20 @@ def by_age(seen: Sequence[Sight], rows: Sequence[range], *, length: int) -> Tabl
     return table
 
 
-def nearest_rows(seen: Sequence[Sight], rows: Sequence[range], *, length: int) -> list[int | None]:
-    """Of each block how many rows, from the first on, are newer than all that was retrieved; None if nothing was.
+def retrieved_rows(seen: Sequence[Sight], rows: Sequence[range], *, length: int) -> list[list[range]]:
+    """Of each block the rows in which frames lie that were retrieved for it, as runs of rows that lie together.
 
     Args:
         seen, rows, length: as for `by_age`.
     """
     starts = [row.start for row in rows]
-    newest = [block * length - max(sight.retrieved, default=0) for block, sight in enumerate(seen)]
-    counts = (np.searchsorted(starts, newest, side="right") - 1).tolist()
-    return [count if sight.retrieved else None for sight, count in zip(seen, counts, strict=True)]
+    found: list[list[range]] = []
+    for block, sight in enumerate(seen):
+        ages = block * length - np.array(sight.retrieved, dtype=np.int64)
+        places = np.unique(np.searchsorted(starts, ages, side="right") - 1)
+        runs = np.split(places, np.flatnonzero(np.diff(places) > 1) + 1) if len(places) else []
+        found.append([range(int(run[0]), int(run[-1]) + 1) for run in runs])
+    return found
 
 
 def drawing(seen: Sequence[Sight], *, of: str, length: int, fps: float) -> Picture:
@@ -174,10 +178,10 @@ def drawing(seen: Sequence[Sight], *, of: str, length: int, fps: float) -> Pictu
     height, width = max(4, min(16, PLOT_HEIGHT // len(rows))), max(1, min(48, PLOT_WIDTH // table.shape[1]))
     past, own = _cells(table[-2::-1], top, height, width), _cells(table[-1:], top, max(12, height), width)
     heads = [of, "Attention that each block pays to the past, by how far back it lies", _axis(rows)]
-    borders = nearest_rows(seen, rows, length=length)
-    if any(border is not None for border in borders):
-        heads[2] += "; above the red line: retrieved"
-        _mark(past, borders, (height, width))
+    brought = retrieved_rows(seen, rows, length=length)
+    if any(brought):
+        heads[2] += "; between red lines: retrieved"
+        _mark(past, brought, (height, width))
     wide = max(past.shape[1], NARROWEST, *map(_width, heads))
     canvas = np.full((TOP + len(past) + GAP + len(own) + BOTTOM, LEFT + wide + RIGHT, 3), PAPER, np.uint8)
     below = TOP + len(past) + GAP
@@ -199,12 +203,12 @@ def _axis(rows: Sequence[range]) -> str:
     return f"Rows go up by logarithm, each {GROWTH:g} times as far back as the one below"
 
 
-def _mark(past: Picture, borders: Sequence[int | None], cell: tuple[int, int]) -> None:
-    """Draw a line over so many of the lowest rows of each block, in cells of (height, width)."""
+def _mark(past: Picture, brought: Sequence[Sequence[range]], cell: tuple[int, int]) -> None:
+    """Draw a line below and above those rows of each block, counted from the lowest, in cells of (height, width)."""
     height, width = cell
-    each = -(-len(borders) // MOST_COLUMNS)
-    for block, border in enumerate(borders):
-        if border is not None:
+    each = -(-len(brought) // MOST_COLUMNS)
+    for block, runs in enumerate(brought):
+        for border in (border for run in runs for border in (run.start, run.stop)):
             left, line = block // each * width, len(past) - border * height
             past[max(0, line - 1) : line + 1, left : left + width] = BORDER
 

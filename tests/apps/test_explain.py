@@ -25,7 +25,7 @@ from worldsim_apps.explain import (
     bands,
     by_age,
     drawing,
-    nearest_rows,
+    retrieved_rows,
 )
 
 NEAR = Sight(frames=(-2, -1), shares=(0.125, 0.5))
@@ -69,15 +69,18 @@ def test_what_is_older_is_drawn_higher_and_what_gets_more_is_brighter():
     assert bright[rows - 1, 0] > bright[0, 1] > bright[rows - 2, 0] == bright[rows - 1, 1]
 
 
-def test_what_was_retrieved_is_told_apart_from_what_is_near_by_a_line():
-    rows = bands(4)
-    assert nearest_rows([NEAR, FAR, Sight()], rows, length=2) == [None, 3, None]
+def test_what_was_retrieved_is_told_apart_from_what_is_near_and_from_a_sink_by_lines():
+    rows = bands(8)
+    assert retrieved_rows([NEAR, FAR, Sight()], rows, length=2) == [[], [range(3, 4)], []]
     adjoining = Sight(frames=(-1, 0, 1), retrieved=(-1,), shares=FAR.shares)
-    assert nearest_rows([SINK, adjoining], rows, length=2) == [None, 2]
+    assert retrieved_rows([SINK, adjoining], rows, length=2) == [[], [range(2, 3)]]
+    behind = Sight(frames=(-8, -6, -5, -3, -1), retrieved=(-6, -5, -3), shares=(0.1,) * 5)
+    assert retrieved_rows([behind], rows, length=2) == [[range(2, 3), range(4, 6)]]
+    assert retrieved_rows([behind], [range(1, 4), range(4, 5), range(5, 9)], length=2) == [[range(0, 1), range(2, 3)]]
     lines = (drawing([NEAR, FAR], of="here", length=2, fps=8) == BORDER).all(-1)
-    beside = lines[TOP + 16, LEFT:]
-    assert beside.nonzero()[0].tolist() == [*range(48, 96)]
-    assert lines.sum() == 2 * 48
+    for row in (0, 1):  # above and below the one row that holds it
+        assert lines[TOP + 16 * row, LEFT:].nonzero()[0].tolist() == [*range(48, 96)]
+    assert lines.sum() == 3 * 48, "of the line at the upper edge half is seen"
     assert not (drawing([NEAR, SINK], of="here", length=2, fps=8) == BORDER).all(-1).any()
 
 
@@ -96,7 +99,7 @@ def test_a_picture_says_what_it_is_of_and_how_its_rows_go_on(monkeypatch):
     assert said.count("crafter, policy full") == 3
     even, brought, far = (text for text in said if text.startswith("Rows go up"))
     assert even == "Rows go up in equal steps"
-    assert brought == f"{even}; above the red line: retrieved"
+    assert brought == f"{even}; between red lines: retrieved"
     assert far == "Rows go up by logarithm, each 1.2 times as far back as the one below"
 
 

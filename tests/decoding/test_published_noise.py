@@ -87,6 +87,14 @@ def test_each_window_of_a_video_that_rolls_is_drawn_twice_at_most(monkeypatch):
     assert len(drawn) <= 1 + 20 * 2 * (2 + 2)
 
 
+@pytest.mark.parametrize("block", [0, 500, 798])
+def test_any_block_of_a_long_video_that_rolls_may_be_asked_for_first(block):
+    rolled = replace(noise(seed=79 + block, total=800, frames=1, steps=3), rolls=True)
+    found = rolled.of(block, 2, SHAPE)
+    assert found.shape == (1, 1, *SHAPE)
+    assert torch.equal(rolled.of(block, 2, SHAPE), found)
+
+
 def test_it_goes_by_the_seed():
     assert not torch.equal(noise(seed=5).of(0, 0, SHAPE), noise(seed=6).of(0, 0, SHAPE))
 

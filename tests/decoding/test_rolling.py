@@ -434,10 +434,14 @@ def test_a_plan_that_cannot_roll_is_refused(options, told):
     plan_of(rolling=None, **options)
     plan_of(noise=NoisePlan(window=4))
     told = (
-        "has 3 blocks of 2 frames, and a published video no fewer, got noise published:frames=5; name frames=6 or more"
+        "has 3 blocks of 2 frames, and a published video no fewer, got noise published:frames=4; name frames=6 or more"
     )
     with pytest.raises(ConfigError, match=told):
-        plan_of(noise=NoisePlan(published=5))
+        plan_of(noise=NoisePlan(published=4))
+    for rolling in (PUBLISHED, None):
+        told = "is that of whole blocks of 2 latent frames, got published:frames=7; name frames=8"
+        with pytest.raises(ConfigError, match=told):
+            plan_of(rolling=rolling, noise=NoisePlan(published=7))
 
 
 def test_the_published_sizes_show_every_call_21_frames_at_most():

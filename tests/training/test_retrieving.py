@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def alike(episodes: Episodes, begin: int, now: int) -> dict[int, float]:
 def test_a_window_is_what_the_policy_lets_a_block_see_and_what_follows(
     episodes: Episodes, name: str, seed: int
 ) -> None:
-    policy = parse_policy(f"{name}:recent=5,top=2,run=3,bank=4")
+    policy = parse_policy(f"{name}:recent=5,top=2,run=3,bank=4,tau=1")
     assert isinstance(policy, Retrieval)
     for window in numbers(RetrievedWindows(episodes=episodes, codec=CODEC, policy=policy), seed):
         now, begin = window[-LEARNED], window[-LEARNED] // 40 * 40
@@ -107,9 +108,13 @@ def test_windows_that_hold_nothing_to_be_learned_are_refused(episodes: Episodes)
         numbers(windows, 0, frames=42)
 
 
-@pytest.mark.parametrize("settings", [{"pick": "first", "like": 0.9}, {"within": 64}])
-def test_a_policy_that_may_bring_back_fewer_runs_is_refused(episodes: Episodes, settings: dict[str, Any]) -> None:
-    like, within = settings.get("like", 0), settings.get("within", 0)
-    told = f"with like={like} and within={within} may bring back fewer runs than 2; train with like=0 and within=0"
+@pytest.mark.parametrize(
+    "settings", [{"like": 0.1}, {"pick": "first"}, {"within": 64}, {"top": 3, "bank": 2}, {"tau": 0.98}]
+)
+def test_a_policy_that_may_bring_back_less_is_refused(episodes: Episodes, settings: dict[str, Any]) -> None:
+    policy = Retrieval(**settings)
+    told = re.escape(
+        f"windows hold {policy.top} whole runs each, and {policy} may bring back fewer of them, or less of"
+    )
     with pytest.raises(ConfigError, match=told):
-        RetrievedWindows(episodes=episodes, codec=CODEC, policy=Retrieval(**settings))
+        RetrievedWindows(episodes=episodes, codec=CODEC, policy=policy)

@@ -7,6 +7,8 @@ from itertools import pairwise
 from numbers import Integral
 from typing import TypeGuard
 
+import numpy as np
+
 from worldsim.cache.policy import Alike, Policy, Seen, Sparse, nothing_alike
 from worldsim.errors import ConfigError, shown
 
@@ -100,6 +102,9 @@ def _fault_of_seen(answer: Sequence[object], held: Sequence[int], block: int) ->
             return f"position {shown(position)} is no whole number"
         if not -FARTHEST <= position < 0:
             return f"position {shown(position)} is {'too far back' if position < 0 else 'not before the block'}"
+    odd = next((one for one in seen if not isinstance(one.retrieved, bool | np.bool_)), None)
+    if odd is not None:
+        return f"frame {odd.frame} is said to be retrieved={shown(odd.retrieved)}, which is neither True nor False"
     stuck = next((pair for pair in pairwise(positions) if pair[1] <= pair[0]), None)
     return None if stuck is None else f"position {stuck[1]} comes after position {stuck[0]}"
 

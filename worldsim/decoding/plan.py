@@ -56,6 +56,12 @@ class VideoPlan:
         check_sigmas(self.sigmas)
         if self.frames_per_block < 1:
             raise ConfigError(f"a block has at least 1 frame, got {self.frames_per_block}")
+        if self.noise.published % self.frames_per_block:
+            raise ConfigError(
+                f"noise in the published order is that of whole blocks of {self.frames_per_block} latent frames, got "
+                f"{noise_text(self.noise)}; name "
+                f"frames={-(-self.noise.published // self.frames_per_block) * self.frames_per_block}"
+            )
         if self.rolling is not None:
             self._check_rolling()
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from threading import Lock
 
 import torch
 from torch import Tensor
@@ -58,22 +59,25 @@ class PublishedNoise:
                 f"noise in the published order is that of {self.total} frames, {self.frames} a block, and block "
                 f"{block} is none of them; name as many frames as the video has, in whole blocks, or take plain noise"
             )
-        begun, state = _begin(self, tuple(shape))
+        noise = (self._rolled if step and self.rolls else self._in_turn)(block, step, tuple(shape))
+        return noise[None].to(torch.float32, copy=True).contiguous()
+
+    def _in_turn(self, block: int, step: int, shape: tuple[int, ...]) -> Tensor:
+        """The noise of a block for a step, [frames, *shape], where blocks are drawn one after the other."""
+        begun, state = _begin(self, shape)
         noise = begun[block * self.frames : (block + 1) * self.frames]
-        if step and self.rolls:
-            noise = self._rolled(block, step, tuple(shape))
-        elif step:
+        if step:
             # Drawn anew each time: no state to save, and a video is short.
             generator = _generator(self.device, state)
             for _ in range(block * (self.steps - 1) + step):
                 noise = self._draw(self.frames, shape, generator, fresh=True)
-        return noise[None].to(torch.float32, copy=True).contiguous()
+        return noise
 
     def _rolled(self, block: int, step: int, shape: tuple[int, ...]) -> Tensor:
         """The noise of a block for a step after its first, [frames, *shape]: it is drawn after the window before it."""
         window = block + step - 1
-        noised = dict(self._window(window, shape, _generator(self.device, _before_window(self, shape, window))))
-        return noised[block]
+        generator = _generator(self.device, _windows(self, shape).state(window))
+        return dict(self._window(window, shape, generator))[block]
 
     def _window(self, window: int, shape: Sequence[int], generator: torch.Generator) -> Iterator[tuple[int, Tensor]]:
         """What is drawn after a window of a video that rolls: of each of its blocks but a clean one."""
@@ -104,18 +108,32 @@ def _begin(noise: PublishedNoise, shape: tuple[int, ...]) -> tuple[Tensor, Tenso
     return noise._draw(noise.total, shape, generator), generator.get_state()
 
 
-@lru_cache(maxsize=64)
-def _before_window(noise: PublishedNoise, shape: tuple[int, ...], window: int) -> Tensor:
-    """The state of what draws the noise of a video that rolls, when it comes to what is drawn after that window.
+class _Windows:
+    """Of a video that rolls, the state of what draws its noise when it comes to what is drawn after each window.
 
     Kept, 5 kB each, so that each window of a video is drawn once or twice, and not all before it again.
     """
-    if not window:
-        return _begin(noise, shape)[1]
-    generator = _generator(noise.device, _before_window(noise, shape, window - 1))
-    for _ in noise._window(window - 1, shape, generator):
-        pass
-    return generator.get_state()
+
+    def __init__(self, noise: PublishedNoise, shape: tuple[int, ...]) -> None:
+        self._noise, self._shape = noise, shape
+        self._states = [_begin(noise, shape)[1]]
+        self._extending = Lock()
+
+    def state(self, window: int) -> Tensor:
+        """That of one window, after those of all before it."""
+        with self._extending:
+            while len(self._states) <= window:
+                generator = _generator(self._noise.device, self._states[-1])
+                for _ in self._noise._window(len(self._states) - 1, self._shape, generator):
+                    pass
+                self._states.append(generator.get_state())
+            return self._states[window]
+
+
+@lru_cache(maxsize=16)
+def _windows(noise: PublishedNoise, shape: tuple[int, ...]) -> _Windows:
+    """Those of a video, of as many videos as are made at once."""
+    return _Windows(noise, shape)
 
 
 def _generator(device: torch.device, state: Tensor) -> torch.Generator:

@@ -36,7 +36,7 @@ class RetrievedWindows:
             near, so that many show what is coming into view; in the others, and without places, as they look alike.
 
     Raises:
-        ConfigError: the policy may bring back fewer runs than `top`.
+        ConfigError: the policy may bring back fewer runs than `top`, or less than whole ones.
     """
 
     episodes: Episodes
@@ -45,11 +45,11 @@ class RetrievedWindows:
     places: Tensor | None = None
 
     def __post_init__(self) -> None:
-        if self.policy.like > 0 or self.policy.within:
+        policy = self.policy
+        if policy.like > 0 or policy.within or policy.pick == "first" or policy.bank < policy.top or policy.tau < 1:
             raise ConfigError(
-                f"windows are equally long, and a policy with like={self.policy.like:g} and "
-                f"within={self.policy.within} may bring back fewer runs than {self.policy.top}; train with like=0 and "
-                "within=0"
+                f"windows hold {policy.top} whole runs each, and {policy} may bring back fewer of them, or less of "
+                "each; train with tau=1, like=0, within=0, a bank of top or more, and the likest, unlikest or random"
             )
 
     @property
