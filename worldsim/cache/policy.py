@@ -30,8 +30,8 @@ class Seen:
     position counts frames from the first frame of the block, which is 0, so it is negative. It says nothing about
     the frame's number, so that no world ends where a table of positions does.
 
-    retrieved: whether it is brought back for this block, out of what others of its age are not seen of. It changes
-        nothing of what is seen, and is told to who asks what a block saw.
+    retrieved: whether it is brought back for this block, by what it shows; a sink, which every block sees, is not. It
+        changes nothing of what is seen, and is told to whoever asks what a block saw.
     """
 
     frame: int
