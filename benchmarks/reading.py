@@ -28,7 +28,7 @@ from benchmarks.retrieval import Ground, coming, shows
 from benchmarks.tiles import CENTRE, Frames, Reading, read_frames
 from benchmarks.world_metrics import Count
 from benchmarks.world_quality import Episode, explore_many, share
-from worldsim.cache.policy import Alike, Policy, Seen, Window, nothing_alike
+from worldsim.cache.policy import Alike, Seen, Window, nothing_alike
 from worldsim.cache.retrieval import Retrieval
 from worldsim.decoding.video import LatentBlock, VideoDecoder
 from worldsim.files import make_folder
@@ -74,14 +74,15 @@ class Nearest:
         return POLICY.keep(held, next_frame)
 
 
-def pasts(episode: Episode) -> dict[str, Policy]:
-    """By name, what a block sees of an episode."""
+def pasts(episode: Episode) -> dict[str, dict[str, Any]]:
+    """By name, what a block sees of an episode, and whether places are recalled: settings of a plan."""
     places = tuple((int(row), int(column)) for row, column in episode.play.places)
     return {
-        "the window": Window(frames=RECENT),
-        "the likest runs": POLICY,
-        "the nearest runs": Nearest(places=places),
-        "runs drawn by chance": replace(POLICY, pick="random"),
+        "the window": {"policy": Window(frames=RECENT)},
+        "the likest runs": {"policy": POLICY},
+        "the nearest runs": {"policy": Nearest(places=places)},
+        "runs drawn by chance": {"policy": replace(POLICY, pick="random")},
+        "the window, and places recalled": {"policy": Window(frames=RECENT), "recall": True},
     }
 
 
@@ -117,9 +118,9 @@ def _in_view(episode: Episode, place: Place, at: int) -> Place | None:
     return (row, column) if inside else None
 
 
-def made(world: World, episode: Episode, policy: Policy, at: Sequence[int]) -> Frames:
+def made(world: World, episode: Episode, at: Sequence[int], past: Mapping[str, Any]) -> Frames:
     """Those frames of an episode, each made from all before it in real play; uint8 [len(at), H, W, 3]."""
-    decoder = VideoDecoder(world.backbone, world.pool, replace(world.plan, policy=policy), seed=episode.seed)
+    decoder = VideoDecoder(world.backbone, world.pool, replace(world.plan, **past), seed=episode.seed)
     hours = [(episode.hour + frame) % DAY_FRAMES for frame in range(len(episode.frames))]
     steering = torch.tensor([world.controls.vector(*each) for each in zip(episode.keys, hours, strict=True)])[None]
     latents = CRAFTER.codec.encode(torch.from_numpy(episode.frames), CRAFTER.codec.open())[0][None]
@@ -143,8 +144,8 @@ def judge(world: World, episode: Episode) -> dict[str, Count]:
     if not at:
         return dict.fromkeys(pasts(episode), Count(0, 0))
     found = {}
-    for name, policy in pasts(episode).items():
-        read: Reading = read_frames(made(world, episode, policy, at))
+    for name, past in pasts(episode).items():
+        read: Reading = read_frames(made(world, episode, at, past))
         rights = [
             read.materials[(number, *here)] == material
             for number, now in enumerate(at)

@@ -309,8 +309,8 @@ def reading(result: Result) -> str:
     return table(heads, [row(past) for past in next(iter(result["right"].values()))]) + (
         "\n\nWherever a step of real play brings ground into view that none of the newest 32 frames shows and older "
         "ones do, the next frame is made from that play; right are tiles of that ground that are made of what the "
-        "engine shows. Nothing is recalled of places. The nearest runs are those of the place that is coming, which no "
-        "likeness knows."
+        "engine shows. Places are recalled only where it says so. The nearest runs are those of the place that is "
+        "coming, which no likeness knows."
     )
 
 

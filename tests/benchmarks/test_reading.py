@@ -88,8 +88,8 @@ def test_the_nearest_runs_hold_the_frame_whose_place_is_nearest(seed: int) -> No
 
 
 def test_every_past_is_as_long() -> None:
-    for policy in pasts(there_and_back(60)).values():
-        assert len(policy.see(range(100), 100)) == RECENT
+    for past in pasts(there_and_back(60)).values():
+        assert len(past["policy"].see(range(100), 100)) == RECENT
 
 
 @pytest.mark.parametrize("policy", [Window(frames=3), Retrieval(recent=2, top=1, run=2)])
@@ -101,7 +101,7 @@ def test_a_frame_is_made_from_all_that_was_real_before_it(policy: Policy, monkey
     episode: Any = SimpleNamespace(
         frames=rng.integers(0, 256, (9, height, width, 3), dtype=np.uint8), keys=[frozenset[str]()] * 9, hour=0, seed=7
     )
-    found = made(world, episode, policy, [6, 8])
+    found = made(world, episode, [6, 8], {"policy": policy})
     latents = codec.encode(torch.from_numpy(episode.frames), codec.open())[0][None]
     steering = torch.tensor([world.controls.vector((), at) for at in range(9)])[None]
     for frame, now in zip(found, (6, 8), strict=True):
@@ -123,7 +123,7 @@ def test_the_last_frame_of_an_episode_is_asked_about_as_well(monkeypatch: pytest
     frames = np.zeros((5, height, width, 3), np.uint8)
     episode: Any = SimpleNamespace(frames=frames, keys=[frozenset[str]()] * 5, hour=0, seed=7)
     places = tuple((0, at) for at in range(5))
-    assert made(world, episode, Nearest(places=places), [4]).shape == (1, height, width, 3)
+    assert made(world, episode, [4], {"policy": Nearest(places=places)}).shape == (1, height, width, 3)
 
 
 @pytest.fixture
