@@ -402,7 +402,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
     "memory_15s": ("Coming back after 15 s", remembering),
     "memory_60s": ("Coming back after 60 s", remembering),
     "memory_square": ("Coming back round a square", remembering),
-    "retrieval": ("Finding the place again (earlier weights)", finding),
+    "retrieval": ("Finding the place again", finding),
     "reading": ("Reading what is retrieved", reading),
     "cost": ("What remembering costs", growing_old),
     "drift_policies": ("How far ten minutes drift", drifting),
