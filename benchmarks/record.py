@@ -85,11 +85,13 @@ def spread(samples: Sequence[float]) -> dict[str, float]:
 def write(name: str, results: dict[str, Any], *, folder: Path = RESULTS) -> Path:
     """Write results (numbers, texts, lists and dicts of them) to folder/NAME.json, after where they come from.
 
-    Numbers keep four digits; what could not be measured (NaN) becomes null. Returns the path.
+    Numbers keep four digits; what could not be measured (NaN) becomes null. Whoever is killed meanwhile leaves what was
+    there: the results of hours. Returns the path.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.json"
-    path.write_text(json.dumps(_plain({"provenance": provenance(), **results}), indent=2, allow_nan=False) + "\n")
+    path, begun = (folder / f"{name}.{ending}" for ending in ("json", "json.part"))
+    begun.write_text(json.dumps(_plain({"provenance": provenance(), **results}), indent=2, allow_nan=False) + "\n")
+    begun.replace(path)
     return path
 
 

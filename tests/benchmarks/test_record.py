@@ -129,3 +129,19 @@ def test_what_could_not_be_measured_is_null(tmp_path: Path) -> None:
     found = json.loads(path.read_text())
     assert found["a"] is None
     assert found["b"] == [None]
+
+
+def test_whoever_is_stopped_while_it_writes_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write("one", {"value": 1}, folder=tmp_path)
+    usual = Path.write_text
+
+    def stopped(self: Path, text: str) -> int:
+        usual(self, text[: len(text) // 2])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_text", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        write("one", {"value": 2}, folder=tmp_path)
+    assert json.loads(path.read_text())["value"] == 1
