@@ -218,13 +218,15 @@ def scoring(result: Result) -> str:
     return table(heads, rows) + "\n\nThe published networks have random weights here: that changes no time."
 
 
-def row_by_row(worlds: Result) -> str:
-    """At which commit each row was measured, where not all were at one; begins with a space."""
+def row_by_row(result: Result) -> str:
+    """At which commit each row was measured, where not all were by one command at one; begins with a space."""
     at: dict[str, list[str]] = {}
-    for name, found in worlds.items():
+    for name, found in result["worlds"].items():
         at.setdefault(found["commit"][:12], []).append(name)
     if len(at) < 2:
-        return ""
+        command = result.get("provenance", {}).get("command", "")
+        is_whole = "--only" not in command or all(name in command for name in result["worlds"])
+        return "" if is_whole else " Rows were measured by this command with `--only` and their names."
     told = "; ".join(f"at `{commit}` {', '.join(names)}" for commit, names in at.items())
     return f" Rows were measured at several commits, by this command with `--only` and their names: {told}."
 
@@ -253,7 +255,7 @@ def remembering(result: Result) -> str:
         + f"\n\nA walker leaves real play, {how} and comes home over ground that it has seen; judged are the tiles "
         "that the engine showed at the beginning and that were out of view for two seconds or more. Where the land has "
         "changed meanwhile the walker is lost, and nothing is judged. Its own change is a tree that it felled, a stone "
-        f"that it took or put down, or a table, before it left.{row_by_row(result['worlds'])}"
+        f"that it took or put down, or a table, before it left.{row_by_row(result)}"
     )
 
 
@@ -360,7 +362,7 @@ def drifting(result: Result) -> str:
     ends = " / ".join(str(end) for end in result["ends"])
     return table(["drift of", *DRIFTS], rows) + (
         f"\n\nMeans of {result['walks']} walks at {ends} seconds, and the 95 % interval of the last. What is "
-        f"measured, and why the real engine drifts too, says [drift.md](drift.md).{row_by_row(result['worlds'])}"
+        f"measured, and why the real engine drifts too, says [drift.md](drift.md).{row_by_row(result)}"
     )
 
 

@@ -96,6 +96,11 @@ def test_what_is_remembered_is_told_of_every_world():
     page = remembering({"away_s": 15, "worlds": found})
     assert page.endswith("and their names: at `0123456789ab` recalls; at `eeeeeeeeeeee` window.")
     assert "goes round a square" in remembering({"away_s": None, "worlds": found})
+    found["window"]["commit"] = found["recalls"]["commit"]
+    told = "Rows were measured by this command with `--only` and their names."
+    for only, is_told in (("", False), (" --only recalls --only window", False), (" --only window", True)):
+        page = remembering({"away_s": 5, "worlds": found, "provenance": {"command": f"python -m it{only}"}})
+        assert (told in page) is is_told
 
 
 def test_what_remembering_costs_is_told_by_age():
