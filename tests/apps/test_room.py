@@ -839,9 +839,9 @@ async def test_the_first_frame_of_a_block_says_what_that_saw(tmp_path):
         _, one = await opened(hall)
         await settled(lambda: len(one.shown) >= 4)
         assert [media.seen for media in one.shown[:4]] == [
-            (range(-5, -4), range(-2, 0)),
+            ((range(-5, -4), False), (range(-2, 0), False)),
             (),
-            (range(-5, -4), range(0, 2)),
+            ((range(-5, -4), False), (range(0, 2), False)),
             (),
         ]
 

@@ -418,7 +418,7 @@ def test_a_world_whose_first_block_is_shorter_is_played_gone_back_in_and_filmed(
                 *((1, at, 4) for at in range(4)),
             ]
             assert [frame.time_us for frame in media] == [250_000 * at for at in range(1, 8)]
-            assert media[3].seen == (range(4),)
+            assert media[3].seen == ((range(4), False),)
             await one.say("ack", epoch=1, blocks=2)
             ended = await one.ask("record", "recorded", on=False)
             assert (ended["name"], ended["seconds"], ended["problem"]) == (film, 1.75, "")

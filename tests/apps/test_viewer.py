@@ -295,7 +295,7 @@ async def test_one_who_makes_too_many_answers_wait_is_let_go():
 
 @bounded
 async def test_only_who_asks_is_told_what_a_block_saw():
-    saw = (range(-2, 0), range(4, 9))
+    saw = ((range(-2, 0), True), (range(4, 9), False))
     async with viewing() as (viewer, connection, _):
         for asks in (False, True, False):
             viewer.asks_seen = asks
