@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 import worldsim
 from benchmarks.record import RESULTS, ROOT, commit, run, spread, write
-from benchmarks.tiles import CENTRE, COLUMNS, Frames, read_frames
+from benchmarks.tiles import CENTRE, COLUMNS, MATERIALS, Frames, read_frames
 from benchmarks.trips import HOME, Away, Square, Trip, change
 from benchmarks.walker import NAMES, Place, Walker, far
 from benchmarks.world_metrics import MOVES, Count
@@ -197,15 +197,17 @@ def _arrived(episode: Episode, at: int) -> tuple[Walker, Frames]:
     return walker, episode.frames[at - 1]
 
 
-def by_chance(loops: Sequence[Loop], rng: np.random.Generator) -> float:
-    """The share of tiles that are right if what is found in one loop is compared with the truth of another."""
-    shares = []
+def by_chance(loops: Sequence[Loop]) -> float:
+    """The share of tiles that would be right if what is found in each loop were compared with the truth of the others.
+
+    Of every found tile with every tile of another loop, each of which counts alike; nan if there are not two loops.
+    """
     whole = [loop for loop in loops if len(loop.truth)]
-    for loop in whole:
-        other = whole[int(rng.integers(len(whole)))]
-        picks = rng.integers(len(other.truth), size=len(loop.found))
-        shares.append(float((other.truth[picks] == loop.found).mean()))
-    return float(np.mean(shares)) if shares else float("nan")
+    if len(whole) < 2:
+        return float("nan")
+    truth = np.array([np.bincount(loop.truth, minlength=len(MATERIALS)) / len(loop.truth) for loop in whole])
+    others = (truth.sum(axis=0) - truth) / (len(whole) - 1)
+    return float(np.concatenate([share[loop.found] for share, loop in zip(others, whole, strict=True)]).mean())
 
 
 def judge(loops: Sequence[Loop], rng: np.random.Generator) -> dict[str, Any]:
@@ -216,7 +218,7 @@ def judge(loops: Sequence[Loop], rng: np.random.Generator) -> dict[str, Any]:
     errors = np.concatenate([loop.missed for loop in home]) if home else np.zeros(0)
     return {
         "right": asdict(right),
-        "by_chance": by_chance(home, rng),
+        "by_chance": by_chance(home),
         "psnr_db": float(10 * np.log10(255**2 / max(1 / 12, errors.mean()))) if len(errors) else float("nan"),
         "loops": len(home),
         "changed": {"right": sum(made == now for made, now in changed), "judged": len(changed)},

@@ -134,6 +134,7 @@ def test_a_policy_without_a_bound_is_given_any_pool() -> None:
         (Window(frames=4), 1, "sees 4 frames before it", 5),
         (SinkWindow(sink=2, window=3), 4, "sees 5 frames before it", 9),
         (Full(), 2, "sees 1 or more frames before it", 3),
+        (Retrieval(recent=4, top=1, run=3, bank=2, pick="first", like=0.9), 1, "sees 7 frames before it", 8),
     ],
 )
 def test_a_budget_holds_what_a_block_sees_and_adds(policy: Policy, frames: int, told: str, pages: int) -> None:

@@ -69,7 +69,7 @@ def check_pages(pool: PagePool, plan: VideoPlan) -> None:
 def check_budget(pool: PagePool, plan: VideoPlan, budget: int) -> None:
     """Raise ConfigError if the budget has no room for what a block sees and adds; of an endless past, one frame."""
     held = plan.policy.limit
-    seen = 1 if held is None else len(seen_by(plan.policy, range(held), held))
+    seen = 1 if held is None else len(seen_by(plan.policy, range(held), held, lambda frame: 1.0))
     least = pool.bytes_for(seen, plan.frames_per_block)
     if budget < least:
         raise ConfigError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -24,7 +25,7 @@ from worldsim.simulators.crafter import Crafter
 
 pytest.importorskip("crafter")
 AWAY_S = 5
-GRASS, WATER = MATERIALS.index("grass"), MATERIALS.index("water")
+GRASS, WATER, TREE = (MATERIALS.index(name) for name in ("grass", "water", "tree"))
 
 
 @dataclass
@@ -101,8 +102,15 @@ def loop(truth: list[int], found: list[int]) -> Loop:
 
 def test_chance_is_what_other_loops_would_have_got() -> None:
     loops = [loop([GRASS] * 9 + [WATER], [GRASS] * 9 + [WATER]) for _ in range(40)]
-    assert by_chance(loops, np.random.default_rng(2)) == pytest.approx(0.82, abs=0.08)
+    assert by_chance(loops) == pytest.approx(0.82)
     assert judge(loops, np.random.default_rng(3))["right"]["value"] == 1.0
+
+
+def test_no_loop_is_by_chance_as_right_as_its_own_truth() -> None:
+    assert by_chance([loop([material] * 4, [material] * 4) for material in (GRASS, WATER, TREE)]) == 0
+    mixed = [loop([GRASS], [GRASS]), loop([GRASS, WATER, WATER, WATER], [GRASS] * 3)]
+    assert by_chance(mixed) == pytest.approx((0.25 + 3) / 4), "every tile that is found counts alike"
+    assert math.isnan(by_chance([loop([GRASS], [GRASS])]))
 
 
 def test_a_walker_that_was_lost_is_told_apart_and_judges_nothing() -> None:

@@ -75,6 +75,21 @@ def test_a_sink_that_adapts_is_given_up_for_a_later_one_that_the_world_still_loo
     assert frames(policy.see(range(30), 30)) == [26, 27, 28, 29], "of nothing that is known to be alike"
 
 
+def test_a_sink_stays_for_as_long_as_the_world_looks_like_it_and_serves_again_when_it_does_again() -> None:
+    policy = Retrieval(recent=4, top=1, run=3, bank=5, pick="first", like=0.8)
+    held: Sequence[int] = []
+    for block in range(300):
+        like_first = 0.2 if 100 <= block < 200 else 0.9
+        seen = frames(policy.see(held, block, lambda frame, like=like_first: like if frame < 3 else 0.85))
+        border = (block - 4) // 3
+        if block >= 10:
+            sink = 0 if like_first == 0.9 or border <= 5 else border - 5
+            assert seen[:3] == [*range(3 * sink, 3 * sink + 3)], block
+        held = policy.keep([*held, block], block + 1)
+        assert len(held) <= policy.limit == 4 + 2 + 15 + 3
+    assert held[:3] == [0, 1, 2]
+
+
 def test_random_takes_every_run_now_and_then_and_the_same_when_asked_again() -> None:
     policy = Retrieval(recent=2, top=1, run=2, pick="random", bank=4)
     taken = [frames(policy.see(range(block), block))[0] // 2 - block // 2 for block in range(100, 300, 2)]

@@ -31,10 +31,11 @@ class Retrieval:
     top: runs brought back.
     run: frames of a run.
     tau: share of the attention that the tokens which are kept of an old run hold; with 1 it is kept whole.
-    bank: old runs that are held; the oldest is forgotten.
+    bank: old runs that are held, the latest; where the first are taken, the oldest that is held stays so beside them.
     within: the runs come from the likest stretch of so many frames alone; 0 is no such stretch.
-    pick: which runs are taken. The first of those that are alike is a sink that adapts: it is given up for a later one
-        once the world no longer looks like it. The unlikest and random ones are controls: what helps must beat them.
+    pick: which runs are taken. The first of those that are alike is a sink that adapts: the very first for as long as
+        the world looks like it, and then the oldest in the bank that it does look like. The unlikest and random ones
+        are controls: what helps must beat them.
     like: how like a run has to be to what is asked for, 0 to 1, where the first are taken; none is brought back else.
 
     Sources: BlockVid, Zhang et al. 2025 (arXiv:2511.22973), its semantic sparse cache, which asks by prompts and when
@@ -42,7 +43,7 @@ class Retrieval:
     do, whose two stages are `within` and `run`. Positions follow one another up to the block: neither says what
     BlockVid does with them. The sink that adapts is that of StreamDiffusionV2, Feng et al. 2025 (arXiv:2511.07399),
     which puts the newest frames in its place once their keys and values are less alike than a threshold; here looks are
-    compared, and a sink given up serves again where the world looks like it again.
+    compared, what takes its place goes on with the bank, and the very first serves again where the world looks like it.
     """
 
     recent: int = 16
@@ -83,7 +84,7 @@ class Retrieval:
 
     @property
     def limit(self) -> int:
-        return self.recent + self.run - 1 + self.bank * self.run
+        return self.recent + self.run - 1 + (self.bank + (self.pick == "first")) * self.run
 
     @property
     def sparse(self) -> Sparse | None:
@@ -105,10 +106,12 @@ class Retrieval:
         return [*(frame for run in old for frame in run), *recent]
 
     def _parts(self, held: Sequence[int], block: int) -> tuple[list[Run], list[int]]:
-        """The old runs in the bank, and the frames of all that are not old."""
+        """The old runs that are held, and the frames of all that are not old."""
         border = (block - self.recent) // self.run
         runs = {number: tuple(frames) for number, frames in groupby(held, lambda frame: frame // self.run)}
-        old = [frames for number, frames in runs.items() if border - self.bank <= number < border]
+        stays = min(runs) if runs and self.pick == "first" else border
+        oldest = border - self.bank
+        old = [run for number, run in runs.items() if number < border and (number >= oldest or number == stays)]
         return old, [frame for frame in held if frame >= border * self.run]
 
     def _nearest_stretch(self, runs: list[Run], alike: Alike) -> list[Run]:
