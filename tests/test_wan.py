@@ -23,13 +23,16 @@ from tests.models.wan.test_text import as_published, encoder
 from worldsim.cache.policy import Window
 from worldsim.cache.pool import PagePool
 from worldsim.codec.taehv import TaehvConfig
+from worldsim.decoding.draws import Draws
+from worldsim.decoding.noise_plan import NoisePlan
 from worldsim.decoding.prompting import KEEP, PromptChange
 from worldsim.decoding.video import VideoDecoder
 from worldsim.errors import ConfigError, LogError, NotShipped, UnknownName, WeightsError
 from worldsim.keeping import Keeping
 from worldsim.models.wan.backbone import WanBackbone
 from worldsim.models.wan.config import WanConfig, wan_config
-from worldsim.models.wan.stored import wanted_shapes
+from worldsim.models.wan.stored import read_stored, wanted_shapes, write_model
+from worldsim.models.wan.weights import load_tensors
 from worldsim.noise import block_noise
 from worldsim.pictures import fit_picture
 from worldsim.presets import world_of
@@ -38,7 +41,7 @@ from worldsim.runtime.journal import read_log
 from worldsim.runtime.session import Session
 from worldsim.runtime.world import World
 from worldsim.session.log import UNTOLD, SessionLog
-from worldsim.wan import RECIPES, WanRecipe, load_parts, open_backbone, parse_size, plan_memory, room_for
+from worldsim.wan import RECIPES, WanRecipe, identity_of, load_parts, open_backbone, parse_size, plan_memory, room_for
 from worldsim.wan_memory import Shortcuts, pages_of
 
 pytest.importorskip("diffusers")
@@ -219,6 +222,7 @@ def test_a_recipe_says_where_it_is_from_and_fits_together(name: str) -> None:
     assert plan.policy.limit is not None
     assert plan.ahead == (12 if name == "rolling-forcing" else 0)
     assert recipe.plan(policy=Window(frames=5)).policy == Window(frames=5)
+    assert recipe.plan(policy=recipe.policy) == plan, "named, or left out: a log does not tell which"
 
 
 @pytest.mark.parametrize(
@@ -346,13 +350,26 @@ def turned(x: Tensor, time: int) -> Tensor:
 
 
 class Slow:
-    """A video of a recipe that keeps all that it made and computes everything again at every call."""
+    """A video of a recipe that keeps all that it made and computes everything again at every call.
 
-    def __init__(self, recipe: WanRecipe, look: Any, dtype: torch.dtype, *, seed: int) -> None:
-        self.recipe, self.look, self.dtype, self.seed = recipe, look, dtype, seed
+    video: how many blocks it has; 0 for one without an end.
+    """
+
+    def __init__(self, recipe: WanRecipe, look: Any, dtype: torch.dtype, *, seed: int, video: int = 0) -> None:
+        self.recipe, self.look, self.dtype, self.video = recipe, look, dtype, video
         self.clean: list[Tensor] = []
-        self.window: list[Tensor] = []
+        self.window: list[tuple[int, Tensor]] = []
         self.backbone = backbone(dtype)
+        noise = NoisePlan(published=video * recipe.frames_per_block)
+        self.draws = Draws(
+            seed=seed,
+            plan=noise,
+            frames=recipe.frames_per_block,
+            geometry=SMALL.geometry,
+            steps=len(recipe.sigmas),
+            device=CPU,
+            rolls=recipe.rolling is not None,
+        )
 
     def estimate(self, noisy: Tensor, levels: Sequence[float]) -> Tensor:
         """The clean estimate of frames [F, C, H, W] at those levels behind all that was made."""
@@ -367,8 +384,7 @@ class Slow:
         ]
 
     def fresh(self, block: int, step: int) -> Tensor:
-        shape = (1, self.recipe.frames_per_block, *SMALL.geometry.frame_shape)
-        return block_noise(self.seed, block, step, shape)[0].to(self.dtype)
+        return self.draws.noise(block, step)[0].to(self.dtype)
 
     def block(self) -> Tensor:
         """The next one, [F, C, H, W]."""
@@ -382,18 +398,20 @@ class Slow:
             self.clean.append(x)
             return x
         while True:
-            # A window grows to five blocks, the newest at the first level, and every call takes each a level on.
-            self.window.append(self.fresh(number + len(self.window), 0))
-            steps = [*range(len(self.window))][::-1]
-            levels = [sigmas[step] for step in steps for _ in self.window[0]]
-            clean = self.estimate(torch.cat(self.window), levels).split(len(self.window[0]))
-            if len(steps) == len(sigmas):
-                self.clean.append(clean[0])
-            ahead = [(at, clean[at], step + 1) for at, step in enumerate(steps) if step + 1 < len(sigmas)]
+            # A window grows to five blocks, the newest at the first level, and every call takes each a level on; at
+            # the end of a video none joins.
+            if not self.video or number + len(self.window) < self.video:
+                self.window.append((0, self.fresh(number + len(self.window), 0)))
+            levels = [sigmas[step] for step, own in self.window for _ in own]
+            clean = self.estimate(torch.cat([own for _, own in self.window]), levels).split(3)
+            first = self.window[0][0]
             self.window = [
-                (1 - sigmas[step]) * own + sigmas[step] * self.fresh(number + at, step) for at, own, step in ahead
+                (step + 1, (1 - sigmas[step + 1]) * own + sigmas[step + 1] * self.fresh(number + at, step + 1))
+                for at, ((step, _), own) in enumerate(zip(self.window, clean, strict=True))
+                if step + 1 < len(sigmas)
             ]
-            if len(steps) == len(sigmas):
+            if first + 1 == len(sigmas):
+                self.clean.append(clean[0])
                 return self.clean[-1]
 
 
@@ -421,21 +439,28 @@ LOOKS = {
 """What calls see as published, and how many blocks are compared."""
 
 
-def decoder_of(recipe: WanRecipe, *, seed: int) -> VideoDecoder:
-    own, plan = backbone(torch.float32), recipe.plan()
+def decoder_of(recipe: WanRecipe, *, seed: int, video: int = 0) -> VideoDecoder:
+    noise = NoisePlan(published=video * recipe.frames_per_block)
+    own, plan = backbone(torch.float32), replace(recipe.plan(), noise=noise)
     pool = PagePool(own.pages, pages=pages_of(plan, sessions=1), dtype=torch.float32, device=CPU)
     decoder = VideoDecoder(own, pool, plan, seed)
     decoder.tell(heard(own)[0])
     return decoder
 
 
-@pytest.mark.parametrize("name", LOOKS)
+@pytest.mark.parametrize(
+    ("name", "blocks", "video"),
+    [
+        *((name, blocks, 0) for name, (_, blocks) in LOOKS.items()),
+        *(("rolling-forcing", end, end) for end in (5, 7, 10)),
+    ],
+)
 @pytest.mark.parametrize("seed", [8])
-def test_what_a_recipe_makes_is_what_its_publication_describes(name: str, seed: int) -> None:
-    recipe, (look, blocks) = RECIPES[name], LOOKS[name]
-    decoder = decoder_of(recipe, seed=seed)
+def test_what_a_recipe_makes_is_what_its_publication_describes(name: str, seed: int, blocks: int, video: int) -> None:
+    recipe, look = RECIPES[name], LOOKS[name][0]
+    decoder = decoder_of(recipe, seed=seed, video=video)
     steering = torch.zeros(1, recipe.frames_per_block, 0)
-    plain, truth = Slow(recipe, look, torch.float32, seed=seed), Slow(recipe, look, torch.float64, seed=seed)
+    plain, truth = (Slow(recipe, look, dtype, seed=seed, video=video) for dtype in (torch.float32, torch.float64))
     ours, limit = 0.0, 0.0
     for _ in range(blocks):
         block = decoder.propose(steering)
@@ -500,6 +525,34 @@ def test_the_changes_of_longlive_are_merged_wherever_its_transformer_lies(
         told = r"merges lora\.pt into its weights, and there is none in .*; put models/lora\.pt of Efficient-Large-Mo"
         with pytest.raises(WeightsError, match=told):
             open_backbone(RECIPES["longlive"], given, size=SIZE)
+
+
+@pytest.mark.parametrize("recipe", [None, "longlive"])
+def test_the_changes_of_longlive_are_merged_once_into_what_was_converted(
+    tmp_path: Path, recipe: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    layer = "blocks.0.ffn.2"
+    halves = {f"{layer}.lora_{half}.weight": torch.ones(shape) for half, shape in (("A", (1, 40)), ("B", (128, 1)))}
+    folder = original(tmp_path, "longlive_base.pt", "generator")
+    torch.save({"generator_lora": halves}, tmp_path / "changes.pt")
+    bare, whole, twice = (tmp_path / name for name in ("bare", "whole", "twice"))
+    write_model(bare, load_tensors(folder / "longlive_base.pt"), recipe=recipe)
+    write_model(whole, load_tensors(folder / "longlive_base.pt", lora=tmp_path / "changes.pt"), recipe=recipe)
+    write_model(twice, load_tensors(whole), recipe=recipe)
+    told = r"there is none in .*bare; .* or convert the weights with --lora"
+    if recipe is None:
+        open_backbone(RECIPES["longlive"], bare, size=SIZE)
+        assert re.search(rf"{told}, if they are", caplog.text)
+    else:
+        with pytest.raises(WeightsError, match=f"{told}$"):
+            open_backbone(RECIPES["longlive"], bare, size=SIZE)
+    without = identity_of(load_tensors(bare), read_stored(bare).card)
+    (tmp_path / "changes.pt").rename(bare / "lora.pt")
+    changed = state(WIDE, seed=0)[f"{layer}.weight"] + 1
+    for converted in (bare, whole, twice):
+        weights, _ = open_backbone(RECIPES["longlive"], converted, size=SIZE)
+        assert torch.allclose(weights[f"{layer}.weight"], changed, atol=1e-6), converted.name
+    assert identity_of(open_backbone(RECIPES["longlive"], bare, size=SIZE)[0], read_stored(bare).card) != without
 
 
 @dataclass(frozen=True)

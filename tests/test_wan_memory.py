@@ -21,8 +21,9 @@ from worldsim.cache.retrieval import Retrieval
 from worldsim.codec.taehv import TaehvCodec, TaehvConfig, TaehvDecoder
 from worldsim.codec.wan import WanCodec
 from worldsim.codec.wan_tiles import Tiling
+from worldsim.decoding.batch import TOGETHER, propose_together, write_together
 from worldsim.decoding.prompting import PromptChange
-from worldsim.decoding.video import VideoDecoder
+from worldsim.decoding.video import LatentBlock, VideoDecoder
 from worldsim.errors import ConfigError, MissingDependency
 from worldsim.keeping import Keeping, tiers_of
 from worldsim.models.fp8 import Fp8Linear
@@ -104,6 +105,9 @@ def test_other_settings_take_what_differs() -> None:
     shared = memory_plan(FULL, SELF_FORCING.plan(), dtype=BFLOAT16, sessions=3)
     assert shared.pages - plain.pages == (2 * 18 + 2 * 3) * PAGE  # two blocks more than are spare for one
     assert shared.codec_state == 3 * plain.codec_state
+    assert shared.view == 2 * plain.view
+    assert shared.work == max(plain.work, 2 * _backbone_work(FULL, SELF_FORCING.plan(), BFLOAT16))
+    assert memory_plan(FULL, SELF_FORCING.plan(), dtype=BFLOAT16, sessions=30).view == TOGETHER * plain.view
     preview = memory_plan(FULL, SELF_FORCING.plan(), dtype=BFLOAT16, shortcuts=PREVIEW)
     assert preview.codec > plain.codec
     assert preview.codec_state < plain.codec_state / 20
@@ -332,6 +336,32 @@ def test_a_video_takes_about_what_it_is_said_to_take(plan: Any, seed: int, linea
     assert 0.75 * own <= alive.most <= 1.15 * own
 
 
+@pytest.mark.parametrize("plan", [SELF_FORCING.plan(policy=Window(frames=6)), ROLLING_FORCING.plan()])
+@pytest.mark.parametrize(("seed", "count"), [(4, 2), (5, 4)])
+def test_videos_that_are_made_together_take_about_what_they_are_said_to_take(plan: Any, seed: int, count: int) -> None:
+    config = replace(TINY, layers=4, text_length=9)
+    backbone = WanBackbone(config).eval().requires_grad_(False)
+    sessions = count + 1
+    told = memory_plan(config, plan, dtype=FLOAT32, sessions=sessions)
+    words = torch.randn(5, config.text_dim, generator=torch.Generator().manual_seed(seed))
+    keys = torch.zeros(1, plan.frames_per_block, 0)
+    alive = _Alive()
+    with alive:
+        pool = PagePool(backbone.pages, pages=pages_of(plan, sessions=sessions), dtype=FLOAT32, device=CPU)
+        decoders = [VideoDecoder(backbone, pool, plan, seed + at) for at in range(count)]
+        heard = backbone.hear(words)
+        for decoder in decoders:
+            decoder.tell(heard)
+        for _ in range(12):
+            made = propose_together(decoders, [keys] * count)
+            blocks = [LatentBlock(latents=latents, controls=keys, recording=beside) for latents, beside in made]
+            write_together(decoders, blocks)
+            for decoder in decoders:
+                decoder.blocks += 1
+    own = told.pages + told.view + told.heard + count * _backbone_work(config, plan, FLOAT32)
+    assert 0.75 * own <= alive.most <= 1.15 * own
+
+
 @pytest.mark.parametrize(("kind", "seed"), [("universal", 4), ("templerun", 5)])
 def test_a_game_takes_about_what_it_is_said_to_take(kind: str, seed: int) -> None:
     config = matrixgame_config(kind, "tiny", height_px=64, width_px=96)
@@ -430,9 +460,21 @@ def test_too_little_memory_is_told_with_what_would_take_less() -> None:
     plan = memory_plan(TINY, SELF_FORCING.plan(), dtype=FLOAT32)
     check_memory(plan, 2 * plan.device)
     with pytest.raises(
-        ConfigError, match=r"^this world takes about .*policy.* budget .*kv=int8.*preview.* smaller size"
+        ConfigError, match=r"^this world takes about .*policy.* budget .*kv=int8.*preview.*offload.* smaller size"
     ):
         check_memory(plan, plan.device)
+
+
+def test_too_little_host_memory_is_told() -> None:
+    shortcuts = Shortcuts(offload=True)
+    plan = memory_plan(FULL, SELF_FORCING.plan(), dtype=BFLOAT16, shortcuts=shortcuts, keeping=within("2.6GB"))
+    least = plan.below + plan.carried
+    assert plan.below > 10**9
+    assert plan.carried > 10**9
+    check_memory(plan, 10**12, host=least)
+    check_memory(plan, 10**12)
+    with pytest.raises(ConfigError, match=rf"keeps about {least / 1e9:.1f} GB in host memory, where .* larger budget"):
+        check_memory(plan, 10**12, host=least - 1)
 
 
 def test_a_past_without_an_end_is_not_planned() -> None:

@@ -103,6 +103,7 @@ class WanRecipe:
 
     def plan(self, **changed: Any) -> VideoPlan:
         """How its blocks are made, but for what was chosen otherwise; another policy is that of every call."""
+        another = changed.get("policy", self.policy) != self.policy
         plan = VideoPlan(
             frames_per_block=self.frames_per_block,
             sigmas=self.sigmas,
@@ -110,7 +111,7 @@ class WanRecipe:
             policy=self.policy,
             from_nothing=True,
             on_prompt=self.on_prompt,
-            rolling=Rolling() if self.rolling and "policy" in changed else self.rolling,
+            rolling=Rolling() if self.rolling and another else self.rolling,
         )
         return replace(plan, **changed)
 
@@ -282,7 +283,8 @@ def room_for(
         free = free_bytes(device)
         # The plan takes seconds, of which small models on a CPU are spared.
         if free is not None and (is_gpu(device) or SPARED * least > free):
-            check_memory(memory_plan(config, plan, shortcuts=shortcuts, **given), free)
+            planned = memory_plan(config, plan, shortcuts=shortcuts, **given)
+            check_memory(planned, free, host=free_bytes(torch.device("cpu")) if is_gpu(device) else None)
 
     return check
 
@@ -380,8 +382,9 @@ def open_backbone(recipe: WanRecipe, path: Path, *, size: tuple[int, int]) -> tu
     if stored is not None:
         _check_recipe(recipe, stored.recipe, home)
     weights = load_tensors(path, ema=recipe.ema)
-    if stored is None and recipe.lora is not None:
-        changes = _lora_of(recipe, recipe.lora, dict.fromkeys((weights.origin.files[0].parent, home)))
+    if recipe.lora is not None and not (stored and stored.card["merged"]):
+        where, needed = dict.fromkeys((weights.origin.files[0].parent, home)), not (stored and stored.recipe is None)
+        changes = _lora_of(recipe, recipe.lora, where, needed=needed)
         weights = load_tensors(path, ema=recipe.ema, lora=changes)
     config = _sized(wan_config_of(weights.shapes, path) if stored is None else stored.config, size, recipe)
     weights.check(wanted_shapes(config), path)
@@ -399,16 +402,20 @@ def _check_recipe(recipe: WanRecipe, converted: str | None, home: Path) -> None:
         )
 
 
-def _lora_of(recipe: WanRecipe, name: str, folders: Collection[Path]) -> Path:
-    """The changes that are merged into public weights, in one of some folders; WeightsError if they are in none."""
+def _lora_of(recipe: WanRecipe, name: str, folders: Collection[Path], *, needed: bool) -> Path | None:
+    """The changes that are merged into weights, in one of some folders; WeightsError of none if needed, else said."""
     for folder in folders:
         if (folder / name).exists():
             return folder / name
     repository, _, weights = recipe.weights.partition(":")
-    raise WeightsError(
+    told = (
         f"{recipe.name} merges {name} into its weights, and there is none in {' or '.join(map(str, folders))}; put "
-        f"{Path(weights).with_name(name)} of {repository} there"
+        f"{Path(weights).with_name(name)} of {repository} there, or convert the weights with --lora"
     )
+    if needed:
+        raise WeightsError(told)
+    log.warning("%s, if they are those of %s", told, repository)
+    return None
 
 
 def _empty(config: WanConfig) -> WanBackbone:
@@ -435,13 +442,11 @@ def _sized(config: WanConfig, size: tuple[int, int], recipe: WanRecipe) -> WanCo
 
 def identity_of(weights: Weights, card: Mapping[str, Any] | None = None) -> str:
     """SHA-256 over those of all files that the weights come from, which the card of converted ones tells."""
-    if card is not None:
-        found = [str(file["sha256"]) for kind in ("files", "merged") for file in card[kind]]
-    else:
-        found = []
-        for path in (*weights.origin.files, *weights.origin.merged):
-            with path.open("rb") as file:
-                found.append(hashlib.file_digest(file, "sha256").hexdigest())
+    told = {} if card is None else card
+    found = [str(file["sha256"]) for kind in ("files", "merged") for file in told.get(kind, ())]
+    for path in (*(weights.origin.files if card is None else ()), *weights.origin.merged):
+        with path.open("rb") as file:
+            found.append(hashlib.file_digest(file, "sha256").hexdigest())
     return hashlib.sha256(" ".join(found).encode()).hexdigest()
 
 

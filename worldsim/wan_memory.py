@@ -22,6 +22,7 @@ from worldsim.cache.pool import Storage
 from worldsim.codec.taehv import TaehvCodec, TaehvConfig, TaehvDecoder
 from worldsim.codec.wan import WanCodec
 from worldsim.codec.wan_tiles import Tiling
+from worldsim.decoding.batch import TOGETHER
 from worldsim.decoding.plan import VideoPlan
 from worldsim.errors import ConfigError, MissingDependency, installing
 from worldsim.keeping import Keeping
@@ -80,7 +81,7 @@ class MemoryPlan:
 
     weights: of the backbone.
     pages: of keys and values that are kept, exact and coded.
-    view: of those that a block sees, copied side by side, with room for its own.
+    view: of those that the blocks made at once see, copied side by side, with room for their own.
     heard: of the keys and values of prompts, or of pictures and what stands beside the noise.
     codec: of the weights of the codec, and of the tiny decoder where there is one.
     codec_state: of what the codec carries from frame to frame, for every session.
@@ -147,7 +148,8 @@ def memory_plan(
         dtype: in which backbone and codec compute.
         shortcuts: what it computes otherwise than it was published; nothing, if None.
         keeping: how keys and values are kept; exactly, and all in memory, if None.
-        sessions: how many are lived in at once.
+        sessions: how many are lived in at once; all but one that takes the place of another make blocks together, if
+            there are more than one, and as many at the most as share calls.
 
     Raises:
         ConfigError: a policy without a bound, or layers of a size that is not multiplied in those 8 bits.
@@ -162,7 +164,7 @@ def memory_plan(
     heard = math.prod(_heard_shape(config)) * dtype.itemsize
     # The latest, and beside them what a call of all sessions is given of theirs.
     hearing, state = (KEPT + sessions) * heard, sessions * coded.state
-    view = _view_frames(plan) * config.pages.bytes(dtype)
+    view = _view_bytes(config, plan, dtype, sessions)
     weights = _bytes_of(_meta_backbone(config, dtype, linears=linears))
     return MemoryPlan(
         weights=weights,
@@ -172,7 +174,7 @@ def memory_plan(
         codec=coded.weights,
         codec_state=state,
         work=max(
-            _backbone_work(config, plan, dtype, linears=linears),
+            _together(sessions) * _backbone_work(config, plan, dtype, linears=linears),
             coded.decode,
             # Pictures to begin from are encoded before there is a view.
             coded.encode - view,
@@ -199,29 +201,35 @@ def least_bytes(
     """Of what a world takes where it computes, what lies there for good; told at once. Arguments as memory_plan."""
     pages, _ = _pages_bytes(config, plan, dtype, keeping or Keeping(), sessions)
     return (
-        _bytes_of(_meta_backbone(config, dtype, linears=linears))
-        + pages
-        + _view_frames(plan) * config.pages.bytes(dtype)
+        _bytes_of(_meta_backbone(config, dtype, linears=linears)) + pages + _view_bytes(config, plan, dtype, sessions)
     )
 
 
-def check_memory(needed: MemoryPlan | int, free: int, *, what: str = "this world") -> None:
-    """Raise ConfigError if the device has too little memory, with what would take less.
+def check_memory(needed: MemoryPlan | int, free: int, *, what: str = "this world", host: int | None = None) -> None:
+    """Raise ConfigError if there is too little memory, with what would take less.
 
     Args:
         needed: the plan, or the bytes of a part of one.
         free: bytes that can be had on the device.
         what: takes them, for the message.
+        host: bytes that can be had in host memory beside a GPU, for what is kept there; what is mapped takes none.
+            Nobody asks of None.
     """
-    wanted = needed.device if isinstance(needed, MemoryPlan) else needed
+    wanted, kept = (needed, 0) if isinstance(needed, int) else (needed.device, needed.below + needed.carried)
     wanted += int(SLACK * wanted)
-    if wanted <= free:
-        return
-    raise ConfigError(
-        f"{what} takes about {wanted / 1e9:.1f} GB on the device, where {free / 1e9:.1f} GB are free; choose a smaller "
-        "window (policy), a budget for keys and values with the rest in host memory or on disk, kv=int8 beside a "
-        "budget, the tiny decoder (preview) or a smaller size; `worldsim info` says what each part takes"
-    )
+    if wanted > free:
+        raise ConfigError(
+            f"{what} takes about {wanted / 1e9:.1f} GB on the device, where {free / 1e9:.1f} GB are free; choose a "
+            "smaller window (policy), a budget for keys and values with the rest in host memory or on disk, kv=int8 "
+            "beside a budget, the tiny decoder (preview), an offloaded codec (offload), fewer sessions or a smaller "
+            "size; `worldsim info` says what each part takes"
+        )
+    if host is not None and kept > host:
+        raise ConfigError(
+            f"{what} keeps about {kept / 1e9:.1f} GB in host memory, where {host / 1e9:.1f} GB are free: keys and "
+            "values beyond the budget, and what an offloaded codec carries; choose a larger budget, a smaller window "
+            "(policy), fewer sessions or a smaller size, or leave offload out"
+        )
 
 
 def pages_of(plan: VideoPlan, *, sessions: int) -> int:
@@ -250,6 +258,15 @@ def _pages_bytes(
 
 def _coded_bytes(config: Config, storage: Storage | None) -> int:
     return 0 if storage is None else storage.code.bytes(config.pages)
+
+
+def _together(sessions: int) -> int:
+    """How many of them make a block at once."""
+    return min(max(1, sessions - 1), TOGETHER)
+
+
+def _view_bytes(config: Config, plan: VideoPlan, dtype: torch.dtype, sessions: int) -> int:
+    return _together(sessions) * _view_frames(plan) * config.pages.bytes(dtype)
 
 
 def _view_frames(plan: VideoPlan) -> int:

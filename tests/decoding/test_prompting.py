@@ -143,6 +143,22 @@ def test_a_flush_leaves_the_frames_that_it_names():
     assert video.context.frames == (0, 5, 6, 7, 8, 9)
 
 
+def test_a_further_step_of_a_change_forgets_no_more_and_moves_nothing_away():
+    for gap in (0, 7):
+        video = decoder(replace(PLAN, on_prompt=PromptChange(sink=1, recent=3, gap=gap)))
+        live(video, 4)
+        video.tell(heard("a lake"))
+        assert [one.position + gap for one in video.view(2).seen] == [-8, -3, -2, -1]
+        live(video, 1)
+        video.tell(heard("a lake by night"), again=True)
+        assert [(one.frame, one.position) for one in video.view(2).seen] == [
+            (frame, frame - 10) for frame in (0, 5, 6, 7, 8, 9)
+        ]
+        video.tell(heard("a wood"))
+        assert video.context.frames == (0, 7, 8, 9)
+    assert PromptChange(anew=3).further == PromptChange(anew=3)
+
+
 @pytest.mark.parametrize("policy", [Full(), Window(frames=5), SinkWindow(sink=2, window=4)])
 @pytest.mark.parametrize("anew", [1, 3, 4])
 def test_frames_computed_anew_are_what_one_pass_over_them_makes_under_the_new_prompt(policy, anew):

@@ -36,7 +36,7 @@ SIGMAS = few_step_sigmas(3, 5.0)
 PUBLISHED = Rolling(joint=SinkWindow(sink=2, window=2), clean=Window(frames=5))
 """The anchor and a short window for the joint call, a longer window without the anchor for the clean pass."""
 POLICIES: list[tuple[Policy, Rolling]] = [
-    (SinkWindow(sink=2, window=5), PUBLISHED),
+    (SinkWindow(sink=2, window=6), PUBLISHED),
     (Full(), Rolling()),
     (SinkWindow(sink=1, window=3, near=False), Rolling()),
     (Retrieval(recent=3, top=2, run=2, bank=5), Rolling()),
@@ -131,7 +131,9 @@ def drawn_as_published(*, seed: int, video: int, number: int) -> dict[tuple[int,
 def estimated(backbone: Any, past: Sequence[LatentBlock], values: Tensor, levels: Sequence[float], keys: Tensor):
     """The clean estimate of a window at these levels, with all of the past beside it in one call."""
     lengths = [*(block.latents.shape[1] for block in past), values.shape[1]]
-    attend = WholeAttention(lengths, Window(frames=5), rotary=backbone.rotary, grid=(3, 5), last=PUBLISHED.joint)
+    # All that a window sees, with itself and the anchor, is always as long.
+    last = SinkWindow(sink=2, window=2 + 2 * len(SIGMAS) - values.shape[1])
+    attend = WholeAttention(lengths, Window(frames=5), rotary=backbone.rotary, grid=(3, 5), last=last)
     frames = torch.cat([*(block.latents for block in past), values], dim=1)
     sigma = torch.zeros(1, frames.shape[1])
     sigma[:, -values.shape[1] :] = torch.tensor([level for level in levels for _ in range(2)])
@@ -281,14 +283,21 @@ def test_a_video_may_begin_from_nothing():
 def test_a_window_sees_by_one_policy_and_a_clean_pass_by_another():
     decoder = decoder_with(plan_of())
     live(decoder, range(5))
-    assert decoder.context.frames == (0, 1, 7, 8, 9, 10, 11)
+    assert decoder.context.frames == (0, 1, 6, 7, 8, 9, 10, 11)
     assert decoder.sight.frames == (5, 6, 7, 8, 9)
     looks = [decoder.view(frames, joint=joint).seen for frames, joint in ((6, True), (2, False), (2, True))]
     assert [[(one.frame, one.position) for one in seen] for seen in looks] == [
         [(0, -4), (1, -3), (10, -2), (11, -1)],
         [(7, -5), (8, -4), (9, -3), (10, -2), (11, -1)],
-        [(0, -4), (1, -3), (10, -2), (11, -1)],
+        [(0, -8), (1, -7), *((frame, frame - 12) for frame in range(6, 12))],
     ]
+
+
+def test_a_window_that_is_shorter_sees_as_many_more_frames_of_a_sink_window_alone():
+    assert PUBLISHED.joint_of(0) == PUBLISHED.joint
+    assert PUBLISHED.joint_of(4) == SinkWindow(sink=2, window=6)
+    assert Rolling(joint=Window(frames=3)).joint_of(4) == Window(frames=3)
+    assert Rolling().joint_of(4) is None
 
 
 def test_it_keeps_the_contract_of_decoders():

@@ -62,6 +62,17 @@ def test_a_prompt_takes_effect_over_as_many_blocks_as_were_asked_for():
     assert len({id(heard) for heard in slow[:3]}) == 3
 
 
+def test_a_change_over_several_blocks_forgets_once():
+    with told_world(on_prompt=PromptChange(sink=1, recent=2)).open(seed=5, prompt="a wood") as session:
+        frames(session, 3)
+        before = session._moment.decoder.context.frames
+        session.set_prompt("a lake by night", over=2)
+        frames(session, 2)
+        after = session._moment.decoder.context.frames
+    assert set(before[-2:]) < set(after)
+    assert not set(before[1:-2]) & set(after)
+
+
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_session_that_was_told_is_relived_rewound_and_restored_bit_for_bit(change, tmp_path):
     world = told_world(on_prompt=change)

@@ -23,6 +23,9 @@ from worldsim.models.protocol import Attend, Backbone, PromptedBackbone, Remembe
 if TYPE_CHECKING:
     from worldsim.decoding.video import LatentBlock, VideoDecoder
 
+TOGETHER = 8
+"""Videos that share calls at the most, where nobody says otherwise; memory is planned for as many."""
+
 
 class RowsAttend:
     """The Attend of a batch whose rows see different things: every row is answered by its own."""

@@ -101,6 +101,16 @@ class VideoPlan:
         return frames + (frames if sparse is None else sparse.packed(max(frames, self.on_prompt.anew)))
 
     @property
+    def looks(self) -> dict[int, Policy]:
+        """By what a block sees, 0, or its clean pass under a plan that rolls; and by what windows of so many frames."""
+        if self.rolling is None:
+            return {0: self.policy}
+        block, rolling = self.frames_per_block, self.rolling
+        windows = range(block, self.ahead + block + 1, block)
+        joint = {frames: rolling.joint_of(windows[-1] - frames) or self.policy for frames in windows}
+        return {0: rolling.clean or self.policy, **joint}
+
+    @property
     def ahead(self) -> int:
         """How many frames are ahead of the past between two blocks."""
         return 0 if self.rolling is None else (len(self.sigmas) - 1) * self.frames_per_block

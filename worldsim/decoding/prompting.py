@@ -37,6 +37,11 @@ class PromptChange:
                 f"sink={self.sink}, recent={self.recent}, anew={self.anew} and gap={self.gap}"
             )
 
+    @property
+    def further(self) -> PromptChange:
+        """What a further step of a change over several blocks does: no more is forgotten, or stands further back."""
+        return PromptChange(anew=self.anew)
+
     def keep(self, held: Sequence[int]) -> Sequence[int]:
         """Which of the frames held, ascending, stay."""
         if self.recent is None:

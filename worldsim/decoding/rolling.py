@@ -11,7 +11,7 @@ world has none, but where its noise is that of one video.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from worldsim.cache.answers import check_policy_parts
 from worldsim.cache.policies import policy_text
-from worldsim.cache.policy import Policy
+from worldsim.cache.policy import Policy, SinkWindow
 from worldsim.errors import ConfigError
 from worldsim.samplers import LatentCanvas, Sampler
 
@@ -28,7 +28,8 @@ from worldsim.samplers import LatentCanvas, Sampler
 class Rolling:
     """What a plan that rolls sees of the past, of the frames that the policy of the plan holds.
 
-    joint: what a window sees; its own frames see each other whole. None for what that policy shows.
+    joint: what a window sees; its own frames see each other whole. None for what that policy shows. Of a SinkWindow a
+        window that is shorter, as at the end of a video, sees as many more of the newest frames.
     clean: what the clean pass of the block that is kept sees. None for what that policy shows.
     """
 
@@ -42,6 +43,11 @@ class Rolling:
             check_policy_parts(policy)
             if policy.sparse is not None:
                 raise ConfigError(f"the policy of the plan alone says how old frames are held, give {policy} to it")
+
+    def joint_of(self, short: int) -> Policy | None:
+        """What a window sees that is so many frames shorter than most."""
+        joint = self.joint
+        return replace(joint, window=joint.window + short) if isinstance(joint, SinkWindow) else joint
 
 
 def rolling_text(rolling: Rolling) -> str:

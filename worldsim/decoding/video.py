@@ -24,7 +24,7 @@ from worldsim.decoding.held import Held, Kept, gists_of, joined
 from worldsim.decoding.likeness import Looks, unlike
 from worldsim.decoding.loop import Guarantee
 from worldsim.decoding.plan import VideoPlan
-from worldsim.decoding.prompting import newest_run
+from worldsim.decoding.prompting import PromptChange, newest_run
 from worldsim.decoding.rolling import Ahead, WindowCanvas, open_window
 from worldsim.decoding.state import VideoState as VideoState
 from worldsim.decoding.state import check_state, gists_for, state_of_nothing
@@ -75,11 +75,11 @@ class VideoDecoder:
     _context: Context = field(init=False)
     _held: Held = field(init=False, default_factory=dict)
     _view: ContextView | None = field(init=False, default=None)
-    _is_joint: bool = field(init=False, default=False)
+    _window: int = field(init=False, default=0)
     _memory: Memory = field(init=False, default_factory=dict)
     _sight: Sight = field(init=False, default=Sight())
     _looks: Looks = field(init=False, default=Looks({}))
-    _seen: Mapping[bool, Sequence[Seen]] | None = field(init=False, default=None)
+    _seen: Mapping[int, Sequence[Seen]] | None = field(init=False, default=None)
     _ahead: Ahead | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -151,24 +151,27 @@ class VideoDecoder:
         write_together([self], [block])
         self.blocks += 1
 
-    def tell(self, heard: Tensor) -> None:
+    def tell(self, heard: Tensor, *, again: bool = False) -> None:
         """Have it hear that from its next block on, blocks on their way too; what it is told first changes no past.
+
+        again: a further step of what it was told last, for which no more is forgotten, or stands further back.
 
         Raises:
             PoolFull: no memory to compute a past anew; nothing has changed.
             ConfigError: the policy answers what no policy may; nothing has changed.
         """
-        change, told, self.heard = self.plan.on_prompt, self.heard, heard
+        change, told, self.heard = self.plan.on_prompt.further if again else self.plan.on_prompt, self.heard, heard
         if told is None or not self._held:
             return
         try:
-            self._adapt(change.keep(self._context.frames), change.anew)
+            self._adapt(change)
         except (PoolFull, ConfigError):
             self.heard = told
             raise
 
-    def _adapt(self, kept: Sequence[int], anew: int) -> None:
-        """Go on with these frames alone, of which so many of the newest are computed anew in one clean pass."""
+    def _adapt(self, change: PromptChange) -> None:
+        """Go on with what stays of the past alone, of which the newest are computed anew in one clean pass."""
+        kept, anew = change.keep(self._context.frames), change.anew
         before, held, seen, ahead = self._context.fork(), self._held, self._seen, self._ahead
         try:
             self._context.keep(kept)
@@ -181,7 +184,7 @@ class VideoDecoder:
                 write_together([self], [LatentBlock(latents=latents, controls=controls)])
                 self._ahead = ahead
             looks = self._look_back(self._held, self._context.next_frame)[0]
-            self._seen = {at: self.plan.on_prompt.distant(look) for at, look in looks.items()}
+            self._seen = {at: change.distant(look) for at, look in looks.items()}
         except (PoolFull, ConfigError):
             self._context, before, self._held, self._seen = before, self._context, held, seen
             raise
@@ -356,14 +359,15 @@ class VideoDecoder:
 
     def view(self, frames: int, *, joint: bool = False) -> ContextView:
         """What a block of that many frames sees, or a window of them; the latest is kept until the next commit."""
-        if self._view is None or (self._view.frames, self._is_joint) != (frames, joint):
-            self._view, self._is_joint = None, joint
+        window = frames if joint else 0
+        if self._view is None or (self._view.frames, self._window) != (frames, window):
+            self._view, self._window = None, window
             with self._renewed() as context:
                 self._view = self._looking(context, frames)
         return self._view
 
     def _looking(self, context: Context, frames: int) -> ContextView:
-        geometry, seen = self.backbone.geometry, self._in_sight(self._is_joint)
+        geometry, seen = self.backbone.geometry, self._in_sight(self._window)
         return ContextView(
             context,
             seen,
@@ -373,17 +377,17 @@ class VideoDecoder:
             steered=self._steered(seen),
         )
 
-    def _in_sight(self, joint: bool) -> Sequence[Seen]:
+    def _in_sight(self, window: int) -> Sequence[Seen]:
         if self._seen is not None:
-            return self._seen[joint]
+            return self._seen[window]
         held = {frame: self._held[frame] for frame in self._context.frames}
         seen, self._looks = self._look_back(held, self._context.next_frame)
-        return seen[joint]
+        return seen[window]
 
     @contextmanager
     def _renewed(self) -> Iterator[Context]:
         """Its context, or another in which what a block sees was computed anew, if that is the policy."""
-        seen = self._in_sight(False)
+        seen = self._in_sight(0)
         if not self.plan.policy.anew or not seen:
             yield self._context
             return
@@ -404,8 +408,8 @@ class VideoDecoder:
         held = [self._held[one.frame][1][0] for one in seen]
         return cast(SteeredBackbone, self.backbone).steered(torch.cat((controls, *held)))
 
-    def _look_back(self, held: Held, following: int) -> tuple[Mapping[bool, Sequence[Seen]], Looks]:
-        """What a block sees that follows on what is held, and a window if it rolls; and the looks of that, as known.
+    def _look_back(self, held: Held, following: int) -> tuple[Mapping[int, Sequence[Seen]], Looks]:
+        """What a block sees that follows on what is held, 0, and windows of so many frames; and the looks of that.
 
         Likeness is to the newest frame, which what comes next will be most like, less what a frame was told otherwise
         than what comes next is.
@@ -430,11 +434,8 @@ class VideoDecoder:
                 )
             return told[frame]
 
-        rolling, policy = self.plan.rolling, self.plan.policy
-        policies = {False: policy}
-        if rolling is not None:
-            policies = {False: rolling.clean or policy, True: rolling.joint or policy}
-        return {at: seen_by(own, tuple(held), following, alike) for at, own in policies.items()}, looks
+        own = self.plan.looks.items()
+        return {window: seen_by(policy, tuple(held), following, alike) for window, policy in own}, looks
 
     def recording(self, frames: int) -> Recording:
         """What records the clean pass of a block of that many frames, for `absorb`."""

@@ -167,15 +167,15 @@ def _listener(session: Session, told: Told | None) -> VideoDecoder:
     if told is None or moment.told is None or (told is moment.told and not told.since < moment.block < told.until):
         return moment.decoder
     assert session._home.hear is not None
-    heard = session._home.hear(told, moment.block)
-    return _with_room(session, lambda: _told(session._moment.decoder, heard))
+    heard, again = session._home.hear(told, moment.block), told is moment.told
+    return _with_room(session, lambda: _told(session._moment.decoder, heard, again=again))
 
 
-def _told(decoder: VideoDecoder, heard: Tensor) -> VideoDecoder:
-    """A fork of the decoder that hears this; PoolFull leaves nothing behind."""
+def _told(decoder: VideoDecoder, heard: Tensor, *, again: bool) -> VideoDecoder:
+    """A fork of the decoder that hears this, a further step of what it heard or not; PoolFull leaves nothing behind."""
     fork = decoder.fork()
     try:
-        fork.tell(heard)
+        fork.tell(heard, again=again)
     except PoolFull:
         fork.close()
         raise

@@ -10,6 +10,7 @@ from threading import Condition, Thread
 from typing import Any, TypeVar
 from weakref import WeakSet
 
+from worldsim.decoding.batch import TOGETHER
 from worldsim.errors import ConfigError, EngineFull, SessionClosed
 from worldsim.runtime.batching import Stopped, attempt, step_together
 from worldsim.runtime.chunk import Chunk
@@ -69,7 +70,7 @@ class Engine:
     capacity: how many there may be.
     """
 
-    def __init__(self, world: World, *, sessions: int | None = None, together: int = 8) -> None:
+    def __init__(self, world: World, *, sessions: int | None = None, together: int = TOGETHER) -> None:
         self.places = world.pool.pages // pages_of_session(world)
         fit = self.places - 1
         self.capacity = fit if sessions is None else sessions

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -90,15 +90,19 @@ def write_model(out: Path, weights: Weights, *, recipe: str | None = None) -> Pa
     with new_folder(out) as unfinished:
         with naming(out):
             write_shards(unfinished, weights, weights.metas)
-        card = card_of(weights)
+        before = read_stored(weights.origin.files[0].parent)
+        card = card_of(weights, merged_before=before.card["merged"] if before else ())
         with naming(out):
             _write_json(unfinished / CONFIG, {"family": FAMILY, "recipe": recipe, **asdict(config)})
             _write_json(unfinished / CARD, card)
     return out
 
 
-def card_of(weights: Weights) -> dict[str, object]:
-    """What a converted model says of where it comes from; reads the files once for their SHA-256."""
+def card_of(weights: Weights, *, merged_before: Iterable[object] = ()) -> dict[str, object]:
+    """What a converted model says of where it comes from; reads the files once for their SHA-256.
+
+    merged_before: what the card of a folder that is converted once more says of what was merged.
+    """
     origin = weights.origin
     return {
         "model": looks_like(weights.shapes),
@@ -109,7 +113,7 @@ def card_of(weights: Weights) -> dict[str, object]:
         "left_out": list(origin.left),
         "stripped_from_names": list(origin.stripped),
         "renamed_from": "diffusers" if origin.diffusers else None,
-        "merged": [{**_file(path), "alpha": origin.alpha} for path in origin.merged],
+        "merged": [*merged_before, *({**_file(path), "alpha": origin.alpha} for path in origin.merged)],
     }
 
 
