@@ -7,8 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from worldsim.cache.policy import Window
 from worldsim.decoding import likeness
-from worldsim.decoding.likeness import Looks, look, unlike
+from worldsim.decoding.held import Kept
+from worldsim.decoding.likeness import Likeness, Looks, look, unlike
+from worldsim.errors import ConfigError
 
 
 def frames(count: int, seed: int) -> dict[int, Tensor]:
@@ -61,3 +64,22 @@ def test_what_was_told_is_unlike_what_is_told_now_by_the_angle_between_them(seed
     now, other = torch.nn.functional.normalize(torch.randn(2, 9, generator=torch.Generator().manual_seed(seed)), dim=1)
     found = unlike([now, -now, other], now)
     assert found == pytest.approx([0, 2, 1 - float(now.double() @ other.double())], abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", [7, 8])
+def test_what_a_policy_asks_is_the_likeness_to_the_newest_less_what_was_told_otherwise(seed: int) -> None:
+    held = frames(4, seed)
+    gists = torch.nn.functional.normalize(torch.randn(4, 6, generator=torch.Generator().manual_seed(seed)), dim=1)
+    kept = {
+        at: Kept(it[None, None], torch.zeros(1, 1, 2), gist) for (at, it), gist in zip(held.items(), gists, strict=True)
+    }
+    plain = Looks({}).of(held).like_newest()
+    for now in (None, gists[2]):
+        alike = Likeness(Looks({}), kept, now, Window())
+        assert alike.looks.like_newest() == {}, "nothing is looked at before anything is asked"
+        for at in held:
+            less = 0 if now is None else 1 - float(gists[at] @ now)
+            assert alike(at) == pytest.approx(plain[at] - less, abs=1e-6)
+        assert alike.looks.like_newest() == plain
+    with pytest.raises(ConfigError, match=r"asks how like frame 9 is, which is not held; let its `see` ask about"):
+        alike(9)

@@ -196,6 +196,28 @@ def test_what_the_next_block_sees_is_prefetched_when_a_block_is_committed(monkey
         assert len(asked) == 1
 
 
+def test_what_the_next_block_sees_is_asked_for_before_a_block_is_committed_where_pages_may_lie_elsewhere(monkeypatch):
+    asked = []
+    monkeypatch.setattr(PagePool, "prefetch", lambda pool, pages: asked.append(list(pages)))
+    plan = plan_of(Retrieval(recent=2, top=1, run=1))
+    decoder, plain = decoder_with(3, plan, pages=64), decoder_with(3, plan, pages=64)
+    for number in range(6):
+        block = decoder.propose(controls_for(1, number))
+        asked.clear()
+        decoder.foresee(block)
+        assert asked == []
+        decoder.pool.is_tiered = True
+        decoder.foresee(block)
+        (foreseen,) = asked
+        before = decoder.context.next_frame
+        decoder.pool.is_tiered = False
+        decoder.commit(block)
+        wanted = [decoder.context.pages_of(one.frame)[0] for one in decoder.view(1).seen if one.frame < before]
+        assert foreseen == wanted
+        assert torch.equal(block.latents, plain.propose(controls_for(1, number)).latents)
+        plain.commit(block)
+
+
 def test_without_a_clean_pass_a_block_is_a_call_less_and_later_ones_see_what_its_last_call_saw():
     asked = []
 

@@ -44,6 +44,22 @@ def test_blocks_made_together_are_those_made_alone():
             assert abs(chunk.result().frames.astype(int) - other.frames.astype(int)).max() <= 1
 
 
+def test_far_pages_that_the_next_block_sees_are_asked_for_before_a_block_is_decoded_and_written(monkeypatch):
+    order = []
+    for name in ("foresee", "absorb"):
+        own = getattr(VideoDecoder, name)
+        monkeypatch.setattr(VideoDecoder, name, lambda *args, own=own, name=name: [order.append(name), own(*args)][1])
+    with tiny_world().open(seed=1) as session:
+        codec = session._home.codec
+        session._home = replace(
+            session._home,
+            codec=SimpleNamespace(decode=lambda *args: [order.append("decode"), codec.decode(*args)][1]),
+        )
+        order.clear()
+        session.step({"KeyA"})
+    assert order == ["foresee", "decode", "absorb"]
+
+
 def break_codec(session):
     class Broken:
         def __getattr__(self, name):

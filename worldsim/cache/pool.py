@@ -161,8 +161,8 @@ class PagePool:
 
     With a storage there are as many coded pages, numbered after the exact ones, in a tensor of bytes of their own.
 
-    With tiers every page is a tensor of its own, which lies where they put it, and memory has an exact budget. Whatever
-    reads or writes pages may then raise SpillError: a page that is lost is lost to all who hold it.
+    With tiers (is_tiered) every page is a tensor of its own, which lies where they put it, and memory has an exact
+    budget. Whatever reads or writes pages may then raise SpillError: a page that is lost is lost to all who hold it.
 
     One thread uses a pool. Only `put_back` may be called from any thread at any moment.
     """
@@ -185,6 +185,7 @@ class PagePool:
         self.device = device
         self.storage = storage
         self._tiers = tiers
+        self.is_tiered = tiers is not None
         self._check_budget()
         self.spare_rooms: deque[Tensor] = deque(maxlen=2)
         size = (shape.layers, 0 if tiers else pages, shape.tokens, shape.heads, shape.head_dim)

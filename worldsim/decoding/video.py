@@ -12,7 +12,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from worldsim.cache.answers import kept_by, seen_by, some_of
+from worldsim.cache.answers import kept_by, seen_by
 from worldsim.cache.context import Context
 from worldsim.cache.policy import Full, Seen
 from worldsim.cache.pool import PagePool
@@ -21,14 +21,14 @@ from worldsim.cache.view import ContextView, Recording
 from worldsim.decoding.batch import propose_together, write_together
 from worldsim.decoding.draws import Draws
 from worldsim.decoding.held import Held, Kept, gists_of, joined
-from worldsim.decoding.likeness import Looks, unlike
+from worldsim.decoding.likeness import Likeness, Looks
 from worldsim.decoding.loop import Guarantee
 from worldsim.decoding.plan import VideoPlan
 from worldsim.decoding.prompting import PromptChange, newest_run
 from worldsim.decoding.rolling import Ahead, WindowCanvas, open_window
 from worldsim.decoding.state import VideoState as VideoState
 from worldsim.decoding.state import check_state, gists_for, state_of_nothing
-from worldsim.errors import ConfigError, PoolFull, ShapeError, shown
+from worldsim.errors import ConfigError, PoolFull, ShapeError
 from worldsim.models.protocol import Backbone, Chart, Memory, PromptedBackbone, RememberingBackbone, SteeredBackbone
 from worldsim.samplers import LatentCanvas
 from worldsim.schedules import mix
@@ -411,37 +411,27 @@ class VideoDecoder:
     def _look_back(self, held: Held, following: int) -> tuple[Mapping[int, Sequence[Seen]], Looks]:
         """What a block sees that follows on what is held, 0, and windows of so many frames; and the looks of that.
 
-        Likeness is to the newest frame, which what comes next will be most like, less what a frame was told otherwise
-        than what comes next is.
-
         Raises:
             ConfigError: the policy answers what no policy may.
         """
-        looks, told = self._looks, dict[int, float]()
-
-        def alike(frame: int) -> float:
-            nonlocal looks
-            if not told:
-                looks = looks.of({number: kept.latents[0, 0] for number, kept in held.items()})
-                told.update(looks.like_newest())
-                if (now := self._gist()) is not None:
-                    less = zip(held, unlike(gists_of(held), now), strict=True)
-                    told.update({number: told[number] - by for number, by in less})
-            if frame not in told:
-                raise ConfigError(
-                    f"the policy {shown(self.plan.policy)} asks how like frame {shown(frame)} is, which is not held; "
-                    f"let its `see` ask about {some_of(tuple(held))}"
-                )
-            return told[frame]
-
+        alike = Likeness(self._looks, held, self._gist(), self.plan.policy)
         own = self.plan.looks.items()
-        return {window: seen_by(policy, tuple(held), following, alike) for window, policy in own}, looks
+        return {window: seen_by(policy, tuple(held), following, alike) for window, policy in own}, alike.looks
 
     def recording(self, frames: int) -> Recording:
         """What records the clean pass of a block of that many frames, for `absorb`."""
         sparse, anew = self.plan.policy.sparse, self.plan.policy.anew and self._view is None
         view = self._looking(self._context, frames) if anew else self.view(frames)  # of what is written nothing is seen
         return Recording(view, probes=self.plan.probes, tau=1.0 if sparse is None else sparse.tau)
+
+    def foresee(self, block: LatentBlock) -> None:
+        """Have what the block after this one sees come nearer, while this one is decoded and written; changes nothing.
+
+        Raises:
+            ConfigError: the policy answers what no policy may.
+        """
+        if self.pool.is_tiered:
+            self._bring(self._after(block)[1])
 
     def absorb(self, block: LatentBlock, recording: Recording) -> None:
         """Take a block and what its clean pass recorded into the past.
@@ -450,27 +440,33 @@ class VideoDecoder:
             PoolFull: there is no memory for it; nothing has changed.
             ConfigError: the policy answers what no policy may; nothing has changed.
         """
-        first, before = self._context.next_frame, self.tail(block.latents)
-        # Copied: a view would keep all that was prefilled alive.
-        pieces = zip(block.latents.split(1, dim=1), block.controls.split(1, dim=1), strict=True)
-        gist = self._gist()
-        added = {first + at: Kept(frame.clone(), steering.clone(), gist) for at, (frame, steering) in enumerate(pieces)}
-        held = {**self._held, **added}
-        frames, following = tuple(held), first + block.latents.shape[1]
-        kept = self.plan.on_prompt.hold(frames, kept_by(self.plan.policy, frames, following))
-        held = {frame: held[frame] for frame in kept}
-        # What the next block sees is known as soon as this one is: what of it lies far away comes nearer meanwhile.
-        seen_next, looks = self._look_back(held, following)
+        before, (held, seen, looks) = self.tail(block.latents), self._after(block)
         self._context.append(recording.keys, recording.values, recording.salient)
-        self._context.keep(kept)
-        self._held, self._view, self._seen, self._looks = held, None, seen_next, looks
-        seen = dict.fromkeys(one.frame for look in self._seen.values() for one in look)
-        self.pool.prefetch(page for frame in seen for page in self._context.pages_of(frame))
+        self._context.keep(tuple(held))
+        self._held, self._view, self._seen, self._looks = held, None, seen, looks
+        self._bring(seen)
         self._sight = recording.sight
         self._ahead = block.recording if isinstance(block.recording, Ahead) else None
         if self.plan.recall:
             backbone = cast(RememberingBackbone, self.backbone)
             self._memory = backbone.remember(self._memory, block.latents, before, block.controls)
+
+    def _after(self, block: LatentBlock) -> tuple[Held, Mapping[int, Sequence[Seen]], Looks]:
+        """What is held once it is taken, and of what follows on it as _look_back."""
+        first, gist = self._context.next_frame, self._gist()
+        # Copied: a view would keep all that was prefilled alive.
+        pieces = zip(block.latents.split(1, dim=1), block.controls.split(1, dim=1), strict=True)
+        added = {first + at: Kept(frame.clone(), steering.clone(), gist) for at, (frame, steering) in enumerate(pieces)}
+        held = {**self._held, **added}
+        frames, following = tuple(held), first + len(added)
+        kept = self.plan.on_prompt.hold(frames, kept_by(self.plan.policy, frames, following))
+        held = {frame: held[frame] for frame in kept}
+        return held, *self._look_back(held, following)
+
+    def _bring(self, looks: Mapping[int, Sequence[Seen]]) -> None:
+        """Have the pages of what is seen so come to memory, if they lie elsewhere, in the background."""
+        seen, held = {one.frame for look in looks.values() for one in look}, self._context.frames
+        self.pool.prefetch(page for frame in held if frame in seen for page in self._context.pages_of(frame))
 
     def _gist(self) -> Tensor | None:
         """Of what its next block hears."""

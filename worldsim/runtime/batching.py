@@ -210,6 +210,7 @@ def _decode(turn: _Turn) -> None:
             f"block {moment.block} came out with numbers that are none; the session is back at its last block: "
             f"{otherwise}, or rewind further; where all blocks come out so, load other weights"
         )
+    turn.decoder.foresee(turn.block)
     pixels, turn.codec_state = turn.session._home.codec.decode(turn.block.latents[0], moment.codec_state)
     turn.frames = pixels.cpu().numpy()
 
