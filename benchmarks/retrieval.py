@@ -26,9 +26,9 @@ from benchmarks.world_metrics import Count
 from benchmarks.world_quality import Episode, explore_many, share
 from worldsim.cache.policy import Alike, nothing_alike
 from worldsim.cache.retrieval import Retrieval
-from worldsim.cache.view import Recording
 from worldsim.decoding.likeness import Looks
 from worldsim.decoding.video import LatentBlock, VideoDecoder
+from worldsim.models.protocol import Attend
 from worldsim.presets import CRAFTER
 from worldsim.runtime.world import World
 
@@ -48,24 +48,35 @@ class Told:
 
     latents: [F, C, H, W].
     queries, keys: of every layer the mean over tokens, before rotary embedding, [layers, F, heads * head_dim].
+    coming: the queries, likewise, of the frame after each but the last, as the first call that makes it asks: from
+        noise, under what steers it. [layers, F - 1, heads * head_dim].
     """
 
     latents: Tensor
     queries: Tensor
     keys: Tensor
+    coming: Tensor
 
 
 class Listening:
-    """Attention of a clean pass that keeps the mean query and key of every layer, [2, heads * head_dim] each."""
+    """Attention that keeps the mean query and key of every layer, [2, heads * head_dim] each."""
 
-    def __init__(self, recording: Recording) -> None:
-        self.recording = recording
+    def __init__(self, attend: Attend) -> None:
         self.means: list[Tensor] = []
+        self._attend = attend
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, /) -> Tensor:
         """See worldsim.models.protocol.Attend."""
         self.means.append(torch.stack([side[0].mean(0).flatten() for side in (q, k)]))
-        return self.recording.attend(layer, q, k, v)
+        return self._attend(layer, q, k, v)
+
+
+@torch.no_grad()
+def ask(decoder: VideoDecoder, noisy: Tensor, level: float, controls: Tensor, attend: Attend) -> Tensor:
+    """What passes in a call on a frame at some level, [layers, 2, heads * head_dim], see Listening."""
+    listening = Listening(attend)
+    decoder.backbone(noisy, decoder.tail(noisy), torch.full((1, 1), level), controls, listening)
+    return torch.stack(listening.means)
 
 
 def tell(world: World, episode: Episode) -> Told:
@@ -74,17 +85,17 @@ def tell(world: World, episode: Episode) -> Told:
     vectors = [world.controls.vector(held) for held in episode.keys]
     steering = torch.tensor(vectors, dtype=torch.float32)[None]
     latents = CRAFTER.codec.encode(torch.from_numpy(episode.frames), CRAFTER.codec.open())[0][None]
-    asked = []
+    clean, coming = [], []
     for at in range(latents.shape[1]):
         block = LatentBlock(latents=latents[:, at : at + 1], controls=steering[:, at : at + 1])
-        listening = Listening(decoder.recording(1))
-        with torch.no_grad():
-            world.backbone(block.latents, decoder.tail(block.latents), torch.zeros(1, 1), block.controls, listening)
-        decoder.absorb(block, listening.recording)
-        asked.append(listening.means)
+        coming.append(ask(decoder, decoder.canvas().values, 1.0, block.controls, decoder.view(1).attend))
+        recording = decoder.recording(1)
+        clean.append(ask(decoder, block.latents, 0.0, block.controls, recording.attend))
+        decoder.absorb(block, recording)
+        decoder.blocks += 1  # each begins with noise of its own
     decoder.close()
-    whole = torch.stack([torch.stack(means) for means in asked])  # [F, layers, 2, D]
-    return Told(latents=latents[0], queries=whole[:, :, 0].transpose(0, 1), keys=whole[:, :, 1].transpose(0, 1))
+    (queries, keys), (asking, _) = (torch.stack(means).permute(2, 1, 0, 3) for means in (clean, coming))
+    return Told(latents=latents[0], queries=queries, keys=keys, coming=asking[:, 1:])
 
 
 def likenesses(told: Told, places: Any) -> dict[str, Callable[[int], Alike]]:
@@ -100,8 +111,9 @@ def likenesses(told: Told, places: Any) -> dict[str, Callable[[int], Alike]]:
         "latents, whole": lambda at: (flat @ flat[at]).tolist().__getitem__,
         "the true distance": lambda at: (-(spots - spots[at]).abs().sum(1)).tolist().__getitem__,
     }
-    for layer, (queries, keys) in enumerate(zip(told.queries, told.keys, strict=True)):
-        found[f"queries and keys of layer {layer}"] = partial(_asked, queries, keys)
+    for layer, keys in enumerate(told.keys):
+        found[f"queries and keys of layer {layer}"] = partial(_asked, told.queries[layer], keys)
+        found[f"queries of what comes, keys of layer {layer}"] = partial(_asked, told.coming[layer], keys)
     return found
 
 
@@ -164,7 +176,7 @@ def main(
     found: Mapping[str, Any] = {which: asdict(share(each, rng)) for which, each in counts.items()}
     for which, right in sorted(found.items(), key=lambda item: -item[1]["value"]):
         typer.echo(
-            f"{which:32} {right['value']:.1%} [{right['low']:.1%}, {right['high']:.1%}] of {right['judged']} runs"
+            f"{which:42} {right['value']:.1%} [{right['low']:.1%}, {right['high']:.1%}] of {right['judged']} runs"
         )
     write(name, {"seed": seed, "episodes": episodes, "right": found})
 

@@ -28,7 +28,7 @@ def there_and_back(steps: int) -> Any:
 
 def told(places: np.ndarray, *, latents: Tensor) -> Told:
     nothing = torch.zeros(1, len(places), 4)
-    return Told(latents=latents, queries=nothing, keys=nothing)
+    return Told(latents=latents, queries=nothing, keys=nothing, coming=nothing[:, 1:])
 
 
 def test_what_is_coming_is_the_ground_of_the_step_that_no_recent_frame_shows() -> None:
@@ -60,9 +60,12 @@ def test_a_likeness_that_knows_the_place_is_right_and_one_that_hides_it_is_not()
 
 def test_queries_ask_and_keys_answer() -> None:
     queries, keys = torch.eye(4)[None, [0, 1, 2, 3]], torch.eye(4)[None, [3, 2, 1, 0]]
-    asked = likenesses(Told(latents=torch.randn(4, 2, 3, 3), queries=queries, keys=keys), np.zeros((4, 2)))
+    told = Told(latents=torch.randn(4, 2, 3, 3), queries=queries, keys=keys, coming=queries[:, 1:])
+    asked = likenesses(told, np.zeros((4, 2)))
     alike = asked["queries and keys of layer 0"](1)
     assert [alike(frame) for frame in range(4)] == [0, 0, 1, 0]
+    alike = asked["queries of what comes, keys of layer 0"](1)
+    assert [alike(frame) for frame in range(4)] == [0, 1, 0, 0]
 
 
 def test_every_frame_of_an_episode_is_committed_and_tells_of_every_layer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,5 +78,26 @@ def test_every_frame_of_an_episode_is_committed_and_tells_of_every_layer(monkeyp
     shape = world.pool.shape
     assert found.queries.shape == found.keys.shape == (shape.layers, 7, shape.heads * shape.head_dim)
     assert not torch.equal(found.keys[:, 0], found.keys[:, 1])
+    assert found.coming.shape == found.queries[:, 1:].shape
     assert torch.equal(found.latents, latents[0])
     assert world.pool.used == 0
+
+
+def test_what_comes_asks_under_the_keys_that_steer_it_and_before_it_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = tiny_world(policy=Window(frames=3))
+    made = torch.randn(2, 1, 5, *world.backbone.geometry.frame_shape, generator=torch.Generator().manual_seed(2))
+    found = []
+    for latents, last in (
+        (made[0], "KeyA"),
+        (torch.cat((made[0][:, :4], made[1][:, 4:]), dim=1), "KeyA"),
+        (made[0], "KeyD"),
+    ):
+        codec = SimpleNamespace(open=lambda: None, encode=lambda frames, state, latents=latents: (latents[0], None))
+        monkeypatch.setattr(retrieval, "CRAFTER", SimpleNamespace(codec=codec))
+        keys = [*[frozenset[str]()] * 4, frozenset({last})]
+        found.append(tell(world, SimpleNamespace(frames=np.zeros((5, 6, 10, 3), np.uint8), keys=keys)))  # type: ignore[arg-type]
+    one, otherwise, elsewhere = found
+    assert torch.equal(one.coming, otherwise.coming)
+    assert not torch.equal(one.queries, otherwise.queries)
+    assert torch.equal(one.coming[:, :-1], elsewhere.coming[:, :-1])
+    assert not torch.equal(one.coming[:, -1], elsewhere.coming[:, -1])
