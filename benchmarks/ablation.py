@@ -16,6 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
+from hashlib import sha256
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean
@@ -260,6 +261,7 @@ def _held_out(world: str, data: Path) -> Episodes:
 def _check_same(training: Training) -> None:
     """Refuse a folder whose arms were made under other settings; note ours if there are none yet."""
     ours = {name: str(value) for name, value in asdict(training).items()}
+    ours["start"] = sha256(training.start.read_bytes()).hexdigest()
     path = training.out / "settings.json"
     if not path.exists():
         training.out.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,7 @@
     python -m benchmarks.drift_policies --workers 2
 
 Walks are those of benchmarks.drift, longer; of each video the first minutes are scored for themselves too. Films stay
-in the folder, by the digest of the weights: what was filmed once is not made again.
+in the folder, by the digest of the weights, how many and how long: what was filmed once is not made again.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def main(
     seeds, found = [*islice(walks(ends[-1]), walked)], known(name, about)
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         for world in only or list(ALL):
-            kept = folder / digest[:12] / folder_of(world)
+            kept = folder / digest[:12] / f"{walked} of {ends[-1]} s" / folder_of(world)
             one = partial(film, ends=ends, settings=ALL[world], folder=kept)
             for seed, _ in zip(seeds, pool.map(one, seeds), strict=True):
                 typer.echo(f"{world}: walk {seed}")

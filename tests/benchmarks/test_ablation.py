@@ -192,6 +192,10 @@ def test_a_folder_of_other_settings_is_left_alone(training: Training) -> None:
     ablate(RECIPE, training, ["start"], range(1), noted([]))
     with pytest.raises(typer.BadParameter, match="name another folder"):
         ablate(RECIPE, replace(training, updates=4), ["start"], range(1), noted([]))
+    ablate(RECIPE, training, ["start"], range(1), noted([]))
+    training.start.write_bytes(training.start.read_bytes() + b" ")
+    with pytest.raises(typer.BadParameter, match="name another folder"):
+        ablate(RECIPE, training, ["start"], range(1), noted([]))
 
 
 def test_surprise_is_told_for_each_kind_of_token_and_the_same_every_time(training: Training) -> None:

@@ -57,14 +57,19 @@ def test_every_world_that_is_asked_for_is_written_beside_those_known(tmp_path, m
     monkeypatch.setattr(drift_policies, "score", lambda folder, workers: {"clarity": {"mean": int(folder.name)}})
     monkeypatch.setattr(drift_policies, "known", lambda name, about: {"full": {"drift": "known"}})
     monkeypatch.setattr(drift_policies, "ProcessPoolExecutor", Here)
-    monkeypatch.setattr(
-        drift_policies, "film", lambda seed, ends, settings, folder: filmed.append((seed, ends, settings))
-    )
+    folders = set()
+
+    def film(seed, ends, settings, folder):
+        filmed.append((seed, ends, settings))
+        folders.add(folder.relative_to(tmp_path).parts[1:])
+
+    monkeypatch.setattr(drift_policies, "film", film)
     drift_policies.main(walked=2, ends=[9, 7], only=["the real engine", "recalls"], folder=tmp_path)
     assert filmed == [(seed, [7, 9], settings) for settings in (None, {}) for seed in (5, 6)]
     assert list(written["worlds"]) == ["the real engine", "recalls", "full"]
     assert written["worlds"]["recalls"]["drift"] == {"7": {"clarity": {"mean": 7}}, "9": {"clarity": {"mean": 9}}}
     assert written["ends"] == [7, 9]
+    assert folders == {("2 of 9 s", "the-real-engine"), ("2 of 9 s", "recalls")}
 
 
 def test_a_world_that_is_not_there_is_refused():
