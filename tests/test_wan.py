@@ -430,6 +430,8 @@ def heard(own: WanBackbone, *, seed: int = 7) -> Tensor:
 LOOKS = {
     "self-forcing": (self_forcing, 9),
     "causvid": (self_forcing, 8),
+    "causvid-3step": (self_forcing, 8),
+    "causal-forcing": (self_forcing, 8),
     "longlive": (longlive, 9),
     "longlive-infinite": (longlive_infinite, 9),
     "infinity-rope": (infinity_rope, 9),

@@ -24,7 +24,7 @@ AHEAD = 4
 """The longest block, in frames: how far ahead of what was seen a frame may lie."""
 OFTEN, SEEN = 0.1, 10
 """A patch is restless that is gone a frame later that often, if it was seen so many times. Of Crafter's palette these
-are 97 of 576 patches, each of them a creature or an arrow by day or night."""
+are 96 of 576 patches, each of them a creature or an arrow by day or night."""
 PORTION = 512
 """Frames that are looked at together."""
 
