@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: play demo test lint soak clean
+.PHONY: play demo test lint soak policies clean
 
 play: .venv/.run
 	$(BIN)/worldsim serve --world crafter --open
@@ -21,6 +21,13 @@ lint: .venv/.dev
 
 soak: .venv/.dev
 	$(BIN)/python -m benchmarks.live --share 10 --name soak
+
+policies: .venv/.dev
+	$(BIN)/python -m benchmarks.cost
+	$(BIN)/python -m benchmarks.drift_policies --end 60 --name drift_policies_60s --workers 2
+	$(BIN)/python -m benchmarks.memory --away 15 --loops 50 --workers 2
+	$(BIN)/python -m benchmarks.plots
+	$(BIN)/python -m benchmarks.report
 
 clean:
 	rm -rf .venv out build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

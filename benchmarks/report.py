@@ -346,6 +346,7 @@ def fewer_bits(result: Result) -> str:
     )
 
 
+SIDE_BY_SIDE = "Every cache policy side by side"
 DRIFTS = ("clarity", "motion", "background", "subject", "dynamic", "identity")
 
 
@@ -396,6 +397,31 @@ def worth(result: Result) -> str:
     )
 
 
+def policies(cost: Result, drift: Result, memory: Result) -> str:
+    """Every cache policy side by side: what it costs, how far it drifts, what it remembers."""
+
+    def row(name: str) -> list[str]:
+        spent, drifted, kept = (each["worlds"].get(name) for each in (cost, drift, memory))
+        last = list(drifted["drift"].values())[-1] if drifted else {}
+        right = kept["right"] if kept else {"value": None}
+        return [
+            name,
+            f"{list(spent['block_ms'].values())[-1]['median']:.0f}; {spent['to_window']['median']:.2f}"
+            if spent
+            else "-",
+            f"{sum(list(spent['bytes'].values())[-1].values()) / 1e6:.0f}" if spent else "-",
+            *(f"{last[kind]['mean']:.3f}" if last else "-" for kind in ("clarity", "identity")),
+            f"{right['value']:.0%} ({right['low']:.0%} to {right['high']:.0%})" if right["value"] is not None else "-",
+        ]
+
+    names = dict.fromkeys(name for each in (drift, memory, cost) for name in each["worlds"])
+    heads = ["policy", "ms a block after an hour; to the window", "MB held then", "drift of clarity", "of identity"]
+    return table([*heads, f"tiles right after {memory['away_s']:g} s away (95 %)"], map(row, names)) + (
+        f"\n\nOn the same weights; drift is that of walks of {drift['ends'][-1]} s. `make policies` measures it, in "
+        "half a day; commands, commits and the rest of each stand below. What never forgets has no cost after an hour."
+    )
+
+
 SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
     "world_quality": ("The bundled world against the real engine, held-out seeds", quality),
     "world_quality_2": ("The same, two frames decided at once (earlier weights)", quality),
@@ -427,6 +453,9 @@ def report(results: Path) -> str:
         "# Measured",
         "Written by `python -m benchmarks.report` from benchmarks/results; each table names its command.",
     ]
+    parts_of = [results / f"{name}.json" for name in ("cost", "drift_policies_60s", "memory_15s")]
+    if all(path.exists() for path in parts_of):
+        parts += [f"## {SIDE_BY_SIDE}", policies(*(json.loads(path.read_text()) for path in parts_of))]
     for name, (title, section) in SECTIONS.items():
         path = results / f"{name}.json"
         if path.exists():

@@ -18,6 +18,7 @@ from benchmarks.report import (
     fewer_bits,
     finding,
     growing_old,
+    policies,
     published,
     reading,
     remembering,
@@ -113,6 +114,22 @@ def test_what_remembering_costs_is_told_by_age():
     page = growing_old({"worlds": {"recalls": world}})
     assert "ms a block at 1 / 60 minutes" in page
     assert "| recalls | 50 / 51 | 1.02 | 1.05 | 2.5 / 3.0 | 0.01 |" in page
+
+
+def test_every_policy_is_told_side_by_side_whatever_of_it_was_measured():
+    spent = {"block_ms": {"1": {"median": 1.0}, "60": {"median": 97.4}}, "to_window": {"median": 1.113}}
+    cost = {"worlds": {"pages": spent | {"bytes": {"1": {"pages": 1}, "60": {"pages": 2e8, "latents": 9e7}}}}}
+    ends = {"30": {}, "60": {kind: {"mean": 0.0123} for kind in DRIFTS}}
+    drift = {"ends": [30, 60], "worlds": {"the real engine": {"drift": ends}, "pages": {"drift": ends}}}
+    right = {"value": 0.311, "low": 0.242, "high": 0.378, "judged": 979}
+    memory = {"away_s": 15.0, "worlds": {"pages": {"right": right}, "full": {"right": {"value": None}}}}
+    lines = policies(cost, drift, memory).splitlines()
+    assert lines[2:5] == [
+        "| the real engine | - | - | 0.012 | 0.012 | - |",
+        "| pages | 97; 1.11 | 290 | 0.012 | 0.012 | 31% (24% to 38%) |",
+        "| full | - | - | - | - | - |",
+    ]
+    assert "walks of 60 s" in lines[-1]
 
 
 def test_likenesses_are_told_from_the_best_to_the_worst():
