@@ -87,10 +87,10 @@ def write_model(out: Path, weights: Weights, *, recipe: str | None = None) -> Pa
     source = ", ".join(map(str, weights.origin.files))
     config = wan_config_of(weights.shapes, source)
     weights.check(wanted_shapes(config), source)
+    before = read_stored(weights.origin.files[0].parent)
     with new_folder(out) as unfinished:
         with naming(out):
             write_shards(unfinished, weights, weights.metas)
-        before = read_stored(weights.origin.files[0].parent)
         card = card_of(weights, merged_before=before.card["merged"] if before else ())
         with naming(out):
             _write_json(unfinished / CONFIG, {"family": FAMILY, "recipe": recipe, **asdict(config)})
