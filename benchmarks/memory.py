@@ -100,6 +100,12 @@ class Loop:
     def count(self) -> Count:
         return Count(int((self.truth == self.found).sum()), len(self.truth))
 
+    @property
+    def record(self) -> dict[str, Any]:
+        """What is kept of it, so that other questions about it take no hours: a digit of base 16 for every material."""
+        truth, found = ("".join(f"{material:x}" for material in tiles) for tiles in (self.truth, self.found))
+        return {"seed": self.seed, "frames": self.frames, "truth": truth, "found": found}
+
 
 @dataclass(slots=True, kw_only=True)
 class Walk:
@@ -311,7 +317,7 @@ def main(
             settings = WORLDS[world] | ({"weights": str(weights)} if weights else {})
             with typer.progressbar(pool.map(partial(_one, settings, away_s), cases), len(cases), label=world) as going:
                 made = list(going)
-            found[world] = {**judge(made, rng), "commit": commit(ROOT)}
+            found[world] = {**judge(made, rng), "commit": commit(ROOT), "walks": [loop.record for loop in made]}
             strips += strip(world, made) if strips or world == "recalls" else []
             typer.echo(told(world, found[world]))
             passed = verdicts(found) if {"recalls", PLAIN} <= found.keys() else {}

@@ -150,6 +150,17 @@ def test_what_an_earlier_run_found_on_the_same_loops_is_kept(tmp_path: Path, mon
         assert memory.known("memory_15s", {**about, **other}) == {}
 
 
+@pytest.mark.parametrize("seed", [3])
+def test_of_every_loop_enough_is_kept_to_judge_it_again(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    loops = [loop(*(rng.integers(len(MATERIALS), size=30).tolist() for _ in range(2))) for _ in range(5)]
+    kept = json.loads(json.dumps([one.record for one in [*loops, Loop(seed=7, at=0, farthest=9)]]))
+    again = [loop([int(tile, 16) for tile in one["truth"]], [int(tile, 16) for tile in one["found"]]) for one in kept]
+    assert by_chance(again) == by_chance(loops)
+    assert [one.count for one in again[:-1]] == [one.count for one in loops]
+    assert (kept[-1]["seed"], kept[-1]["frames"], kept[-1]["truth"]) == (7, None, "")
+
+
 def test_every_world_of_the_benchmark_can_be_loaded() -> None:
     for settings in memory.WORLDS.values():
         if "policy" in settings:
