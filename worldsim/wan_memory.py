@@ -228,8 +228,8 @@ def check_memory(needed: MemoryPlan | int, free: int, *, what: str = "this world
         raise ConfigError(
             f"{what} keeps about {kept / 1e9:.1f} GB in host memory, where {host / 1e9:.1f} GB are free: keys and "
             "values beyond the budget, and what an offloaded codec carries; choose a larger budget, or one with a "
-            "bound for host memory, as in 8GB,32GB, and the rest on disk, a smaller window (policy), fewer sessions or a "
-            "smaller size, or leave offload out"
+            "bound for host memory, as in 8GB,32GB, and the rest on disk, a smaller window (policy), fewer sessions or "
+            "a smaller size, or leave offload out"
         )
 
 
