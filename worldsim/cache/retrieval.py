@@ -40,9 +40,9 @@ class Retrieval:
 
     Sources: BlockVid, Zhang et al. 2025 (arXiv:2511.22973), its semantic sparse cache, which asks by prompts and when
     one changes; here the frame before the block asks, at every block. `within` and `run` are the two stages of
-    WorldAttention, whose second asks by the pooled queries of the block to come: of them and of looks the latter find
-    more (benchmarks/retrieval.py). Positions follow one another up to the block: neither says what
-    BlockVid does with them. The sink that adapts is that of StreamDiffusionV2, Feng et al. 2025 (arXiv:2511.07399),
+    WorldAttention, whose second asks by the pooled queries of the block to come; looks find the place more often than
+    those do (benchmarks/retrieval.py). Positions follow one another up to the block: neither says what BlockVid does
+    with them. The sink that adapts is that of StreamDiffusionV2, Feng et al. 2025 (arXiv:2511.07399),
     which puts the newest frames in its place once their keys and values are less alike than a threshold; here looks are
     compared, what takes its place goes on with the bank, and the very first serves again where the world looks like it.
     """
