@@ -417,8 +417,8 @@ def policies(cost: Result, drift: Result, memory: Result) -> str:
     names = dict.fromkeys(name for each in (drift, memory, cost) for name in each["worlds"])
     heads = ["policy", "ms a block after an hour; to the window", "MB held then", "drift of clarity", "of identity"]
     return table([*heads, f"tiles right after {memory['away_s']:g} s away (95 %)"], map(row, names)) + (
-        f"\n\nOn the same weights; drift is that of walks of {drift['ends'][-1]} s. `make policies` measures it, in "
-        "half a day; commands, commits and the rest of each stand below. What never forgets has no cost after an hour."
+        f"\n\nOn the same weights; drift is that of walks of {drift['ends'][-1]} s. `make policies` measures it, "
+        "for hours; commands, commits and the rest of each stand below. What never forgets has no cost after an hour."
     )
 
 
