@@ -64,6 +64,8 @@ def _boxes(file: IO[bytes], size: int, _: int) -> int | None:
     while at < size:
         head = _read(file, at, 16)
         length, kind = int.from_bytes(head[:4]), head[4:8]
+        if size - at < 4 and b"moof" in kinds and kinds[-1] != b"mfra":
+            return size + 1  # cut in the length of another fragment
         if length == 1:
             length = int.from_bytes(head[8:])
         if not length or not kind.isascii():
