@@ -90,7 +90,11 @@ def universal(folder: Path) -> World:
 
 
 def loaded(name: str, weights: Path, **settings: Any) -> World:
-    return worldsim.load(name, weights=weights, size=f"{SIZE[1]}x{SIZE[0]}", device="cpu", **settings)
+    return loaded_on("cpu", name, weights, **settings)
+
+
+def loaded_on(device: str, name: str, weights: Path | str, **settings: Any) -> World:
+    return worldsim.load(name, weights=weights, size=f"{SIZE[1]}x{SIZE[0]}", device=device, **settings)
 
 
 def picture(seed: int, size: tuple[int, int] = SIZE) -> np.ndarray:

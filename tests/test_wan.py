@@ -104,7 +104,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def loaded(name: str, weights: Path | str, **settings: Any) -> World:
-    return worldsim.load(name, weights=weights, size=f"{SIZE[1]}x{SIZE[0]}", device="cpu", **settings)
+    return loaded_on("cpu", name, weights, **settings)
+
+
+def loaded_on(device: str, name: str, weights: Path | str, **settings: Any) -> World:
+    return worldsim.load(name, weights=weights, size=f"{SIZE[1]}x{SIZE[0]}", device=device, **settings)
 
 
 def shown(session: Session, blocks: int) -> np.ndarray:
