@@ -91,10 +91,12 @@ def centre(path: Path) -> torch.Tensor:
 def test_every_arm_is_trained_from_the_start_and_judged_with_its_own_weights_noise_and_policy(
     training: Training,
 ) -> None:
+    training = replace(training, updates=12)  # a force changes few tokens
     asked: list[tuple[str, str, bool]] = []
     found = ablate(RECIPE, training, list(ARMS), range(2), noted(asked))
     rising = ablation.RISING
-    one = [("base", "plain", False), ("forcing", "plain", False), ("self_forcing", "plain", False)]
+    forced = ["forcing", "forcing_lightly", "forcing_strongly", "forcing_latest"]
+    one = [(arm, "plain", False) for arm in ("base", *forced, "self_forcing")]
     one += [("schedule", rising, False), ("base", rising, False), ("base", "shuffled:window=4", False)]
     one += [("base", "plain", True), ("all", f"{rising},window=4", True)]
     start = [("start.safetensors", "plain", False)]
@@ -102,10 +104,10 @@ def test_every_arm_is_trained_from_the_start_and_judged_with_its_own_weights_noi
     assert {*found} == {*ARMS}
     assert found["start"][0] == found["start"][1]
     heads = [
-        centre(training.folder(arm, seed) / WEIGHTS) for seed in range(2) for arm in ("base", "forcing", "schedule")
+        centre(training.folder(arm, seed) / WEIGHTS) for seed in range(2) for arm in ("base", *forced, "schedule")
     ]
     heads.append(centre(training.start))
-    assert all(not torch.equal(heads[i], heads[j]) for i in range(7) for j in range(i))
+    assert all(not torch.equal(heads[i], heads[j]) for i in range(13) for j in range(i))
 
 
 def test_workers_reach_what_one_reaches(training: Training, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from worldsim.errors import ConfigError
+from worldsim.errors import ConfigError, UnknownName
 from worldsim.training.attention import StreamLayout
-from worldsim.training.forcing import BlockForcing, most_alike
+from worldsim.training.forcing import BlockForcing, past_of
 
 
 def shades(*levels: float) -> Tensor:
@@ -17,7 +17,7 @@ def shades(*levels: float) -> Tensor:
 
 
 def alike(window: Tensor, **layout: int) -> list[float]:
-    found = most_alike(window, StreamLayout(frames=window.shape[1] - 1, window=9, **layout))
+    found = past_of(window, StreamLayout(frames=window.shape[1] - 1, window=9, **layout))
     return found[0, :, 0, 0, 0].tolist()
 
 
@@ -42,9 +42,16 @@ def test_every_copy_of_a_block_is_forced_alike_and_frames_that_are_context_only_
     assert alike(window, block=1, first=2, copies=2) == pytest.approx([0.2, 9.0] * 2)
 
 
+def test_the_latest_run_ends_where_the_block_begins() -> None:
+    window = shades(1.0, 2.0, 1.0, 2.0, 7.0, 1.1, 2.1, 7.0, 1.2)
+    layout = StreamLayout(frames=8, block=2, window=9, first=2, copies=2)
+    found = past_of(window, layout, "latest")[0, :, 0, 0, 0].tolist()
+    assert found == pytest.approx([2.0, 1.0, 2.0, 7.0, 1.1, 2.1] * 2)
+
+
 def test_windows_find_their_own() -> None:
     window = torch.cat((shades(0.0, 5.0, 1.0), shades(0.0, 5.0, 4.0)))
-    found = most_alike(window, StreamLayout(frames=2, block=1, window=2))
+    found = past_of(window, StreamLayout(frames=2, block=1, window=2))
     assert found[:, 1, 0, 0, 0].tolist() == [0.0, 5.0]
 
 
@@ -77,3 +84,8 @@ def test_beliefs_lean_as_far_as_the_sum_of_both_errors_would_have_them(weight: f
 def test_a_force_that_is_none_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="leave it out for none"):
         BlockForcing(**wrong)
+
+
+def test_a_past_that_is_none_is_refused() -> None:
+    with pytest.raises(UnknownName, match="alike, latest"):
+        BlockForcing(past="oldest")

@@ -14,7 +14,7 @@ from worldsim.decoding.noise_plan import NoisePlan
 from worldsim.errors import ConfigError
 from worldsim.models.protocol import Attend
 from worldsim.models.small.backbone import SmallBackbone, SmallConfig
-from worldsim.training.forcing import BlockForcing, most_alike
+from worldsim.training.forcing import BlockForcing, past_of
 from worldsim.training.objectives import BeliefForcing, DiffusionForcing
 from worldsim.training.passes import Play, open_pass
 
@@ -299,7 +299,7 @@ def test_estimates_are_forced_towards_what_is_alike_by_the_weight() -> None:
     added = loss(replace(plain, forcing=force)) - loss(plain)
     sigma = backbone.sigma[:, 4:, None, None, None].double()
     clean = latents[:, 1:].double()
-    past = most_alike(latents, open_pass(plain, play, torch.Generator().manual_seed(4)).layout).double()
+    past = past_of(latents, open_pass(plain, play, torch.Generator().manual_seed(4)).layout).double()
     # An estimate of 0 has the velocity noise + (1 / sigma - 1) * clean; the noise falls out of the difference.
     velocity, target = (1 / sigma - 1) * clean, -0.9 * past
     assert torch.isclose(added, 0.3 * (velocity - target).square().mean(), rtol=1e-5)
@@ -312,7 +312,7 @@ def test_beliefs_are_forced_towards_what_is_alike_in_one_call() -> None:
     loss = objective.loss(backbone, Play(latents, torch.zeros(40, 5, 2)), torch.Generator().manual_seed(13))
     ((*inputs, target),) = asked
     clean, sigma = latents[:, 1:], inputs[2][:, 4:]
-    alike = most_alike(latents, open_pass(objective, Play(latents, torch.zeros(40, 5, 2)), torch.Generator()).layout)
+    alike = past_of(latents, open_pass(objective, Play(latents, torch.zeros(40, 5, 2)), torch.Generator()).layout)
     is_alike, is_clean = ((target == side).all(2) for side in (alike, clean))
     assert (is_alike | is_clean).all()
     other = (alike != clean).any(2)

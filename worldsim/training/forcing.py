@@ -10,17 +10,19 @@ What is not published is filled in so: x is that run of frames in the window bef
 which is nearest to it in mean squared distance. Retrieval by what the block will show is more than a decoder can know;
 but only the loss knows it, and a wrong x would teach what is false. gamma is 1, because a darker past is not what was
 seen. The weight is small, because where x is not c the term is wrong, and must not win against the truth. A block with
-no whole run before it is forced towards itself, which is no force.
+no whole run before it is forced towards itself, which is no force. benchmarks.ablation tries other weights, and the
+run right before the block as x.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from worldsim.errors import ConfigError
+from worldsim.errors import ConfigError, UnknownName
 from worldsim.training.attention import StreamLayout
 
 
@@ -31,12 +33,16 @@ class BlockForcing:
     Args:
         weight: of the added term, over 0.
         gamma: what the past is multiplied by, over 0.
+        past: which run of earlier frames it is: one of PASTS, "alike" or "latest".
     """
 
     weight: float = 0.1
     gamma: float = 1.0
+    past: str = "alike"
 
     def __post_init__(self) -> None:
+        if self.past not in PASTS:
+            raise UnknownName("past to be forced towards", self.past, PASTS)
         if not (self.weight > 0 and self.gamma > 0):
             raise ConfigError(f"a force has a weight and a gamma over 0, got {self}; leave it out for none")
 
@@ -65,25 +71,42 @@ class BlockForcing:
         return torch.where(other[:, :, None], alike, clean)
 
 
-def most_alike(latents: Tensor, layout: StreamLayout) -> Tensor:
-    """For the frames of each noisy block the run of earlier frames most like it, [B, copies * (frames - first), ...].
+Pick = Callable[[Tensor, int, int], Tensor]
+"""From squared distances of the frames of windows [B, F, F], where a block begins and how long it is, where the run
+begins that it is forced towards, one of [0, begin - block] for each window."""
+
+
+def past_of(latents: Tensor, layout: StreamLayout, past: str = "alike") -> Tensor:
+    """For the frames of each noisy block a run of earlier frames, [B, copies * (frames - first), ...].
 
     Args:
         latents: windows of 1 + frames frames, clean, [B, 1 + frames, C, H, W].
         layout: of the pass.
+        past: which run, one of PASTS.
     """
     flat = latents.float().flatten(2)
     apart = torch.cdist(flat, flat, compute_mode="donot_use_mm_for_euclid_dist").square()
     found = []
     for begin in range(1 + layout.first, 1 + layout.frames, layout.block):
         own = torch.arange(begin, begin + layout.block, device=latents.device)
-        runs = begin - layout.block + 1
-        if runs < 1:
+        if begin - layout.block < 0:
             found.append(own.expand(len(latents), -1))
             continue
-        missed = sum(apart[:, begin + at, at : at + runs] for at in range(layout.block))
-        assert isinstance(missed, Tensor)
-        found.append(missed.argmin(1)[:, None] + own - begin)
+        found.append(PASTS[past](apart, begin, layout.block)[:, None] + own - begin)
     picks = torch.cat(found, dim=1)
-    alike = latents[torch.arange(len(latents), device=latents.device)[:, None], picks]
-    return alike.repeat(1, layout.copies, 1, 1, 1)
+    runs = latents[torch.arange(len(latents), device=latents.device)[:, None], picks]
+    return runs.repeat(1, layout.copies, 1, 1, 1)
+
+
+def _alike(apart: Tensor, begin: int, block: int) -> Tensor:
+    """The run that is most like the block."""
+    missed = torch.stack([apart[:, begin + at, at : at + begin - block + 1] for at in range(block)]).sum(0)
+    return missed.argmin(1)
+
+
+def _latest(apart: Tensor, begin: int, block: int) -> Tensor:
+    """The run that ends where the block begins."""
+    return torch.full((len(apart),), begin - block, device=apart.device)
+
+
+PASTS: dict[str, Pick] = {"alike": _alike, "latest": _latest}

@@ -11,7 +11,7 @@ from torch import Tensor
 from worldsim.decoding.noise_plan import PLAIN, NoisePlan
 from worldsim.errors import ConfigError
 from worldsim.models.protocol import Backbone, DrawingBackbone, RememberingBackbone
-from worldsim.training.forcing import BlockForcing, most_alike
+from worldsim.training.forcing import BlockForcing, past_of
 from worldsim.training.noising import noisy_blocks
 from worldsim.training.passes import Play, check_pass_plan, open_pass
 from worldsim.training.resampling import Resampling
@@ -69,7 +69,7 @@ class DiffusionForcing:
 
         if self.forcing is None:
             return error(window.clean)
-        aim = self.forcing.aim(window.clean, most_alike(play.latents, window.layout), sigma)
+        aim = self.forcing.aim(window.clean, past_of(play.latents, window.layout, self.forcing.past), sigma)
         return error(window.clean) + self.forcing.weight * error(aim)
 
 
@@ -128,7 +128,7 @@ class BeliefForcing:
         target = window.clean
         if self.forcing is not None:
             grid = (backbone.geometry.rows, backbone.geometry.columns)
-            alike = most_alike(play.latents, window.layout)
+            alike = past_of(play.latents, window.layout, self.forcing.past)
             target = self.forcing.drawn(target, alike, sigma, grid, generator)
         inputs = window.inputs(backbone, noisy, sigma)
         surprise, _ = cast(DrawingBackbone, window.recalling(backbone)).weighed(*inputs, target)
