@@ -106,7 +106,7 @@ def test_a_log_tells_what_is_in_the_file_of_a_preview_and_not_where_it_lies(tmp_
     place = Place(size=(96, 64), device=torch.device("cpu"), preview=one)
     told = place.chosen
     preview = f"sha256:{hashlib.sha256(b'tiny').hexdigest()}"
-    assert told == {"linears": None, "compiled": False, "offload": False, "preview": preview}
+    assert told == {"linears": None, "compiled": False, "preview": preview}
     for plan, preview in ((told, one), (told, str(same)), ({}, other), ({}, None), ({"preview": None}, None)):
         check_preview(plan, preview)
     for plan, wrong in ((told, other), (told, None), ({"preview": None}, one)):

@@ -28,7 +28,6 @@ from worldsim.decoding.noise_plan import NoisePlan
 from worldsim.decoding.prompting import KEEP, PromptChange
 from worldsim.decoding.video import VideoDecoder
 from worldsim.errors import ConfigError, LogError, NotShipped, UnknownName, WeightsError
-from worldsim.keeping import Keeping
 from worldsim.models.wan.backbone import WanBackbone
 from worldsim.models.wan.config import WanConfig, wan_config
 from worldsim.models.wan.stored import read_stored, wanted_shapes, write_model
@@ -41,8 +40,9 @@ from worldsim.runtime.journal import read_log
 from worldsim.runtime.session import Session
 from worldsim.runtime.world import World
 from worldsim.session.log import UNTOLD, SessionLog
-from worldsim.wan import RECIPES, WanRecipe, identity_of, load_parts, open_backbone, parse_size, plan_memory, room_for
+from worldsim.wan import RECIPES, WanRecipe, identity_of, load_parts, open_backbone, parse_size, plan_memory
 from worldsim.wan_memory import Shortcuts, pages_of
+from worldsim.wan_room import room_for
 
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
@@ -898,21 +898,6 @@ def test_nothing_is_read_before_there_is_found_to_be_room(folder: Path, tmp_path
     assert asked == [(replace(TINY, frames_per_block=1), torch.float32)]
 
 
-def test_too_little_memory_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = RECIPES["self-forcing"].plan()
-    check = room_for(plan, device=CPU, shortcuts=Shortcuts(preview=True), keeping=Keeping())
-    check(TINY, torch.bfloat16)
-    for free in (10**6, 10**12):
-        monkeypatch.setattr("worldsim.wan.free_bytes", lambda device, free=free: free)
-        if free == 10**12:
-            check(TINY, torch.bfloat16)
-            continue
-        with pytest.raises(
-            ConfigError, match=r"takes about 0\.3 GB on the device, where 0\.0 GB are free; choose a smaller"
-        ):
-            check(TINY, torch.bfloat16)
-
-
 def test_a_plan_of_memory_is_of_the_published_size() -> None:
     plan = plan_memory(RECIPES["self-forcing"], RECIPES["self-forcing"].plan(), size=(480, 832), dtype=torch.bfloat16)
     assert plan.weights == 2 * 1_418_996_800
@@ -924,11 +909,6 @@ def test_a_size_beyond_all_memory_is_refused_before_any_of_it_is_taken(folder: P
         ConfigError, match=r"takes about \d+\.\d GB on the device, where \d+\.\d GB are free; choose a sm"
     ):
         worldsim.load("infinity-rope", weights=folder, size="99984x99984", device="cpu")
-
-
-def test_a_small_model_on_a_cpu_is_not_planned_for_seconds(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worldsim.wan.memory_plan", None)
-    room_for(RECIPES["self-forcing"].plan(), device=CPU, shortcuts=Shortcuts(), keeping=Keeping())(TINY, torch.float32)
 
 
 @pytest.mark.parametrize(
@@ -1145,6 +1125,24 @@ def test_what_was_lived_is_lived_again_from_its_log_in_a_world_that_is_loaded_so
     ):
         with pytest.raises(ConfigError, match="the budget is 1000; choose one of"):
             again()
+
+
+def test_a_codec_that_was_offloaded_by_plan_is_offloaded_again_wherever_that_is_lived_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def little(config: WanConfig, dtype: torch.dtype) -> bool:
+        return True
+
+    with monkeypatch.context() as patch:
+        patch.setattr("worldsim.published.room_for", lambda *_, **given: little if given["offload"] is None else None)
+        world = loaded("self-forcing", folder)
+    log = lived(world, tmp_path / "saved")
+    assert log.opening.plan["offload"] is True
+    world_of(log, device="cpu", weights=folder).replay(log)
+    plain = loaded("self-forcing", folder)
+    assert lived(plain, tmp_path / "plain").opening.plan["offload"] is False
+    with pytest.raises(LogError, match="offload"):
+        plain.replay(log)
 
 
 def test_a_world_that_was_loaded_otherwise_than_a_log_tells_is_refused_by_what_differs(

@@ -44,7 +44,8 @@ from worldsim.runtime.voice import Eye
 from worldsim.runtime.world import Origin, World
 from worldsim.samplers import few_step
 from worldsim.schedules import shift_sigma
-from worldsim.wan import Check, dtype_on, fill_backbone, identity_of, pool_for
+from worldsim.wan import dtype_on, fill_backbone, identity_of, pool_for
+from worldsim.wan_room import Check
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -220,8 +221,8 @@ def load_parts(
     *,
     size: tuple[int, int],
     device: torch.device,
-    codec: CodecChoice | None = None,
-    check: Check = lambda config, dtype: None,
+    preview: Path | None = None,
+    check: Check = lambda config, dtype: False,
 ) -> MatrixGameParts:
     """The parts of a world from public weights, each read lazily; see worldsim.wan.dtype_on for what they compute in.
 
@@ -231,8 +232,8 @@ def load_parts(
             name on the hub, such as recipe.weights.
         size: (height, width) of the pictures in pixels.
         device: where backbone and codec go; the image encoder stays on the CPU.
-        codec: how pictures are made of latents; by the codec alone if None.
-        check: asked before anything is allocated, see worldsim.wan.room_for.
+        preview: a file of the tiny decoder, which makes pictures of latents in place of the codec's own.
+        check: asked before anything is allocated, see worldsim.wan_room.
 
     Raises:
         NotShipped: no source is named.
@@ -248,14 +249,18 @@ def load_parts(
     path = _brought(recipe, source)
     dtype, home = dtype_on(device), _home(path)
     weights, config = open_backbone(recipe, path, size=size)
-    check(config, dtype)
+    choice = CodecChoice(preview=preview, offload=check(config, dtype))
     sight = load_sight(home, dtype=torch.bfloat16, device=torch.device("cpu"))
-    encoder, shown = (codec or CodecChoice()).load(home, device=device, dtype=dtype)
+    encoder, shown = choice.load(home, device=device, dtype=dtype)
     with torch.device("meta"):
         empty = MatrixGameBackbone(_seeing(config, sight, path))
     backbone = fill_backbone(empty, weights, device=device, dtype=dtype)
     return MatrixGameParts(
-        backbone=backbone, codec=shown, see=partial(_heard, backbone, sight, encoder), identity=identity_of(weights)
+        backbone=backbone,
+        codec=shown,
+        see=partial(_heard, backbone, sight, encoder),
+        identity=identity_of(weights),
+        chosen={"offload": choice.offload},
     )
 
 

@@ -217,7 +217,7 @@ def load(
     sessions: int | None = None,
     compiled: bool = False,
     linears: str | None = None,
-    offload: bool = False,
+    offload: bool | None = None,
 ) -> World:
     """A world, ready to be opened.
 
@@ -249,7 +249,7 @@ def load(
         linears: has the layers of a published model multiply in 8 bits: "fp8" on GPUs that do, "int8" on CPUs; exactly
             if None.
         offload: the codec of a published model cuts frames into tiles, and what it carries from frame to frame waits
-            in host memory: gigabytes less on the device, and longer.
+            in host memory: gigabytes less on the device, and longer. If None, where a GPU has no room otherwise.
 
     Raises:
         UnknownName: no such world, policy, code for keys and values, noise, change of the prompt, or device.
@@ -292,9 +292,10 @@ def _published_place(
     return Place(size=size_of(recipe, size), device=device, preview=tiny, keeping=keeping, sessions=count)
 
 
-def _fast(linears: str | None, **switches: object) -> dict[str, Any]:
+def _fast(linears: str | None, *, compiled: object, offload: object) -> dict[str, Any]:
     """What was chosen of how layers and codec compute, of what is not as ever."""
-    chosen = {"linears": linears, **{name: _switch(name, on) or None for name, on in switches.items()}}
+    away = None if offload is None else _switch("offload", offload)
+    chosen = {"linears": linears, "compiled": _switch("compiled", compiled) or None, "offload": away}
     return {name: value for name, value in chosen.items() if value is not None}
 
 

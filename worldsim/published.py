@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 
 from worldsim import matrixgame, pictures, wan
-from worldsim.codec.choice import CodecChoice
 from worldsim.controls import Controls
 from worldsim.decoding.plan import VideoPlan
 from worldsim.errors import ConfigError, LogError, UnknownName, WeightsError
@@ -25,8 +24,9 @@ from worldsim.models.wan.layers import LINEARS, speed_up
 from worldsim.runtime.devices import free_bytes
 from worldsim.runtime.world import World
 from worldsim.session.log import check_lived
-from worldsim.wan import WanParts, WanRecipe, dtype_on, parse_size, room_for
+from worldsim.wan import WanParts, WanRecipe, dtype_on, parse_size
 from worldsim.wan_memory import Shortcuts
+from worldsim.wan_room import room_for
 
 Recipe = WanRecipe | MatrixGameRecipe
 PUBLISHED: Mapping[str, Recipe] = {**wan.RECIPES, **matrixgame.RECIPES}
@@ -41,17 +41,17 @@ class Place:
     keeping: how its pool keeps keys and values.
     sessions: how many its memory is planned for.
     compiled: compile its layers.
-    offload: the codec takes little where it computes, see CodecChoice.
+    offload: the codec takes little where it computes, see CodecChoice; if None, where there is no room otherwise.
     linears: "fp8" or "int8" to have them multiply in 8 bits, or None for what they are published in.
     """
 
     size: tuple[int, int]
     device: torch.device
-    preview: str | Path | None = None
+    preview: Path | None = None
     keeping: Keeping = field(default_factory=Keeping)
     sessions: int = 1
     compiled: bool = False
-    offload: bool = False
+    offload: bool | None = None
     linears: str | None = None
 
     def check(self) -> None:
@@ -66,8 +66,7 @@ class Place:
     @property
     def chosen(self) -> dict[str, Any]:
         """What logs tell of it; of a preview what is in its file, since its path is one of this machine."""
-        told = {"linears": self.linears, "compiled": self.compiled, "offload": self.offload}
-        return told | {"preview": _identity_of(self.preview)}
+        return {"linears": self.linears, "compiled": self.compiled, "preview": _identity_of(self.preview)}
 
 
 def load_published(recipe: Recipe, plan: VideoPlan, weights: str | Path | None, place: Place) -> World:
@@ -80,10 +79,9 @@ def load_published(recipe: Recipe, plan: VideoPlan, weights: str | Path | None, 
         path_of(weights, "weights")  # checked alone: as a path ./a/b would be a/b, which may be a name on the hub
     place.check()
     planned: dict[str, Any] = {"keeping": place.keeping, "sessions": place.sessions}
-    shortcuts = Shortcuts(preview=place.preview is not None, linears=place.linears, offload=place.offload)
-    check = room_for(plan, device=place.device, shortcuts=shortcuts, **planned)
-    codec = CodecChoice(preview=place.preview, offload=place.offload)
-    where: dict[str, Any] = {"size": place.size, "device": place.device, "codec": codec, "check": check}
+    shortcuts = Shortcuts(preview=place.preview is not None, linears=place.linears)
+    check = room_for(plan, device=place.device, shortcuts=shortcuts, offload=place.offload, **planned)
+    where: dict[str, Any] = {"size": place.size, "device": place.device, "preview": place.preview, "check": check}
     if isinstance(recipe, WanRecipe):
         told = _fast(wan.load_parts(recipe, weights, **where), place)
         return wan.assemble_wan(recipe, plan, told, **planned)
@@ -97,7 +95,7 @@ Parts = TypeVar("Parts", WanParts, MatrixGameParts)
 def _fast(parts: Parts, place: Place) -> Parts:
     """The parts with layers as that place wants them; weights of 8 bits are others, and make other worlds."""
     speed_up(parts.backbone.blocks, compiled=place.compiled, linears=place.linears)
-    parts = replace(parts, chosen=place.chosen)
+    parts = replace(parts, chosen={**place.chosen, **parts.chosen})
     if place.linears is None:
         return parts
     return replace(parts, identity=hashlib.sha256(f"{parts.identity} {place.linears}".encode()).hexdigest())

@@ -41,13 +41,14 @@ from worldsim.models.wan.stored import read_stored, wanted_shapes
 from worldsim.models.wan.text import PUBLISHED as TEXT
 from worldsim.models.wan.text import REPOSITORY, WanText, lacking_text, load_text
 from worldsim.models.wan.weights import Weights, load_tensors
-from worldsim.runtime.devices import free_bytes, is_gpu
+from worldsim.runtime.devices import is_gpu
 from worldsim.runtime.starts import Starts
 from worldsim.runtime.voice import Voice
 from worldsim.runtime.world import Origin, World
 from worldsim.samplers import few_step
 from worldsim.schedules import few_step_sigmas
-from worldsim.wan_memory import Config, MemoryPlan, Shortcuts, check_memory, least_bytes, memory_plan, pages_of
+from worldsim.wan_memory import Config, MemoryPlan, Shortcuts, memory_plan, pages_of
+from worldsim.wan_room import Check
 
 FPS = 16
 SIZE_PX = (480, 832)
@@ -55,10 +56,6 @@ CONTROLS = Controls(actions=(), exclusive=False)
 """None: these worlds are told in words."""
 PARTS = {TEXT[0]: "text encoder", TEXT[1]: "tokenizer", CODEC: "codec"}
 """What a world is made of beside its transformer, by the name that the file has in REPOSITORY."""
-SPARED = 8
-"""A model of which so many times what it keeps fits into memory is not planned, where it computes on a CPU."""
-Check = Callable[[Config, torch.dtype], None]
-"""Told the size of a backbone and what it computes in before anything is allocated; what it raises ends the loading."""
 Network = TypeVar("Network", bound=nn.Module)
 
 log = logging.getLogger(__name__)
@@ -268,27 +265,6 @@ def plan_memory(
     return memory_plan(recipe.config(size), plan, dtype=dtype, shortcuts=shortcuts, keeping=keeping)
 
 
-def room_for(
-    plan: VideoPlan, *, device: torch.device, shortcuts: Shortcuts, keeping: Keeping, sessions: int = 1
-) -> Check:
-    """What raises ConfigError unless there is room for a world that makes blocks so, and a budget that fits.
-
-    The weights decide how large a backbone is, so that it is for load_parts to ask, when it has seen their shapes.
-    """
-
-    def check(config: Config, dtype: torch.dtype) -> None:
-        check_keeping(config.pages, plan, keeping, pages=pages_of(plan, sessions=sessions), dtype=dtype)
-        given: dict[str, Any] = {"dtype": dtype, "keeping": keeping, "sessions": sessions}
-        least = least_bytes(config, plan, linears=shortcuts.linears, **given)
-        free = free_bytes(device)
-        # The plan takes seconds, of which small models on a CPU are spared.
-        if free is not None and (is_gpu(device) or SPARED * least > free):
-            planned = memory_plan(config, plan, shortcuts=shortcuts, **given)
-            check_memory(planned, free, host=free_bytes(torch.device("cpu")) if is_gpu(device) else None)
-
-    return check
-
-
 def dtype_on(device: torch.device) -> torch.dtype:
     """What worlds of the family compute in there: bfloat16 on a GPU, float32 elsewhere."""
     return torch.bfloat16 if is_gpu(device) else torch.float32
@@ -300,8 +276,8 @@ def load_parts(
     *,
     size: tuple[int, int],
     device: torch.device,
-    codec: CodecChoice | None = None,
-    check: Check = lambda config, dtype: None,
+    preview: Path | None = None,
+    check: Check = lambda config, dtype: False,
 ) -> WanParts:
     """The parts of a world from public weights, each read lazily; see dtype_on for what they compute in.
 
@@ -310,8 +286,8 @@ def load_parts(
         folder: where the weights are, see the module; or their name on the hub, from which all of it is brought.
         size: (height, width) of the pictures in pixels.
         device: where backbone and codec go; the text encoder stays on the CPU.
-        codec: how pictures are made of latents; by the codec alone if None.
-        check: asked before anything is allocated, see room_for.
+        preview: a file of the tiny decoder, which makes pictures of latents in place of the codec's own.
+        check: asked before anything is allocated, see worldsim.wan_room.
 
     Raises:
         NotShipped: no folder is named.
@@ -328,16 +304,17 @@ def load_parts(
     dtype = dtype_on(device)
     home = path if path.is_dir() else path.parent
     weights, config = open_backbone(recipe, path, size=size)
-    check(config, dtype)
+    choice = CodecChoice(preview=preview, offload=check(config, dtype))
     around = _around(folder, home)
     text = load_text(around, dtype=torch.bfloat16, device=torch.device("cpu"), length=config.text_length)
-    _, shown = (codec or CodecChoice()).load(around, device=device, dtype=dtype)
+    _, shown = choice.load(around, device=device, dtype=dtype)
     return WanParts(
         backbone=fill_backbone(_empty(config), weights, device=device, dtype=dtype),
         codec=shown,
         embed=partial(_embedded, text),
         left_out=text.left_out,
         identity=identity_of(weights, None if (stored := read_stored(home)) is None else stored.card),
+        chosen={"offload": choice.offload},
     )
 
 

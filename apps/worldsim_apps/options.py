@@ -80,7 +80,15 @@ Compiled = Annotated[
     bool, typer.Option("--compile", help="Compile the layers of a published model: pays in sessions of minutes.")
 ]
 Offload = Annotated[
-    bool, typer.Option("--offload", help="Less GPU memory: what the codec carries waits in host memory, in tiles.")
+    bool | None,
+    typer.Option(
+        "--offload/--no-offload",
+        help="Less GPU memory, and longer: what the codec carries waits in host memory, in tiles. By default where "
+        "there is no room otherwise.",
+    ),
+]
+PlanOffload = Annotated[
+    bool, typer.Option("--offload", help="Plan for a codec that is offloaded, in tiles, as --offload of generate.")
 ]
 Linears = Annotated[
     str | None, typer.Option(help="Layers of a published model multiply in 8 bits: fp8 on GPUs that do, int8 on CPUs.")

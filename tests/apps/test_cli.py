@@ -214,7 +214,7 @@ def test_the_settings_of_a_world_reach_it(untrained, capsys, monkeypatch):
         "preview": None,
         "compiled": False,
         "linears": None,
-        "offload": False,
+        "offload": None,
     }
 
 

@@ -103,9 +103,7 @@ def test_every_arm_is_trained_from_the_start_and_judged_with_its_own_weights_noi
     assert asked == start + [(f"{arm}-{seed}", noise, sparse) for seed in range(2) for arm, noise, sparse in one]
     assert {*found} == {*ARMS}
     assert found["start"][0] == found["start"][1]
-    heads = [
-        centre(training.folder(arm, seed) / WEIGHTS) for seed in range(2) for arm in ("base", *forced, "schedule")
-    ]
+    heads = [centre(training.folder(arm, seed) / WEIGHTS) for seed in range(2) for arm in ("base", *forced, "schedule")]
     heads.append(centre(training.start))
     assert all(not torch.equal(heads[i], heads[j]) for i in range(13) for j in range(i))
 

@@ -16,7 +16,7 @@ PROMISED = {
     "load": (
         "(name, *, device='auto', policy=None, steps=None, frames_per_block=None, weights=None, kv=None, recall=True, "
         "noise='plain', clean_pass=True, budget=None, spill=None, size=None, on_prompt=None, preview=None, "
-        "sessions=None, compiled=False, linears=None, offload=False)"
+        "sessions=None, compiled=False, linears=None, offload=None)"
     ),
     "restore": "(path, *, world=None, device='auto', weights=None, preview=None, budget=None)",
     "World.open": "(self, *, seed=0, start=None, frames=None, keys=None, hour=None, prompt=None, log=None)",
