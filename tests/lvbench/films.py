@@ -47,6 +47,7 @@ def film(
             if stream is None:
                 stream = file.add_stream(codec, rate=fps)
                 stream.height, stream.width, stream.pix_fmt = *frame.shape[:2], fmt
+                stream.codec_context.thread_count = 1  # the same bytes however many cores
             file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         assert stream is not None
         file.mux(stream.encode(None))
