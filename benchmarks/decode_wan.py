@@ -202,7 +202,6 @@ def block_times(world: World, backbone: WanBackbone, codec: TailCodec, *, blocks
     device, past = world.pool.device, world.plan.policy.limit
     assert past is not None
     frames = world.plan.frames_per_block
-    base = floor(backbone, frames=frames, past=past, calls=world.calls_per_block)
     if is_gpu(device):
         torch.cuda.reset_peak_memory_stats(device)
     parts: dict[str, list[float]] = {"denoise": [], "commit": [], "decode": [], "whole": [], "floor": []}
@@ -213,6 +212,8 @@ def block_times(world: World, backbone: WanBackbone, codec: TailCodec, *, blocks
         for _ in range(blocks):
             whole, chunk = timed(session.step, device)
             parts["whole"].append(whole)
+        peak = {"peak_gb": torch.cuda.max_memory_allocated(device) / 1e9} if is_gpu(device) else {}
+        base = floor(backbone, frames=frames, past=past, calls=world.calls_per_block)
         session.forget()
         decoder, state = session._moment.decoder, session._moment.codec_state
         for _ in range(blocks):
@@ -231,7 +232,7 @@ def block_times(world: World, backbone: WanBackbone, codec: TailCodec, *, blocks
         "fps": len(chunk.frames) / times["whole_ms"]["median"] * 1e3,
         "real_time_factor": len(chunk.frames) / times["whole_ms"]["median"] * 1e3 / FPS,
         "first_chunk_ms": first,
-        **({"peak_gb": torch.cuda.max_memory_allocated(device) / 1e9} if is_gpu(device) else {}),
+        **peak,
     }
 
 
