@@ -80,19 +80,20 @@ class Arm:
     weights_of: str | None = None
 
 
+FORCED = BlockForcing(weight=0.1)
 ARMS = {
     "start": Arm(weights_of="start"),
     "base": Arm(),
-    "forcing": Arm(forcing=BlockForcing()),
-    "forcing_lightly": Arm(forcing=BlockForcing(weight=0.03)),
-    "forcing_strongly": Arm(forcing=BlockForcing(weight=0.3)),
-    "forcing_latest": Arm(forcing=BlockForcing(past="latest")),
+    "forcing": Arm(forcing=FORCED),
+    "forcing_lightly": Arm(forcing=replace(FORCED, weight=0.03)),
+    "forcing_strongly": Arm(forcing=replace(FORCED, weight=0.3)),
+    "forcing_latest": Arm(forcing=replace(FORCED, past="latest")),
     "self_forcing": Arm(resampling=Resampling(), takes=SELF_FORCING_TAKES),
     "schedule": Arm(noise=RISING, sampled=RISING),
     "schedule_untaught": Arm(sampled=RISING, weights_of="base"),
     "shuffling": Arm(sampled="shuffled:window=4", weights_of="base"),
     "sparse_kv": Arm(policy=SPARSE, weights_of="base"),
-    "all": Arm(forcing=BlockForcing(), noise=RISING, sampled=f"{RISING},window=4", policy=SPARSE),
+    "all": Arm(forcing=FORCED, noise=RISING, sampled=f"{RISING},window=4", policy=SPARSE),
 }
 
 
