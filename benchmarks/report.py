@@ -424,8 +424,8 @@ def policies(cost: Result, drift: Result, memory: Result) -> str:
 
 SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
     "world_quality": ("The bundled world against the real engine, held-out seeds", quality),
-    "world_quality_2": ("The same, two frames decided at once (earlier weights)", quality),
-    "world_quality_4": ("The same, four frames decided at once (earlier weights)", quality),
+    "world_quality_2": ("The same, two frames decided at once", quality),
+    "world_quality_4": ("The same, four frames decided at once", quality),
     "memory_5s": ("Coming back after 5 s", remembering),
     "memory_15s": ("Coming back after 15 s", remembering),
     "memory_60s": ("Coming back after 60 s", remembering),
