@@ -1130,17 +1130,21 @@ def test_what_was_lived_is_lived_again_from_its_log_in_a_world_that_is_loaded_so
 def test_a_codec_that_was_offloaded_by_plan_is_offloaded_again_wherever_that_is_lived_again(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def little(config: WanConfig, dtype: torch.dtype) -> bool:
-        return True
+    asked: list[bool | None] = []
 
-    with monkeypatch.context() as patch:
-        patch.setattr("worldsim.published.room_for", lambda *_, **given: little if given["offload"] is None else None)
-        world = loaded("self-forcing", folder)
-    log = lived(world, tmp_path / "saved")
-    assert log.opening.plan["offload"] is True
-    world_of(log, device="cpu", weights=folder).replay(log)
-    plain = loaded("self-forcing", folder)
-    assert lived(plain, tmp_path / "plain").opening.plan["offload"] is False
+    def room(*_: Any, offload: bool | None, **__: Any) -> Any:
+        """Of little memory."""
+        asked.append(offload)
+        return lambda config, dtype: offload is not False
+
+    monkeypatch.setattr("worldsim.published.room_for", room)
+    log = lived(loaded("self-forcing", folder), tmp_path / "saved")
+    plain = loaded("self-forcing", folder, offload=False)
+    other = lived(plain, tmp_path / "plain")
+    for told in (log, other):
+        world_of(told, device="cpu", weights=folder).replay(told)
+    assert [each.opening.plan["offload"] for each in (log, other)] == [True, False]
+    assert asked == [None, False, True, False]
     with pytest.raises(LogError, match="offload"):
         plain.replay(log)
 
