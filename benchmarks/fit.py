@@ -2,9 +2,9 @@
 
     python -m benchmarks.fit
 
-Each setting is one of worldsim.published's own: a window, a budget for keys and values with the rest in host memory, a
-tiny decoder or the codec offloaded. The process may take no more of the GPU than a card of that size has beside its
-driver, begins from a picture, lives on until pages have moved to host memory, and is weighed beside its plan.
+The settings for cards are those of docs/published.md: a window, a budget for keys and values with the rest in host
+memory, and a tiny decoder or the codec offloaded. The process may take no more of the GPU than a card of that size has
+beside its driver. Each world begins from a picture, lives on until its window is full, and is weighed beside its plan.
 """
 
 from __future__ import annotations

@@ -119,7 +119,7 @@ def test_sessions_that_make_blocks_together_show_what_each_shows_alone_but_for_r
         assert np.abs(found - alone).mean() < 0.2 * np.abs(together[0] - together[1]).mean()
 
 
-def test_a_preview_and_an_offloaded_codec_show_pictures_of_what_was_begun_from(folder: Path, tmp_path: Path) -> None:
+def test_a_preview_and_an_offloaded_codec_show_the_same_again_bit_for_bit(folder: Path, tmp_path: Path) -> None:
     video = np.random.default_rng(2).integers(0, 255, (9, 64, 96, 3), dtype=np.uint8)
     for settings in ({"preview": tiny_decoder(tmp_path / "taew2_1.pth")}, {"offload": True}):
         world = told_on("cuda", "longlive", folder, **settings)
